@@ -1,0 +1,109 @@
+// Matrices as the whole engine sees them: a non-owning strided view (Tensor) and the owner of its
+// memory (Buffer). Used by every layer from the checkpoint reader to the kernels.
+#ifndef KASCADE_ENGINE_TENSOR_H_
+#define KASCADE_ENGINE_TENSOR_H_
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <span>
+#include <string_view>
+
+namespace kascade {
+
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32 };
+
+constexpr int64_t size_of(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kI32 ? 4 : 2;
+}
+
+constexpr std::string_view name_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return "f32";
+    case DType::kBF16: return "bf16";
+    case DType::kF16: return "f16";
+    case DType::kI32: return "i32";
+  }
+  return "?";
+}
+
+// bf16 is kept as the upper 16 bits of an f32. Rounds to nearest, ties to even; a NaN stays a NaN.
+constexpr uint16_t to_bf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+constexpr float from_bf16(uint16_t value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
+}
+inline float from_f16(uint16_t value) {
+  return static_cast<float>(std::bit_cast<_Float16>(value));
+}
+
+// A view of [rows, cols] elements; `stride` elements lie between the starts of two rows. A vector
+// is one row. Copying a Tensor copies the view, never the elements.
+struct Tensor {
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  template <typename T>
+  T* row(int64_t index) const {
+    return static_cast<T*>(data) + index * stride;
+  }
+  float* f32(int64_t index) const { return row<float>(index); }
+  uint16_t* bf16(int64_t index) const { return row<uint16_t>(index); }
+  int32_t* i32() const { return static_cast<int32_t*>(data); }
+
+  Tensor slice_rows(int64_t begin, int64_t count) const {
+    return {static_cast<std::byte*>(data) + begin * stride * size_of(dtype), dtype, count, cols,
+            stride};
+  }
+  Tensor slice_cols(int64_t begin, int64_t count) const {
+    return {static_cast<std::byte*>(data) + begin * size_of(dtype), dtype, rows, count, stride};
+  }
+};
+
+inline Tensor view_of(std::span<float> values) {
+  const auto size = static_cast<int64_t>(values.size());
+  return {values.data(), DType::kF32, 1, size, size};
+}
+inline Tensor view_of(std::span<int32_t> values) {
+  const auto size = static_cast<int64_t>(values.size());
+  return {values.data(), DType::kI32, 1, size, size};
+}
+
+// Owns 64-byte-aligned memory of [rows, cols] elements. The memory is not initialised, so that a
+// large pool costs physical pages only where it is written.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(DType dtype, int64_t rows, int64_t cols)
+      : dtype_(dtype), rows_(rows), cols_(cols), data_(allocate(rows * cols * size_of(dtype))) {}
+
+  Tensor view() const { return {data_.get(), dtype_, rows_, cols_, cols_}; }
+  Tensor first_rows(int64_t count) const { return view().slice_rows(0, count); }
+  int64_t bytes() const { return rows_ * cols_ * size_of(dtype_); }
+
+ private:
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  static void* allocate(int64_t bytes) {
+    const size_t rounded = (static_cast<size_t>(bytes) + 63) / 64 * 64;
+    return std::aligned_alloc(64, rounded == 0 ? 64 : rounded);
+  }
+
+  DType dtype_ = DType::kF32;
+  int64_t rows_ = 0;
+  int64_t cols_ = 0;
+  std::unique_ptr<void, Free> data_;
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_TENSOR_H_
