@@ -1,0 +1,68 @@
+// Decides which keys each layer attends to, never computes them. A policy belongs to sequences, is
+// immutable and shared by all that use it; what one layer hands the next lives in AttentionScratch.
+#ifndef KASCADE_ENGINE_ATTENTION_POLICY_H_
+#define KASCADE_ENGINE_ATTENTION_POLICY_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/attention/schedule.h"
+#include "engine/attention/selection.h"
+#include "engine/backend/backend.h"
+#include "engine/backend/batch.h"
+
+namespace kascade {
+
+// One layer's attention for the tiles of one policy.
+struct AttentionInput {
+  Tensor q;  // f32 [batch rows, heads · head_dim], rotated
+  LayerCache cache;
+  const Batch& batch;
+  TileRange tiles;
+  Tensor out;  // f32 [batch rows, heads · head_dim]; only the tiles' rows are written
+};
+
+// What the layers of one step hand each other, per policy; reused from step to step.
+struct AttentionScratch {
+  std::vector<Selection> selections;  // [layers], filled where a layer selects
+};
+
+// Keys per KV head that one row reads in one layer (method, A6).
+struct RowCounts {
+  int64_t attended = 0;
+  int64_t scored = 0;
+  int64_t kv_rows_read = 0;  // K rows + V rows, each once
+};
+
+class AttentionPolicy {
+ public:
+  virtual ~AttentionPolicy() = default;
+
+  // How the batcher cuts rows into tiles and sets budgets.
+  virtual const SelectionRule& rule() const = 0;
+
+  virtual void attend(Backend& backend, int32_t layer, const AttentionInput& in,
+                      AttentionScratch& scratch) const = 0;
+
+  // By the row rule; `layer` in [0, layers).
+  virtual RowCounts count(int32_t layer, int32_t position) const = 0;
+  virtual Role role(int32_t layer) const = 0;
+
+  // Whether observe_residual() wants to be called; costs a copy of the residual stream.
+  virtual bool observes_residual() const { return false; }
+  // The residual stream of the tiles' rows before and after the layer's attention was added.
+  virtual void observe_residual(int32_t /*layer*/, const Batch& /*batch*/, TileRange /*tiles*/,
+                                Tensor /*before*/, Tensor /*after*/) const {}
+};
+
+// Every layer attends to all causal keys.
+std::shared_ptr<const AttentionPolicy> make_dense_policy();
+
+// `ratio` overrides the schedule's (Family::kKascade only; CHECKed). The schedule must be valid.
+std::shared_ptr<const AttentionPolicy> make_kascade_policy(std::shared_ptr<const Schedule> schedule,
+                                                           std::optional<double> ratio);
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_ATTENTION_POLICY_H_

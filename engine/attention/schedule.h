@@ -1,0 +1,163 @@
+// The Kascade schedule: which layers are dense, which select keys, which reuse whose selection and
+// through which head map (method, A1–A4). A value; immutable once it serves. Its makers and its JSON
+// file (A3) are pure functions.
+#ifndef KASCADE_ENGINE_ATTENTION_SCHEDULE_H_
+#define KASCADE_ENGINE_ATTENTION_SCHEDULE_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/attention/selection.h"
+
+namespace kascade {
+
+enum class Role { kDense, kAnchor, kReuse };
+constexpr std::string_view name_of(Role role) {
+  return role == Role::kDense ? "dense" : role == Role::kAnchor ? "anchor" : "reuse";
+}
+
+struct LayerPlan {
+  Role role = Role::kDense;
+  int32_t anchor = 0;               // reuse: the layer whose selection it takes; else itself
+  std::vector<int32_t> head_map{};  // [kv_heads] reuse: KV head of the anchor; else identity
+  double similarity = 1;            // to its anchor, [0, 1]; 1 for dense and anchor layers
+  double importance = 0;            // 1 − cos(x, x + attention(x)), mean over tokens
+  std::string reason{};             // why this role, for people
+};
+
+// SHA-256 in hex; empty = unknown (only test schedules). Weights: over names, dtypes, shapes and
+// each tensor's first and last 64 KiB.
+struct ModelIdentity {
+  std::string name{};
+  std::string weights_digest{};
+  std::string config_digest{};
+  std::string tokenizer_digest{};
+  bool operator==(const ModelIdentity&) const = default;
+};
+
+struct CalibrationRecord {
+  std::string maker{};  // "dp" or "greedy"
+  std::string data_digest{};
+  std::string held_out_digest{};
+  int32_t windows = 0;
+  int32_t window_tokens = 0;
+  int64_t tokens = 0;
+  double duration_seconds = 0;
+  double threshold = 0;        // greedy
+  int32_t max_reuse_dist = 0;  // greedy
+  bool operator==(const CalibrationRecord&) const = default;
+};
+
+// Result of the gate on held-out text; every figure by `phase` "row".
+struct QualityRecord {
+  std::string phase = "row";
+  std::string protocol{};
+  int64_t tokens = 0;
+  double dense_perplexity = 0;
+  double sparse_perplexity = 0;
+  double degradation_percent = 0;  // signed
+  double mean_kl = 0;              // KL(dense ‖ sparse), nats per token
+  double same_top1 = 0;            // [0, 1]
+  double keys_attended_ratio = 0;  // [0, 1]
+  double keys_scored_ratio = 0;
+  double max_degradation_percent = 1.0;
+  bool suspect = false;  // the dense model is worse than ln(vocabulary) − 1 on this text
+  bool passed = false;
+};
+
+struct Schedule {
+  std::string schedule_id{};  // digest of all the rest
+  ModelIdentity model{};
+  std::string created_at{};  // RFC 3339, UTC
+  CalibrationRecord calibration{};
+  SelectionRule selection{};
+  std::vector<LayerPlan> layers{};
+  QualityRecord quality{};
+
+  int32_t count(Role role) const;
+  double reuse_layers_ratio() const;
+  // Whether some reuse layer takes this layer's selection.
+  bool selection_used(int32_t layer) const;
+};
+
+// What a schedule must fit.
+struct ScheduleShape {
+  int32_t layers = 0;
+  int32_t kv_heads = 0;
+};
+
+// INVALID_ARGUMENT naming the layer, field, limit and value: layer 0 dense, a reuse layer's anchor is
+// earlier and selects (is not itself reuse), maps in range, rule values in range, decode_own_tile =
+// false and sink_keys > 0 only for Family::kKascade.
+absl::Status validate(const Schedule& schedule, const ScheduleShape& shape);
+absl::Status validate(const SelectionRule& rule);
+
+// FAILED_PRECONDITION naming both sides when a digest differs; an empty digest matches anything.
+absl::Status check_model(const Schedule& schedule, const ModelIdentity& model);
+
+// JSON (method, A3), keys in fixed order. parse refuses unknown format versions, missing or unknown
+// keys, wrong types, hostile nesting, and a schedule_id that is not the digest of the rest (an empty
+// one is accepted and filled in).
+std::string to_json(const Schedule& schedule);
+absl::StatusOr<Schedule> parse_schedule(std::string_view json);
+absl::StatusOr<Schedule> load_schedule(const std::filesystem::path& file);
+// Writes a temporary file beside `file`, syncs and renames it.
+absl::Status save_schedule(const Schedule& schedule, const std::filesystem::path& file);
+// Fills schedule_id from the rest.
+void seal(Schedule& schedule);
+
+// ---- Makers --------------------------------------------------------------------------------------
+
+// What calibration measured. Pairs (a → b) with a < b only; sim(a, a) = 1.
+class Similarity {
+ public:
+  Similarity(int32_t layers, int32_t kv_heads);
+  int32_t layers() const { return layers_; }
+  int32_t kv_heads() const { return kv_heads_; }
+
+  // sim(a→b, g_b, g_a): how well what head g_a of layer a selects serves head g_b of layer b.
+  double& at(int32_t a, int32_t b, int32_t g_b, int32_t g_a);
+  double at(int32_t a, int32_t b, int32_t g_b, int32_t g_a) const;
+
+  // argmax over g_a for each g_b; ties → lowest.
+  std::vector<int32_t> head_map(int32_t a, int32_t b) const;
+  // Mean over g_b of the maximum over g_a.
+  double layer(int32_t a, int32_t b) const;
+
+  std::vector<double> importance;   // [layers]
+  std::vector<double> self_recall;  // [layers] share of its mass that a layer's own budget recalls
+
+ private:
+  int32_t layers_;
+  int32_t kv_heads_;
+  std::vector<double> values_;  // [layers, layers, kv_heads, kv_heads]
+};
+
+// The best plan for every number of selecting layers 1 … layers (layer 0 counted) by dynamic
+// programming over Σ importance(b) · sim(anchor of b → b); ties → smallest. `dense` layers (besides 0)
+// stay dense, select too, and may serve reuse layers. result[m − 1] has m anchors, layer 0 counted.
+std::vector<std::vector<LayerPlan>> plan_optimal(const Similarity& similarity,
+                                                 const std::vector<int32_t>& dense);
+
+// The predicted similarity of a plan: Σ importance · similarity over all layers ÷ Σ importance.
+double predicted_similarity(const std::vector<LayerPlan>& plan);
+
+struct GreedyOptions {
+  double threshold = 0.65;     // [0, 1]
+  int32_t max_reuse_dist = 4;  // ≥ 1; a reuse layer is at most max_reuse_dist − 1 after its anchor
+};
+// Layer 0 dense and no source; layer 1 an anchor ("first sparse layer"); then the most similar anchor
+// within reach (ties → nearest) if its similarity ≥ threshold, else a new anchor ("low similarity",
+// or "distance" when none is in reach).
+std::vector<LayerPlan> plan_greedy(const Similarity& similarity, const GreedyOptions& options,
+                                   const std::vector<int32_t>& dense);
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_ATTENTION_SCHEDULE_H_

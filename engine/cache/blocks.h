@@ -1,0 +1,50 @@
+// Ids and counts of cache blocks; owns no memory of the cache. A table gives its blocks back when it
+// is destroyed, so finish, cancel, error and preemption are one path. Engine thread only.
+#ifndef KASCADE_ENGINE_CACHE_BLOCKS_H_
+#define KASCADE_ENGINE_CACHE_BLOCKS_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace kascade {
+
+class BlockAllocator;
+
+// The blocks of one sequence, in order of position: token t lies in block t / block_size.
+class BlockTable {
+ public:
+  explicit BlockTable(BlockAllocator& allocator) : allocator_(&allocator) {}
+  ~BlockTable() { clear(); }
+  BlockTable(BlockTable&& other) noexcept;
+  BlockTable& operator=(BlockTable&& other) noexcept;
+
+  std::span<const int32_t> blocks() const { return blocks_; }
+  // Makes room for `tokens` tokens in all. False: not enough free blocks, table unchanged.
+  bool grow(int32_t tokens);
+  void clear();  // gives all blocks back
+
+ private:
+  BlockAllocator* allocator_;
+  std::vector<int32_t> blocks_;
+};
+
+class BlockAllocator {
+ public:
+  BlockAllocator(int32_t blocks, int32_t block_size);
+
+  int32_t block_size() const { return block_size_; }
+  int32_t total_blocks() const { return total_; }
+  int32_t free_blocks() const { return static_cast<int32_t>(free_.size()); }
+  int32_t blocks_for(int32_t tokens) const { return (tokens + block_size_ - 1) / block_size_; }
+
+ private:
+  friend class BlockTable;
+  int32_t total_;
+  int32_t block_size_;
+  std::vector<int32_t> free_;  // used as a stack
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_CACHE_BLOCKS_H_

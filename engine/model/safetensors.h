@@ -1,0 +1,50 @@
+// Read-only, memory-mapped safetensors: one file or a sharded folder with its index. Safe on hostile
+// files: every offset, size and shape is checked before a tensor is handed out.
+#ifndef KASCADE_ENGINE_MODEL_SAFETENSORS_H_
+#define KASCADE_ENGINE_MODEL_SAFETENSORS_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/tensor.h"
+
+namespace kascade {
+
+struct StoredTensor {
+  std::string dtype{};           // as the file spells it: "F32", "BF16", "F16", …
+  std::vector<int64_t> shape{};  // row-major
+  const std::byte* data = nullptr;
+  int64_t bytes = 0;
+};
+
+class Safetensors {
+ public:
+  // DIR/model.safetensors, or DIR/model.safetensors.index.json and its shards (an index that names a
+  // missing tensor or shard, or a path outside DIR, is refused). Errors name file and tensor.
+  static absl::StatusOr<std::unique_ptr<Safetensors>> open_folder(
+      const std::filesystem::path& directory);
+  static absl::StatusOr<std::unique_ptr<Safetensors>> open_file(const std::filesystem::path& file);
+  ~Safetensors();
+
+  const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
+  int64_t mapped_bytes() const { return mapped_bytes_; }
+
+ private:
+  struct Mapping;
+  Safetensors();
+  absl::Status add_file(const std::filesystem::path& file);
+
+  std::vector<std::unique_ptr<Mapping>> mappings_;
+  std::map<std::string, StoredTensor> tensors_;
+  int64_t mapped_bytes_ = 0;
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_MODEL_SAFETENSORS_H_
