@@ -1,0 +1,78 @@
+// Builds a schedule from text through the engine's own step loop, at background priority: dense
+// windows are measured, makers plan, candidates pass a quality gate on held-out text (method, A5).
+// Called by the server on a thread of its own; live requests go first.
+#ifndef KASCADE_ENGINE_CALIBRATION_H_
+#define KASCADE_ENGINE_CALIBRATION_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/attention/schedule.h"
+#include "engine/engine.h"
+
+namespace kascade {
+
+enum class Maker { kOptimal, kGreedy };  // "dp", "greedy"
+
+struct CalibrationOptions {
+  SelectionRule selection{};
+  Maker maker = Maker::kOptimal;
+  int32_t anchors = 0;         // dp: selecting layers, layer 0 counted; 0 = auto: fewest that pass
+  GreedyOptions greedy{};
+  std::vector<int32_t> dense_layers{};  // besides layer 0
+  bool auto_dense_layers = false;       // add those whose own budget recalls < min_recall
+  double min_recall = 0.6;
+  int32_t window_tokens = 2048;  // clipped to the context
+  double max_degradation_percent = 1.0;
+};
+
+enum class CalibrationStage { kMeasuring, kPlanning, kGating, kDone };
+constexpr std::string_view name_of(CalibrationStage stage) {
+  switch (stage) {
+    case CalibrationStage::kMeasuring: return "measuring";
+    case CalibrationStage::kPlanning: return "planning";
+    case CalibrationStage::kGating: return "gating";
+    case CalibrationStage::kDone: return "done";
+  }
+  return "?";
+}
+
+struct CalibrationProgress {
+  CalibrationStage stage = CalibrationStage::kMeasuring;
+  int64_t done_tokens = 0;   // of this stage
+  int64_t total_tokens = 0;  // of this stage; an upper bound while gating
+  int32_t candidate_anchors = 0;  // gating: the count being tried
+};
+
+// One candidate that went through the gate.
+struct GateResult {
+  int32_t anchors = 0;  // selecting layers, layer 0 counted
+  double predicted_similarity = 0;
+  QualityRecord quality{};
+};
+
+struct CalibrationOutcome {
+  Schedule schedule{};  // sealed; quality.passed tells whether it may be activated
+  std::vector<GateResult> table{};
+};
+
+// Checks options against the model: INVALID_ARGUMENT naming field, limit, value (an option of the
+// other maker or family is the caller's to refuse, as only it knows what was set).
+absl::Status validate(const CalibrationOptions& options, const ModelConfig& model);
+
+// `texts`: token ids of each text without BOS. The last 20 % of each is held out (≥ 2,048 tokens in
+// all). INVALID_ARGUMENT names what is missing. CANCELLED once `stop` is set; the engine's errors pass
+// through. `progress` is called on the calling and on the engine's thread, never concurrently.
+absl::StatusOr<CalibrationOutcome> calibrate(
+    Engine& engine, const CalibrationOptions& options, const std::vector<std::vector<Token>>& texts,
+    const std::function<void(const CalibrationProgress&)>& progress, const std::atomic<bool>& stop);
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_CALIBRATION_H_

@@ -1,0 +1,119 @@
+// The engine's door: one thread that owns everything mutable; others hand it requests and receive
+// events. The only engine header, with those it includes and calibration.h, that the server sees.
+#ifndef KASCADE_ENGINE_ENGINE_H_
+#define KASCADE_ENGINE_ENGINE_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/attention/schedule.h"
+#include "engine/model/config.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "engine/types.h"
+
+namespace kascade {
+
+struct EngineOptions {
+  std::filesystem::path model_directory{};
+  std::string backend = "auto";  // auto, reference, cpu, cuda
+  std::string weights = "auto";  // auto, f32, bf16
+  int32_t threads = 0;           // 0 = one per core that this process may use
+  // Bytes of the paged KV cache; 0 = what max_sequences full contexts need, at most a quarter of the
+  // memory that is available at start.
+  int64_t kv_memory_bytes = 0;
+  int32_t block_size = 32;         // tokens per cache block
+  int32_t max_batch_tokens = 512;  // rows of one step; ≥ max_sequences + 256
+  int32_t max_sequences = 32;      // running at once; a comparison counts as two
+  int32_t max_queue = 256;         // waiting; more are refused
+  // Most memory for one step's selected key indices of one sequence; bounds the row-rule rows of a
+  // step at long contexts.
+  int64_t max_selection_bytes = int64_t{128} << 20;
+};
+
+// A snapshot; counters only grow.
+struct EngineStats {
+  int64_t steps = 0;
+  int64_t rows = 0;              // computed, recomputation included
+  int64_t prompt_tokens = 0;     // of sequences that generate
+  int64_t generated_tokens = 0;
+  int64_t scored_tokens = 0;
+  int64_t preemptions = 0;
+  int32_t running = 0;           // sequences
+  int32_t waiting = 0;
+  int64_t waiting_tokens = 0;
+  int32_t total_blocks = 0;
+  int32_t free_blocks = 0;
+  int32_t block_size = 0;
+  // Keys per KV head by role of the layer, [Role]; rows of every mode.
+  int64_t keys_attended[3] = {0, 0, 0};
+  int64_t keys_scored[3] = {0, 0, 0};
+  int64_t keys_causal = 0;
+  absl::Duration last_step{};
+};
+
+// What was loaded; constant.
+struct EngineInfo {
+  std::string backend{};        // "cpu", "reference"
+  DType weights = DType::kF32;  // as computed with
+  DType cache = DType::kF32;
+  int32_t threads = 1;
+  int64_t parameters = 0;
+  int64_t mapped_bytes = 0;  // of the checkpoint
+  int64_t packed_bytes = 0;  // of weights in the backend's layout
+  int64_t kv_bytes_per_token = 0;
+  int64_t kv_pool_bytes = 0;
+  absl::Duration load_time{};
+};
+
+class Engine {
+ public:
+  // Loads the model. NOT_FOUND, INVALID_ARGUMENT, UNIMPLEMENTED name file and field;
+  // FAILED_PRECONDITION: kv_memory_bytes below one sequence's first chunk.
+  static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineOptions& options);
+  ~Engine();  // cancels what still runs
+
+  // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: bad field or token, prompt
+  // longer than the context (names field, limit, value). FAILED_PRECONDITION: sparse or compare without
+  // an active schedule; can never fit the cache. RESOURCE_EXHAUSTED: queue full. UNAVAILABLE: draining.
+  absl::StatusOr<SeqId> submit(Request request, EventSink sink);
+  // As submit, for calibration windows and gates: below all other requests, under a schedule that
+  // need not be the active one (null = dense).
+  absl::StatusOr<SeqId> submit_background(Request request,
+                                          std::shared_ptr<const Schedule> schedule, EventSink sink);
+
+  // Thread-safe, idempotent. The sink gets a last event with kCancelled unless it already finished;
+  // may be called from inside a sink (no further token is computed then).
+  void cancel(SeqId id);
+
+  // Refuses new requests, waits up to `grace` for the running ones, then cancels them.
+  void drain(absl::Duration grace);
+
+  // The schedule of requests admitted from now on; running ones keep theirs. Thread-safe.
+  // INVALID_ARGUMENT when it does not fit the model's shape; FAILED_PRECONDITION for another model's.
+  // Null deactivates.
+  absl::Status activate(std::shared_ptr<const Schedule> schedule);
+  std::shared_ptr<const Schedule> active_schedule() const;
+
+  const Tokenizer& tokenizer() const;
+  const ModelConfig& model() const;
+  const ModelIdentity& identity() const;
+  const EngineInfo& info() const;
+  EngineStats stats() const;  // thread-safe
+
+  // For calibration.cc and engine tests: everything behind the door.
+  struct Impl;
+  Impl& impl() { return *impl_; }
+
+ private:
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_ENGINE_H_
