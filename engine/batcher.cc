@@ -1,0 +1,81 @@
+#include "engine/batcher.h"
+
+#include <algorithm>
+
+namespace kascade {
+namespace {
+
+void add_block_table(std::span<const int32_t> blocks, Batch& batch) {
+  batch.block_tables.insert(batch.block_tables.end(), blocks.begin(), blocks.end());
+  batch.block_tables.resize(
+      batch.block_tables.size() + static_cast<size_t>(batch.table_width) - blocks.size(), -1);
+}
+
+void add_rows(const Slice& slice, const Sequence& sequence, int32_t block_size, Batch& batch) {
+  const std::span<const int32_t> blocks = sequence.tables[slice.branch].blocks();
+  for (int32_t position = slice.begin; position < slice.begin + slice.count; ++position) {
+    batch.tokens.push_back(sequence.tokens[position]);
+    batch.positions.push_back(position);
+    batch.slots.push_back(blocks[position / block_size] * block_size + position % block_size);
+  }
+}
+
+// Appends the tile of rows [begin, end) of sequence row `seq`; tile_start already ends with its start.
+void add_tile(const SelectionRule& rule, int32_t seq, int32_t begin, int32_t end, bool row_rule,
+              Batch& batch) {
+  const Candidates candidates = candidates_of(rule, begin, row_rule);
+  batch.tile_seq.push_back(seq);
+  batch.candidate_begin.push_back(candidates.begin);
+  batch.candidate_end.push_back(candidates.end);
+  batch.budget.push_back(candidates.budget);
+  batch.tile_start.push_back(batch.tile_start.back() + end - begin);
+}
+
+void add_tiles(const PlannedSlice& planned, int32_t seq, Batch& batch) {
+  const SelectionRule& rule = planned.policy->rule();
+  const int32_t prefill_end = planned.sequence->spec.prefill_end;
+  const int32_t end = planned.slice->begin + planned.slice->count;
+  int32_t position = planned.slice->begin;
+  while (position < end) {
+    const bool row_rule = position >= prefill_end;
+    const int32_t tile_end = (position / rule.query_tile + 1) * rule.query_tile;
+    const int32_t next = row_rule ? position + 1 : std::min({tile_end, prefill_end, end});
+    add_tile(rule, seq, position, next, row_rule, batch);
+    position = next;
+  }
+}
+
+LogitSpan add_logits(const Slice& slice, int32_t first_row, Batch& batch) {
+  const int32_t first = std::max(slice.first_logit, slice.begin);
+  const int32_t end = slice.begin + slice.count;
+  LogitSpan span{static_cast<int32_t>(batch.logit_rows.size()), std::max(0, end - first), first};
+  for (int32_t position = first; position < end; ++position) {
+    batch.logit_rows.push_back(first_row + position - slice.begin);
+  }
+  return span;
+}
+
+}  // namespace
+
+BuiltBatch build_batch(std::span<const PlannedSlice> slices, int32_t block_size) {
+  BuiltBatch built;
+  Batch& batch = built.batch;
+  for (const PlannedSlice& planned : slices) {
+    const auto& blocks = planned.sequence->tables[planned.slice->branch].blocks();
+    batch.table_width = std::max(batch.table_width, static_cast<int32_t>(blocks.size()));
+  }
+  batch.tile_start.push_back(0);
+  for (size_t i = 0; i < slices.size(); ++i) {
+    const PlannedSlice& planned = slices[i];
+    const int32_t first_row = batch.rows();
+    const int32_t first_tile = batch.tiles();
+    add_block_table(planned.sequence->tables[planned.slice->branch].blocks(), batch);
+    add_rows(*planned.slice, *planned.sequence, block_size, batch);
+    add_tiles(planned, static_cast<int32_t>(i), batch);
+    built.tiles.push_back({first_tile, batch.tiles() - first_tile});
+    built.logits.push_back(add_logits(*planned.slice, first_row, batch));
+  }
+  return built;
+}
+
+}  // namespace kascade

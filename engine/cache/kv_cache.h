@@ -1,0 +1,41 @@
+// The memory of the paged KV cache: one pool of keys and one of values per layer, handed out as
+// blocks by BlockAllocator. Pages are touched, and so cost memory, only when written.
+#ifndef KASCADE_ENGINE_CACHE_KV_CACHE_H_
+#define KASCADE_ENGINE_CACHE_KV_CACHE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/backend/batch.h"
+#include "engine/tensor.h"
+
+namespace kascade {
+
+struct KvCacheShape {
+  int32_t layers = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t blocks = 0;
+  int32_t block_size = 0;  // tokens
+  DType dtype = DType::kF32;
+
+  int64_t bytes_per_token() const {
+    return int64_t{2} * layers * kv_heads * head_dim * size_of(dtype);
+  }
+};
+
+class KvCache {
+ public:
+  explicit KvCache(const KvCacheShape& shape);
+  const KvCacheShape& shape() const { return shape_; }
+  LayerCache layer(int32_t index) const;
+
+ private:
+  KvCacheShape shape_;
+  std::vector<Buffer> keys_;    // [layers] of [blocks · kv_heads · block_size, head_dim]
+  std::vector<Buffer> values_;  // likewise
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_CACHE_KV_CACHE_H_

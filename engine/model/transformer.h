@@ -1,0 +1,102 @@
+// The forward pass of a Llama model over one step's batch. transformer.cc is the file to read first.
+#ifndef KASCADE_ENGINE_MODEL_TRANSFORMER_H_
+#define KASCADE_ENGINE_MODEL_TRANSFORMER_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/attention/policy.h"
+#include "engine/backend/backend.h"
+#include "engine/backend/batch.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/config.h"
+#include "engine/tensor.h"
+
+namespace kascade {
+
+// The weights of one layer, packed for a backend.
+struct LayerWeights {
+  Buffer attention_norm;  // f32 [1, hidden]
+  std::unique_ptr<Matrix> qkv;            // [(heads + 2 · kv_heads) · head_dim, hidden]
+  std::unique_ptr<Matrix> attention_out;  // [hidden, heads · head_dim]
+  Buffer ffn_norm;                        // f32 [1, hidden]
+  std::unique_ptr<Matrix> gate_up;        // [2 · intermediate, hidden]
+  std::unique_ptr<Matrix> down;           // [hidden, intermediate]
+};
+
+// Columns [first_token, first_token + matrix->out_features()) of the output head. The head is kept in
+// tiles so that scoring never holds [rows, vocabulary] logits.
+struct HeadTile {
+  int32_t first_token = 0;
+  std::unique_ptr<Matrix> matrix;
+};
+
+// The tiles of a batch that one attention policy decides.
+struct AttentionGroup {
+  const AttentionPolicy* policy = nullptr;
+  TileRange tiles{};
+  AttentionScratch* scratch = nullptr;
+};
+
+struct Step {
+  Batch batch{};
+  std::vector<AttentionGroup> groups{};  // cover all tiles, in order
+};
+
+class Transformer {
+ public:
+  // Packs the checkpoint's matrices for `backend`, which must outlive the transformer; keeps the
+  // checkpoint mapped for the embedding. `max_rows`: most rows of a step.
+  Transformer(const ModelConfig& config, Checkpoint checkpoint, Backend& backend, int32_t max_rows);
+
+  // Runs the step and writes its keys and values into the cache. Returns the final-norm hidden states
+  // of batch.logit_rows, f32 [logits, hidden], valid until the next call.
+  Tensor forward(const Step& step, const KvCache& cache);
+
+  std::span<const HeadTile> head() const { return head_; }
+  int32_t widest_head_tile() const;
+  // out[r, t] = logit of token t for row r: f32 [rows, vocab].
+  void logits(Tensor hidden, Tensor out);
+  // Same for one tile of the head; out f32 [rows, tile].
+  void tile_logits(Tensor hidden, const HeadTile& tile, Tensor out);
+
+  const ModelConfig& config() const { return config_; }
+  int64_t packed_bytes() const { return packed_bytes_; }
+  int64_t mapped_bytes() const { return checkpoint_.files->mapped_bytes(); }
+
+ private:
+  struct Workspace {
+    Workspace(const ModelConfig& config, int32_t rows);
+    Buffer x;         // [rows, hidden] residual stream
+    Buffer before;    // [rows, hidden] its copy, for policies that observe it
+    Buffer normed;    // [rows, hidden]
+    Buffer rotation;  // [rows, head_dim] cos | sin
+    Buffer qkv;       // [rows, (heads + 2 · kv_heads) · head_dim]
+    Buffer attended;  // [rows, heads · head_dim]
+    Buffer gate_up;   // [rows, 2 · intermediate]
+    Buffer gated;     // [rows, intermediate]
+    Buffer hidden;    // [rows, hidden] wanted rows of the last layer
+  };
+
+  void layer(int32_t index, const Step& step, const KvCache& cache);
+  void attention(int32_t index, const Step& step, const KvCache& cache);
+  void fill_rotation(std::span<const int32_t> positions);
+  std::unique_ptr<Matrix> packed(std::initializer_list<Tensor> parts);
+
+  ModelConfig config_;
+  Checkpoint checkpoint_;
+  Backend& backend_;
+  std::vector<double> frequencies_;
+  std::vector<LayerWeights> layers_;
+  Buffer norm_;
+  std::vector<HeadTile> head_;
+  int64_t packed_bytes_ = 0;
+  Workspace workspace_;
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_MODEL_TRANSFORMER_H_
