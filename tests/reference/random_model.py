@@ -1,0 +1,209 @@
+"""Writes small random Llama folders (config.json, model.safetensors, byte-level tokenizer.json).
+
+Attention is peaked, not uniform: the logits have a standard deviation of about `sharpness`.
+Also usable alone: random_model.py FOLDER [name=value …] with the fields of Spec.
+"""
+
+import json
+import pathlib
+import sys
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+SHARD_BYTES = 1 << 18  # of a sharded model
+
+
+@dataclass(frozen=True)
+class Spec:
+    seed: int = 0
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 16
+    width: int = 32
+    mlp: int = 48
+    vocab: int = 257
+    context: int = 2048
+    theta: float = 10000.0
+    sharpness: float = 3.0
+    dtype: str = "F32"  # or BF16
+    tied: bool = False
+    sharded: bool = False
+    positions: bool = True  # False: rotation by (almost) nothing, so that equal tokens tie
+    zero_heads: tuple = ()  # KV heads whose query rows are zero: all keys tie
+
+
+def config_of(spec):
+    scaling = None
+    if not spec.positions:
+        scaling = {
+            "rope_type": "llama3",
+            "factor": 1e30,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 1,
+        }
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": spec.vocab,
+        "hidden_size": spec.width,
+        "intermediate_size": spec.mlp,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "num_key_value_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": spec.theta,
+        "rope_scaling": scaling,
+        "max_position_embeddings": spec.context,
+        "tie_word_embeddings": spec.tied,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "torch_dtype": "float32" if spec.dtype == "F32" else "bfloat16",
+    }
+
+
+def layer_weights(rng, spec):
+    """{short name: [out, in]} of one layer."""
+
+    def matrix(rows, columns, scale):
+        return rng.normal(0.0, scale / np.sqrt(columns), (rows, columns))
+
+    queries, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    q = matrix(queries, spec.width, np.sqrt(spec.sharpness))
+    shared = spec.heads // spec.kv_heads * spec.head_dim
+    for head in spec.zero_heads:
+        q[head * shared:(head + 1) * shared] = 0.0
+    return {
+        "input_layernorm": 1.0 + 0.1 * rng.normal(size=spec.width),
+        "post_attention_layernorm": 1.0 + 0.1 * rng.normal(size=spec.width),
+        "self_attn.q_proj": q,
+        "self_attn.k_proj": matrix(keys, spec.width, np.sqrt(spec.sharpness)),
+        "self_attn.v_proj": matrix(keys, spec.width, 1.0),
+        "self_attn.o_proj": matrix(spec.width, queries, 0.7),
+        "mlp.gate_proj": matrix(spec.mlp, spec.width, 1.0),
+        "mlp.up_proj": matrix(spec.mlp, spec.width, 1.0),
+        "mlp.down_proj": matrix(spec.width, spec.mlp, 0.7),
+    }
+
+
+def weights_of(spec):
+    """All tensors by their Hugging Face names."""
+    rng = np.random.default_rng(spec.seed)
+    tensors = {"model.embed_tokens.weight": rng.normal(size=(spec.vocab, spec.width))}
+    for index in range(spec.layers):
+        for name, value in layer_weights(rng, spec).items():
+            tensors[f"model.layers.{index}.{name}.weight"] = value
+    tensors["model.norm.weight"] = 1.0 + 0.1 * rng.normal(size=spec.width)
+    if not spec.tied:
+        tensors["lm_head.weight"] = rng.normal(0, spec.width ** -0.5, (spec.vocab, spec.width))
+    return tensors
+
+
+def encode(values, dtype):
+    """float64 array -> bytes, rounded to nearest even."""
+    single = values.astype("<f4")
+    if dtype == "F32":
+        return single.tobytes()
+    bits = single.view(np.uint32)
+    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+    return (rounded >> 16).astype("<u2").tobytes()
+
+
+def write_safetensors(path, tensors, dtype):
+    header, blobs, offset = {}, [], 0
+    for name, value in tensors.items():
+        blob = encode(value, dtype)
+        end = offset + len(blob)
+        header[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": [offset, end]}
+        blobs.append(blob)
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(blobs))
+
+
+def write_sharded(folder, tensors, dtype):
+    shards, size = [{}], 0
+    for name, value in tensors.items():
+        if size > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = value
+        size += value.size * 4
+    weight_map = {}
+    for number, shard in enumerate(shards):
+        file = f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
+        write_safetensors(folder / file, shard, dtype)
+        weight_map.update({name: file for name in shard})
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def byte_symbols():
+    """The printable character that byte-level BPE uses for each byte."""
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    symbols = {byte: chr(byte) for byte in visible}
+    symbols.update({byte: chr(256 + i) for i, byte in enumerate(hidden)})
+    return [symbols[byte] for byte in range(256)]
+
+
+def tokenizer():
+    """Token 0 ends a text, token 1 + b is byte b; no merges."""
+    end = "<|endoftext|>"
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    vocab = {end: 0, **{symbol: 1 + byte for byte, symbol in enumerate(byte_symbols())}}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": 0, "content": end, "special": True, **flags}],
+        "normalizer": None,
+        "pre_tokenizer": {**level, "use_regex": True},
+        "post_processor": None,
+        "decoder": {**level, "use_regex": True},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False,
+                  "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                  "byte_fallback": False, "ignore_merges": False, "vocab": vocab, "merges": []},
+    }
+
+
+def write_model(folder, spec):
+    """Writes the folder of `spec`; equal specs give equal bytes."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config_of(spec), indent=1))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer()))
+    bound = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|endoftext|>",
+             "eos_token": "<|endoftext|>", "add_bos_token": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(bound))
+    (folder / "generation_config.json").write_text('{"bos_token_id": 0, "eos_token_id": 0}')
+    if spec.sharded:
+        write_sharded(folder, weights_of(spec), spec.dtype)
+    else:
+        write_safetensors(folder / "model.safetensors", weights_of(spec), spec.dtype)
+    return folder
+
+
+def main(arguments):
+    given = dict(argument.split("=", 1) for argument in arguments[1:])
+    defaults = asdict(Spec())
+    known = {field.name for field in fields(Spec)}
+    if not arguments or set(given) - known:
+        sys.exit(__doc__)
+    values = {name: json.loads(text) if not isinstance(defaults[name], str) else text
+              for name, text in given.items()}
+    if "zero_heads" in values:
+        values["zero_heads"] = tuple(values["zero_heads"])
+    write_model(arguments[0], Spec(**values))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
