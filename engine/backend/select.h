@@ -1,0 +1,39 @@
+// Choosing keys by score: the part of select_keys() that all backends on the host share.
+#ifndef KASCADE_ENGINE_BACKEND_SELECT_H_
+#define KASCADE_ENGINE_BACKEND_SELECT_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/backend/batch.h"
+
+namespace kascade {
+
+// What to choose from: keys [begin, end), `budget` of them, in aligned runs of `unit`. Budget and
+// end − begin are multiples of the unit.
+struct Choice {
+  int32_t begin = 0;
+  int32_t end = 0;
+  int32_t budget = 0;
+  int32_t unit = 1;
+
+  bool takes_all() const { return budget == end - begin; }
+};
+
+// Memory that choose_keys() reuses from call to call.
+struct ChoiceScratch {
+  std::vector<float> ranks;
+  std::vector<float> order;
+};
+
+// Writes the `budget` best-scored keys to `out`, ascending; equal scores → lower index. A unit
+// ranks by its largest score, NaN ranks lowest. `scores` is indexed by key and unused if all are
+// taken.
+void choose_keys(const float* scores, const Choice& choice, ChoiceScratch& scratch, int32_t* out);
+
+// Makes room for the choices of the tiles.
+void reset_selection(const Batch& batch, TileRange tiles, int32_t kv_heads, Selection& selection);
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_BACKEND_SELECT_H_
