@@ -1,5 +1,5 @@
-// Ids and counts of cache blocks; owns no memory of the cache. A table gives its blocks back when it
-// is destroyed, so finish, cancel, error and preemption are one path. Engine thread only.
+// Ids and counts of cache blocks; owns no memory of the cache. A table gives its blocks back when
+// it is destroyed, so finish, cancel, error and preemption are one path. Engine thread only.
 #ifndef KASCADE_ENGINE_CACHE_BLOCKS_H_
 #define KASCADE_ENGINE_CACHE_BLOCKS_H_
 
@@ -18,9 +18,12 @@ class BlockTable {
   ~BlockTable() { clear(); }
   BlockTable(BlockTable&& other) noexcept;
   BlockTable& operator=(BlockTable&& other) noexcept;
+  BlockTable(const BlockTable&) = delete;
+  BlockTable& operator=(const BlockTable&) = delete;
 
   std::span<const int32_t> blocks() const { return blocks_; }
-  // Makes room for `tokens` tokens in all. False: not enough free blocks, table unchanged.
+  // Makes room for `tokens` tokens in all; never shrinks. False: not enough free blocks, table
+  // unchanged.
   bool grow(int32_t tokens);
   void clear();  // gives all blocks back
 
@@ -32,6 +35,9 @@ class BlockTable {
 class BlockAllocator {
  public:
   BlockAllocator(int32_t blocks, int32_t block_size);
+  ~BlockAllocator();  // CHECKs that all blocks are back: tables must die first
+  BlockAllocator(const BlockAllocator&) = delete;
+  BlockAllocator& operator=(const BlockAllocator&) = delete;
 
   int32_t block_size() const { return block_size_; }
   int32_t total_blocks() const { return total_; }
