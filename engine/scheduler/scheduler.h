@@ -1,6 +1,6 @@
 // Decides what each step computes: plan() picks rows and blocks within one token budget, commit()
-// books what the step did. Pure and single-threaded: no clock, no device, no tokenizer, so that tests
-// script it line by line.
+// books what the step did. Pure and single-threaded: no clock, no device, no tokenizer, so that
+// tests script it line by line.
 #ifndef KASCADE_ENGINE_SCHEDULER_SCHEDULER_H_
 #define KASCADE_ENGINE_SCHEDULER_SCHEDULER_H_
 
@@ -24,12 +24,15 @@ struct Slice {
   int32_t branch = 0;
   int32_t begin = 0;
   int32_t count = 0;
-  int32_t first_logit = 0;  // absolute position; logits are wanted of rows ≥ it. ≥ begin + count: none
+  // Logits are wanted of rows from this absolute position on; ≥ begin + count: of none. A row whose
+  // logits were delivered before its sequence was preempted is not asked for again.
+  int32_t first_logit = 0;
 };
 
 struct StepPlan {
-  std::vector<Slice> slices{};    // all branches of a sequence are neighbours
-  std::vector<SeqId> expired{};   // past their deadline; already released
+  // Decode rows first, then chunks. The branches of a sequence are neighbours with the same rows.
+  std::vector<Slice> slices{};
+  std::vector<SeqId> expired{};  // past their deadline; already released
   bool empty() const { return slices.empty(); }
 };
 
@@ -43,43 +46,57 @@ struct Outcome {
 struct SchedulerLimits {
   int32_t max_batch_tokens = 512;  // rows of one step, all branches; ≥ max_sequences + 2 · 128
   int32_t max_sequences = 32;      // running at once (branches counted)
-  int32_t max_queue = 256;         // waiting; more → RESOURCE_EXHAUSTED
+  int32_t max_queue = 256;         // waiting, per priority; more → RESOURCE_EXHAUSTED
   int32_t context = 4096;          // of the model, tokens
 };
 
 class Scheduler {
  public:
+  // CHECKs the limits. `blocks` must outlive the scheduler.
   Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks);
 
   // RESOURCE_EXHAUSTED: queue full (says how many wait). FAILED_PRECONDITION: can never fit the
-  // cache (says tokens and capacity).
+  // cache (says tokens and capacity) or has more branches than max_sequences.
   absl::Status admit(SeqId id, SequenceSpec spec, absl::Time now);
-  void cancel(SeqId id);  // releases at once; unknown ids are ignored
+  void cancel(SeqId id);  // releases at once, also between plan and commit; unknown ids are ignored
 
-  // Decode rows first, then prefill chunks in order of (priority, admission). Without a free block
-  // the youngest running sequence of the lowest priority is preempted: blocks freed, recomputed later.
+  // Releases what is past its deadline, then deals out rows and blocks in the order (priority,
+  // admission), with one row kept back for each interactive sequence that decodes. Interactive work
+  // that fills every step starves background work; it never works the other way round.
   StepPlan plan(absl::Time now);
 
-  // Books a step; returns the ids that ended by it (finished, text fed, max_tokens reached), already
-  // released. outcomes: for sequences that generated or ended.
+  // Books a step; returns the ids that ended by it (finished, text fed, max_tokens reached),
+  // already released. outcomes: one for each generator whose last token was fed (a token, or
+  // finished), and for sequences that ended otherwise. Sequences cancelled since plan() are
+  // skipped.
   std::vector<SeqId> commit(const StepPlan& plan, std::span<const Outcome> outcomes);
 
   const Sequence* find(SeqId id) const;
   int32_t running() const;  // sequences with blocks
   int32_t waiting() const;
-  int64_t waiting_tokens() const;
+  int64_t waiting_tokens() const;  // that waiting sequences have yet to feed
   int64_t preemptions() const { return preemptions_; }
 
  private:
   struct Budget;
-  bool plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan);
-  bool reserve(Sequence& sequence, int32_t tokens, const StepPlan& plan);
-  void preempt(Sequence& sequence);
-  int32_t chunk_end(const Sequence& sequence, int32_t most_rows) const;
+  struct Behind;
+
+  Sequence* find_mutable(SeqId id);
+  void release(SeqId id);
+  Behind behind(const Sequence& sequence) const;
+  void plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan);
+  int32_t chunk_end(const Sequence& sequence, int32_t rows, const Budget& budget) const;
+  bool reserve(Sequence& sequence, int32_t tokens);
+  void preempt_last(const Sequence& requester);
+  int32_t running_branches() const;
 
   SchedulerLimits limits_;
   BlockAllocator& blocks_;
   std::map<SeqId, std::unique_ptr<Sequence>> sequences_;
+  // All sequences in order of (priority, admission). Within one priority the running ones come
+  // before the waiting ones: the first to start is the first that waits, the first to be preempted
+  // is the last that runs.
+  std::vector<Sequence*> queue_;
   uint64_t next_order_ = 0;
   int64_t preemptions_ = 0;
 };

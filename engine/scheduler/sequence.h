@@ -13,18 +13,22 @@ namespace kascade {
 
 enum class Priority { kInteractive, kBackground };  // background: calibration
 
-// What the scheduler must know to admit a sequence.
+// What the scheduler must know to admit a sequence. admit() CHECKs that it is well-formed: there is
+// a token to feed (a text to score has at least two), a generator has room for one more token,
+// max_tokens ≤ the model's context, query_tile in [1, 128], branches 1 or 2.
 struct SequenceSpec {
-  std::vector<Token> tokens{};     // prompt, or the text to score
-  bool generates = false;          // appends one token per step after the prompt
-  int32_t max_tokens = 0;          // prompt + generated, at most; = tokens.size() when scoring
+  std::vector<Token> tokens{};  // prompt, or the text to score
+  bool generates = false;       // appends one token per step after the prompt
+  int32_t max_tokens = 0;       // prompt + generated, at most; = tokens.size() when scoring
   // Rows that are fed from tokens[0, prefill_end) use the tile rule and are cut at tile borders;
   // rows from prefill_end on use the row rule.
   int32_t prefill_end = 0;
-  int32_t query_tile = 32;         // chunks of the tile-rule part end on its multiples
-  int32_t max_row_rule_rows = 0;   // most row-rule rows in one step (bounds the selection's memory)
-  int32_t first_logit = 0;         // logits are wanted of rows from this position on
-  int32_t branches = 1;            // 2: dense and sparse in lockstep, each with its own cache
+  int32_t query_tile = 32;  // chunks of the tile-rule part end on its multiples
+  // Most row-rule rows of one step, over all sequences that set a limit; 0 = no limit. Bounds the
+  // memory of the selection. A sequence with a single such row to feed is exempt (decoding).
+  int32_t max_row_rule_rows = 0;
+  int32_t first_logit = 0;  // scoring: logits are wanted of rows from this position on
+  int32_t branches = 1;     // 2: dense and sparse in lockstep, each with its own cache
   Priority priority = Priority::kInteractive;
   absl::Time deadline = absl::InfiniteFuture();
 };
@@ -34,15 +38,20 @@ struct Sequence {
   SequenceSpec spec;
   std::vector<Token> tokens{};  // grows when generating
   int32_t computed = 0;         // tokens whose keys and values are in the cache (all branches)
-  std::vector<BlockTable> tables{};  // [branches]
+  int32_t delivered = 0;  // rows below were booked once; differs from computed after preemption
+  std::vector<BlockTable> tables{};  // [branches] while running, else empty
   absl::Time admitted{};
   absl::Time first_scheduled = absl::InfiniteFuture();
   uint64_t order = 0;  // of admission; a preempted sequence keeps it
+
+  bool running() const { return !tables.empty(); }
 
   // Tokens that a step has yet to feed: a text's last token is never fed, a generator's is.
   int32_t feed_end() const {
     return static_cast<int32_t>(tokens.size()) - (spec.generates ? 0 : 1);
   }
+  // As high as feed_end() can get: a generator's last token is not fed either.
+  int32_t last_feed_end() const { return spec.max_tokens - 1; }
   int32_t remaining() const { return feed_end() - computed; }
   bool decoding() const {
     return spec.generates && computed >= spec.prefill_end && remaining() == 1;

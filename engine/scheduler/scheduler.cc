@@ -1,0 +1,285 @@
+// Why nothing waits for ever
+//
+// Call a sequence first when nothing precedes it in queue_. Every plan() gives the first sequence
+// rows, hence it ends after finitely many steps and another becomes first:
+//  - Rows. It is dealt to before all others. If it decodes, one row per branch is kept back for it;
+//    else at least max_batch_tokens − max_sequences ≥ 2 · 128 rows are not kept back for decoding,
+//    which is a query tile for each of at most two branches.
+//  - Blocks. Everything else is behind it and can be preempted for it; admit() has seen to it that
+//    the cache alone holds all its branches up to the last token they will ever feed.
+//  - A place among max_sequences. If it waits, no other sequence of its priority runs (see queue_),
+//    and those of a lower priority are preempted for it.
+// So a step is empty only when there is nothing to do, and age decides every conflict: a sequence
+// loses its blocks only to one before it, never to one behind it.
+#include "engine/scheduler/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+
+namespace kascade {
+namespace {
+
+constexpr int32_t kMaxBranches = 2;
+constexpr int32_t kMaxQueryTile = 128;
+
+bool well_formed(const SequenceSpec& spec, int32_t context) {
+  const auto size = static_cast<int64_t>(spec.tokens.size());
+  const bool lengths =
+      spec.generates ? size >= 1 && size < spec.max_tokens : size >= 2 && size == spec.max_tokens;
+  return lengths && spec.max_tokens <= context && spec.query_tile >= 1 &&
+         spec.query_tile <= kMaxQueryTile && spec.branches >= 1 && spec.branches <= kMaxBranches &&
+         spec.prefill_end >= 0 && spec.max_row_rule_rows >= 0 && spec.first_logit >= 0;
+}
+
+int32_t held_blocks(const Sequence& sequence) {
+  int32_t held = 0;
+  for (const BlockTable& table : sequence.tables)
+    held += static_cast<int32_t>(table.blocks().size());
+  return held;
+}
+
+// Row-rule rows count against the limit, unless only one is left to feed.
+bool limits_row_rule(const Sequence& sequence) {
+  const int32_t begin = std::max(sequence.computed, sequence.spec.prefill_end);
+  return sequence.spec.max_row_rule_rows > 0 && sequence.feed_end() - begin > 1;
+}
+
+}  // namespace
+
+// What one plan() has left to deal out.
+struct Scheduler::Budget {
+  int32_t rows = 0;           // over all branches
+  int32_t row_rule_rows = 0;  // already dealt to sequences that limit them
+  bool may_start = true;  // false once a sequence had to go without: none behind it may overtake
+};
+
+// What the running sequences behind one in queue_ hold.
+struct Scheduler::Behind {
+  int32_t blocks = 0;
+  int32_t branches = 0;
+  int32_t decode_rows = 0;  // that those of the same priority need to decode in this step
+};
+
+Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks)
+    : limits_(limits), blocks_(blocks) {
+  KASCADE_CHECK(limits.max_sequences >= 1 && limits.max_queue >= 1 && limits.context >= 1);
+  KASCADE_CHECK(limits.max_batch_tokens >= limits.max_sequences + kMaxBranches * kMaxQueryTile);
+}
+
+absl::Status Scheduler::admit(SeqId id, SequenceSpec spec, absl::Time now) {
+  KASCADE_CHECK(!sequences_.contains(id));
+  KASCADE_CHECK(well_formed(spec, limits_.context));
+  const auto queued = std::ranges::count_if(queue_, [&](const Sequence* other) {
+    return !other->running() && other->spec.priority == spec.priority;
+  });
+  if (queued >= limits_.max_queue) {
+    return absl::ResourceExhaustedError(absl::StrCat("queue full: ", queued, " requests wait"));
+  }
+  if (spec.branches > limits_.max_sequences) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("needs ", spec.branches, " places; max_sequences is ", limits_.max_sequences));
+  }
+  auto sequence = std::make_unique<Sequence>();
+  sequence->id = id;
+  sequence->tokens = spec.tokens;
+  sequence->spec = std::move(spec);
+  sequence->admitted = now;
+  sequence->order = next_order_++;
+  const int32_t tokens = sequence->last_feed_end();
+  const int32_t room = blocks_.total_blocks() / sequence->spec.branches;
+  if (blocks_.blocks_for(tokens) > room) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("needs cache for ", tokens, " tokens in ", sequence->spec.branches,
+                     " branches; it holds ", int64_t{room} * blocks_.block_size()));
+  }
+  const auto place =
+      std::ranges::upper_bound(queue_, sequence->spec.priority, {},
+                               [](const Sequence* other) { return other->spec.priority; });
+  queue_.insert(place, sequence.get());
+  sequences_.emplace(id, std::move(sequence));
+  return absl::OkStatus();
+}
+
+void Scheduler::cancel(SeqId id) { release(id); }
+
+void Scheduler::release(SeqId id) {
+  std::erase_if(queue_, [id](const Sequence* sequence) { return sequence->id == id; });
+  sequences_.erase(id);
+}
+
+StepPlan Scheduler::plan(absl::Time now) {
+  StepPlan plan;
+  for (const Sequence* sequence : queue_) {
+    if (sequence->spec.deadline <= now) plan.expired.push_back(sequence->id);
+  }
+  for (SeqId id : plan.expired) release(id);
+
+  Budget budget{.rows = limits_.max_batch_tokens};
+  for (Sequence* sequence : queue_) {
+    const size_t before = plan.slices.size();
+    plan_sequence(*sequence, budget, plan);
+    if (plan.slices.size() > before) {
+      sequence->first_scheduled = std::min(sequence->first_scheduled, now);
+    }
+  }
+  std::ranges::stable_partition(plan.slices,
+                                [&](const Slice& slice) { return find(slice.seq)->decoding(); });
+  return plan;
+}
+
+Scheduler::Behind Scheduler::behind(const Sequence& sequence) const {
+  Behind result;
+  for (auto other = queue_.rbegin(); *other != &sequence; ++other) {
+    if (!(*other)->running()) continue;
+    const int32_t branches = (*other)->spec.branches;
+    result.blocks += held_blocks(**other);
+    result.branches += branches;
+    if ((*other)->spec.priority == sequence.spec.priority && (*other)->decoding()) {
+      result.decode_rows += branches;
+    }
+  }
+  return result;
+}
+
+void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan) {
+  const SequenceSpec& spec = sequence.spec;
+  const bool starts = !sequence.running();
+  if (starts && !budget.may_start) return;
+  const int32_t kept_back = sequence.decoding() ? 0 : behind(sequence).decode_rows;
+  const int32_t begin = sequence.computed;
+  const int32_t end =
+      chunk_end(sequence, std::max(0, budget.rows - kept_back) / spec.branches, budget);
+  if (end == begin) {
+    if (starts) budget.may_start = false;
+    return;
+  }
+  if (!reserve(sequence, end)) {
+    budget.may_start = false;  // blocks that come free are for this one
+    return;
+  }
+  budget.rows -= (end - begin) * spec.branches;
+  if (limits_row_rule(sequence)) {
+    budget.row_rule_rows += std::max(0, end - std::max(begin, spec.prefill_end));
+  }
+  const int32_t first_logit = spec.generates ? static_cast<int32_t>(sequence.tokens.size()) - 1
+                                             : std::max(spec.first_logit, sequence.delivered);
+  for (int32_t branch = 0; branch < spec.branches; ++branch) {
+    plan.slices.push_back({sequence.id, branch, begin, end - begin, first_logit});
+  }
+}
+
+// Where a slice of at most `rows` rows ends; `computed` when there is no room for any.
+int32_t Scheduler::chunk_end(const Sequence& sequence, int32_t rows, const Budget& budget) const {
+  const SequenceSpec& spec = sequence.spec;
+  const int32_t tile_part_end = std::min(spec.prefill_end, sequence.feed_end());
+  const int32_t most = std::min(sequence.feed_end(), sequence.computed + rows);
+  if (most < tile_part_end) {
+    return std::max(sequence.computed, most / spec.query_tile * spec.query_tile);
+  }
+  if (!limits_row_rule(sequence)) return most;
+  const int32_t row_part_begin = std::max(sequence.computed, tile_part_end);
+  const int32_t row_rule_rows = std::max(0, spec.max_row_rule_rows - budget.row_rule_rows);
+  return std::min(most, row_part_begin + row_rule_rows);
+}
+
+// Gives all branches blocks for `tokens` tokens, preempting what is behind. Preempts nothing unless
+// that suffices. To start, all present tokens must fit, although only the first are reserved: else
+// a preempted sequence would start again at once and lose its blocks again.
+bool Scheduler::reserve(Sequence& sequence, int32_t tokens) {
+  const int32_t branches = sequence.spec.branches;
+  const bool starts = !sequence.running();
+  const int32_t places = starts ? branches : 0;
+  const int32_t needed = branches * blocks_.blocks_for(tokens) - held_blocks(sequence);
+  if (starts || needed > blocks_.free_blocks()) {
+    const Behind others = behind(sequence);
+    const int32_t present = starts ? branches * blocks_.blocks_for(sequence.feed_end()) : needed;
+    if (present > blocks_.free_blocks() + others.blocks) return false;
+    if (running_branches() - others.branches + places > limits_.max_sequences) return false;
+  }
+  while (needed > blocks_.free_blocks() || running_branches() + places > limits_.max_sequences) {
+    preempt_last(sequence);
+  }
+  for (int32_t place = 0; place < places; ++place) sequence.tables.emplace_back(blocks_);
+  for (BlockTable& table : sequence.tables) {
+    const bool grown = table.grow(tokens);
+    KASCADE_CHECK(grown);
+  }
+  return true;
+}
+
+void Scheduler::preempt_last(const Sequence& requester) {
+  const auto last = std::ranges::find_if(queue_.rbegin(), queue_.rend(), &Sequence::running);
+  KASCADE_CHECK(last != queue_.rend() && *last != &requester);
+  (*last)->tables.clear();
+  (*last)->computed = 0;
+  ++preemptions_;
+}
+
+std::vector<SeqId> Scheduler::commit(const StepPlan& plan, std::span<const Outcome> outcomes) {
+  for (const Slice& slice : plan.slices) {
+    Sequence* sequence = find_mutable(slice.seq);
+    if (sequence == nullptr || slice.branch != 0) continue;
+    KASCADE_CHECK(sequence->computed == slice.begin);
+    sequence->computed += slice.count;
+    sequence->delivered = std::max(sequence->delivered, sequence->computed);
+  }
+  std::vector<SeqId> ended;
+  for (const Outcome& outcome : outcomes) {
+    Sequence* sequence = find_mutable(outcome.seq);
+    if (sequence == nullptr) continue;
+    if (outcome.generated.has_value()) {
+      KASCADE_CHECK(sequence->spec.generates && sequence->remaining() == 0);
+      sequence->tokens.push_back(*outcome.generated);
+    }
+    const bool full = static_cast<int32_t>(sequence->tokens.size()) >= sequence->spec.max_tokens;
+    if (outcome.finished || (sequence->spec.generates && full)) {
+      ended.push_back(outcome.seq);
+      release(outcome.seq);
+    }
+  }
+  for (const Slice& slice : plan.slices) {
+    const Sequence* sequence = find(slice.seq);
+    if (sequence == nullptr || sequence->remaining() > 0) continue;
+    KASCADE_CHECK(!sequence->spec.generates);  // its last token was fed: an outcome is due
+    ended.push_back(slice.seq);
+    release(slice.seq);
+  }
+  return ended;
+}
+
+const Sequence* Scheduler::find(SeqId id) const {
+  const auto found = sequences_.find(id);
+  return found == sequences_.end() ? nullptr : found->second.get();
+}
+
+Sequence* Scheduler::find_mutable(SeqId id) {
+  const auto found = sequences_.find(id);
+  return found == sequences_.end() ? nullptr : found->second.get();
+}
+
+int32_t Scheduler::running() const {
+  return static_cast<int32_t>(std::ranges::count_if(queue_, &Sequence::running));
+}
+
+int32_t Scheduler::running_branches() const {
+  int32_t branches = 0;
+  for (const Sequence* sequence : queue_) {
+    if (sequence->running()) branches += sequence->spec.branches;
+  }
+  return branches;
+}
+
+int32_t Scheduler::waiting() const { return static_cast<int32_t>(queue_.size()) - running(); }
+
+int64_t Scheduler::waiting_tokens() const {
+  int64_t tokens = 0;
+  for (const Sequence* sequence : queue_) {
+    if (!sequence->running()) tokens += sequence->remaining();
+  }
+  return tokens;
+}
+
+}  // namespace kascade
