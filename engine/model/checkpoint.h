@@ -1,11 +1,13 @@
-// The tensors of a Llama checkpoint by field: the table name → field → shape is in checkpoint.cc and
-// every entry of it is verified. Views into the mapped files; nothing is copied or converted.
+// The tensors of a Llama checkpoint by field: the table name → field → shape is in checkpoint.cc
+// and every entry of it is verified. Views into the mapped files, which are read-only; nothing is
+// copied or converted.
 #ifndef KASCADE_ENGINE_MODEL_CHECKPOINT_H_
 #define KASCADE_ENGINE_MODEL_CHECKPOINT_H_
 
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -32,15 +34,18 @@ struct Checkpoint {
   std::unique_ptr<Safetensors> files;
   Tensor embedding;  // [vocab, hidden]
   std::vector<LayerTensors> layers;
-  Tensor norm;  // [1, hidden]
-  Tensor head;  // [vocab, hidden]; the embedding itself when tied
+  Tensor norm;                // [1, hidden]
+  Tensor head;                // [vocab, hidden]; the embedding itself when tied
   DType dtype = DType::kF32;  // of the matrices (f32, bf16, f16); mixed files are refused
-  std::string weights_digest{};  // SHA-256 hex over names, dtypes, shapes, first and last 64 KiB
+  // SHA-256 hex over the tensors in order of name: name, dtype, shape, first and last 64 KiB. Does
+  // not depend on how they are spread over files.
+  std::string weights_digest{};
 };
 
 // Maps DIR and verifies every tensor against `config`. Missing, extra, mis-shaped tensors and other
-// dtypes are refused (INVALID_ARGUMENT) with tensor, expected and found. Tied heads: the one table may
-// be stored under either name, or under both if bitwise equal. `rotary_emb.inv_freq` is ignored.
+// dtypes are refused (INVALID_ARGUMENT) with tensor, expected and found. Tied heads: the one table
+// may be stored under either name, or under both if bitwise equal. Norms may have another float
+// dtype than the matrices. `rotary_emb.inv_freq` is ignored.
 absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& directory,
                                            const ModelConfig& config);
 

@@ -20,6 +20,8 @@ struct Llama3RopeScaling {
   double low_freq_factor = 1;
   double high_freq_factor = 4;
   int32_t original_context = 8192;
+
+  bool operator==(const Llama3RopeScaling&) const = default;
 };
 
 struct ModelConfig {
@@ -47,8 +49,8 @@ struct ModelConfig {
 
 // Reads DIR/config.json (and generation_config.json if there). Whatever is not exactly a Llama that
 // this engine computes (architecture, activation, biases, rope type, sizes that do not fit …) is
-// refused by name with expected and found: UNIMPLEMENTED for what we do not do, INVALID_ARGUMENT for
-// what makes no sense, NOT_FOUND for a missing file.
+// refused by name with expected and found: UNIMPLEMENTED for what we do not do, INVALID_ARGUMENT
+// for what makes no sense, NOT_FOUND for a missing file.
 absl::StatusOr<ModelConfig> load_config(const std::filesystem::path& directory);
 absl::StatusOr<ModelConfig> parse_config(std::string_view config_json,
                                          std::string_view generation_config_json);

@@ -1,32 +1,35 @@
-// Read-only, memory-mapped safetensors: one file or a sharded folder with its index. Safe on hostile
-// files: every offset, size and shape is checked before a tensor is handed out.
+// Read-only, memory-mapped safetensors: one file or a sharded folder with its index. Safe on
+// hostile files: every offset, size and shape is checked before a tensor is handed out. The files
+// must not be shortened while they are mapped: the kernel answers a read past the new end with
+// SIGBUS.
 #ifndef KASCADE_ENGINE_MODEL_SAFETENSORS_H_
 #define KASCADE_ENGINE_MODEL_SAFETENSORS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/tensor.h"
 
 namespace kascade {
 
 struct StoredTensor {
-  std::string dtype{};           // as the file spells it: "F32", "BF16", "F16", …
-  std::vector<int64_t> shape{};  // row-major
-  const std::byte* data = nullptr;
+  std::string dtype{};              // as the file spells it: "F32", "BF16", "F16", …
+  std::vector<int64_t> shape{};     // row-major
+  const std::byte* data = nullptr;  // aligned to the dtype, if that is one we know
   int64_t bytes = 0;
 };
 
 class Safetensors {
  public:
-  // DIR/model.safetensors, or DIR/model.safetensors.index.json and its shards (an index that names a
-  // missing tensor or shard, or a path outside DIR, is refused). Errors name file and tensor.
+  // DIR/model.safetensors, or DIR/model.safetensors.index.json and its shards (an index that names
+  // a missing tensor or shard, or a path outside DIR, is refused). Errors name file and tensor.
   static absl::StatusOr<std::unique_ptr<Safetensors>> open_folder(
       const std::filesystem::path& directory);
   static absl::StatusOr<std::unique_ptr<Safetensors>> open_file(const std::filesystem::path& file);
@@ -38,7 +41,9 @@ class Safetensors {
  private:
   struct Mapping;
   Safetensors();
-  absl::Status add_file(const std::filesystem::path& file);
+  absl::Status add_shards(const std::filesystem::path& index);
+  // With `expected`, the file must hold exactly the tensors of these names.
+  absl::Status add_file(const std::filesystem::path& file, const std::set<std::string>* expected);
 
   std::vector<std::unique_ptr<Mapping>> mappings_;
   std::map<std::string, StoredTensor> tensors_;

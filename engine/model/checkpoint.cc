@@ -1,0 +1,244 @@
+#include "engine/model/checkpoint.h"
+
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/model/file.h"
+#include "engine/model/json.h"
+
+namespace kascade {
+namespace {
+
+constexpr char kEmbedding[] = "model.embed_tokens.weight";
+constexpr char kHead[] = "lm_head.weight";
+constexpr char kNorm[] = "model.norm.weight";
+constexpr int64_t kDigestBytes = 64 << 10;  // of either end of a tensor
+
+constexpr int32_t kVector = 0;  // rows of a norm: stored with one dimension
+
+struct LayerEntry {
+  const char* name;  // after "model.layers.<layer>."
+  Tensor LayerTensors::* field;
+  int32_t rows;
+  int32_t cols;
+};
+
+std::array<LayerEntry, 9> layer_table(const ModelConfig& config) {
+  const int32_t hidden = config.hidden;
+  const int32_t ffn = config.intermediate;
+  return {{
+      {"input_layernorm.weight", &LayerTensors::attention_norm, kVector, hidden},
+      {"self_attn.q_proj.weight", &LayerTensors::q, config.q_dim(), hidden},
+      {"self_attn.k_proj.weight", &LayerTensors::k, config.kv_dim(), hidden},
+      {"self_attn.v_proj.weight", &LayerTensors::v, config.kv_dim(), hidden},
+      {"self_attn.o_proj.weight", &LayerTensors::o, hidden, config.q_dim()},
+      {"post_attention_layernorm.weight", &LayerTensors::ffn_norm, kVector, hidden},
+      {"mlp.gate_proj.weight", &LayerTensors::gate, ffn, hidden},
+      {"mlp.up_proj.weight", &LayerTensors::up, ffn, hidden},
+      {"mlp.down_proj.weight", &LayerTensors::down, hidden, ffn},
+  }};
+}
+
+class Sha256 {
+ public:
+  Sha256() : context_(EVP_MD_CTX_new()) {
+    check(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
+  }
+  void add(const void* data, int64_t bytes) {
+    check(EVP_DigestUpdate(context_.get(), data, static_cast<size_t>(bytes)) == 1);
+  }
+  void add(std::string_view text) { add(text.data(), static_cast<int64_t>(text.size())); }
+  std::string hex() {
+    std::string raw(EVP_MAX_MD_SIZE, '\0');
+    unsigned size = 0;
+    check(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(raw.data()), &size) ==
+          1);
+    raw.resize(size);
+    return absl::BytesToHexString(raw);
+  }
+
+ private:
+  struct Free {
+    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+  };
+  // Hashing memory fails only if OpenSSL itself is broken or out of memory.
+  static void check(bool ok) {
+    if (ok) return;
+    std::fputs("OpenSSL cannot compute SHA-256\n", stderr);
+    std::abort();
+  }
+
+  std::unique_ptr<EVP_MD_CTX, Free> context_;
+};
+
+std::optional<DType> float_type(const std::string& stored) {
+  if (stored == "F32") return DType::kF32;
+  if (stored == "BF16") return DType::kBF16;
+  if (stored == "F16") return DType::kF16;
+  return std::nullopt;
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+absl::Status invalid(const std::string& name, const std::string& expected,
+                     const std::string& found) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor ", name, ": expected ", expected, ", found ", found));
+}
+
+bool is_ignored(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
+
+// Hands out the stored tensors one by one, verified; what is left at the end is foreign.
+class Taker {
+ public:
+  explicit Taker(const std::map<std::string, StoredTensor>& stored) : left_(stored) {}
+
+  bool has(const std::string& name) const { return left_.count(name) > 0; }
+  DType dtype() const { return matrix_type_.value_or(DType::kF32); }
+
+  absl::Status take(const std::string& name, int32_t rows, int32_t cols, Tensor& out) {
+    const auto found = left_.find(name);
+    if (found == left_.end()) return invalid(name, "it in the checkpoint", "no such tensor");
+    const StoredTensor stored = std::move(found->second);
+    left_.erase(found);
+    std::vector<int64_t> shape = {rows, cols};
+    if (rows == kVector) shape = {cols};
+    if (stored.shape != shape) {
+      return invalid(name, absl::StrCat("shape ", shape_text(shape)), shape_text(stored.shape));
+    }
+    const auto dtype = float_type(stored.dtype);
+    if (!dtype) return invalid(name, "dtype F32, BF16 or F16", shown(stored.dtype));
+    if (rows != kVector && *dtype != matrix_type_.value_or(*dtype)) {
+      return invalid(
+          name,
+          absl::StrCat("dtype ", std::string(name_of(*matrix_type_)), " like ", first_matrix_),
+          std::string(name_of(*dtype)));
+    }
+    if (rows != kVector && !matrix_type_) {
+      matrix_type_ = dtype;
+      first_matrix_ = name;
+    }
+    // Tensor has no read-only form; the mapping itself refuses writes.
+    void* data = const_cast<std::byte*>(stored.data);
+    out = {data, *dtype, std::max(rows, 1), cols, cols};
+    return absl::OkStatus();
+  }
+
+  absl::Status expect_nothing_left(const ModelConfig& config) const {
+    for (const auto& [name, tensor] : left_) {
+      if (is_ignored(name)) continue;
+      return invalid(
+          shown(name),
+          absl::StrCat("only the tensors of a Llama of ", config.layers, " layers without biases"),
+          absl::StrCat("it with shape ", shape_text(tensor.shape)));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::map<std::string, StoredTensor> left_;
+  std::optional<DType> matrix_type_;  // of the first matrix taken
+  std::string first_matrix_;
+};
+
+absl::Status take_tied_table(Taker& taker, const ModelConfig& config, Checkpoint& out) {
+  const bool both = taker.has(kEmbedding) && taker.has(kHead);
+  const char* name = !taker.has(kEmbedding) && taker.has(kHead) ? kHead : kEmbedding;
+  auto status = taker.take(name, config.vocab, config.hidden, out.embedding);
+  if (!status.ok()) return status;
+  out.head = out.embedding;
+  if (!both) return absl::OkStatus();
+  Tensor copy;
+  status = taker.take(kHead, config.vocab, config.hidden, copy);
+  if (!status.ok()) return status;
+  const auto bytes = static_cast<size_t>(copy.rows * copy.cols * size_of(copy.dtype));
+  if (std::memcmp(copy.data, out.embedding.data, bytes) == 0) return absl::OkStatus();
+  return invalid(kHead, absl::StrCat("the bytes of ", kEmbedding, " (tie_word_embeddings is true)"),
+                 "others");
+}
+
+absl::Status take_all(Taker& taker, const ModelConfig& config, Checkpoint& out) {
+  absl::Status status;
+  if (config.tied_head) {
+    status = take_tied_table(taker, config, out);
+  } else {
+    status = taker.take(kEmbedding, config.vocab, config.hidden, out.embedding);
+    if (status.ok()) status = taker.take(kHead, config.vocab, config.hidden, out.head);
+  }
+  if (!status.ok()) return status;
+  const auto table = layer_table(config);
+  for (int32_t layer = 0; layer < config.layers; ++layer) {
+    LayerTensors& tensors = out.layers.emplace_back();
+    for (const LayerEntry& entry : table) {
+      const std::string name = absl::StrCat("model.layers.", layer, ".", entry.name);
+      status = taker.take(name, entry.rows, entry.cols, tensors.*entry.field);
+      if (!status.ok()) return status;
+    }
+  }
+  status = taker.take(kNorm, kVector, config.hidden, out.norm);
+  return status.ok() ? taker.expect_nothing_left(config) : status;
+}
+
+std::string digest_of(const std::map<std::string, StoredTensor>& tensors) {
+  Sha256 sha;
+  for (const auto& [name, tensor] : tensors) {
+    if (is_ignored(name)) continue;
+    sha.add(absl::StrCat(name, " ", tensor.dtype, " ", shape_text(tensor.shape), "\n"));
+    const int64_t part = std::min(tensor.bytes, kDigestBytes);
+    sha.add(tensor.data, part);
+    sha.add(tensor.data + tensor.bytes - part, part);
+  }
+  return sha.hex();
+}
+
+}  // namespace
+
+absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& directory,
+                                           const ModelConfig& config) {
+  auto files = Safetensors::open_folder(directory);
+  if (!files.ok()) return files.status();
+  Checkpoint checkpoint;
+  checkpoint.files = *std::move(files);
+  Taker taker(checkpoint.files->tensors());
+  if (auto status = take_all(taker, config, checkpoint); !status.ok()) {
+    return absl::Status(status.code(), absl::StrCat(directory.string(), ": ", status.message()));
+  }
+  checkpoint.dtype = taker.dtype();
+  checkpoint.weights_digest = digest_of(checkpoint.files->tensors());
+  return checkpoint;
+}
+
+absl::StatusOr<std::string> file_digest(const std::filesystem::path& file) {
+  const auto opened = RegularFile::open(file);
+  if (!opened.ok()) return opened.status();
+  Sha256 sha;
+  std::string chunk(1 << 20, '\0');
+  while (true) {
+    const auto got = opened->read(chunk.data(), static_cast<int64_t>(chunk.size()));
+    if (!got.ok()) return got.status();
+    if (*got == 0) return sha.hex();
+    sha.add(chunk.data(), *got);
+  }
+}
+
+std::string digest(std::string_view bytes) {
+  Sha256 sha;
+  sha.add(bytes);
+  return sha.hex();
+}
+
+}  // namespace kascade

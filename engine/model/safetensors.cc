@@ -1,0 +1,309 @@
+#include "engine/model/safetensors.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/model/file.h"
+#include "engine/model/json.h"
+
+namespace kascade {
+namespace {
+
+using nlohmann::json;
+
+static_assert(std::endian::native == std::endian::little, "the format is little-endian");
+
+constexpr int64_t kLengthBytes = 8;  // before the header: its length
+constexpr int64_t kMaxHeaderBytes = 100 << 20;
+constexpr int64_t kMaxIndexBytes = 100 << 20;
+constexpr size_t kMaxDimensions = 8;
+
+// Bytes of an element; 0 for a type that we cannot check.
+int64_t element_bytes(std::string_view dtype) {
+  static constexpr std::pair<std::string_view, int64_t> kTypes[] = {
+      {"F64", 8}, {"I64", 8}, {"U64", 8},  {"F32", 4},     {"I32", 4},
+      {"U32", 4}, {"F16", 2}, {"BF16", 2}, {"I16", 2},     {"U16", 2},
+      {"I8", 1},  {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+  for (const auto& [name, bytes] : kTypes) {
+    if (name == dtype) return bytes;
+  }
+  return 0;
+}
+
+absl::Status invalid(const std::string& where, const std::string& fault) {
+  return absl::InvalidArgumentError(absl::StrCat(where, ": ", fault));
+}
+
+// A tensor's place in the bytes that follow the header, and what it is.
+struct Entry {
+  std::string name;
+  StoredTensor tensor;
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// Turns the description of one tensor in the header into an Entry.
+class EntryReader {
+ public:
+  // `data_begin`: position in the file of the bytes after the header; `data_bytes`: how many.
+  EntryReader(std::string file, int64_t data_begin, int64_t data_bytes)
+      : file_(std::move(file)), data_begin_(data_begin), data_bytes_(data_bytes) {}
+
+  absl::StatusOr<Entry> read(const std::string& name, const json& description) {
+    where_ = absl::StrCat(file_, ": tensor ", shown(name));
+    if (!description.is_object()) return invalid(where_, "must be described by an object");
+    const auto dtype = description.find("dtype");
+    if (dtype == description.end() || !dtype->is_string()) {
+      return invalid(where_, "dtype must be a string");
+    }
+    Entry entry;
+    entry.name = name;
+    entry.tensor.dtype = dtype->get<std::string>();
+    if (auto status = read_shape(description, entry); !status.ok()) return status;
+    if (auto status = read_offsets(description, entry); !status.ok()) return status;
+    if (auto status = check_size(entry); !status.ok()) return status;
+    return entry;
+  }
+
+ private:
+  absl::Status read_shape(const json& description, Entry& entry) const {
+    const auto shape = description.find("shape");
+    if (shape == description.end() || !shape->is_array() || shape->size() > kMaxDimensions) {
+      return invalid(where_,
+                     absl::StrCat("shape must be a list of at most ", kMaxDimensions, " sizes"));
+    }
+    for (const json& size : *shape) {
+      const auto value = as_integer(size);
+      if (!value || *value < 0) {
+        return invalid(
+            where_, absl::StrCat("shape must hold integers from 0 to 2^63, found ", shown(size)));
+      }
+      entry.tensor.shape.push_back(*value);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status read_offsets(const json& description, Entry& entry) const {
+    const auto offsets = description.find("data_offsets");
+    if (offsets == description.end() || !offsets->is_array() || offsets->size() != 2) {
+      return invalid(where_, "data_offsets must be a list of two integers");
+    }
+    const auto begin = as_integer((*offsets)[0]);
+    const auto end = as_integer((*offsets)[1]);
+    if (!begin || !end || *begin < 0 || *begin > *end || *end > data_bytes_) {
+      return invalid(where_, absl::StrCat("data_offsets must be a range in 0..", data_bytes_,
+                                          " (is the file cut short?), found ", shown(*offsets)));
+    }
+    entry.begin = *begin;
+    entry.end = *end;
+    entry.tensor.bytes = *end - *begin;
+    return absl::OkStatus();
+  }
+
+  // Unknown types pass: they matter only to somebody who asks for the tensor.
+  absl::Status check_size(const Entry& entry) const {
+    const StoredTensor& tensor = entry.tensor;
+    int64_t bytes = element_bytes(tensor.dtype);
+    if (bytes == 0) return absl::OkStatus();
+    const int64_t position = data_begin_ + entry.begin;
+    if (position % bytes != 0) {
+      return invalid(
+          where_, absl::StrCat("data begins at byte ", position, ", which is not aligned to the ",
+                               bytes, " bytes of ", tensor.dtype, "; save the file again"));
+    }
+    for (const int64_t size : tensor.shape) {
+      if (__builtin_mul_overflow(bytes, size, &bytes)) {
+        return invalid(where_, "shape overflows 63 bits");
+      }
+    }
+    if (bytes == tensor.bytes) return absl::OkStatus();
+    return invalid(where_,
+                   absl::StrCat("expected ", bytes, " bytes for its shape and ", tensor.dtype,
+                                ", found ", tensor.bytes, " in data_offsets"));
+  }
+
+  std::string file_;
+  std::string where_;
+  int64_t data_begin_;
+  int64_t data_bytes_;
+};
+
+// The format wants the tensors to fill the bytes after the header, without gaps or overlaps.
+absl::Status check_layout(const std::string& file, std::vector<Entry>& entries,
+                          int64_t data_bytes) {
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    return std::tie(a.begin, a.end) < std::tie(b.begin, b.end);
+  });
+  int64_t filled = 0;
+  for (const Entry& entry : entries) {
+    if (entry.begin != filled) {
+      return invalid(
+          absl::StrCat(file, ": tensor ", shown(entry.name)),
+          absl::StrCat("expected to begin at ", filled, " where the one before ends, ",
+                       entry.begin < filled ? "overlaps it from " : "found ", entry.begin));
+    }
+    filled = entry.end;
+  }
+  if (filled == data_bytes) return absl::OkStatus();
+  return invalid(file,
+                 absl::StrCat("expected ", filled, " bytes after the header, found ", data_bytes));
+}
+
+struct Header {
+  std::vector<Entry> entries;
+  int64_t data_begin = 0;  // position in the file
+};
+
+absl::StatusOr<Header> read_header(const std::string& file, std::string_view content) {
+  const auto file_bytes = static_cast<int64_t>(content.size());
+  if (file_bytes < kLengthBytes) {
+    return invalid(file, absl::StrCat("too short for safetensors: ", file_bytes, " bytes"));
+  }
+  uint64_t length = 0;
+  std::memcpy(&length, content.data(), sizeof(length));
+  const int64_t longest = std::min(kMaxHeaderBytes, file_bytes - kLengthBytes);
+  if (length > static_cast<uint64_t>(longest)) {
+    return invalid(file, absl::StrCat("expected a header of at most ", longest, " bytes, found ",
+                                      length, "; not safetensors, or cut short"));
+  }
+  Header header;
+  header.data_begin = kLengthBytes + static_cast<int64_t>(length);
+  const auto document = parse_json_object(content.substr(kLengthBytes, length), file);
+  if (!document.ok()) return document.status();
+  const int64_t data_bytes = file_bytes - header.data_begin;
+  EntryReader reader(file, header.data_begin, data_bytes);
+  for (const auto& [name, description] : document->items()) {
+    if (name == "__metadata__") continue;
+    auto entry = reader.read(name, description);
+    if (!entry.ok()) return entry.status();
+    header.entries.push_back(*std::move(entry));
+  }
+  if (auto status = check_layout(file, header.entries, data_bytes); !status.ok()) return status;
+  return header;
+}
+
+// The names in `entries` must be exactly those that the index gives to this file.
+absl::Status check_names(const std::string& file, const std::vector<Entry>& entries,
+                         const std::set<std::string>& expected) {
+  std::set<std::string> missing = expected;
+  for (const Entry& entry : entries) {
+    if (missing.erase(entry.name) == 0) {
+      return invalid(file, absl::StrCat("tensor ", shown(entry.name),
+                                        " is in this file, but the index does not say so"));
+    }
+  }
+  if (missing.empty()) return absl::OkStatus();
+  return invalid(file, absl::StrCat("tensor ", shown(*missing.begin()),
+                                    " should be in this file by the index, but is not"));
+}
+
+using NamesByShard = std::map<std::string, std::set<std::string>>;
+
+absl::StatusOr<NamesByShard> read_index(const std::filesystem::path& index) {
+  const auto text = read_file(index, kMaxIndexBytes);
+  if (!text.ok()) return text.status();
+  const auto document = parse_json_object(*text, index.string());
+  if (!document.ok()) return document.status();
+  const auto map = document->find("weight_map");
+  if (map == document->end() || !map->is_object()) {
+    return invalid(index.string(), "weight_map must be an object");
+  }
+  NamesByShard shards;
+  for (const auto& [name, shard] : map->items()) {
+    const std::string file = shard.is_string() ? shard.get<std::string>() : "";
+    if (!file.ends_with(".safetensors") || file.find_first_of("/\\\0", 0, 3) != std::string::npos) {
+      return invalid(index.string(),
+                     absl::StrCat("weight_map: ", shown(name),
+                                  ": expected the name of a .safetensors file beside the index, "
+                                  "found ",
+                                  shown(shard)));
+    }
+    shards[file].insert(name);
+  }
+  return shards;
+}
+
+}  // namespace
+
+struct Safetensors::Mapping {
+  Mapping(void* memory, int64_t size) : data(memory), bytes(size) {}
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  ~Mapping() { munmap(data, static_cast<size_t>(bytes)); }
+
+  void* data;
+  int64_t bytes;
+};
+
+Safetensors::Safetensors() = default;
+Safetensors::~Safetensors() = default;
+
+absl::Status Safetensors::add_file(const std::filesystem::path& file,
+                                   const std::set<std::string>* expected) {
+  const auto opened = RegularFile::open(file);
+  if (!opened.ok()) return opened.status();
+  const int64_t bytes = opened->bytes();
+  if (bytes == 0) return invalid(file.string(), "is empty");
+  void* memory =
+      mmap(nullptr, static_cast<size_t>(bytes), PROT_READ, MAP_PRIVATE, opened->descriptor(), 0);
+  if (memory == MAP_FAILED) {
+    return absl::ErrnoToStatus(errno,
+                               absl::StrCat(file.string(), ": cannot map ", bytes, " bytes"));
+  }
+  mappings_.push_back(std::make_unique<Mapping>(memory, bytes));
+  mapped_bytes_ += bytes;
+
+  const std::string_view content(static_cast<const char*>(memory), static_cast<size_t>(bytes));
+  auto header = read_header(file.string(), content);
+  if (!header.ok()) return header.status();
+  if (expected) {
+    if (auto status = check_names(file.string(), header->entries, *expected); !status.ok()) {
+      return status;
+    }
+  }
+  for (Entry& entry : header->entries) {
+    entry.tensor.data = static_cast<const std::byte*>(memory) + header->data_begin + entry.begin;
+    tensors_.emplace(std::move(entry.name), std::move(entry.tensor));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Safetensors::add_shards(const std::filesystem::path& index) {
+  const auto shards = read_index(index);
+  if (!shards.ok()) return shards.status();
+  for (const auto& [shard, names] : *shards) {
+    if (auto status = add_file(index.parent_path() / shard, &names); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Safetensors>> Safetensors::open_file(
+    const std::filesystem::path& file) {
+  std::unique_ptr<Safetensors> result(new Safetensors());
+  if (auto status = result->add_file(file, nullptr); !status.ok()) return status;
+  return result;
+}
+
+absl::StatusOr<std::unique_ptr<Safetensors>> Safetensors::open_folder(
+    const std::filesystem::path& directory) {
+  auto single = open_file(directory / "model.safetensors");
+  if (!absl::IsNotFound(single.status())) return single;
+  std::unique_ptr<Safetensors> result(new Safetensors());
+  const auto index = directory / "model.safetensors.index.json";
+  const absl::Status status = result->add_shards(index);
+  if (status.ok()) return result;
+  std::error_code ignored;
+  if (std::filesystem::exists(index, ignored)) return status;
+  return absl::NotFoundError(absl::StrCat(
+      directory.string(), ": found neither model.safetensors nor model.safetensors.index.json"));
+}
+
+}  // namespace kascade
