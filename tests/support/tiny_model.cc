@@ -1,0 +1,301 @@
+#include "tests/support/tiny_model.h"
+
+#include <bit>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <random>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+namespace kascade::testing {
+namespace {
+
+using nlohmann::json;
+
+std::string stored_name(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return "F32";
+    case DType::kBF16:
+      return "BF16";
+    case DType::kF16:
+      return "F16";
+    case DType::kI32:
+      break;
+  }
+  throw std::invalid_argument("a tiny model is f32, bf16 or f16");
+}
+
+template <typename T>
+void append(std::string& bytes, T value) {
+  bytes.append(reinterpret_cast<const char*>(&value), sizeof(value));
+}
+
+void append_as(DType dtype, float value, std::string& bytes) {
+  if (dtype == DType::kF32) append(bytes, value);
+  if (dtype == DType::kBF16) append(bytes, to_bf16(value));
+  if (dtype == DType::kF16) append(bytes, std::bit_cast<uint16_t>(static_cast<_Float16>(value)));
+}
+
+// Roughly normal with mean 0 and deviation 1. Not std::normal_distribution, whose values differ
+// between standard libraries.
+class Gauss {
+ public:
+  Gauss(uint64_t seed, std::string_view name) : engine_(mix(seed, name)) {}
+  float next() {
+    double sum = -6;
+    for (int i = 0; i < 12; ++i) sum += static_cast<double>(engine_() >> 11) * 0x1p-53;
+    return static_cast<float>(sum);
+  }
+
+ private:
+  static uint64_t mix(uint64_t seed, std::string_view name) {
+    uint64_t hash = 14695981039346656037u ^ (seed * 0x9e3779b97f4a7c15u);
+    for (const char letter : name) {
+      hash = (hash ^ static_cast<unsigned char>(letter)) * 1099511628211u;
+    }
+    return hash;
+  }
+
+  std::mt19937_64 engine_;
+};
+
+RawTensor make_matrix(const TinyModel& model, const std::string& name, int64_t rows, int64_t cols) {
+  const bool sharpens = name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight");
+  // Inputs are normalised, so that this keeps outputs near 1; queries and keys of 3 give scores
+  // with a deviation of 9.
+  const float scale =
+      (model.peaked && sharpens ? 3.0f : 1.0f) / std::sqrt(static_cast<float>(cols));
+  RawTensor tensor{name, stored_name(model.dtype), {rows, cols}, {}};
+  Gauss gauss(model.seed,
+              name == "lm_head.weight" && model.tied ? "model.embed_tokens.weight" : name);
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    append_as(model.dtype, gauss.next() * scale, tensor.bytes);
+  }
+  return tensor;
+}
+
+RawTensor make_norm(const TinyModel& model, const std::string& name) {
+  const DType dtype = model.f32_norms ? DType::kF32 : model.dtype;
+  RawTensor tensor{name, stored_name(dtype), {model.hidden}, {}};
+  Gauss gauss(model.seed, name);
+  for (int64_t i = 0; i < model.hidden; ++i) append_as(dtype, 1 + gauss.next() / 8, tensor.bytes);
+  return tensor;
+}
+
+// GPT-2's printable stand-in for a byte, as UTF-8: itself where it is visible in Latin-1, else the
+// next free code point from 256.
+std::string byte_symbol(int byte) {
+  const auto is_visible = [](int b) {
+    return (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff);
+  };
+  int code = byte;
+  if (!is_visible(byte)) {
+    code = 256;
+    for (int before = 0; before < byte; ++before) code += is_visible(before) ? 0 : 1;
+  }
+  if (code < 0x80) return {static_cast<char>(code)};
+  return {static_cast<char>(0xc0 | (code >> 6)), static_cast<char>(0x80 | (code & 0x3f))};
+}
+
+// tokenizer.json without its vocabulary and merges.
+static_assert(kTinyBos == 256 && kTinyEos == 257, "the ids below");
+constexpr char kTokenizerFrame[] = R"({
+  "version": "1.0", "truncation": null, "padding": null,
+  "added_tokens": [
+    {"id": 256, "content": "<|bos|>", "single_word": false, "lstrip": false, "rstrip": false,
+     "normalized": false, "special": true},
+    {"id": 257, "content": "<|eos|>", "single_word": false, "lstrip": false, "rstrip": false,
+     "normalized": false, "special": true}
+  ],
+  "normalizer": null,
+  "pre_tokenizer":
+    {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+  "post_processor": {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}},
+               {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}},
+             {"Sequence": {"id": "A", "type_id": 0}},
+             {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"<|bos|>": {"id": "<|bos|>", "ids": [256], "tokens": ["<|bos|>"]}}
+  },
+  "decoder":
+    {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+  "model": {
+    "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+    "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+    "vocab": {}, "merges": []
+  }
+})";
+
+void write_json(const std::filesystem::path& path, const json& value) {
+  write_file(path, value.dump(1) + "\n");
+}
+
+void write_shards(const std::vector<RawTensor>& tensors, size_t count,
+                  const std::filesystem::path& directory) {
+  json index = {{"metadata", {{"total_size", 0}}}, {"weight_map", json::object()}};
+  int64_t total = 0;
+  for (size_t shard = 0; shard < count; ++shard) {
+    char name[64];
+    std::snprintf(name, sizeof(name), "model-%05zu-of-%05zu.safetensors", shard + 1, count);
+    std::vector<RawTensor> part;
+    for (size_t i = shard; i < tensors.size(); i += count) {
+      part.push_back(tensors[i]);
+      index["weight_map"][tensors[i].name] = name;
+      total += static_cast<int64_t>(tensors[i].bytes.size());
+    }
+    write_file(directory / name, safetensors_bytes(part));
+  }
+  index["metadata"]["total_size"] = total;
+  write_json(directory / "model.safetensors.index.json", index);
+}
+
+}  // namespace
+
+json tiny_config(const TinyModel& model) {
+  json config = {
+      {"architectures", {"LlamaForCausalLM"}},
+      {"model_type", "llama"},
+      {"hidden_size", model.hidden},
+      {"intermediate_size", model.intermediate},
+      {"num_hidden_layers", model.layers},
+      {"num_attention_heads", model.heads},
+      {"num_key_value_heads", model.kv_heads},
+      {"head_dim", model.head_dim},
+      {"vocab_size", model.vocab},
+      {"max_position_embeddings", model.context},
+      {"hidden_act", "silu"},
+      {"rms_norm_eps", 1e-5},
+      {"rope_theta", model.rope_theta},
+      {"rope_scaling", nullptr},
+      {"tie_word_embeddings", model.tied},
+      {"attention_bias", false},
+      {"mlp_bias", false},
+      {"bos_token_id", kTinyBos},
+      {"eos_token_id", model.eos_tokens},
+      {"torch_dtype", model.dtype == DType::kBF16  ? "bfloat16"
+                      : model.dtype == DType::kF16 ? "float16"
+                                                   : "float32"},
+  };
+  if (model.rope_scaling) {
+    config["rope_scaling"] = {
+        {"rope_type", "llama3"},
+        {"factor", model.rope_scaling->factor},
+        {"low_freq_factor", model.rope_scaling->low_freq_factor},
+        {"high_freq_factor", model.rope_scaling->high_freq_factor},
+        {"original_max_position_embeddings", model.rope_scaling->original_context}};
+  }
+  return config;
+}
+
+json tiny_tokenizer() {
+  json tokenizer = json::parse(kTokenizerFrame);
+  json& vocab = tokenizer["model"]["vocab"];
+  json& merges = tokenizer["model"]["merges"];
+  for (int byte = 0; byte < 256; ++byte) vocab[byte_symbol(byte)] = byte;
+  for (const json& added : tokenizer["added_tokens"]) vocab[added["content"]] = added["id"];
+  int32_t next = kTinyEos + 1;
+  const std::string space = byte_symbol(' ');
+  for (const auto& [left, right] : std::vector<std::pair<std::string, std::string>>{
+           {"t", "h"}, {"th", "e"}, {space, "the"}, {"i", "n"}, {"e", "r"}, {"o", "n"}}) {
+    vocab[left + right] = next++;
+    merges.push_back(left + " " + right);
+  }
+  return tokenizer;
+}
+
+std::vector<RawTensor> tiny_tensors(const TinyModel& model) {
+  const int64_t q_dim = int64_t{model.heads} * model.head_dim;
+  const int64_t kv_dim = int64_t{model.kv_heads} * model.head_dim;
+  const int64_t hidden = model.hidden;
+  const int64_t ffn = model.intermediate;
+  std::vector<RawTensor> tensors;
+  const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols) {
+    tensors.push_back(make_matrix(model, name + ".weight", rows, cols));
+  };
+  const auto norm = [&](const std::string& name) {
+    tensors.push_back(make_norm(model, name + ".weight"));
+  };
+  if (!model.tied || model.table != TinyTable::kHead) {
+    matrix("model.embed_tokens", model.vocab, hidden);
+  }
+  if (!model.tied || model.table != TinyTable::kEmbedding) matrix("lm_head", model.vocab, hidden);
+  for (int32_t layer = 0; layer < model.layers; ++layer) {
+    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+    norm(prefix + "input_layernorm");
+    matrix(prefix + "self_attn.q_proj", q_dim, hidden);
+    matrix(prefix + "self_attn.k_proj", kv_dim, hidden);
+    matrix(prefix + "self_attn.v_proj", kv_dim, hidden);
+    matrix(prefix + "self_attn.o_proj", hidden, q_dim);
+    norm(prefix + "post_attention_layernorm");
+    matrix(prefix + "mlp.gate_proj", ffn, hidden);
+    matrix(prefix + "mlp.up_proj", ffn, hidden);
+    matrix(prefix + "mlp.down_proj", hidden, ffn);
+  }
+  norm("model.norm");
+  return tensors;
+}
+
+std::string safetensors_bytes(const std::vector<RawTensor>& tensors) {
+  json header = {{"__metadata__", {{"format", "pt"}}}};
+  std::string data;
+  for (const RawTensor& tensor : tensors) {
+    const size_t begin = data.size();
+    data += tensor.bytes;
+    header[tensor.name] = {
+        {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {begin, data.size()}}};
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // as the reference writer aligns the data
+  return safetensors_bytes(text, data);
+}
+
+std::string safetensors_bytes(std::string_view header, std::string_view data) {
+  std::string file;
+  append(file, static_cast<uint64_t>(header.size()));
+  file += header;
+  file += data;
+  return file;
+}
+
+void write_file(const std::filesystem::path& path, std::string_view content) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out.exceptions(std::ios::failbit | std::ios::badbit);
+  out.write(content.data(), static_cast<std::streamsize>(content.size()));
+  out.close();
+}
+
+std::filesystem::path write_tiny_model(const TinyModel& model,
+                                       const std::filesystem::path& directory) {
+  std::filesystem::create_directories(directory);
+  write_json(directory / "config.json", tiny_config(model));
+  write_json(directory / "generation_config.json",
+             {{"bos_token_id", kTinyBos}, {"eos_token_id", model.eos_tokens}});
+  write_json(directory / "tokenizer.json", tiny_tokenizer());
+  const auto tensors = tiny_tensors(model);
+  if (model.shards > 1) {
+    write_shards(tensors, static_cast<size_t>(model.shards), directory);
+  } else {
+    write_file(directory / "model.safetensors", safetensors_bytes(tensors));
+  }
+  return directory;
+}
+
+TempDir::TempDir() {
+  std::string name = std::filesystem::temp_directory_path() / "kascade-test-XXXXXX";
+  if (!mkdtemp(name.data())) throw std::system_error(errno, std::generic_category(), name);
+  path_ = name;
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+}  // namespace kascade::testing

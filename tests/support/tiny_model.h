@@ -1,0 +1,95 @@
+// Small random Llama folders for tests of everything above the checkpoint reader. The folder is a
+// complete Hugging Face one: config.json, generation_config.json, model.safetensors (or shards and
+// their index) and tokenizer.json.
+//
+//   TempDir dir;
+//   write_tiny_model({.layers = 4, .dtype = DType::kBF16}, dir.path());
+//
+// The values of a tensor depend on `seed`, its name and its size alone: models that differ only in
+// dtype, sharding, norm dtype or place of the tied table are roundings of the same model.
+#ifndef KASCADE_TESTS_SUPPORT_TINY_MODEL_H_
+#define KASCADE_TESTS_SUPPORT_TINY_MODEL_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/model/config.h"
+#include "engine/tensor.h"
+#include "nlohmann/json.hpp"
+
+namespace kascade::testing {
+
+// The tokenizer is byte-level BPE: ids 0–255 are the bytes themselves, then these, then the merges
+// "th", "the", " the", "in", "er", "on". Encoding puts BOS in front.
+constexpr int32_t kTinyBos = 256;           // "<|bos|>"
+constexpr int32_t kTinyEos = 257;           // "<|eos|>"
+constexpr int32_t kTinyTokenizerIds = 264;  // how many ids the tokenizer knows
+
+enum class TinyTable { kEmbedding, kHead, kBoth };  // under which name a tied table is stored
+
+struct TinyModel {
+  int32_t layers = 2;
+  int32_t hidden = 32;
+  int32_t intermediate = 64;
+  int32_t heads = 4;
+  int32_t kv_heads = 2;
+  int32_t head_dim = 8;
+  int32_t context = 512;
+  int32_t vocab = kTinyTokenizerIds;  // at least kTinyTokenizerIds for a usable folder
+  bool tied = false;
+  TinyTable table = TinyTable::kEmbedding;  // matters only if tied
+  DType dtype = DType::kF32;                // kF32, kBF16 or kF16
+  bool f32_norms = false;                   // norms stay f32 whatever `dtype` is
+  uint64_t seed = 1;
+  bool peaked = false;  // larger query and key weights: attention falls on few keys
+  int shards = 1;       // > 1: that many files and an index
+  double rope_theta = 10000;
+  std::optional<Llama3RopeScaling> rope_scaling{};
+  std::vector<int32_t> eos_tokens = {kTinyEos};
+};
+
+// Writes the folder (created if need be) and returns `directory`.
+std::filesystem::path write_tiny_model(const TinyModel& model,
+                                       const std::filesystem::path& directory);
+
+// The parts of the folder, for tests that damage one of them.
+nlohmann::json tiny_config(const TinyModel& model);
+nlohmann::json tiny_tokenizer();
+
+struct RawTensor {
+  std::string name;
+  std::string dtype;  // as safetensors spells it
+  std::vector<int64_t> shape;
+  std::string bytes;
+};
+std::vector<RawTensor> tiny_tensors(const TinyModel& model);
+
+// A safetensors file: `tensors` laid out in the given order.
+std::string safetensors_bytes(const std::vector<RawTensor>& tensors);
+// The same from a header as it is and the bytes that follow it; nothing is checked.
+std::string safetensors_bytes(std::string_view header, std::string_view data);
+
+void write_file(const std::filesystem::path& path, std::string_view content);
+
+// A new directory, removed with all it holds at the end of its life.
+class TempDir {
+ public:
+  TempDir();
+  ~TempDir();
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(const std::filesystem::path& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace kascade::testing
+
+#endif  // KASCADE_TESTS_SUPPORT_TINY_MODEL_H_
