@@ -92,8 +92,9 @@ absl::Status Scheduler::admit(SeqId id, SequenceSpec spec, absl::Time now) {
   const int32_t room = blocks_.total_blocks() / sequence->spec.branches;
   if (blocks_.blocks_for(tokens) > room) {
     return absl::FailedPreconditionError(
-        absl::StrCat("needs cache for ", tokens, " tokens in ", sequence->spec.branches,
-                     " branches; it holds ", int64_t{room} * blocks_.block_size()));
+        absl::StrCat("needs cache for ", tokens, " tokens",
+                     sequence->spec.branches > 1 ? " in each of 2 branches" : "", "; it holds ",
+                     int64_t{room} * blocks_.block_size()));
   }
   const auto place =
       std::ranges::upper_bound(queue_, sequence->spec.priority, {},
