@@ -79,7 +79,8 @@ class Engine {
 
   // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: bad field or token, prompt
   // longer than the context (names field, limit, value). FAILED_PRECONDITION: sparse or compare without
-  // an active schedule; can never fit the cache. RESOURCE_EXHAUSTED: queue full. UNAVAILABLE: draining.
+  // an active schedule. RESOURCE_EXHAUSTED: queue full. UNAVAILABLE: draining. What only the
+  // scheduler can tell (FAILED_PRECONDITION: can never fit the cache) comes as the last event's status.
   absl::StatusOr<SeqId> submit(Request request, EventSink sink);
   // As submit, for calibration windows and gates: below all other requests, under a schedule that
   // need not be the active one (null = dense).

@@ -11,9 +11,10 @@ class DensePolicy final : public AttentionPolicy {
               AttentionScratch& /*scratch*/) const override {
     backend.attend(in.q, in.cache, in.batch, in.tiles, KeySet{}, in.out);
   }
-  RowCounts count(int32_t /*layer*/, int32_t position) const override {
-    const int64_t causal = int64_t{position} + 1;
-    return {.attended = causal, .scored = 0, .kv_rows_read = 2 * causal};
+  KeyCounts count(int32_t /*layer*/, const TileSpan& tile) const override {
+    const int64_t rows = tile.last - tile.first + 1;
+    const int64_t causal = rows * (int64_t{tile.first} + tile.last + 2) / 2;
+    return {.causal = causal, .attended = causal, .scored = 0, .kv_rows_read = 2 * causal};
   }
   Role role(int32_t /*layer*/) const override { return Role::kDense; }
 

@@ -43,18 +43,14 @@ class KascadePolicy final : public AttentionPolicy {
     backend.attend(in.q, in.cache, in.batch, in.tiles, keys, in.out);
   }
 
-  RowCounts count(int32_t layer, int32_t position) const override {
-    const Candidates candidates = candidates_of(rule_, position, /*row=*/true);
-    const int64_t causal = int64_t{position} + 1;
-    const int64_t sparse = candidates.begin + candidates.budget + (causal - candidates.end);
-    if (role(layer) == Role::kReuse) {
-      return {.attended = sparse, .scored = 0, .kv_rows_read = 2 * sparse};
+  KeyCounts count(int32_t layer, const TileSpan& tile) const override {
+    KeyCounts sum;
+    for (int32_t position = tile.first; position <= tile.last; ++position) {
+      const bool decides =
+          tile.row_rule || rule_.family == Family::kKascade || position == tile.last;
+      sum += count_row(layer, position, tile.row_rule, decides);
     }
-    const int64_t attended = attends_sparsely(layer) ? sparse : causal;
-    const int64_t scored = selects(layer) && !candidates.takes_all() ? causal : 0;
-    // Scoring reads every key once; attending then adds the values of the attended keys.
-    return {.attended = attended, .scored = scored,
-            .kv_rows_read = std::max(attended, scored) + attended};
+    return sum;
   }
 
  private:
@@ -64,6 +60,19 @@ class KascadePolicy final : public AttentionPolicy {
   }
   // A selection that nobody attends to is not made.
   bool selects(int32_t layer) const { return selection_used_[layer] || attends_sparsely(layer); }
+
+  KeyCounts count_row(int32_t layer, int32_t position, bool row_rule, bool decides) const {
+    const Candidates candidates = candidates_of(rule_, position, row_rule);
+    const int64_t causal = int64_t{position} + 1;
+    const int64_t sparse = candidates.begin + candidates.budget + (causal - candidates.end);
+    const bool dense = role(layer) != Role::kReuse && !attends_sparsely(layer);
+    const int64_t attended = dense ? causal : sparse;
+    const bool scores = role(layer) != Role::kReuse && selects(layer) && decides;
+    const int64_t scored = scores && !candidates.takes_all() ? causal : 0;
+    // Scoring reads every key once; attending then adds the values of the attended keys.
+    return {.causal = causal, .attended = attended, .scored = scored,
+            .kv_rows_read = std::max(attended, scored) + attended};
+  }
 
   SelectKeys how() const {
     if (rule_.family == Family::kKascade) return {Pooling::kSum, 1};

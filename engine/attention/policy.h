@@ -28,11 +28,27 @@ struct AttentionScratch {
   std::vector<Selection> selections;  // [layers], filled where a layer selects
 };
 
-// Keys per KV head that one row reads in one layer (method, A6).
-struct RowCounts {
+// Keys per KV head that the rows of a tile read in one layer, summed over the rows (method, A6).
+struct KeyCounts {
+  int64_t causal = 0;
   int64_t attended = 0;
   int64_t scored = 0;
-  int64_t kv_rows_read = 0;  // K rows + V rows, each once
+  int64_t kv_rows_read = 0;  // row by row: K rows + V rows, each once
+
+  KeyCounts& operator+=(const KeyCounts& other) {
+    causal += other.causal;
+    attended += other.attended;
+    scored += other.scored;
+    kv_rows_read += other.kv_rows_read;
+    return *this;
+  }
+};
+
+// Consecutive positions that share one choice of keys; one position by the row rule.
+struct TileSpan {
+  int32_t first = 0;
+  int32_t last = 0;  // inclusive
+  bool row_rule = false;
 };
 
 class AttentionPolicy {
@@ -45,8 +61,7 @@ class AttentionPolicy {
   virtual void attend(Backend& backend, int32_t layer, const AttentionInput& in,
                       AttentionScratch& scratch) const = 0;
 
-  // By the row rule; `layer` in [0, layers).
-  virtual RowCounts count(int32_t layer, int32_t position) const = 0;
+  virtual KeyCounts count(int32_t layer, const TileSpan& tile) const = 0;
   virtual Role role(int32_t layer) const = 0;
 
   // Whether observe_residual() wants to be called; costs a copy of the residual stream.

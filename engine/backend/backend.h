@@ -43,6 +43,7 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;  // "reference", "cpu"
   virtual Precision precision() const = 0;
+  virtual int32_t threads() const { return 1; }
 
   // Stacks the parts on their rows (q over k over v) and packs them. Parts are f32, bf16 or f16
   // with equal cols; they are not needed afterwards.

@@ -1,0 +1,387 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/engine_impl.h"
+#include "engine/sampler.h"
+
+namespace kascade {
+namespace {
+
+// The smaller of the memory that is free now and the container's limit; bytes.
+int64_t available_memory() {
+  int64_t available = int64_t{4} << 30;
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key; meminfo >> key;) {
+    int64_t kib = 0;
+    std::string unit;
+    meminfo >> kib >> unit;
+    if (key == "MemAvailable:") available = kib * 1024;
+  }
+  std::ifstream limit("/sys/fs/cgroup/memory.max");
+  if (int64_t bytes = 0; limit >> bytes) available = std::min(available, bytes);
+  return available;
+}
+
+absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const ModelConfig& config,
+                                         DType dtype) {
+  KvCacheShape shape{.layers = config.layers, .kv_heads = config.kv_heads,
+                     .head_dim = config.head_dim, .blocks = 0, .block_size = options.block_size,
+                     .dtype = dtype};
+  const int64_t block_bytes = shape.bytes_per_token() * shape.block_size;
+  const int64_t context_blocks = (config.context + shape.block_size - 1) / shape.block_size;
+  int64_t bytes = options.kv_memory_bytes;
+  if (bytes == 0) {
+    bytes = std::min(available_memory() / 4, options.max_sequences * context_blocks * block_bytes);
+  }
+  const int64_t least = (options.max_batch_tokens + shape.block_size - 1) / shape.block_size;
+  const int64_t blocks = std::min(bytes / block_bytes, int64_t{1} << 24);
+  if (blocks < std::min(least, context_blocks)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "kv_memory_bytes: ", bytes, " bytes hold ", std::max<int64_t>(blocks, 0),
+        " blocks of the KV cache; at least ", std::min(least, context_blocks), " (",
+        std::min(least, context_blocks) * block_bytes, " bytes) are needed"));
+  }
+  shape.blocks = static_cast<int32_t>(blocks);
+  return shape;
+}
+
+absl::StatusOr<WeightFormat> weight_format(const std::string& name) {
+  if (name == "auto") return WeightFormat::kAuto;
+  if (name == "f32") return WeightFormat::kF32;
+  if (name == "bf16") return WeightFormat::kBF16;
+  return absl::InvalidArgumentError(
+      absl::StrCat("weights: expected auto, f32 or bf16, got \"", name, "\""));
+}
+
+absl::Status check_options(const EngineOptions& options) {
+  const auto outside = [](const char* field, int64_t low, int64_t high, int64_t value) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ": must be in [", low, ", ", high, "], got ", value));
+  };
+  if (options.max_sequences < 1 || options.max_sequences > 4096) {
+    return outside("max_sequences", 1, 4096, options.max_sequences);
+  }
+  const int32_t least_rows = options.max_sequences + 256;
+  if (options.max_batch_tokens < least_rows || options.max_batch_tokens > 65536) {
+    return outside("max_batch_tokens", least_rows, 65536, options.max_batch_tokens);
+  }
+  if (options.max_queue < 1) return outside("max_queue", 1, 1 << 20, options.max_queue);
+  if (options.block_size < 1 || options.block_size > 1024) {
+    return outside("block_size", 1, 1024, options.block_size);
+  }
+  if (options.threads < 0 || options.threads > 1024) {
+    return outside("threads", 0, 1024, options.threads);
+  }
+  if (options.kv_memory_bytes < 0) {
+    return outside("kv_memory_bytes", 0, std::numeric_limits<int64_t>::max(),
+                   options.kv_memory_bytes);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ModelIdentity> identify(const std::filesystem::path& directory,
+                                       const ModelConfig& config, const Checkpoint& checkpoint) {
+  auto config_digest = file_digest(directory / "config.json");
+  if (!config_digest.ok()) return config_digest.status();
+  auto tokenizer_digest = file_digest(directory / "tokenizer.json");
+  if (!tokenizer_digest.ok()) return tokenizer_digest.status();
+  return ModelIdentity{config.name, checkpoint.weights_digest, *std::move(config_digest),
+                       *std::move(tokenizer_digest)};
+}
+
+absl::Status check_tokens(const Request& request, const ModelConfig& model) {
+  if (request.tokens.empty()) {
+    return absl::InvalidArgumentError("tokens: must hold at least one token, got 0");
+  }
+  for (size_t i = 0; i < request.tokens.size(); ++i) {
+    if (request.tokens[i] >= 0 && request.tokens[i] < model.vocab) continue;
+    return absl::InvalidArgumentError(absl::StrCat("tokens: id ", request.tokens[i], " at index ", i,
+                                                   " is outside the vocabulary [0, ", model.vocab,
+                                                   ")"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_task(const Request& request, const ModelConfig& model) {
+  const auto size = static_cast<int64_t>(request.tokens.size());
+  if (const auto* generate = std::get_if<Generate>(&request.task)) {
+    if (size >= model.context) {
+      return absl::InvalidArgumentError(absl::StrCat("prompt: at most ", model.context - 1,
+                                                     " tokens fit the model's context, got ", size));
+    }
+    return validate(*generate, model.vocab);
+  }
+  const Score& score = std::get<Score>(request.task);
+  if (size > int64_t{model.context} + 1) {
+    return absl::InvalidArgumentError(absl::StrCat("tokens: at most ", model.context + 1,
+                                                   " can be scored in one window, got ", size));
+  }
+  if (score.first_scored < 1 || score.first_scored >= size) {
+    return absl::InvalidArgumentError(absl::StrCat("first_scored: must be in [1, ", size - 1,
+                                                   "], got ", score.first_scored));
+  }
+  if (score.top_logprobs < 0 || score.top_logprobs > 20) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("top_logprobs: must be in [0, 20], got ", score.top_logprobs));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_ratio(const Attention& attention, Mode mode, const Schedule* schedule) {
+  if (!attention.ratio.has_value()) return absl::OkStatus();
+  if (!(*attention.ratio > 0 && *attention.ratio <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("ratio: must be in (0, 1], got ", *attention.ratio));
+  }
+  if (mode == Mode::kDense) {
+    return absl::InvalidArgumentError("ratio: has no meaning with mode dense");
+  }
+  if (schedule->selection.family != Family::kKascade) {
+    return absl::InvalidArgumentError(
+        "ratio: the active schedule selects tiles by top_k, not by ratio");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// ---- Loading -------------------------------------------------------------------------------------
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
+  const absl::Time begin = absl::Now();
+  if (absl::Status status = check_options(options); !status.ok()) return status;
+  auto format = weight_format(options.weights);
+  if (!format.ok()) return format.status();
+  auto config = load_config(options.model_directory);
+  if (!config.ok()) return config.status();
+  auto tokenizer = open_tokenizer(options.model_directory);
+  if (!tokenizer.ok()) return tokenizer.status();
+  if ((*tokenizer)->vocab_size() > config->vocab) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tokenizer.json has ", (*tokenizer)->vocab_size(), " ids, config.json's vocab_size is ",
+        config->vocab));
+  }
+  auto checkpoint = open_checkpoint(options.model_directory, *config);
+  if (!checkpoint.ok()) return checkpoint.status();
+  auto identity = identify(options.model_directory, *config, *checkpoint);
+  if (!identity.ok()) return identity.status();
+  auto backend = open_backend({.name = options.backend, .weights = *format,
+                               .checkpoint_dtype = checkpoint->dtype,
+                               .head_dim = config->head_dim, .threads = options.threads});
+  if (!backend.ok()) return backend.status();
+  auto shape = cache_shape(options, *config, (*backend)->precision().cache);
+  if (!shape.ok()) return shape.status();
+
+  auto impl = std::make_unique<Impl>(options, *config, *std::move(tokenizer), *std::move(identity),
+                                     *std::move(backend), *std::move(checkpoint), *shape);
+  impl->info.load_time = absl::Now() - begin;
+  impl->start();
+  return std::unique_ptr<Engine>(new Engine(std::move(impl)));
+}
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() { impl_->stop(); }
+
+Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config,
+                   std::unique_ptr<Tokenizer> model_tokenizer, ModelIdentity model_identity,
+                   std::unique_ptr<Backend> model_backend, Checkpoint checkpoint,
+                   const KvCacheShape& shape)
+    : config(model_config),
+      tokenizer(std::move(model_tokenizer)),
+      identity(std::move(model_identity)),
+      backend(std::move(model_backend)),
+      transformer(config, std::move(checkpoint), *backend, options.max_batch_tokens),
+      cache(shape),
+      blocks(shape.blocks, shape.block_size),
+      loop({.max_batch_tokens = options.max_batch_tokens, .max_sequences = options.max_sequences,
+            .max_queue = options.max_queue,
+            // A text to score may be one token longer: its last token is never fed.
+            .context = config.context + 1},
+           options.max_selection_bytes, transformer, cache, blocks),
+      max_queue(options.max_queue),
+      published_stats(loop.stats()) {
+  info.backend = backend->name();
+  info.weights = backend->precision().weights;
+  info.cache = backend->precision().cache;
+  info.threads = backend->threads();
+  info.parameters = config.parameters();
+  info.mapped_bytes = transformer.mapped_bytes();
+  info.packed_bytes = transformer.packed_bytes();
+  info.kv_bytes_per_token = shape.bytes_per_token();
+  info.kv_pool_bytes = shape.bytes_per_token() * shape.block_size * shape.blocks;
+}
+
+// ---- The engine's thread -------------------------------------------------------------------------
+
+void Engine::Impl::start() { thread = std::thread([this] { run(); }); }
+
+void Engine::Impl::stop() {
+  {
+    const std::lock_guard lock(mutex);
+    stopping = true;
+    draining = true;
+  }
+  wake.notify_all();
+  if (thread.joinable()) thread.join();
+}
+
+void Engine::Impl::run() {
+  bool busy = false;
+  while (true) {
+    std::vector<Command> commands;
+    {
+      std::unique_lock lock(mutex);
+      wake.wait(lock, [&] { return busy || stopping || !inbox.empty(); });
+      if (stopping) break;
+      commands.swap(inbox);
+    }
+    for (Command& command : commands) apply(command);
+    loop.step(absl::Now);
+    busy = !loop.idle();
+    publish();
+  }
+  const absl::Status stopped = absl::CancelledError("the server is stopping");
+  loop.end_all(FinishReason::kCancelled, stopped);
+  std::vector<Command> unseen;
+  {
+    const std::lock_guard lock(mutex);
+    unseen.swap(inbox);
+  }
+  for (Command& command : unseen) {
+    if (auto* admission = std::get_if<Admission>(&command)) refuse(*admission, stopped);
+  }
+  publish();
+}
+
+void Engine::Impl::apply(Command& command) {
+  if (auto* admission = std::get_if<Admission>(&command)) {
+    if (absl::Status status = loop.admit(*admission, absl::Now()); !status.ok()) {
+      refuse(*admission, status);
+    }
+  } else {
+    loop.end(std::get<SeqId>(command), FinishReason::kCancelled, absl::CancelledError("cancelled"));
+  }
+}
+
+void Engine::Impl::refuse(const Admission& admission, const absl::Status& status) {
+  Event event{.seq = admission.id};
+  event.finish = Finish{.reason = absl::IsCancelled(status) ? FinishReason::kCancelled
+                                                            : FinishReason::kError,
+                        .status = status};
+  admission.sink(event);
+}
+
+void Engine::Impl::publish() {
+  const std::lock_guard lock(mutex);
+  published_stats = loop.stats();
+  idle = loop.idle() && inbox.empty();
+  if (idle) became_idle.notify_all();
+}
+
+absl::StatusOr<SeqId> Engine::Impl::enqueue(Admission admission) {
+  const std::lock_guard lock(mutex);
+  if (draining) return absl::UnavailableError("the server is draining; send to another one");
+  const auto waiting = static_cast<int64_t>(inbox.size()) + published_stats.waiting;
+  if (waiting >= max_queue) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "queue: ", waiting, " requests wait, the limit is ", max_queue, "; try again later"));
+  }
+  admission.id = next_id++;
+  const SeqId id = admission.id;
+  inbox.emplace_back(std::move(admission));
+  idle = false;
+  wake.notify_one();
+  return id;
+}
+
+// ---- The door ------------------------------------------------------------------------------------
+
+absl::Status Engine::Impl::check(const Request& request, Mode mode, const Schedule* schedule) const {
+  if (absl::Status status = check_tokens(request, config); !status.ok()) return status;
+  if (absl::Status status = check_task(request, config); !status.ok()) return status;
+  if (mode == Mode::kCompare && std::holds_alternative<Generate>(request.task)) {
+    return absl::InvalidArgumentError("mode: compare is for scoring; generate dense or sparse");
+  }
+  if (mode != Mode::kDense && schedule == nullptr) {
+    return absl::FailedPreconditionError(
+        "mode: no schedule is active; run CalibrationService.Calibrate or ActivateSchedule first");
+  }
+  return check_ratio(request.attention, mode, schedule);
+}
+
+absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
+  std::shared_ptr<const Schedule> schedule = active_schedule();
+  const Mode mode = request.attention.mode.value_or(schedule ? Mode::kSparse : Mode::kDense);
+  if (absl::Status status = impl_->check(request, mode, schedule.get()); !status.ok()) return status;
+  if (mode == Mode::kDense) schedule = nullptr;
+  return impl_->enqueue({.request = std::move(request), .mode = mode,
+                         .schedule = std::move(schedule), .measure = nullptr,
+                         .priority = Priority::kInteractive, .sink = std::move(sink)});
+}
+
+absl::StatusOr<SeqId> Engine::submit_background(Request request,
+                                                std::shared_ptr<const Schedule> schedule,
+                                                EventSink sink) {
+  const Mode mode = request.attention.mode.value_or(schedule ? Mode::kSparse : Mode::kDense);
+  if (absl::Status status = impl_->check(request, mode, schedule.get()); !status.ok()) return status;
+  if (mode == Mode::kDense) schedule = nullptr;
+  return impl_->enqueue({.request = std::move(request), .mode = mode,
+                         .schedule = std::move(schedule), .measure = nullptr,
+                         .priority = Priority::kBackground, .sink = std::move(sink)});
+}
+
+void Engine::cancel(SeqId id) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->inbox.emplace_back(id);
+  impl_->wake.notify_one();
+}
+
+void Engine::drain(absl::Duration grace) {
+  std::unique_lock lock(impl_->mutex);
+  impl_->draining = true;
+  const auto idle = [this] { return impl_->idle; };
+  if (impl_->became_idle.wait_for(lock, absl::ToChronoNanoseconds(grace), idle)) return;
+  lock.unlock();
+  impl_->stop();
+}
+
+absl::Status Engine::activate(std::shared_ptr<const Schedule> schedule) {
+  if (schedule) {
+    const ScheduleShape shape{impl_->config.layers, impl_->config.kv_heads};
+    if (absl::Status status = check_model(*schedule, impl_->identity); !status.ok()) return status;
+    if (absl::Status status = validate(*schedule, shape); !status.ok()) return status;
+  }
+  const std::lock_guard lock(impl_->mutex);
+  impl_->active = std::move(schedule);
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const Schedule> Engine::active_schedule() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->active;
+}
+
+const Tokenizer& Engine::tokenizer() const { return *impl_->tokenizer; }
+const ModelConfig& Engine::model() const { return impl_->config; }
+const ModelIdentity& Engine::identity() const { return impl_->identity; }
+const EngineInfo& Engine::info() const { return impl_->info; }
+
+EngineStats Engine::stats() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->published_stats;
+}
+
+}  // namespace kascade

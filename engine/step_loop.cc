@@ -1,0 +1,367 @@
+#include "engine/step_loop.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/sampler.h"
+
+namespace kascade {
+namespace {
+
+// Rows by the row rule that one step may hold so that the selections of all selecting layers stay
+// within `bytes`; never below one query tile, so that every sequence advances.
+int32_t row_rule_rows(const SelectionRule& rule, const Schedule& schedule, int32_t kv_heads,
+                      int32_t tokens, int64_t bytes) {
+  int64_t selecting = 0;
+  for (const LayerPlan& layer : schedule.layers) selecting += layer.role != Role::kReuse;
+  const int64_t keys = std::max(1, candidates_of(rule, tokens, /*row=*/true).budget);
+  const int64_t row_bytes = keys * kv_heads * selecting * int64_t{sizeof(int32_t)};
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(bytes / row_bytes, rule.query_tile, std::numeric_limits<int32_t>::max()));
+}
+
+bool contains(const std::vector<Token>& tokens, Token token) {
+  return std::ranges::find(tokens, token) != tokens.end();
+}
+
+}  // namespace
+
+StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
+                   Transformer& transformer, KvCache& cache, BlockAllocator& blocks)
+    : transformer_(transformer),
+      cache_(cache),
+      blocks_(blocks),
+      scheduler_(limits, blocks),
+      scorer_(transformer),
+      limits_(limits),
+      max_selection_bytes_(max_selection_bytes),
+      dense_(make_dense_policy()),
+      generate_hidden_(DType::kF32, limits.max_sequences, transformer.config().hidden),
+      generate_logits_(DType::kF32, limits.max_sequences, transformer.config().vocab) {
+  refresh_stats();
+}
+
+std::shared_ptr<const AttentionPolicy> StepLoop::policy_for(
+    const std::shared_ptr<const Schedule>& schedule, std::optional<double> ratio) {
+  std::erase_if(policies_, [](const auto& entry) { return entry.second.expired(); });
+  auto& cached = policies_[{schedule.get(), ratio.value_or(0)}];
+  std::shared_ptr<const AttentionPolicy> policy = cached.lock();
+  if (!policy) {
+    policy = make_kascade_policy(schedule, ratio);
+    cached = policy;
+  }
+  return policy;
+}
+
+SequenceSpec StepLoop::spec_of(const Live& live) const {
+  const Request& request = live.admission.request;
+  const auto size = static_cast<int32_t>(request.tokens.size());
+  SequenceSpec spec{.tokens = request.tokens,
+                    .max_tokens = size,
+                    .prefill_end = size,
+                    .branches = static_cast<int32_t>(live.policies.size()),
+                    .priority = live.admission.priority,
+                    .deadline = request.deadline};
+  if (const auto* generate = std::get_if<Generate>(&request.task)) {
+    spec.generates = true;
+    spec.max_tokens = static_cast<int32_t>(
+        std::min<int64_t>(int64_t{size} + generate->max_new_tokens,
+                          transformer_.config().context));
+  } else {
+    const Score& score = std::get<Score>(request.task);
+    spec.first_logit =
+        live.admission.measure ? std::numeric_limits<int32_t>::max() : score.first_scored - 1;
+    if (score.phase == Phase::kRow && !live.admission.measure) spec.prefill_end = score.first_scored;
+  }
+  spec.query_tile = live.policies.back()->rule().query_tile;
+  if (live.admission.schedule) {
+    spec.max_row_rule_rows =
+        row_rule_rows(live.policies.back()->rule(), *live.admission.schedule,
+                      transformer_.config().kv_heads, spec.max_tokens, max_selection_bytes_);
+  }
+  return spec;
+}
+
+absl::Status StepLoop::admit(Admission admission, absl::Time now) {
+  Live live;
+  if (admission.measure) {
+    live.policies = {admission.measure};
+  } else {
+    if (admission.mode != Mode::kSparse) live.policies.push_back(dense_);
+    if (admission.mode != Mode::kDense) {
+      live.policies.push_back(policy_for(admission.schedule, admission.request.attention.ratio));
+    }
+  }
+  live.admission = std::move(admission);
+  live.admitted = now;
+  const SeqId id = live.admission.id;
+  if (absl::Status status = scheduler_.admit(id, spec_of(live), now); !status.ok()) return status;
+  if (std::holds_alternative<Generate>(live.admission.request.task)) {
+    stats_.prompt_tokens += static_cast<int64_t>(live.admission.request.tokens.size());
+  }
+  live_.emplace(id, std::move(live));
+  refresh_stats();
+  return absl::OkStatus();
+}
+
+void StepLoop::end(SeqId id, FinishReason reason, absl::Status status) {
+  const auto found = live_.find(id);
+  if (found == live_.end()) return;
+  scheduler_.cancel(id);
+  Live live = std::move(found->second);
+  live_.erase(found);
+  live.finish = Finish{.reason = reason, .status = std::move(status)};
+  Event event{.seq = id};
+  refresh_stats();
+  send(live, event);
+}
+
+void StepLoop::end_all(FinishReason reason, const absl::Status& status) {
+  while (!live_.empty()) end(live_.begin()->first, reason, status);
+}
+
+bool StepLoop::step(const std::function<absl::Time()>& clock) {
+  const absl::Time begin = clock();
+  const StepPlan plan = scheduler_.plan(begin);
+  for (const SeqId id : plan.expired) {
+    end(id, FinishReason::kDeadline,
+        absl::DeadlineExceededError(absl::StrCat(
+            "deadline passed after ",
+            absl::FormatDuration(begin - live_.at(id).admitted), " in the server")));
+  }
+  if (plan.empty()) {
+    refresh_stats();
+    return !plan.expired.empty();
+  }
+  const Layout layout = lay_out(plan);
+  for (const PlannedSlice& planned : layout.slices) {
+    Live& live = live_.at(planned.slice->seq);
+    live.started = std::min(live.started, begin);
+  }
+  const Tensor hidden = transformer_.forward(layout.step, cache_);
+  count_keys(layout);
+
+  std::map<SeqId, Event> events;
+  const std::vector<Outcome> outcomes = decide(layout, hidden, events);
+  const absl::Time end = clock();
+  for (const PlannedSlice& planned : layout.slices) {
+    Live& live = live_.at(planned.slice->seq);
+    const bool prefilled = planned.slice->begin + planned.slice->count >=
+                           static_cast<int32_t>(live.admission.request.tokens.size());
+    if (prefilled) live.prefilled = std::min(live.prefilled, end);
+  }
+  const std::vector<SeqId> ended = scheduler_.commit(plan, outcomes);
+  ++stats_.steps;
+  stats_.rows += layout.step.batch.rows();
+  stats_.last_step = end - begin;
+  deliver(ended, events);
+  return true;
+}
+
+StepLoop::Layout StepLoop::lay_out(const StepPlan& plan) {
+  Layout layout;
+  std::vector<const AttentionPolicy*> order;
+  for (const Slice& slice : plan.slices) {
+    const AttentionPolicy* policy = live_.at(slice.seq).policies[slice.branch].get();
+    if (std::ranges::find(order, policy) == order.end()) order.push_back(policy);
+  }
+  for (const AttentionPolicy* policy : order) {
+    for (const Slice& slice : plan.slices) {
+      if (live_.at(slice.seq).policies[slice.branch].get() != policy) continue;
+      layout.slices.push_back({&slice, scheduler_.find(slice.seq), policy});
+    }
+  }
+  layout.built = build_batch(layout.slices, blocks_.block_size());
+  layout.step.batch = std::move(layout.built.batch);
+  while (scratch_.size() < order.size()) scratch_.push_back(std::make_unique<AttentionScratch>());
+  for (size_t i = 0; i < layout.slices.size(); ++i) {
+    const TileRange tiles = layout.built.tiles[i];
+    auto& groups = layout.step.groups;
+    if (groups.empty() || groups.back().policy != layout.slices[i].policy) {
+      groups.push_back({layout.slices[i].policy, tiles, scratch_[groups.size()].get()});
+    } else {
+      groups.back().tiles.count += tiles.count;
+    }
+  }
+  return layout;
+}
+
+void StepLoop::count_keys(const Layout& layout) {
+  const Batch& batch = layout.step.batch;
+  const KvCacheShape& shape = cache_.shape();
+  const int64_t row_bytes = shape.head_dim * size_of(shape.dtype);
+  for (size_t i = 0; i < layout.slices.size(); ++i) {
+    const auto& [slice, sequence, policy] = layout.slices[i];
+    Live& live = live_.at(slice->seq);
+    const bool reported = slice->branch + 1 == static_cast<int32_t>(live.policies.size());
+    const TileRange tiles = layout.built.tiles[i];
+    for (int32_t tile = tiles.begin; tile < tiles.begin + tiles.count; ++tile) {
+      const TileSpan span{batch.positions[batch.tile_start[tile]],
+                          batch.positions[batch.tile_start[tile + 1] - 1],
+                          batch.positions[batch.tile_start[tile]] >= sequence->spec.prefill_end};
+      const bool first_time = reported && span.first >= live.counted_until;
+      for (int32_t layer = 0; layer < shape.layers; ++layer) {
+        const KeyCounts keys = policy->count(layer, span);
+        const auto role = static_cast<size_t>(policy->role(layer));
+        stats_.keys_attended[role] += keys.attended * shape.kv_heads;
+        stats_.keys_scored[role] += keys.scored * shape.kv_heads;
+        stats_.keys_causal += keys.causal * shape.kv_heads;
+        if (!first_time) continue;
+        live.counts.causal += keys.causal * shape.kv_heads;
+        live.counts.attended += keys.attended * shape.kv_heads;
+        live.counts.scored += keys.scored * shape.kv_heads;
+        live.counts.kv_bytes_read += keys.kv_rows_read * shape.kv_heads * row_bytes;
+        live.counts.dense_kv_bytes_read += 2 * keys.causal * shape.kv_heads * row_bytes;
+      }
+      if (first_time) live.counts.positions += span.last - span.first + 1;
+    }
+    if (reported) live.counted_until = std::max(live.counted_until, slice->begin + slice->count);
+  }
+}
+
+std::vector<Outcome> StepLoop::decide(const Layout& layout, Tensor hidden,
+                                      std::map<SeqId, Event>& events) {
+  std::vector<Outcome> outcomes;
+  for (size_t i = 0; i < layout.slices.size(); ++i) {
+    const Slice& slice = *layout.slices[i].slice;
+    const Live& live = live_.at(slice.seq);
+    Event& event = events[slice.seq];
+    event.seq = slice.seq;
+    event.computed_tokens = slice.begin + slice.count;
+    if (live.admission.measure || slice.branch != 0 || layout.built.logits[i].count == 0) continue;
+    if (std::holds_alternative<Score>(live.admission.request.task)) {
+      score(layout, i, hidden, outcomes, event);
+    }
+  }
+  generate(layout, hidden, outcomes, events);
+  return outcomes;
+}
+
+void StepLoop::generate(const Layout& layout, Tensor hidden, std::vector<Outcome>& outcomes,
+                        std::map<SeqId, Event>& events) {
+  std::vector<SeqId> ids;
+  for (size_t i = 0; i < layout.slices.size(); ++i) {
+    const Slice& slice = *layout.slices[i].slice;
+    const LogitSpan span = layout.built.logits[i];
+    if (span.count == 0 || !layout.slices[i].sequence->spec.generates) continue;
+    std::memcpy(generate_hidden_.view().f32(static_cast<int64_t>(ids.size())),
+                hidden.f32(span.first), hidden.cols * sizeof(float));
+    ids.push_back(slice.seq);
+  }
+  if (ids.empty()) return;
+  const auto rows = static_cast<int64_t>(ids.size());
+  transformer_.logits(generate_hidden_.first_rows(rows), generate_logits_.first_rows(rows));
+  for (int64_t row = 0; row < rows; ++row) {
+    const SeqId id = ids[row];
+    auto outcome = sample_row(id, generate_logits_.view().slice_rows(row, 1), events[id]);
+    if (outcome.has_value()) outcomes.push_back(*outcome);
+  }
+}
+
+std::optional<Outcome> StepLoop::sample_row(SeqId id, Tensor logits, Event& event) {
+  Live& live = live_.at(id);
+  const Request& request = live.admission.request;
+  const Generate& params = std::get<Generate>(request.task);
+  absl::StatusOr<ScoredToken> drawn =
+      sample({logits.f32(0), static_cast<size_t>(logits.cols)}, params, request.tokens,
+             live.generated, live.generated.size());
+  if (!drawn.ok()) {
+    live.finish = Finish{.reason = FinishReason::kError, .status = drawn.status()};
+    return Outcome{.seq = id, .generated = {}, .finished = true};
+  }
+  const Token token = drawn->token;
+  live.generated.push_back(token);
+  ++stats_.generated_tokens;
+  event.tokens.push_back(*std::move(drawn));
+  const auto total = static_cast<int32_t>(request.tokens.size() + live.generated.size());
+  if (contains(params.stop_tokens, token)) {
+    live.finish = Finish{.reason = FinishReason::kStopToken};
+  } else if (static_cast<int32_t>(live.generated.size()) >= params.max_new_tokens) {
+    live.finish = Finish{.reason = FinishReason::kMaxTokens};
+  } else if (total >= transformer_.config().context) {
+    live.finish = Finish{.reason = FinishReason::kContextLength};
+  }
+  return Outcome{.seq = id, .generated = token, .finished = live.finish.has_value()};
+}
+
+void StepLoop::score(const Layout& layout, size_t index, Tensor hidden,
+                     std::vector<Outcome>& outcomes, Event& event) {
+  const Slice& slice = *layout.slices[index].slice;
+  const LogitSpan span = layout.built.logits[index];
+  Live& live = live_.at(slice.seq);
+  const Score& task = std::get<Score>(live.admission.request.task);
+  const std::span<const Token> tokens = live.admission.request.tokens;
+  const auto targets = tokens.subspan(span.first_position + 1, span.count);
+  const ScoreOptions options{task.want_ranks, task.top_logprobs};
+  const Tensor rows = hidden.slice_rows(span.first, span.count);
+  absl::Status status;
+  if (live.admission.mode == Mode::kCompare) {
+    const auto twin = std::ranges::find_if(layout.slices, [&](const PlannedSlice& other) {
+      return other.slice->seq == slice.seq && other.slice->branch == 1;
+    });
+    const LogitSpan other = layout.built.logits[twin - layout.slices.begin()];
+    auto compared =
+        scorer_.compare(rows, hidden.slice_rows(other.first, other.count), targets, options);
+    status = compared.status();
+    if (status.ok()) {
+      event.tokens = std::move(compared->dense);
+      event.comparisons = std::move(compared->comparisons);
+    }
+  } else {
+    auto scored = scorer_.score(rows, targets, options);
+    status = scored.status();
+    if (status.ok()) event.tokens = *std::move(scored);
+  }
+  stats_.scored_tokens += static_cast<int64_t>(event.tokens.size());
+  if (status.ok()) return;
+  live.finish = Finish{.reason = FinishReason::kError, .status = std::move(status)};
+  outcomes.push_back({.seq = slice.seq, .generated = {}, .finished = true});
+}
+
+void StepLoop::deliver(std::span<const SeqId> ended, std::map<SeqId, Event>& events) {
+  std::vector<Live> finished;
+  for (const SeqId id : ended) {
+    const auto found = live_.find(id);
+    KASCADE_CHECK(found != live_.end());
+    if (!found->second.finish) found->second.finish = Finish{.reason = FinishReason::kCompleted};
+    finished.push_back(std::move(found->second));
+    live_.erase(found);
+  }
+  refresh_stats();
+  // A sink may ask for the stats or cancel; both see the state after this step.
+  for (auto& [id, event] : events) {
+    if (const auto found = live_.find(id); found != live_.end()) send(found->second, event);
+  }
+  for (Live& live : finished) send(live, events.at(live.admission.id));
+}
+
+void StepLoop::send(Live& live, Event& event) {
+  if (live.finish) {
+    live.finish->counts = live.counts;
+    live.finish->mode = live.admission.mode;
+    if (live.admission.schedule) live.finish->schedule_id = live.admission.schedule->schedule_id;
+    const absl::Time started = std::min(live.started, live.prefilled);
+    if (live.started != absl::InfiniteFuture()) live.finish->queued = started - live.admitted;
+    if (live.prefilled != absl::InfiniteFuture()) {
+      live.finish->prefill = live.prefilled - live.started;
+    }
+    event.finish = std::move(live.finish);
+  }
+  live.admission.sink(event);
+}
+
+void StepLoop::refresh_stats() {
+  stats_.preemptions = scheduler_.preemptions();
+  stats_.running = scheduler_.running();
+  stats_.waiting = scheduler_.waiting();
+  stats_.waiting_tokens = scheduler_.waiting_tokens();
+  stats_.total_blocks = blocks_.total_blocks();
+  stats_.free_blocks = blocks_.free_blocks();
+  stats_.block_size = blocks_.block_size();
+}
+
+}  // namespace kascade

@@ -1,0 +1,109 @@
+// What the engine does each step: plan → batch → forward → sample or score → events. Single-threaded
+// and clock-free; Engine runs it on its thread, tests and the probe call it directly.
+#ifndef KASCADE_ENGINE_STEP_LOOP_H_
+#define KASCADE_ENGINE_STEP_LOOP_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/attention/policy.h"
+#include "engine/batcher.h"
+#include "engine/cache/blocks.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/engine.h"
+#include "engine/model/transformer.h"
+#include "engine/scheduler/scheduler.h"
+#include "engine/scorer.h"
+#include "engine/types.h"
+
+namespace kascade {
+
+// A validated request with its mode resolved.
+struct Admission {
+  SeqId id = 0;
+  Request request{};
+  Mode mode = Mode::kDense;
+  std::shared_ptr<const Schedule> schedule{};  // sparse and compare
+  // Calibration: run the tokens under this policy, give no logits.
+  std::shared_ptr<const AttentionPolicy> measure{};
+  Priority priority = Priority::kInteractive;
+  EventSink sink{};
+};
+
+class StepLoop {
+ public:
+  // All references outlive the loop.
+  StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes, Transformer& transformer,
+           KvCache& cache, BlockAllocator& blocks);
+
+  // The scheduler's refusals; the sink is not called then.
+  absl::Status admit(Admission admission, absl::Time now);
+  // Sends a last event with `reason` unless the sequence is unknown.
+  void end(SeqId id, FinishReason reason, absl::Status status);
+  void end_all(FinishReason reason, const absl::Status& status);
+
+  // One step; false when nothing could be done. `clock` is read before and after the computation.
+  bool step(const std::function<absl::Time()>& clock);
+  bool idle() const { return live_.empty(); }
+
+  const EngineStats& stats() const { return stats_; }
+
+ private:
+  struct Live {
+    Admission admission;
+    std::vector<std::shared_ptr<const AttentionPolicy>> policies{};  // [branches]
+    std::vector<Token> generated{};
+    AttentionCounts counts{};
+    int32_t counted_until = 0;  // recomputed rows are not counted twice
+    absl::Time admitted{};
+    absl::Time started = absl::InfiniteFuture();
+    absl::Time prefilled = absl::InfiniteFuture();
+    std::optional<Finish> finish{};
+  };
+  // The slices of a step in batch order, with the groups that share a policy.
+  struct Layout {
+    std::vector<PlannedSlice> slices{};
+    BuiltBatch built{};
+    Step step{};
+  };
+
+  std::shared_ptr<const AttentionPolicy> policy_for(const std::shared_ptr<const Schedule>& schedule,
+                                                    std::optional<double> ratio);
+  SequenceSpec spec_of(const Live& live) const;
+  Layout lay_out(const StepPlan& plan);
+  void count_keys(const Layout& layout);
+  std::vector<Outcome> decide(const Layout& layout, Tensor hidden, std::map<SeqId, Event>& events);
+  void generate(const Layout& layout, Tensor hidden, std::vector<Outcome>& outcomes,
+                std::map<SeqId, Event>& events);
+  std::optional<Outcome> sample_row(SeqId id, Tensor logits, Event& event);
+  void score(const Layout& layout, size_t index, Tensor hidden, std::vector<Outcome>& outcomes,
+             Event& event);
+  void deliver(std::span<const SeqId> ended, std::map<SeqId, Event>& events);
+  void send(Live& live, Event& event);
+  void refresh_stats();
+
+  Transformer& transformer_;
+  KvCache& cache_;
+  BlockAllocator& blocks_;
+  Scheduler scheduler_;
+  Scorer scorer_;
+  SchedulerLimits limits_;
+  int64_t max_selection_bytes_;
+  std::shared_ptr<const AttentionPolicy> dense_;
+  // Sequences of one schedule and ratio share a policy, and so an attention group.
+  std::map<std::pair<const Schedule*, double>, std::weak_ptr<const AttentionPolicy>> policies_;
+  std::vector<std::unique_ptr<AttentionScratch>> scratch_;  // [groups of a step]
+  Buffer generate_hidden_;                                  // [max_sequences, hidden]
+  Buffer generate_logits_;                                  // [max_sequences, vocab]
+  std::map<SeqId, Live> live_;
+  EngineStats stats_;
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_STEP_LOOP_H_
