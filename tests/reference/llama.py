@@ -190,14 +190,28 @@ def split_heads(x, heads):
     return np.ascontiguousarray(x.reshape(x.shape[0], heads, -1).transpose(1, 0, 2))
 
 
-def attention_block(model, index, x, attention):
+class CachedAttention:
+    """Dense attention that keeps keys and values from call to call, for one token at a time."""
+
+    def __init__(self):
+        self.cache = {}  # layer -> (k, v) so far
+
+    def __call__(self, layer, q, k, v):
+        if layer in self.cache:
+            k = np.concatenate([self.cache[layer][0], k], axis=1)
+            v = np.concatenate([self.cache[layer][1], v], axis=1)
+        self.cache[layer] = k, v
+        return weighted_values(probabilities(q, k, k.shape[1] - q.shape[1]), v)
+
+
+def attention_block(model, index, x, first, attention):
     """Residual stream x [L, W] -> what the attention of the layer adds to it, [L, W]."""
     config = model.config
     h = rms_norm(x, model.layer(index, "input_layernorm"), config.eps)
     q = split_heads(h @ model.layer(index, "self_attn.q_proj").T, config.heads)
     k = split_heads(h @ model.layer(index, "self_attn.k_proj").T, config.kv_heads)
     v = split_heads(h @ model.layer(index, "self_attn.v_proj").T, config.kv_heads)
-    positions, frequencies = np.arange(x.shape[0]), rope_frequencies(config)
+    positions, frequencies = first + np.arange(x.shape[0]), rope_frequencies(config)
     o = attention(index, rope(q, positions, frequencies), rope(k, positions, frequencies), v)
     joined = o.transpose(1, 0, 2).reshape(x.shape[0], -1)
     return joined @ model.layer(index, "self_attn.o_proj").T
@@ -213,15 +227,15 @@ def mlp_block(model, index, x):
     return activated @ model.layer(index, "mlp.down_proj").T
 
 
-def forward(model, tokens, attention=dense_attention, observe=None):
-    """Logits [L, V] of a sequence that starts at position 0.
+def forward(model, tokens, attention=dense_attention, observe=None, first=0):
+    """Logits [L, V] of tokens at the positions first, first + 1, …
 
     attention(layer, q, k, v) -> o as dense_attention does; observe(layer, x, y), if given, sees
     the residual stream [L, W] before and after the attention of each layer.
     """
     x = model.embedding[np.asarray(tokens)]
     for index in range(model.config.layers):
-        y = x + attention_block(model, index, x, attention)
+        y = x + attention_block(model, index, x, first, attention)
         if observe is not None:
             observe(index, x, y)
         x = y + mlp_block(model, index, y)
@@ -235,9 +249,11 @@ def log_softmax(logits):
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def greedy(model, tokens, count, attention_of=lambda: dense_attention):
-    """`count` tokens chosen greedily (ties -> lowest id), recomputing the whole sequence."""
-    tokens = list(tokens)
+def greedy(model, tokens, count):
+    """The tokens and `count` more, chosen greedily (ties -> lowest id) by dense attention."""
+    tokens, attention, fed = list(tokens), CachedAttention(), 0
     for _ in range(count):
-        tokens.append(int(np.argmax(forward(model, tokens, attention_of())[-1])))
+        logits = forward(model, tokens[fed:], attention, first=fed)
+        fed = len(tokens)
+        tokens.append(int(np.argmax(logits[-1])))
     return tokens

@@ -274,6 +274,12 @@ class ModelTest(unittest.TestCase):
         tied = self.model(tied=True)
         self.assertIs(tied.output, tied.embedding)
 
+    def test_kept_keys_and_values_change_nothing(self):
+        model, tokens, attention = self.model(), np.arange(23) * 5 % 257, llama.CachedAttention()
+        parts = [llama.forward(model, tokens[a:b], attention, first=a)
+                 for a, b in ((0, 9), (9, 10), (10, 23))]
+        np.testing.assert_allclose(np.concatenate(parts), llama.forward(model, tokens), atol=1e-12)
+
     def test_row_rule_is_causal_through_the_whole_model(self):
         model = self.model()
         tokens = np.random.default_rng(0).integers(0, 257, 70)
