@@ -14,7 +14,7 @@ from llama import dense_attention, forward, probabilities
 
 
 def sampled_tiles(rule, length, limit=64):
-    """Full tiles with more candidates than budget; at most `limit`, evenly spaced, the last one in."""
+    """Full tiles with more candidates than budget; at most `limit`, evenly spaced, with the last."""
     tile = rule.query_tile
     full = [Group(s, s + tile, False) for s in range(0, length - tile + 1, tile)]
     useful = [group for group in full if not takes_all(rule, group)]

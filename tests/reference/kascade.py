@@ -85,7 +85,7 @@ def groups_of(rule, length, tile_rule_end):
 
 
 def candidates(rule, group):
-    """(begin, end) of the candidate keys; keys before begin are sinks, from end on the own block."""
+    """(begin, end) of the candidate keys; sinks lie before begin, the own block from end on."""
     end = group.first // rule.query_tile * rule.query_tile
     if group.row and not rule.decode_own_tile:
         if rule.family != "kascade":
@@ -177,7 +177,7 @@ def attend(rule, q, k, v, group, sets):
 
 
 def attend_by_mask(rule, q, k, v, group, sets):
-    """The same by another route: full softmax, other keys set to 0, rows divided by what is left."""
+    """The same by another route: full softmax, other keys set to 0, rows divided by the rest."""
     p = probabilities(q, k, group.first)
     shared = q.shape[0] // k.shape[0]
     for g in range(k.shape[0]):

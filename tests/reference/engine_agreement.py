@@ -1,0 +1,194 @@
+"""Agreement of the engine with the float64 reference: engine_agreement.py ENGINE_PROBE [FILTER].
+
+Runs engine_probe on real and random models, on both backends, and judges every selection and all
+logits. Ends with 0 when all agree, 1 when not, 77 when data is absent that only some runs need.
+FILTER: only jobs whose title contains it.
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+import agreement_cases as cases
+from judge import BF16, F32, Tolerance, judge_run
+from kascade import Layer, Rule, Schedule
+from llama import Model, forward, greedy
+from probe import Disagreement, Probe, Run
+from random_model import write_model
+from test_oracle import PASS_KEY
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEMO = ROOT / "models" / "demo"
+SHARED = pathlib.Path(os.environ.get("KASCADE_SHARED_DATA", ROOT.parent / "shared" / "data"))
+STORIES = SHARED / "models" / "tinystories-656k"
+GREEDY_TOKENS = 64
+SKIPPED = 77
+
+
+@dataclass
+class Subject:
+    """A model with its streams of tokens, and the reference's dense logits of them."""
+
+    folder: pathlib.Path
+    streams: dict
+    model: Model = None
+    dense_logits: dict = field(default_factory=dict)  # stream -> [longest so far, V]
+
+    def __post_init__(self):
+        self.model = Model(self.folder)
+
+    def dense(self, stream, length):
+        known = self.dense_logits.get(stream)
+        if known is None or len(known) < length:
+            known = forward(self.model, self.streams[stream][:length])
+            self.dense_logits[stream] = known
+        return known[:length]
+
+
+@dataclass
+class Job:
+    title: str
+    subject: Subject
+    runs: list
+    backend: str
+    weights: str = "f32"
+    tolerance: Tolerance = F32
+
+
+def random_jobs(folder):
+    """Both backends on every random model."""
+    groups = {"lengths": (cases.WIDE, cases.length_runs()),
+              "rules": (cases.WIDE, cases.rule_runs()), "ties": (cases.TIES, cases.tie_runs())}
+    for name, spec in cases.SHAPES.items():
+        groups[name] = (spec, cases.shape_runs(spec))
+    streams, subjects = cases.streams(), {}
+    for name, (spec, runs) in groups.items():
+        if spec not in subjects:
+            path = write_model(folder / f"model{len(subjects)}", spec)
+            subjects[spec] = Subject(path, streams)
+        for backend in ("reference", "cpu"):
+            yield Job(f"{name}, {backend}", subjects[spec], runs, backend)
+
+
+def real_streams(subject_folder, first_tokens, vocabulary, length):
+    """"greedy": a prompt and its continuation; "mixed": the prompt between random tokens."""
+    model, rng = Model(subject_folder), np.random.default_rng(8)
+    text = greedy(model, first_tokens, GREEDY_TOKENS)
+    parts = []
+    while sum(map(len, parts)) < length:
+        parts += [list(first_tokens), rng.integers(3, vocabulary, rng.integers(20, 120)).tolist()]
+    return {"greedy": np.array(text), "mixed": np.concatenate(parts)[:length]}
+
+
+def demo_schedule(rule):
+    """Four selecting layers of twelve."""
+    plan, same = [], (0, 1)
+    for layer in range(12):
+        anchor = max(a for a in (0, 2, 5, 8) if a <= layer)
+        if layer == anchor:
+            plan.append(Layer("anchor" if layer else "dense", layer, same))
+        else:
+            plan.append(Layer("reuse", anchor, ((1, 0), (0, 0), (1, 1))[layer % 3]))
+    return Schedule(rule, tuple(plan))
+
+
+def demo_jobs():
+    prompt = len(PASS_KEY)
+    subject = Subject(DEMO, real_streams(DEMO, PASS_KEY, 2048, 900))
+    keys, tiles = demo_schedule(Rule(min_keys=32)), demo_schedule(
+        Rule(family="tile", query_tile=16, top_k=4))
+    runs = [Run("greedy", prompt + GREEDY_TOKENS, greedy_from=prompt - 1), Run("mixed", 1),
+            Run("mixed", 900), Run("mixed", 900, keys, 700, chunk=200, drops=True),
+            Run("mixed", 500, tiles, 450, drops=True)]
+    for backend in ("reference", "cpu"):
+        yield Job(f"demo, {backend}", subject, runs, backend)
+    if "avx512_bf16" not in pathlib.Path("/proc/cpuinfo").read_text():
+        print("demo, cpu bf16: left out, this processor has no bf16 instructions", flush=True)
+        return
+    loose = [replace(run, greedy_from=None) for run in runs]
+    yield Job("demo, cpu bf16", subject, loose, "cpu", "bf16", BF16)
+
+
+def stories_jobs():
+    first = (1,)
+    subject = Subject(STORIES, real_streams(STORIES, first, 2048, 512))
+    same = tuple(range(4))
+    schedule = Schedule(Rule(min_keys=16), (Layer("dense", 0, same), Layer("reuse", 0, same[::-1])))
+    runs = [Run("greedy", 1 + GREEDY_TOKENS, greedy_from=0), Run("mixed", 512),
+            Run("mixed", 512, schedule, 450, drops=True)]
+    for backend in ("reference", "cpu"):
+        yield Job(f"tinystories, {backend}", subject, runs, backend)
+
+
+def all_jobs(folder):
+    yield from random_jobs(folder)
+    yield from demo_jobs()
+    if STORIES.exists():
+        yield from stories_jobs()
+
+
+def judge_results(job, results):
+    """Prints one line for the job and one for each run that disagrees; returns their number."""
+    verdicts, failed, begin = [], 0, time.monotonic()
+    for run in job.runs:
+        try:
+            result = next(results)
+            tokens = job.subject.streams[run.stream]
+            dense = job.subject.dense(run.stream, run.length)
+            verdicts.append(judge_run(job.subject.model, run, result, tokens, dense, job.tolerance))
+        except Disagreement as error:
+            failed += 1
+            print(f"FAIL {job.title}: {run}: {error}")
+    worst = [max((getattr(v, name) for v in verdicts), default=0.0)
+             for name in ("logits", "kl", "score")]
+    recall = min((v.recall for v in verdicts), default=1.0)
+    print(f"{job.title}: {len(verdicts)} of {len(job.runs)} runs agree; logits {worst[0]:.1e}, "
+          f"KL {worst[1]:.1e}, {sum(v.choices for v in verdicts)} choices, beyond threshold "
+          f"{worst[2]:.1e}, recall {recall:.6f} ({time.monotonic() - begin:.0f} s)", flush=True)
+    return failed
+
+
+def judge_job(job, probe, started):
+    try:
+        return judge_results(job, probe.finish(started))
+    except Disagreement as error:
+        print(f"FAIL {job.title}: {error}", flush=True)
+        return 1
+
+
+def run_all(binary, wanted, folder):
+    """Judges one job while the engine runs the next; returns (disagreements, jobs)."""
+    failed, count, waiting = 0, 0, None
+    for job in all_jobs(folder):
+        if wanted not in job.title:
+            continue
+        probe = Probe(binary, folder / f"job{count}", job.backend, job.weights)
+        started = probe.start(job.subject.folder, job.runs, job.subject.streams)
+        if waiting is not None:
+            failed += judge_job(*waiting)
+        waiting, count = (job, probe, started), count + 1
+    if waiting is not None:
+        failed += judge_job(*waiting)
+    return failed, count
+
+
+def main(arguments):
+    if not arguments:
+        sys.exit(__doc__)
+    wanted = arguments[1] if len(arguments) > 1 else ""
+    with tempfile.TemporaryDirectory() as folder:
+        failed, count = run_all(arguments[0], wanted, pathlib.Path(folder))
+    if failed or not count:
+        sys.exit(f"{failed} disagreements in {count} jobs")
+    if not STORIES.exists():
+        print(f"test data absent: {STORIES} (set KASCADE_SHARED_DATA); the other jobs agree")
+        sys.exit(1 if os.environ.get("KASCADE_REQUIRE_DATA") == "1" else SKIPPED)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

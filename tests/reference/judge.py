@@ -1,0 +1,177 @@
+"""Judges what the engine returned against the oracle: selections and logits separately.
+
+A pick that differs near the threshold is legal and changes later logits, so the reference logits of
+a sparse run follow from the engine's own choices, and each choice is judged by the oracle's scores
+on the hidden states that follow from the choices before it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kascade import SparseAttention, budget, candidates, unit_of, with_ratio
+from llama import forward, log_softmax
+from probe import Disagreement
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    logits: float  # largest difference of a row, relative to its largest magnitude
+    kl: float  # mean KL(reference ‖ engine), nats
+    score: float  # how far a pick may be on the wrong side of the threshold, relative to it
+
+
+F32 = Tolerance(logits=1e-4, kl=1e-7, score=1e-4)
+BF16 = Tolerance(logits=2e-2, kl=1e-3, score=0.25)
+SMALLEST_SCORE = 1e-30  # below, a single-precision probability may be zero
+DIFFERS = 1e-3  # sparse against dense logits where candidates were dropped
+
+
+@dataclass
+class Verdict:
+    """Worst figures of one run."""
+
+    logits: float = 0.0
+    kl: float = 0.0
+    score: float = 0.0  # worst pick beyond the threshold, relative
+    recall: float = 1.0  # smallest score sum of a choice over that of the best choice
+    choices: int = 0  # (layer, group, head) with fewer picks than candidates
+    away: float = 0.0  # largest relative difference from dense logits
+
+
+def units_of_keys(rule, group, keys):
+    """Key indices of one head -> unit numbers, after checking that they are a legal choice."""
+    begin, end = candidates(rule, group)
+    keys, unit = np.asarray(keys, dtype=np.int64), unit_of(rule)
+    where = f"rows {group.first}..{group.last - 1}: "
+    wanted = budget(rule, group) * unit
+    if len(keys) != wanted:
+        raise Disagreement(where + f"{len(keys)} keys chosen, budget {wanted}")
+    if np.any(np.diff(keys) <= 0):
+        raise Disagreement(where + "keys are not ascending and distinct")
+    if len(keys) and (keys[0] < begin or keys[-1] >= end):
+        raise Disagreement(where + f"keys outside the candidates [{begin}, {end})")
+    units = np.unique((keys - begin) // unit)
+    if len(units) * unit != len(keys):
+        raise Disagreement(where + "parts of key tiles chosen")
+    return units
+
+
+def judge_choice(values, units, tolerance, verdict):
+    """values [units of one head], units = the engine's choice; raises when it is not allowed."""
+    chosen = np.zeros(len(values), dtype=bool)
+    chosen[units] = True
+    count = len(units)
+    threshold = np.sort(values)[-count]
+    wrong = 0.0
+    if count < len(values):
+        wrong = max(values[~chosen].max() - threshold, threshold - values[chosen].min(), 0.0)
+    relative = wrong / threshold if threshold > SMALLEST_SCORE else 0.0
+    verdict.score = max(verdict.score, relative)
+    best = np.sort(values)[-count:].sum()
+    verdict.recall = min(verdict.recall, values[chosen].sum() / best if best > 0 else 1.0)
+    verdict.choices += 1
+    if relative > tolerance.score:
+        raise Disagreement(f"score {relative:.3e} beyond the threshold {threshold:.3e}")
+    equal = np.flatnonzero(values == threshold)
+    picked = chosen[equal]
+    if np.any(np.diff(picked.astype(int)) > 0):
+        raise Disagreement(f"among equal scores {equal[~picked][0]} lost to a higher index")
+
+
+class Judge:
+    """Feeds the engine's choices to the oracle and judges them; one per run."""
+
+    def __init__(self, schedule, result, tolerance):
+        self.schedule, self.result, self.tolerance = schedule, result, tolerance
+        self.verdict = Verdict()
+
+    def given(self, layer, group):
+        """Chosen keys per KV head, as SparseAttention wants them."""
+        rule = self.schedule.rule
+        entry = self.result.selections.get((layer, group.first))
+        if entry is None:
+            raise Disagreement(f"layer {layer} made no choice for row {group.first}")
+        begin, end = candidates(rule, group)
+        said = (entry["rows"], entry["candidates_begin"], entry["candidates_end"])
+        if said != (group.last - group.first, begin, end):
+            raise Disagreement(f"layer {layer} row {group.first}: rows and candidates {said}, "
+                               f"not {(group.last - group.first, begin, end)}")
+        for head in self.schedule.used_heads(layer):
+            units_of_keys(rule, group, entry["indices"][head])
+        return [np.asarray(keys, dtype=np.int64) for keys in entry["indices"]]
+
+    def on_choice(self, layer, group, values, sets):
+        for head in sorted(self.schedule.used_heads(layer)):
+            units = units_of_keys(self.schedule.rule, group, sets[head])
+            try:
+                if len(units):
+                    judge_choice(values[head], units, self.tolerance, self.verdict)
+            except Disagreement as error:
+                raise Disagreement(f"layer {layer} head {head} rows {group.first}.."
+                                   f"{group.last - 1}: {error}") from None
+
+    def check_whole_choices(self):
+        """Where every candidate fits the budget, an engine that reports a choice takes them all."""
+        rule = self.schedule.rule
+        for (layer, first), entry in self.result.selections.items():
+            begin, end = entry["candidates_begin"], entry["candidates_end"]
+            unit = unit_of(rule)
+            wanted = rule.top_k * unit if rule.family == "tile" else max(
+                rule.min_keys, int(rule.ratio * float(end)))
+            if wanted < end - begin:
+                continue
+            for head in self.schedule.used_heads(layer):
+                if entry["indices"][head] != list(range(begin, end)):
+                    raise Disagreement(f"layer {layer} row {first}: not all candidates taken")
+
+
+def row_errors(logits, wanted):
+    """Largest difference of each row, relative to the row's largest magnitude."""
+    return np.abs(logits - wanted).max(axis=1) / np.abs(wanted).max(axis=1)
+
+
+def judge_logits(logits, wanted, tolerance, verdict):
+    """Both [L, V]; raises when they are too far apart."""
+    if logits.shape != wanted.shape:
+        raise Disagreement(f"logits of shape {logits.shape}, not {wanted.shape}")
+    logits = logits.astype(np.float64)
+    errors = row_errors(logits, wanted)
+    reference = log_softmax(wanted)
+    kl = (np.exp(reference) * (reference - log_softmax(logits))).sum(axis=1)
+    verdict.logits, verdict.kl = float(errors.max()), float(kl.mean())
+    if not verdict.logits <= tolerance.logits:  # also when it is not a number
+        row = int(np.argmax(~(errors <= tolerance.logits)))
+        raise Disagreement(f"logits differ by {verdict.logits:.3e} of the row's largest, "
+                           f"first at row {row}")
+    if not verdict.kl <= tolerance.kl:
+        raise Disagreement(f"mean KL is {verdict.kl:.3e}")
+
+
+def judge_dense(run, result, tokens, dense, tolerance):
+    verdict = Verdict()
+    judge_logits(result.logits, dense, tolerance, verdict)
+    if run.greedy_from is not None:
+        told = result.logits[run.greedy_from:-1].argmax(axis=1)
+        other = np.flatnonzero(told != np.asarray(tokens[run.greedy_from + 1:run.length]))
+        if len(other):
+            raise Disagreement(f"greedy text differs from its token {other[0]} on")
+    return verdict
+
+
+def judge_run(model, run, result, tokens, dense, tolerance):
+    """Verdict of one run; dense = reference logits of the same tokens by dense attention."""
+    if run.schedule is None:
+        return judge_dense(run, result, tokens, dense, tolerance)
+    schedule = with_ratio(run.schedule, run.ratio)
+    judge = Judge(schedule, result, tolerance)
+    judge.check_whole_choices()
+    attention = SparseAttention(schedule, run.end, judge.given, judge.on_choice)
+    wanted = forward(model, tokens[:run.length], attention)
+    judge_logits(result.logits, wanted, tolerance, judge.verdict)
+    judge.verdict.away = float(row_errors(result.logits.astype(np.float64), dense).max())
+    if run.drops and judge.verdict.choices == 0:
+        raise Disagreement("no candidate was dropped")
+    if run.drops and judge.verdict.away < DIFFERS:
+        raise Disagreement(f"sparse logits differ from dense ones by {judge.verdict.away:.1e} only")
+    return judge.verdict
