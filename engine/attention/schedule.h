@@ -1,9 +1,10 @@
 // The Kascade schedule: which layers are dense, which select keys, which reuse whose selection and
-// through which head map (method, A1–A4). A value; immutable once it serves. Its makers and its JSON
-// file (A3) are pure functions.
+// through which head map (method, A1–A4). A value; immutable once it serves. Its makers and its
+// JSON file (A3) are pure functions.
 #ifndef KASCADE_ENGINE_ATTENTION_SCHEDULE_H_
 #define KASCADE_ENGINE_ATTENTION_SCHEDULE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -27,8 +28,8 @@ struct LayerPlan {
   int32_t anchor = 0;               // reuse: the layer whose selection it takes; else itself
   std::vector<int32_t> head_map{};  // [kv_heads] reuse: KV head of the anchor; else identity
   double similarity = 1;            // to its anchor, [0, 1]; 1 for dense and anchor layers
-  double importance = 0;            // 1 − cos(x, x + attention(x)), mean over tokens
-  std::string reason{};             // why this role, for people
+  double importance = 0;            // 1 − cos(x, x + attention(x)), mean over tokens, [0, 2]
+  std::string reason{};             // why not reuse, for people; empty for reuse layers
 };
 
 // SHA-256 in hex; empty = unknown (only test schedules). Weights: over names, dtypes, shapes and
@@ -92,29 +93,33 @@ struct ScheduleShape {
   int32_t kv_heads = 0;
 };
 
-// INVALID_ARGUMENT naming the layer, field, limit and value: layer 0 dense, a reuse layer's anchor is
-// earlier and selects (is not itself reuse), maps in range, rule values in range, decode_own_tile =
-// false and sink_keys > 0 only for Family::kKascade.
+// INVALID_ARGUMENT naming the layer, field, limit and value: layer 0 dense, a reuse layer's anchor
+// is earlier and selects (is not itself reuse), maps in range, rule values in range,
+// decode_own_tile = false and sink_keys > 0 only for Family::kKascade. (decode_own_tile = false
+// also needs min_keys ≥ 1, for else a row could be left without any key.)
 absl::Status validate(const Schedule& schedule, const ScheduleShape& shape);
 absl::Status validate(const SelectionRule& rule);
 
 // FAILED_PRECONDITION naming both sides when a digest differs; an empty digest matches anything.
 absl::Status check_model(const Schedule& schedule, const ModelIdentity& model);
 
-// JSON (method, A3), keys in fixed order. parse refuses unknown format versions, missing or unknown
-// keys, wrong types, hostile nesting, and a schedule_id that is not the digest of the rest (an empty
-// one is accepted and filled in).
+// JSON (method, A3), keys in fixed order. parse refuses (INVALID_ARGUMENT, naming the field)
+// unknown format versions, missing or unknown keys, wrong types, hostile nesting, and a schedule_id
+// that is not the digest of the rest (an empty one is accepted and filled in). Within "calibration"
+// and "quality" a missing key keeps its default. Ranges are validate()'s business.
+inline constexpr size_t kMaxScheduleBytes = 4 << 20;  // 128 layers of 128 heads need below 100 kB
 std::string to_json(const Schedule& schedule);
 absl::StatusOr<Schedule> parse_schedule(std::string_view json);
 absl::StatusOr<Schedule> load_schedule(const std::filesystem::path& file);
-// Writes a temporary file beside `file`, syncs and renames it.
+// Writes a temporary file beside `file`, syncs and renames it. INVALID_ARGUMENT for what
+// load_schedule would not read back: a stale schedule_id, a figure that is not finite.
 absl::Status save_schedule(const Schedule& schedule, const std::filesystem::path& file);
 // Fills schedule_id from the rest.
 void seal(Schedule& schedule);
 
-// ---- Makers --------------------------------------------------------------------------------------
+// ---- Makers ----
 
-// What calibration measured. Pairs (a → b) with a < b only; sim(a, a) = 1.
+// What calibration measured, zero at first. Pairs (a → b) with a < b only; sim(a, a) = 1.
 class Similarity {
  public:
   Similarity(int32_t layers, int32_t kv_heads);
@@ -139,24 +144,56 @@ class Similarity {
   std::vector<double> values_;  // [layers, layers, kv_heads, kv_heads]
 };
 
-// The best plan for every number of selecting layers 1 … layers (layer 0 counted) by dynamic
-// programming over Σ importance(b) · sim(anchor of b → b); ties → smallest. `dense` layers (besides 0)
-// stay dense, select too, and may serve reuse layers. result[m − 1] has m anchors, layer 0 counted.
+// The best plan for every number of anchors by dynamic programming over Σ importance(b) · sim(the
+// selecting layer that serves b → b); a selecting layer serves itself, with similarity 1.
+// result[m − 1] has m anchors, layer 0 counted. `dense` layers (besides 0; entries outside
+// [1, layers) are ignored) stay dense and select too: such a layer serves the layers after it up to
+// the next selecting layer, exactly as an anchor would, but is not counted, so m runs from 1 to
+// layers − their number. Ties → the smallest index for the last selecting layer, then for the one
+// before it, and so on.
 std::vector<std::vector<LayerPlan>> plan_optimal(const Similarity& similarity,
                                                  const std::vector<int32_t>& dense);
 
-// The predicted similarity of a plan: Σ importance · similarity over all layers ÷ Σ importance.
+// The predicted similarity of a plan: Σ importance · similarity over all layers ÷ Σ importance; the
+// plain mean if no layer has any importance.
 double predicted_similarity(const std::vector<LayerPlan>& plan);
 
 struct GreedyOptions {
   double threshold = 0.65;     // [0, 1]
   int32_t max_reuse_dist = 4;  // ≥ 1; a reuse layer is at most max_reuse_dist − 1 after its anchor
 };
-// Layer 0 dense and no source; layer 1 an anchor ("first sparse layer"); then the most similar anchor
-// within reach (ties → nearest) if its similarity ≥ threshold, else a new anchor ("low similarity",
-// or "distance" when none is in reach).
+// Layer 0 dense and no source; the first layer after it that is not dense itself and has no source
+// before it an anchor ("first sparse layer"); then the most similar source within reach (ties →
+// nearest) if its similarity ≥ threshold, else a new anchor ("low similarity: …", or "distance"
+// when none is in reach). Sources are anchors and the layers of `dense` (as above).
 std::vector<LayerPlan> plan_greedy(const Similarity& similarity, const GreedyOptions& options,
                                    const std::vector<int32_t>& dense);
+
+// Named settings of the tile family with the greedy maker. "cpu-8b" is for 8B models on the CPU,
+// "long" for texts of 2,048 tokens and more.
+struct Preset {
+  std::string_view name;
+  int32_t query_tile;
+  int32_t top_k;
+  double threshold;
+  int32_t max_reuse_dist;
+
+  constexpr GreedyOptions greedy() const { return {threshold, max_reuse_dist}; }
+  constexpr SelectionRule rule() const {
+    return {.family = Family::kTile, .query_tile = query_tile, .top_k = top_k};
+  }
+};
+inline constexpr Preset kPresets[] = {
+    {"conservative", 16, 16, 0.75, 3}, {"balanced", 16, 12, 0.65, 4},
+    {"aggressive", 16, 10, 0.55, 5},   {"cpu-8b", 16, 8, 0.1, 4},
+    {"long", 32, 16, 0.65, 4},
+};
+constexpr std::optional<Preset> preset(std::string_view name) {
+  for (const Preset& entry : kPresets) {
+    if (entry.name == name) return entry;
+  }
+  return std::nullopt;
+}
 
 }  // namespace kascade
 
