@@ -169,14 +169,15 @@ struct GreedyOptions {
 std::vector<LayerPlan> plan_greedy(const Similarity& similarity, const GreedyOptions& options,
                                    const std::vector<int32_t>& dense);
 
-// Named settings of the tile family with the greedy maker. "cpu-8b" is for 8B models on the CPU,
-// "long" for texts of 2,048 tokens and more.
+// Named settings of the tile family with the greedy maker. "large-model" is for about 8 billion
+// parameters, "cpu-8b" for the same with least memory, "long" for long texts.
 struct Preset {
   std::string_view name;
   int32_t query_tile;
   int32_t top_k;
   double threshold;
   int32_t max_reuse_dist;
+  int32_t window_tokens = 2048;  // of a measured window
 
   constexpr GreedyOptions greedy() const { return {threshold, max_reuse_dist}; }
   constexpr SelectionRule rule() const {
@@ -185,8 +186,8 @@ struct Preset {
 };
 inline constexpr Preset kPresets[] = {
     {"conservative", 16, 16, 0.75, 3}, {"balanced", 16, 12, 0.65, 4},
-    {"aggressive", 16, 10, 0.55, 5},   {"cpu-8b", 16, 8, 0.1, 4},
-    {"long", 32, 16, 0.65, 4},
+    {"aggressive", 16, 10, 0.55, 5},   {"large-model", 16, 8, 0.75, 4},
+    {"cpu-8b", 16, 8, 0.1, 4, 512},    {"long", 32, 16, 0.65, 4},
 };
 constexpr std::optional<Preset> preset(std::string_view name) {
   for (const Preset& entry : kPresets) {
