@@ -20,7 +20,8 @@ void add_rows(const Slice& slice, const Sequence& sequence, int32_t block_size, 
   }
 }
 
-// Appends the tile of rows [begin, end) of sequence row `seq`; tile_start already ends with its start.
+// Appends the tile of rows [begin, end) of sequence row `seq`; tile_start already ends with its
+// start.
 void add_tile(const SelectionRule& rule, int32_t seq, int32_t begin, int32_t end, bool row_rule,
               Batch& batch) {
   const Candidates candidates = candidates_of(rule, begin, row_rule);

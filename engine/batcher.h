@@ -30,8 +30,8 @@ struct LogitSpan {
 
 struct BuiltBatch {
   Batch batch{};
-  std::vector<TileRange> tiles{};       // [slices] in the order given
-  std::vector<LogitSpan> logits{};      // [slices]
+  std::vector<TileRange> tiles{};   // [slices] in the order given
+  std::vector<LogitSpan> logits{};  // [slices]
 };
 
 // Lays the slices out in the order given. Rows below the sequence's prefill_end form tiles at

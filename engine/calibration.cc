@@ -1,8 +1,8 @@
 #include "engine/calibration.h"
 
 #include <algorithm>
-#include <condition_variable>
 #include <cmath>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,7 +26,8 @@ constexpr int32_t kLongWindow = 16384;
 using Texts = std::vector<std::vector<Token>>;
 using Progress = std::function<void(const CalibrationProgress&)>;
 
-// ---- Text to windows -----------------------------------------------------------------------------
+// ---- Text to windows
+// -----------------------------------------------------------------------------
 
 struct Split {
   Texts measured;
@@ -45,9 +46,10 @@ absl::StatusOr<Split> split(const Texts& texts) {
   }
   if (held_out < kLeastHeldOutTokens) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "texts: ", all, " tokens in all leave ", held_out, " held-out tokens (the last 20 % of each "
-        "text); at least ", kLeastHeldOutTokens, " are needed, so give ",
-        kLeastHeldOutTokens * 5, " tokens or more"));
+        "texts: ", all, " tokens in all leave ", held_out,
+        " held-out tokens (the last 20 % of each "
+        "text); at least ",
+        kLeastHeldOutTokens, " are needed, so give ", kLeastHeldOutTokens * 5, " tokens or more"));
   }
   return result;
 }
@@ -70,7 +72,8 @@ Texts cut(const Texts& texts, int64_t tokens, int64_t least, int64_t most) {
 }
 
 Texts with_prefix(Texts pieces, std::span<const int32_t> prefix) {
-  for (std::vector<Token>& piece : pieces) piece.insert(piece.begin(), prefix.begin(), prefix.end());
+  for (std::vector<Token>& piece : pieces)
+    piece.insert(piece.begin(), prefix.begin(), prefix.end());
   return pieces;
 }
 
@@ -92,7 +95,8 @@ std::string token_digest(const Texts& texts) {
   return digest(bytes);
 }
 
-// ---- Running windows through the engine ----------------------------------------------------------
+// ---- Running windows through the engine
+// ----------------------------------------------------------
 
 // Waits for a set of sequences; the sinks run on the engine's thread.
 class Gathering {
@@ -165,7 +169,8 @@ int64_t count_tokens(const Texts& texts) {
 absl::StatusOr<Texts> Job::measured_windows(const Texts& texts) const {
   const auto prefix = engine_.tokenizer().prefix_tokens();
   const int32_t context = engine_.model().context;
-  const int64_t room = std::min(options_.window_tokens, context) - static_cast<int64_t>(prefix.size());
+  const int64_t room =
+      std::min(options_.window_tokens, context) - static_cast<int64_t>(prefix.size());
   const int64_t least =
       least_window(options_.selection, context) - static_cast<int64_t>(prefix.size());
   int64_t longest = 0;
@@ -191,8 +196,8 @@ absl::StatusOr<Texts> Job::measured_windows(const Texts& texts) const {
 absl::StatusOr<Similarity> Job::measure(const Texts& windows) {
   const ModelConfig& model = engine_.model();
   const RecorderShape shape{model.layers, model.kv_heads, model.group()};
-  const auto kind = options_.maker == Maker::kOptimal ? SimilarityKind::kRecalledMass
-                                                      : SimilarityKind::kJaccard;
+  const auto kind =
+      options_.maker == Maker::kOptimal ? SimilarityKind::kRecalledMass : SimilarityKind::kJaccard;
   Gathering gathering;
   std::vector<std::shared_ptr<SimilarityRecorder>> recorders;
   std::vector<SeqId> ids;
@@ -209,9 +214,11 @@ absl::StatusOr<Similarity> Job::measure(const Texts& windows) {
       report(CalibrationStage::kMeasuring, sum, total);
     });
     auto id = engine_.impl().enqueue({.request = {.tokens = windows[i], .task = Score{}},
-                                      .mode = Mode::kDense, .schedule = nullptr,
+                                      .mode = Mode::kDense,
+                                      .schedule = nullptr,
                                       .measure = recorders.back(),
-                                      .priority = Priority::kBackground, .sink = std::move(sink)});
+                                      .priority = Priority::kBackground,
+                                      .sink = std::move(sink)});
     if (id.ok()) ids.push_back(*id);
     submitted = id.status();
   }
@@ -334,9 +341,9 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
   const auto prefix = engine_.tokenizer().prefix_tokens();
   const int64_t room = std::min(options_.window_tokens, engine_.model().context) -
                        static_cast<int64_t>(prefix.size());
-  const Texts gate_windows =
-      with_prefix(cut(parts->held_out, room, std::min<int64_t>(room, 64),
-                      std::max<int64_t>(1, kMostGateTokens / room)), prefix);
+  const Texts gate_windows = with_prefix(cut(parts->held_out, room, std::min<int64_t>(room, 64),
+                                             std::max<int64_t>(1, kMostGateTokens / room)),
+                                         prefix);
   const int64_t gate_tokens = count_tokens(gate_windows);
   const int64_t total = gate_tokens * static_cast<int64_t>(plans.size());
   CalibrationOutcome outcome;

@@ -23,7 +23,7 @@ enum class Maker { kOptimal, kGreedy };  // "dp", "greedy"
 struct CalibrationOptions {
   SelectionRule selection{};
   Maker maker = Maker::kOptimal;
-  int32_t anchors = 0;         // dp: selecting layers, layer 0 counted; 0 = auto: fewest that pass
+  int32_t anchors = 0;  // dp: selecting layers, layer 0 counted; 0 = auto: fewest that pass
   GreedyOptions greedy{};
   std::vector<int32_t> dense_layers{};  // besides layer 0
   bool auto_dense_layers = false;       // add those whose own budget recalls < min_recall
@@ -35,18 +35,22 @@ struct CalibrationOptions {
 enum class CalibrationStage { kMeasuring, kPlanning, kGating, kDone };
 constexpr std::string_view name_of(CalibrationStage stage) {
   switch (stage) {
-    case CalibrationStage::kMeasuring: return "measuring";
-    case CalibrationStage::kPlanning: return "planning";
-    case CalibrationStage::kGating: return "gating";
-    case CalibrationStage::kDone: return "done";
+    case CalibrationStage::kMeasuring:
+      return "measuring";
+    case CalibrationStage::kPlanning:
+      return "planning";
+    case CalibrationStage::kGating:
+      return "gating";
+    case CalibrationStage::kDone:
+      return "done";
   }
   return "?";
 }
 
 struct CalibrationProgress {
   CalibrationStage stage = CalibrationStage::kMeasuring;
-  int64_t done_tokens = 0;   // of this stage
-  int64_t total_tokens = 0;  // of this stage; an upper bound while gating
+  int64_t done_tokens = 0;        // of this stage
+  int64_t total_tokens = 0;       // of this stage; an upper bound while gating
   int32_t candidate_anchors = 0;  // gating: the count being tried
 };
 
@@ -67,8 +71,8 @@ struct CalibrationOutcome {
 absl::Status validate(const CalibrationOptions& options, const ModelConfig& model);
 
 // `texts`: token ids of each text without BOS. The last 20 % of each is held out (≥ 2,048 tokens in
-// all). INVALID_ARGUMENT names what is missing. CANCELLED once `stop` is set; the engine's errors pass
-// through. `progress` is called on the calling and on the engine's thread, never concurrently.
+// all). INVALID_ARGUMENT names what is missing. CANCELLED once `stop` is set; the engine's errors
+// pass through. `progress` is called on the calling and on the engine's thread, never concurrently.
 absl::StatusOr<CalibrationOutcome> calibrate(
     Engine& engine, const CalibrationOptions& options, const std::vector<std::vector<Token>>& texts,
     const std::function<void(const CalibrationProgress&)>& progress, const std::atomic<bool>& stop);

@@ -37,8 +37,11 @@ int64_t available_memory() {
 
 absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const ModelConfig& config,
                                          DType dtype) {
-  KvCacheShape shape{.layers = config.layers, .kv_heads = config.kv_heads,
-                     .head_dim = config.head_dim, .blocks = 0, .block_size = options.block_size,
+  KvCacheShape shape{.layers = config.layers,
+                     .kv_heads = config.kv_heads,
+                     .head_dim = config.head_dim,
+                     .blocks = 0,
+                     .block_size = options.block_size,
                      .dtype = dtype};
   const int64_t block_bytes = shape.bytes_per_token() * shape.block_size;
   const int64_t context_blocks = (config.context + shape.block_size - 1) / shape.block_size;
@@ -49,10 +52,10 @@ absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const Mod
   const int64_t least = (options.max_batch_tokens + shape.block_size - 1) / shape.block_size;
   const int64_t blocks = std::min(bytes / block_bytes, int64_t{1} << 24);
   if (blocks < std::min(least, context_blocks)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "kv_memory_bytes: ", bytes, " bytes hold ", std::max<int64_t>(blocks, 0),
-        " blocks of the KV cache; at least ", std::min(least, context_blocks), " (",
-        std::min(least, context_blocks) * block_bytes, " bytes) are needed"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("kv_memory_bytes: ", bytes, " bytes hold ", std::max<int64_t>(blocks, 0),
+                     " blocks of the KV cache; at least ", std::min(least, context_blocks), " (",
+                     std::min(least, context_blocks) * block_bytes, " bytes) are needed"));
   }
   shape.blocks = static_cast<int32_t>(blocks);
   return shape;
@@ -108,9 +111,9 @@ absl::Status check_tokens(const Request& request, const ModelConfig& model) {
   }
   for (size_t i = 0; i < request.tokens.size(); ++i) {
     if (request.tokens[i] >= 0 && request.tokens[i] < model.vocab) continue;
-    return absl::InvalidArgumentError(absl::StrCat("tokens: id ", request.tokens[i], " at index ", i,
-                                                   " is outside the vocabulary [0, ", model.vocab,
-                                                   ")"));
+    return absl::InvalidArgumentError(absl::StrCat("tokens: id ", request.tokens[i], " at index ",
+                                                   i, " is outside the vocabulary [0, ",
+                                                   model.vocab, ")"));
   }
   return absl::OkStatus();
 }
@@ -119,8 +122,8 @@ absl::Status check_task(const Request& request, const ModelConfig& model) {
   const auto size = static_cast<int64_t>(request.tokens.size());
   if (const auto* generate = std::get_if<Generate>(&request.task)) {
     if (size >= model.context) {
-      return absl::InvalidArgumentError(absl::StrCat("prompt: at most ", model.context - 1,
-                                                     " tokens fit the model's context, got ", size));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "prompt: at most ", model.context - 1, " tokens fit the model's context, got ", size));
     }
     return validate(*generate, model.vocab);
   }
@@ -130,8 +133,8 @@ absl::Status check_task(const Request& request, const ModelConfig& model) {
                                                    " can be scored in one window, got ", size));
   }
   if (score.first_scored < 1 || score.first_scored >= size) {
-    return absl::InvalidArgumentError(absl::StrCat("first_scored: must be in [1, ", size - 1,
-                                                   "], got ", score.first_scored));
+    return absl::InvalidArgumentError(
+        absl::StrCat("first_scored: must be in [1, ", size - 1, "], got ", score.first_scored));
   }
   if (score.top_logprobs < 0 || score.top_logprobs > 20) {
     return absl::InvalidArgumentError(
@@ -158,7 +161,8 @@ absl::Status check_ratio(const Attention& attention, Mode mode, const Schedule* 
 
 }  // namespace
 
-// ---- Loading -------------------------------------------------------------------------------------
+// ---- Loading
+// -------------------------------------------------------------------------------------
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
   const absl::Time begin = absl::Now();
@@ -170,17 +174,19 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   auto tokenizer = open_tokenizer(options.model_directory);
   if (!tokenizer.ok()) return tokenizer.status();
   if ((*tokenizer)->vocab_size() > config->vocab) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tokenizer.json has ", (*tokenizer)->vocab_size(), " ids, config.json's vocab_size is ",
-        config->vocab));
+    return absl::InvalidArgumentError(
+        absl::StrCat("tokenizer.json has ", (*tokenizer)->vocab_size(),
+                     " ids, config.json's vocab_size is ", config->vocab));
   }
   auto checkpoint = open_checkpoint(options.model_directory, *config);
   if (!checkpoint.ok()) return checkpoint.status();
   auto identity = identify(options.model_directory, *config, *checkpoint);
   if (!identity.ok()) return identity.status();
-  auto backend = open_backend({.name = options.backend, .weights = *format,
+  auto backend = open_backend({.name = options.backend,
+                               .weights = *format,
                                .checkpoint_dtype = checkpoint->dtype,
-                               .head_dim = config->head_dim, .threads = options.threads});
+                               .head_dim = config->head_dim,
+                               .threads = options.threads});
   if (!backend.ok()) return backend.status();
   auto shape = cache_shape(options, *config, (*backend)->precision().cache);
   if (!shape.ok()) return shape.status();
@@ -206,7 +212,8 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
       transformer(config, std::move(checkpoint), *backend, options.max_batch_tokens),
       cache(shape),
       blocks(shape.blocks, shape.block_size),
-      loop({.max_batch_tokens = options.max_batch_tokens, .max_sequences = options.max_sequences,
+      loop({.max_batch_tokens = options.max_batch_tokens,
+            .max_sequences = options.max_sequences,
             .max_queue = options.max_queue,
             // A text to score may be one token longer: its last token is never fed.
             .context = config.context + 1},
@@ -224,9 +231,12 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
   info.kv_pool_bytes = shape.bytes_per_token() * shape.block_size * shape.blocks;
 }
 
-// ---- The engine's thread -------------------------------------------------------------------------
+// ---- The engine's thread
+// -------------------------------------------------------------------------
 
-void Engine::Impl::start() { thread = std::thread([this] { run(); }); }
+void Engine::Impl::start() {
+  thread = std::thread([this] { run(); });
+}
 
 void Engine::Impl::stop() {
   {
@@ -278,9 +288,9 @@ void Engine::Impl::apply(Command& command) {
 
 void Engine::Impl::refuse(const Admission& admission, const absl::Status& status) {
   Event event{.seq = admission.id};
-  event.finish = Finish{.reason = absl::IsCancelled(status) ? FinishReason::kCancelled
-                                                            : FinishReason::kError,
-                        .status = status};
+  event.finish =
+      Finish{.reason = absl::IsCancelled(status) ? FinishReason::kCancelled : FinishReason::kError,
+             .status = status};
   admission.sink(event);
 }
 
@@ -307,9 +317,11 @@ absl::StatusOr<SeqId> Engine::Impl::enqueue(Admission admission) {
   return id;
 }
 
-// ---- The door ------------------------------------------------------------------------------------
+// ---- The door
+// ------------------------------------------------------------------------------------
 
-absl::Status Engine::Impl::check(const Request& request, Mode mode, const Schedule* schedule) const {
+absl::Status Engine::Impl::check(const Request& request, Mode mode,
+                                 const Schedule* schedule) const {
   if (absl::Status status = check_tokens(request, config); !status.ok()) return status;
   if (absl::Status status = check_task(request, config); !status.ok()) return status;
   if (mode == Mode::kCompare && std::holds_alternative<Generate>(request.task)) {
@@ -325,22 +337,30 @@ absl::Status Engine::Impl::check(const Request& request, Mode mode, const Schedu
 absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
   std::shared_ptr<const Schedule> schedule = active_schedule();
   const Mode mode = request.attention.mode.value_or(schedule ? Mode::kSparse : Mode::kDense);
-  if (absl::Status status = impl_->check(request, mode, schedule.get()); !status.ok()) return status;
+  if (absl::Status status = impl_->check(request, mode, schedule.get()); !status.ok())
+    return status;
   if (mode == Mode::kDense) schedule = nullptr;
-  return impl_->enqueue({.request = std::move(request), .mode = mode,
-                         .schedule = std::move(schedule), .measure = nullptr,
-                         .priority = Priority::kInteractive, .sink = std::move(sink)});
+  return impl_->enqueue({.request = std::move(request),
+                         .mode = mode,
+                         .schedule = std::move(schedule),
+                         .measure = nullptr,
+                         .priority = Priority::kInteractive,
+                         .sink = std::move(sink)});
 }
 
 absl::StatusOr<SeqId> Engine::submit_background(Request request,
                                                 std::shared_ptr<const Schedule> schedule,
                                                 EventSink sink) {
   const Mode mode = request.attention.mode.value_or(schedule ? Mode::kSparse : Mode::kDense);
-  if (absl::Status status = impl_->check(request, mode, schedule.get()); !status.ok()) return status;
+  if (absl::Status status = impl_->check(request, mode, schedule.get()); !status.ok())
+    return status;
   if (mode == Mode::kDense) schedule = nullptr;
-  return impl_->enqueue({.request = std::move(request), .mode = mode,
-                         .schedule = std::move(schedule), .measure = nullptr,
-                         .priority = Priority::kBackground, .sink = std::move(sink)});
+  return impl_->enqueue({.request = std::move(request),
+                         .mode = mode,
+                         .schedule = std::move(schedule),
+                         .measure = nullptr,
+                         .priority = Priority::kBackground,
+                         .sink = std::move(sink)});
 }
 
 void Engine::cancel(SeqId id) {

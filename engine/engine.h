@@ -23,27 +23,27 @@ struct EngineOptions {
   std::string backend = "auto";  // auto, reference, cpu, cuda
   std::string weights = "auto";  // auto, f32, bf16
   int32_t threads = 0;           // 0 = one per core that this process may use
-  // Bytes of the paged KV cache; 0 = what max_sequences full contexts need, at most a quarter of the
-  // memory that is available at start.
+  // Bytes of the paged KV cache; 0 = what max_sequences full contexts need, at most a quarter of
+  // the memory that is available at start.
   int64_t kv_memory_bytes = 0;
   int32_t block_size = 32;         // tokens per cache block
   int32_t max_batch_tokens = 512;  // rows of one step; ≥ max_sequences + 256
   int32_t max_sequences = 32;      // running at once; a comparison counts as two
   int32_t max_queue = 256;         // waiting; more are refused
-  // Most memory for one step's selected key indices of one sequence; bounds the row-rule rows of a
-  // step at long contexts.
+  // Most memory for the selected key indices of one step; bounds its row-rule rows at long
+  // contexts.
   int64_t max_selection_bytes = int64_t{128} << 20;
 };
 
 // A snapshot; counters only grow.
 struct EngineStats {
   int64_t steps = 0;
-  int64_t rows = 0;              // computed, recomputation included
-  int64_t prompt_tokens = 0;     // of sequences that generate
+  int64_t rows = 0;           // computed, recomputation included
+  int64_t prompt_tokens = 0;  // of sequences that generate
   int64_t generated_tokens = 0;
   int64_t scored_tokens = 0;
   int64_t preemptions = 0;
-  int32_t running = 0;           // sequences
+  int32_t running = 0;  // sequences
   int32_t waiting = 0;
   int64_t waiting_tokens = 0;
   int32_t total_blocks = 0;
@@ -77,15 +77,16 @@ class Engine {
   static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineOptions& options);
   ~Engine();  // cancels what still runs
 
-  // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: bad field or token, prompt
-  // longer than the context (names field, limit, value). FAILED_PRECONDITION: sparse or compare without
-  // an active schedule. RESOURCE_EXHAUSTED: queue full. UNAVAILABLE: draining. What only the
-  // scheduler can tell (FAILED_PRECONDITION: can never fit the cache) comes as the last event's status.
+  // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: bad field or token,
+  // prompt longer than the context (names field, limit, value). FAILED_PRECONDITION: sparse or
+  // compare without an active schedule. RESOURCE_EXHAUSTED: queue full. UNAVAILABLE: draining. What
+  // only the scheduler can tell (FAILED_PRECONDITION: can never fit the cache) comes as the last
+  // event's status.
   absl::StatusOr<SeqId> submit(Request request, EventSink sink);
   // As submit, for calibration windows and gates: below all other requests, under a schedule that
   // need not be the active one (null = dense).
-  absl::StatusOr<SeqId> submit_background(Request request,
-                                          std::shared_ptr<const Schedule> schedule, EventSink sink);
+  absl::StatusOr<SeqId> submit_background(Request request, std::shared_ptr<const Schedule> schedule,
+                                          EventSink sink);
 
   // Thread-safe, idempotent. The sink gets a last event with kCancelled unless it already finished;
   // may be called from inside a sink (no further token is computed then).
@@ -95,8 +96,8 @@ class Engine {
   void drain(absl::Duration grace);
 
   // The schedule of requests admitted from now on; running ones keep theirs. Thread-safe.
-  // INVALID_ARGUMENT when it does not fit the model's shape; FAILED_PRECONDITION for another model's.
-  // Null deactivates.
+  // INVALID_ARGUMENT when it does not fit the model's shape; FAILED_PRECONDITION for another
+  // model's. Null deactivates.
   absl::Status activate(std::shared_ptr<const Schedule> schedule);
   std::shared_ptr<const Schedule> active_schedule() const;
 

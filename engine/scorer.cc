@@ -14,9 +14,9 @@ namespace {
 struct RowFold {
   double sum = 0;  // Σ exp(logit − max)
   float max = -std::numeric_limits<float>::infinity();
-  float target = 0;       // logit of the target token
-  Token best = 0;         // arg-max, ties → lowest id
-  int32_t above = 0;      // tokens ranked before the target
+  float target = 0;   // logit of the target token
+  Token best = 0;     // arg-max, ties → lowest id
+  int32_t above = 0;  // tokens ranked before the target
   bool finite = true;
   std::vector<Candidate> top{};  // logits, best first, until finish()
 
@@ -31,8 +31,8 @@ struct CrossFold {
 
 void offer(std::vector<Candidate>& top, int32_t keep, Token token, float logit) {
   if (static_cast<int32_t>(top.size()) == keep && logit <= top.back().logprob) return;
-  const auto place = std::ranges::find_if(
-      top, [logit](const Candidate& other) { return other.logprob < logit; });
+  const auto place =
+      std::ranges::find_if(top, [logit](const Candidate& other) { return other.logprob < logit; });
   top.insert(place, {token, logit});
   if (static_cast<int32_t>(top.size()) > keep) top.pop_back();
 }
@@ -92,8 +92,8 @@ std::span<const float> row_of(Tensor logits, int64_t row) {
 absl::Status check_finite(const std::vector<RowFold>& rows, int64_t first_row) {
   for (size_t i = 0; i < rows.size(); ++i) {
     if (rows[i].finite && std::isfinite(rows[i].sum)) continue;
-    return absl::InternalError(
-        absl::StrCat("logits are not finite at scored token ", first_row + static_cast<int64_t>(i)));
+    return absl::InternalError(absl::StrCat("logits are not finite at scored token ",
+                                            first_row + static_cast<int64_t>(i)));
   }
   return absl::OkStatus();
 }
@@ -119,7 +119,8 @@ class RowTile {
       const Tensor logits = scratch.slice_cols(0, tile.matrix->out_features());
       transformer_.tile_logits(hidden, tile, logits);
       for (size_t i = 0; i < rows.size(); ++i) {
-        count_above(row_of(logits, static_cast<int64_t>(i)), tile.first_token, targets_[i], rows[i]);
+        count_above(row_of(logits, static_cast<int64_t>(i)), tile.first_token, targets_[i],
+                    rows[i]);
       }
     }
   }

@@ -69,13 +69,13 @@ SequenceSpec StepLoop::spec_of(const Live& live) const {
   if (const auto* generate = std::get_if<Generate>(&request.task)) {
     spec.generates = true;
     spec.max_tokens = static_cast<int32_t>(
-        std::min<int64_t>(int64_t{size} + generate->max_new_tokens,
-                          transformer_.config().context));
+        std::min<int64_t>(int64_t{size} + generate->max_new_tokens, transformer_.config().context));
   } else {
     const Score& score = std::get<Score>(request.task);
     spec.first_logit =
         live.admission.measure ? std::numeric_limits<int32_t>::max() : score.first_scored - 1;
-    if (score.phase == Phase::kRow && !live.admission.measure) spec.prefill_end = score.first_scored;
+    if (score.phase == Phase::kRow && !live.admission.measure)
+      spec.prefill_end = score.first_scored;
   }
   spec.query_tile = live.policies.back()->rule().query_tile;
   if (live.admission.schedule) {
@@ -129,9 +129,9 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
   const StepPlan plan = scheduler_.plan(begin);
   for (const SeqId id : plan.expired) {
     end(id, FinishReason::kDeadline,
-        absl::DeadlineExceededError(absl::StrCat(
-            "deadline passed after ",
-            absl::FormatDuration(begin - live_.at(id).admitted), " in the server")));
+        absl::DeadlineExceededError(
+            absl::StrCat("deadline passed after ",
+                         absl::FormatDuration(begin - live_.at(id).admitted), " in the server")));
   }
   if (plan.empty()) {
     refresh_stats();

@@ -1,5 +1,6 @@
-// What the engine does each step: plan → batch → forward → sample or score → events. Single-threaded
-// and clock-free; Engine runs it on its thread, tests and the probe call it directly.
+// What the engine does each step: plan → batch → forward → sample or score → events.
+// Single-threaded and clock-free; Engine runs it on its thread, tests and the probe call it
+// directly.
 #ifndef KASCADE_ENGINE_STEP_LOOP_H_
 #define KASCADE_ENGINE_STEP_LOOP_H_
 

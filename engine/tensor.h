@@ -21,10 +21,14 @@ constexpr int64_t size_of(DType dtype) {
 
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return "f32";
-    case DType::kBF16: return "bf16";
-    case DType::kF16: return "f16";
-    case DType::kI32: return "i32";
+    case DType::kF32:
+      return "f32";
+    case DType::kBF16:
+      return "bf16";
+    case DType::kF16:
+      return "f16";
+    case DType::kI32:
+      return "i32";
   }
   return "?";
 }
@@ -38,9 +42,7 @@ constexpr uint16_t to_bf16(float value) {
 constexpr float from_bf16(uint16_t value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
 }
-inline float from_f16(uint16_t value) {
-  return static_cast<float>(std::bit_cast<_Float16>(value));
-}
+inline float from_f16(uint16_t value) { return static_cast<float>(std::bit_cast<_Float16>(value)); }
 
 // A view of [rows, cols] elements; `stride` elements lie between the starts of two rows. A vector
 // is one row. Copying a Tensor copies the view, never the elements.

@@ -91,7 +91,7 @@ struct Comparison {
 
 // Keys per KV head, summed over layers, KV heads and positions (method, A6).
 struct AttentionCounts {
-  int64_t causal = 0;         // what dense attention attends to
+  int64_t causal = 0;  // what dense attention attends to
   int64_t attended = 0;
   int64_t scored = 0;         // by anchors and other selecting layers
   int64_t kv_bytes_read = 0;  // row rule: each K or V row once per KV head and layer

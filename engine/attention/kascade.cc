@@ -70,7 +70,9 @@ class KascadePolicy final : public AttentionPolicy {
     const bool scores = role(layer) != Role::kReuse && selects(layer) && decides;
     const int64_t scored = scores && !candidates.takes_all() ? causal : 0;
     // Scoring reads every key once; attending then adds the values of the attended keys.
-    return {.causal = causal, .attended = attended, .scored = scored,
+    return {.causal = causal,
+            .attended = attended,
+            .scored = scored,
             .kv_rows_read = std::max(attended, scored) + attended};
   }
 

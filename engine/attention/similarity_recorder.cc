@@ -79,7 +79,8 @@ void SimilarityRecorder::attend(Backend& backend, int32_t layer, const Attention
   if (layer == 0) recorded_.open.clear();
   for (int32_t tile = in.tiles.begin; tile < in.tiles.begin + in.tiles.count; ++tile) {
     const int32_t first = in.batch.positions[in.batch.tile_start[tile]];
-    if (samples_.contains(first)) record(backend, layer, in, tile);
+    if (first < recorded_.until || !samples_.contains(first)) continue;
+    record(backend, layer, in, tile);
   }
 }
 
@@ -98,8 +99,8 @@ void SimilarityRecorder::record(Backend& backend, int32_t layer, const Attention
   const int32_t end = batch.candidate_end[tile];
   const int32_t heads = shape_.kv_heads;
   if (layer == 0) {
-    recorded_.open.emplace_back(
-        first, TileSets(shape_.layers, std::vector<std::vector<int32_t>>(heads)));
+    recorded_.open.emplace_back(first,
+                                TileSets(shape_.layers, std::vector<std::vector<int32_t>>(heads)));
     ++recorded_.tiles;
   }
   const auto open = std::ranges::find(recorded_.open, first, &std::pair<int32_t, TileSets>::first);
@@ -128,8 +129,8 @@ void SimilarityRecorder::record(Backend& backend, int32_t layer, const Attention
   }
 }
 
-// Keys that every row attends to anyway (sinks and the tile's own) count on both sides, with the mass
-// of the *target* head.
+// Keys that every row attends to anyway (sinks and the tile's own) count on both sides, with the
+// mass of the *target* head.
 void SimilarityRecorder::fold_masses(int32_t layer, int32_t g_b, const TileSets& sets,
                                      const float* mass, int32_t candidate_begin,
                                      int32_t candidate_end, int32_t key_end) const {
@@ -162,17 +163,22 @@ void SimilarityRecorder::observe_residual(int32_t layer, const Batch& batch, Til
   const int32_t begin = batch.tile_start[tiles.begin];
   const int32_t end = batch.tile_start[tiles.begin + tiles.count];
   for (int32_t row = begin; row < end; ++row) {
+    if (batch.positions[row] < recorded_.until) continue;
     recorded_.similarity.importance[layer] +=
         1.0 - cosine(before.f32(row), after.f32(row), before.cols);
+    ++recorded_.importance_tokens[layer];
   }
-  recorded_.importance_tokens[layer] += end - begin;
+  if (layer + 1 == shape_.layers) {
+    recorded_.until = std::max(recorded_.until, batch.positions[end - 1] + 1);
+  }
 }
 
 Similarity SimilarityRecorder::window_similarity() const {
   Similarity window = recorded_.similarity;
   const double tiles = std::max(1, recorded_.tiles);
   for (int32_t b = 0; b < shape_.layers; ++b) {
-    window.importance[b] /= static_cast<double>(std::max<int64_t>(1, recorded_.importance_tokens[b]));
+    window.importance[b] /=
+        static_cast<double>(std::max<int64_t>(1, recorded_.importance_tokens[b]));
     window.self_recall[b] /= tiles;
     if (kind_ == SimilarityKind::kRecalledMass) continue;
     for (int32_t a = 0; a < b; ++a) {

@@ -1,6 +1,6 @@
-// Dense attention that also measures, at sampled query tiles of one calibration window, how well what
-// one layer selects serves the later layers (method, A5.2–A5.3). Runs on the engine's thread through
-// the ordinary step; read by calibration.cc after the window has finished.
+// Dense attention that also measures, at sampled query tiles of one calibration window, how well
+// what one layer selects serves the later layers (method, A5.2–A5.3). Runs on the engine's thread
+// through the ordinary step; read by calibration.cc after the window has finished.
 #ifndef KASCADE_ENGINE_ATTENTION_SIMILARITY_RECORDER_H_
 #define KASCADE_ENGINE_ATTENTION_SIMILARITY_RECORDER_H_
 
@@ -24,8 +24,9 @@ struct RecorderShape {
 // What two selections are compared by: recalled attention mass (dp), or index sets (greedy).
 enum class SimilarityKind { kRecalledMass, kJaccard };
 
-// First tokens of the tiles to sample in a window of `tokens` tokens: full tiles with more candidates
-// than budget, at most 64, evenly spaced, the last one included. Empty when there is none.
+// First tokens of the tiles to sample in a window of `tokens` tokens: full tiles with more
+// candidates than budget, at most 64, evenly spaced, the last one included. Empty when there is
+// none.
 std::set<int32_t> sampled_tiles(const SelectionRule& rule, int32_t tokens);
 
 class SimilarityRecorder final : public AttentionPolicy {
@@ -61,12 +62,13 @@ class SimilarityRecorder final : public AttentionPolicy {
   RecorderShape shape_;
   std::set<int32_t> samples_;  // first tokens of the sampled tiles
 
-  // Written by the const callbacks above: the engine's thread is the only writer, and readers wait for
-  // the window's last event.
+  // Written by the const callbacks above: the engine's thread is the only writer, and readers wait
+  // for the window's last event.
   struct Recorded {
     Similarity similarity{0, 0};  // minimum or sum over tiles so far
     std::vector<int64_t> importance_tokens{};
     int32_t tiles = 0;
+    int32_t until = 0;  // positions below were recorded; a preempted window feeds them again
     std::vector<std::pair<int32_t, TileSets>> open{};  // tiles of the current step by first token
   };
   mutable Recorded recorded_;

@@ -26,7 +26,7 @@ struct Batch {
   std::vector<int32_t> candidate_begin;  // [tiles] keys below are sinks: always attended
   std::vector<int32_t> candidate_end;    // [tiles] keys from here up to the row's own position are
                                          //         always attended
-  std::vector<int32_t> budget;           // [tiles] keys to choose of [candidate_begin, candidate_end)
+  std::vector<int32_t> budget;  // [tiles] keys to choose of [candidate_begin, candidate_end)
 
   std::vector<int32_t> logit_rows;  // [logits] rows whose hidden state is wanted, ascending
 

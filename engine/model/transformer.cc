@@ -8,8 +8,8 @@
 namespace kascade {
 namespace {
 
-// Columns of one tile of the head: large enough for an efficient product, small enough that a tile of
-// logits stays in cache.
+// Columns of one tile of the head: large enough for an efficient product, small enough that a tile
+// of logits stays in cache.
 constexpr int32_t kHeadTile = 4096;
 
 Buffer to_f32(Tensor vector) {
@@ -117,7 +117,8 @@ void Transformer::attention(int32_t index, const Step& step, const KvCache& cach
       step.groups, [](const AttentionGroup& group) { return group.policy->observes_residual(); });
 
   backend_.matmul(workspace_.normed.first_rows(batch.rows()), *w.qkv, qkv, Into::kOverwrite);
-  backend_.rope(qkv, config_.heads + config_.kv_heads, workspace_.rotation.first_rows(batch.rows()));
+  backend_.rope(qkv, config_.heads + config_.kv_heads,
+                workspace_.rotation.first_rows(batch.rows()));
   backend_.write_kv(k, v, batch.slots, layer_cache);
   for (const AttentionGroup& group : step.groups) {
     group.policy->attend(backend_, index, {q, layer_cache, batch, group.tiles, attended},

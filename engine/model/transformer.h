@@ -1,4 +1,5 @@
-// The forward pass of a Llama model over one step's batch. transformer.cc is the file to read first.
+// The forward pass of a Llama model over one step's batch. transformer.cc is the file to read
+// first.
 #ifndef KASCADE_ENGINE_MODEL_TRANSFORMER_H_
 #define KASCADE_ENGINE_MODEL_TRANSFORMER_H_
 
@@ -19,7 +20,7 @@ namespace kascade {
 
 // The weights of one layer, packed for a backend.
 struct LayerWeights {
-  Buffer attention_norm;  // f32 [1, hidden]
+  Buffer attention_norm;                  // f32 [1, hidden]
   std::unique_ptr<Matrix> qkv;            // [(heads + 2 · kv_heads) · head_dim, hidden]
   std::unique_ptr<Matrix> attention_out;  // [hidden, heads · head_dim]
   Buffer ffn_norm;                        // f32 [1, hidden]
@@ -27,8 +28,8 @@ struct LayerWeights {
   std::unique_ptr<Matrix> down;           // [hidden, intermediate]
 };
 
-// Columns [first_token, first_token + matrix->out_features()) of the output head. The head is kept in
-// tiles so that scoring never holds [rows, vocabulary] logits.
+// Columns [first_token, first_token + matrix->out_features()) of the output head. The head is kept
+// in tiles so that scoring never holds [rows, vocabulary] logits.
 struct HeadTile {
   int32_t first_token = 0;
   std::unique_ptr<Matrix> matrix;
@@ -52,8 +53,8 @@ class Transformer {
   // checkpoint mapped for the embedding. `max_rows`: most rows of a step.
   Transformer(const ModelConfig& config, Checkpoint checkpoint, Backend& backend, int32_t max_rows);
 
-  // Runs the step and writes its keys and values into the cache. Returns the final-norm hidden states
-  // of batch.logit_rows, f32 [logits, hidden], valid until the next call.
+  // Runs the step and writes its keys and values into the cache. Returns the final-norm hidden
+  // states of batch.logit_rows, f32 [logits, hidden], valid until the next call.
   Tensor forward(const Step& step, const KvCache& cache);
 
   std::span<const HeadTile> head() const { return head_; }

@@ -1,0 +1,120 @@
+// A blocking caller of the engine for tests: submits, gathers the events of a sequence, and makes
+// schedules for tiny models.
+#ifndef KASCADE_TESTS_SUPPORT_ENGINE_CLIENT_H_
+#define KASCADE_TESTS_SUPPORT_ENGINE_CLIENT_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/engine.h"
+#include "gtest/gtest.h"
+
+namespace kascade::testing {
+
+// What a sequence sent, gathered until its last event.
+struct Reply {
+  std::vector<ScoredToken> tokens;
+  std::vector<Comparison> comparisons;
+  Finish finish;
+
+  std::vector<Token> ids() const {
+    std::vector<Token> result;
+    for (const ScoredToken& token : tokens) result.push_back(token.token);
+    return result;
+  }
+};
+
+class PendingReply {
+ public:
+  EventSink sink() {
+    return [state = state_](const Event& event) {
+      const std::lock_guard lock(state->mutex);
+      Reply& reply = state->reply;
+      reply.tokens.insert(reply.tokens.end(), event.tokens.begin(), event.tokens.end());
+      reply.comparisons.insert(reply.comparisons.end(), event.comparisons.begin(),
+                               event.comparisons.end());
+      if (!event.finish) return;
+      EXPECT_FALSE(state->done) << "two last events";
+      reply.finish = *event.finish;
+      state->done = true;
+      state->changed.notify_all();
+    };
+  }
+  Reply wait() {
+    std::unique_lock lock(state_->mutex);
+    const bool done =
+        state_->changed.wait_for(lock, std::chrono::seconds(120), [this] { return state_->done; });
+    EXPECT_TRUE(done) << "the sequence did not finish";
+    return state_->reply;
+  }
+  bool started() {
+    const std::lock_guard lock(state_->mutex);
+    return !state_->reply.tokens.empty();
+  }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    Reply reply;
+    bool done = false;
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
+inline std::unique_ptr<Engine> make_engine(const EngineOptions& options) {
+  auto engine = Engine::create(options);
+  if (!engine.ok()) {
+    ADD_FAILURE() << engine.status();
+    std::abort();
+  }
+  return *std::move(engine);
+}
+
+inline Reply run(Engine& engine, Request request) {
+  PendingReply pending;
+  auto id = engine.submit(std::move(request), pending.sink());
+  EXPECT_TRUE(id.ok()) << id.status();
+  return id.ok() ? pending.wait() : Reply{};
+}
+
+inline std::vector<Token> random_tokens(int32_t count, int32_t vocab, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<Token> tokens(count);
+  for (Token& token : tokens) token = static_cast<Token>(random() % vocab);
+  return tokens;
+}
+
+// Layer 0 dense, `anchors` select, the others reuse the latest of them with a reversed head map (so
+// that an ignored map shows).
+inline std::shared_ptr<Schedule> make_schedule(const ModelConfig& model,
+                                               const std::vector<int32_t>& anchors,
+                                               const SelectionRule& rule) {
+  auto schedule = std::make_shared<Schedule>();
+  schedule->selection = rule;
+  int32_t source = 0;
+  for (int32_t layer = 0; layer < model.layers; ++layer) {
+    LayerPlan plan{.role = Role::kReuse, .anchor = source};
+    const bool selects = std::ranges::find(anchors, layer) != anchors.end();
+    if (layer == 0 || selects) {
+      plan = {.role = layer == 0 ? Role::kDense : Role::kAnchor, .anchor = layer};
+      source = layer;
+    }
+    for (int32_t g = 0; g < model.kv_heads; ++g) {
+      plan.head_map.push_back(plan.role == Role::kReuse ? model.kv_heads - 1 - g : g);
+    }
+    schedule->layers.push_back(std::move(plan));
+  }
+  seal(*schedule);
+  return schedule;
+}
+
+}  // namespace kascade::testing
+
+#endif  // KASCADE_TESTS_SUPPORT_ENGINE_CLIENT_H_

@@ -1,0 +1,167 @@
+// Runs token lists through the forward pass as told by one JSON file and writes logits and
+// selections, so that an independent reference can judge them
+// (tests/reference/engine_agreement.py):
+//   engine_probe SPEC.json
+// {"model": DIR, "backend": "reference"|"cpu", "weights": "auto"|"f32"|"bf16", "threads": N,
+//  "max_batch_tokens": N,
+//  "runs": [{"tokens": [ids], "tile_rule_end": N, "mode": "dense"|"sparse", "schedule": FILE|null,
+//            "ratio": X|null, "chunk": N (0 = max_batch_tokens), "logits": FILE,
+//            "selections": FILE|null}]}
+// logits: f32 [tokens, vocab], all rows. selections: one JSON object a line for each (layer, tile)
+// that selected.
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "engine/attention/policy.h"
+#include "engine/batcher.h"
+#include "engine/model/transformer.h"
+#include "nlohmann/json.hpp"
+
+namespace kascade {
+namespace {
+
+using nlohmann::json;
+
+template <typename T>
+T value_or_exit(absl::StatusOr<T> result) {
+  if (result.ok()) return *std::move(result);
+  std::cerr << "engine_probe: " << result.status() << "\n";
+  std::exit(1);
+}
+
+struct Run {
+  std::vector<Token> tokens;
+  int32_t prefill_end = 0;
+  int32_t chunk = 0;
+  std::shared_ptr<const AttentionPolicy> policy;
+  std::shared_ptr<const Schedule> schedule;
+};
+
+Run parse_run(const json& spec, int32_t max_batch_tokens) {
+  Run run{.tokens = spec.at("tokens").get<std::vector<Token>>(),
+          .prefill_end = spec.at("tile_rule_end").get<int32_t>(),
+          .chunk = spec.value("chunk", 0),
+          .policy = make_dense_policy(),
+          .schedule = nullptr};
+  if (run.chunk <= 0) run.chunk = max_batch_tokens;
+  if (spec.at("mode") == "sparse") {
+    run.schedule = std::make_shared<Schedule>(
+        value_or_exit(load_schedule(spec.at("schedule").get<std::string>())));
+    std::optional<double> ratio;
+    if (spec.contains("ratio") && !spec["ratio"].is_null()) ratio = spec["ratio"].get<double>();
+    run.policy = make_kascade_policy(run.schedule, ratio);
+  }
+  return run;
+}
+
+int32_t chunk_end(const Run& run, int32_t begin) {
+  const auto size = static_cast<int32_t>(run.tokens.size());
+  const int32_t tile = run.policy->rule().query_tile;
+  int32_t end = std::min(begin + run.chunk, size);
+  if (end < run.prefill_end) end = std::max(end / tile * tile, begin + tile);
+  return std::min({end, size, begin < run.prefill_end ? run.prefill_end : size});
+}
+
+void write_selections(const Batch& batch, AttentionScratch& scratch, int32_t kv_heads,
+                      std::ostream& out) {
+  for (size_t layer = 0; layer < scratch.selections.size(); ++layer) {
+    Selection& selection = scratch.selections[layer];
+    if (selection.counts.empty()) continue;
+    for (int32_t tile = 0; tile < batch.tiles(); ++tile) {
+      json heads = json::array();
+      for (int32_t g = 0; g < kv_heads; ++g) heads.push_back(selection.keys(tile, kv_heads, g));
+      out << json{{"layer", layer},
+                  {"first_row", batch.positions[batch.tile_start[tile]]},
+                  {"rows", batch.tile_start[tile + 1] - batch.tile_start[tile]},
+                  {"candidates_begin", batch.candidate_begin[tile]},
+                  {"candidates_end", batch.candidate_end[tile]},
+                  {"indices", heads}}
+          << "\n";
+    }
+    selection.counts.clear();
+  }
+}
+
+void execute(const json& spec, Run& run, Transformer& transformer, const KvCache& cache,
+             BlockAllocator& blocks) {
+  const ModelConfig& config = transformer.config();
+  Sequence sequence;
+  sequence.tokens = run.tokens;
+  sequence.spec.prefill_end = run.prefill_end;
+  // A table of scattered blocks, so that no kernel may take them for neighbours.
+  BlockTable gap(blocks);
+  sequence.tables.emplace_back(blocks);
+  std::ofstream logits_file(spec.at("logits").get<std::string>(), std::ios::binary);
+  std::ofstream selections_file;
+  if (spec.contains("selections") && !spec["selections"].is_null()) {
+    selections_file.open(spec["selections"].get<std::string>());
+  }
+  AttentionScratch scratch;
+  const auto size = static_cast<int32_t>(run.tokens.size());
+  int32_t gap_tokens = 0;
+  for (int32_t begin = 0; begin < size;) {
+    const int32_t end = chunk_end(run, begin);
+    if (!gap.grow(gap_tokens += blocks.block_size()) || !sequence.tables[0].grow(end)) std::exit(1);
+    const Slice slice{
+        .seq = 1, .branch = 0, .begin = begin, .count = end - begin, .first_logit = begin};
+    const PlannedSlice planned{&slice, &sequence, run.policy.get()};
+    BuiltBatch built = build_batch({&planned, 1}, blocks.block_size());
+    const Step step{std::move(built.batch), {{run.policy.get(), built.tiles[0], &scratch}}};
+    const Tensor hidden = transformer.forward(step, cache);
+    Buffer logits(DType::kF32, hidden.rows, config.vocab);
+    transformer.logits(hidden, logits.view());
+    logits_file.write(reinterpret_cast<const char*>(logits.view().data), logits.bytes());
+    if (selections_file.is_open()) {
+      write_selections(step.batch, scratch, config.kv_heads, selections_file);
+    }
+    begin = end;
+  }
+}
+
+int probe(const std::string& path) {
+  std::ifstream file(path);
+  const json spec = json::parse(file);
+  const std::string directory = spec.at("model");
+  const std::string backend_name = spec.at("backend");
+  const std::string weights = spec.value("weights", "auto");
+  const auto max_batch_tokens = spec.value("max_batch_tokens", 512);
+  const ModelConfig config = value_or_exit(load_config(directory));
+  Checkpoint checkpoint = value_or_exit(open_checkpoint(directory, config));
+  const auto backend =
+      value_or_exit(open_backend({.name = backend_name,
+                                  .weights = weights == "f32"    ? WeightFormat::kF32
+                                             : weights == "bf16" ? WeightFormat::kBF16
+                                                                 : WeightFormat::kAuto,
+                                  .checkpoint_dtype = checkpoint.dtype,
+                                  .head_dim = config.head_dim,
+                                  .threads = spec.value("threads", 1)}));
+  size_t longest = 0;
+  for (const json& run : spec.at("runs")) longest = std::max(longest, run.at("tokens").size());
+  constexpr int32_t kBlockSize = 16;
+  const auto block_count = static_cast<int32_t>(longest / kBlockSize * 3 + 64);
+  const KvCache cache({config.layers, config.kv_heads, config.head_dim, block_count, kBlockSize,
+                       backend->precision().cache});
+  Transformer transformer(config, std::move(checkpoint), *backend, max_batch_tokens + 256);
+  for (const json& run_spec : spec.at("runs")) {
+    BlockAllocator blocks(block_count, kBlockSize);
+    Run run = parse_run(run_spec, max_batch_tokens);
+    execute(run_spec, run, transformer, cache, blocks);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace kascade
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::cerr << "usage: engine_probe SPEC.json\n";
+    return 2;
+  }
+  return kascade::probe(argv[1]);
+}
