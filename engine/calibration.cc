@@ -13,87 +13,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/attention/similarity_recorder.h"
+#include "engine/calibration_windows.h"
 #include "engine/engine_impl.h"
 
 namespace kascade {
 namespace {
 
-constexpr int64_t kLeastHeldOutTokens = 2048;
-constexpr int64_t kMostGateTokens = 16384;
-constexpr int32_t kMeasuredWindows = 16;
-constexpr int32_t kLongWindow = 16384;
-
-using Texts = std::vector<std::vector<Token>>;
 using Progress = std::function<void(const CalibrationProgress&)>;
-
-// ---- Text to windows
-// -----------------------------------------------------------------------------
-
-struct Split {
-  Texts measured;
-  Texts held_out;  // the last 20 % of each text
-};
-
-absl::StatusOr<Split> split(const Texts& texts) {
-  Split result;
-  int64_t all = 0, held_out = 0;
-  for (const std::vector<Token>& text : texts) {
-    const size_t held = text.size() / 5;
-    result.measured.emplace_back(text.begin(), text.end() - held);
-    result.held_out.emplace_back(text.end() - held, text.end());
-    all += static_cast<int64_t>(text.size());
-    held_out += static_cast<int64_t>(held);
-  }
-  if (held_out < kLeastHeldOutTokens) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "texts: ", all, " tokens in all leave ", held_out,
-        " held-out tokens (the last 20 % of each "
-        "text); at least ",
-        kLeastHeldOutTokens, " are needed, so give ", kLeastHeldOutTokens * 5, " tokens or more"));
-  }
-  return result;
-}
-
-// Cuts texts into pieces of `tokens`; a shorter rest is kept from `least` tokens on. At most `most`
-// pieces, evenly spaced.
-Texts cut(const Texts& texts, int64_t tokens, int64_t least, int64_t most) {
-  Texts pieces;
-  for (const std::vector<Token>& text : texts) {
-    const auto size = static_cast<int64_t>(text.size());
-    for (int64_t begin = 0; size - begin >= least; begin += tokens) {
-      pieces.emplace_back(text.begin() + begin, text.begin() + std::min(size, begin + tokens));
-    }
-  }
-  const auto all = static_cast<int64_t>(pieces.size());
-  if (all <= most) return pieces;
-  Texts kept;
-  for (int64_t i = 0; i < most; ++i) kept.push_back(std::move(pieces[i * all / most]));
-  return kept;
-}
-
-Texts with_prefix(Texts pieces, std::span<const int32_t> prefix) {
-  for (std::vector<Token>& piece : pieces)
-    piece.insert(piece.begin(), prefix.begin(), prefix.end());
-  return pieces;
-}
-
-// Shortest window that holds one full tile with more candidates than budget.
-int32_t least_window(const SelectionRule& rule, int32_t context) {
-  for (int32_t tokens = rule.query_tile; tokens <= context; tokens += rule.query_tile) {
-    if (!sampled_tiles(rule, tokens).empty()) return tokens;
-  }
-  return context + 1;
-}
-
-std::string token_digest(const Texts& texts) {
-  std::string bytes;
-  for (const std::vector<Token>& text : texts) {
-    const auto size = static_cast<uint64_t>(text.size());
-    bytes.append(reinterpret_cast<const char*>(&size), sizeof(size));
-    bytes.append(reinterpret_cast<const char*>(text.data()), text.size() * sizeof(Token));
-  }
-  return digest(bytes);
-}
 
 // ---- Running windows through the engine
 // ----------------------------------------------------------
@@ -144,12 +70,12 @@ class Job {
   absl::StatusOr<CalibrationOutcome> run(const Texts& texts);
 
  private:
-  absl::StatusOr<Texts> measured_windows(const Texts& texts) const;
   absl::StatusOr<Similarity> measure(const Texts& windows);
   std::vector<std::vector<LayerPlan>> plan(const Similarity& similarity) const;
   absl::StatusOr<GateResult> gate(std::shared_ptr<const Schedule> schedule, const Texts& windows,
                                   int64_t done, int64_t total);
-  Schedule draft(const Texts& windows, const Split& parts, std::vector<LayerPlan> layers) const;
+  Schedule draft(const Texts& windows, const SplitTexts& parts,
+                 std::vector<LayerPlan> layers) const;
   void report(CalibrationStage stage, int64_t done, int64_t total, int32_t anchors = 0) const {
     progress_({stage, done, total, anchors});
   }
@@ -159,39 +85,6 @@ class Job {
   const Progress& progress_;
   const std::atomic<bool>& stop_;
 };
-
-int64_t count_tokens(const Texts& texts) {
-  int64_t tokens = 0;
-  for (const std::vector<Token>& text : texts) tokens += static_cast<int64_t>(text.size());
-  return tokens;
-}
-
-absl::StatusOr<Texts> Job::measured_windows(const Texts& texts) const {
-  const auto prefix = engine_.tokenizer().prefix_tokens();
-  const int32_t context = engine_.model().context;
-  const int64_t room =
-      std::min(options_.window_tokens, context) - static_cast<int64_t>(prefix.size());
-  const int64_t least =
-      least_window(options_.selection, context) - static_cast<int64_t>(prefix.size());
-  int64_t longest = 0;
-  for (const std::vector<Token>& text : texts) {
-    longest = std::max(longest, static_cast<int64_t>(text.size()));
-  }
-  // The last token of a window is never fed, hence one more than the tiles need.
-  if (std::min(room, longest) < least + 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "texts: no query tile has more candidates than budget; windows of at least ", least + 1,
-        " tokens are needed under this selection (window_tokens ", options_.window_tokens,
-        ", context ", context, "), the longest measured text has ", longest));
-  }
-  Texts windows = cut(texts, room, least + 1, kMeasuredWindows);
-  const int64_t long_room = std::min(context, kLongWindow) - static_cast<int64_t>(prefix.size());
-  if (long_room > room && longest > room) {
-    const auto text = std::ranges::max_element(texts, {}, &std::vector<Token>::size);
-    windows.emplace_back(text->begin(), text->begin() + std::min(longest, long_room));
-  }
-  return with_prefix(std::move(windows), prefix);
-}
 
 absl::StatusOr<Similarity> Job::measure(const Texts& windows) {
   const ModelConfig& model = engine_.model();
@@ -308,7 +201,8 @@ absl::StatusOr<GateResult> Job::gate(std::shared_ptr<const Schedule> schedule, c
   return result;
 }
 
-Schedule Job::draft(const Texts& windows, const Split& parts, std::vector<LayerPlan> layers) const {
+Schedule Job::draft(const Texts& windows, const SplitTexts& parts,
+                    std::vector<LayerPlan> layers) const {
   Schedule schedule;
   schedule.model = engine_.identity();
   schedule.selection = options_.selection;
@@ -329,21 +223,18 @@ Schedule Job::draft(const Texts& windows, const Split& parts, std::vector<LayerP
 
 absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
   const absl::Time begin = absl::Now();
-  auto parts = split(texts);
+  auto parts = split_texts(texts);
   if (!parts.ok()) return parts.status();
-  auto windows = measured_windows(parts->measured);
+  const WindowRule window_rule{options_.selection, options_.window_tokens, engine_.model().context,
+                               engine_.tokenizer().prefix_tokens()};
+  auto windows = measured_windows(parts->measured, window_rule);
   if (!windows.ok()) return windows.status();
   auto similarity = measure(*windows);
   if (!similarity.ok()) return similarity.status();
   report(CalibrationStage::kPlanning, 0, 0);
   std::vector<std::vector<LayerPlan>> plans = plan(*similarity);
 
-  const auto prefix = engine_.tokenizer().prefix_tokens();
-  const int64_t room = std::min(options_.window_tokens, engine_.model().context) -
-                       static_cast<int64_t>(prefix.size());
-  const Texts gate_windows = with_prefix(cut(parts->held_out, room, std::min<int64_t>(room, 64),
-                                             std::max<int64_t>(1, kMostGateTokens / room)),
-                                         prefix);
+  const Texts gate_windows = held_out_windows(parts->held_out, window_rule);
   const int64_t gate_tokens = count_tokens(gate_windows);
   const int64_t total = gate_tokens * static_cast<int64_t>(plans.size());
   CalibrationOutcome outcome;

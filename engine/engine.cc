@@ -15,7 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/engine_impl.h"
-#include "engine/sampler.h"
+#include "engine/request_check.h"
 
 namespace kascade {
 namespace {
@@ -103,60 +103,6 @@ absl::StatusOr<ModelIdentity> identify(const std::filesystem::path& directory,
   if (!tokenizer_digest.ok()) return tokenizer_digest.status();
   return ModelIdentity{config.name, checkpoint.weights_digest, *std::move(config_digest),
                        *std::move(tokenizer_digest)};
-}
-
-absl::Status check_tokens(const Request& request, const ModelConfig& model) {
-  if (request.tokens.empty()) {
-    return absl::InvalidArgumentError("tokens: must hold at least one token, got 0");
-  }
-  for (size_t i = 0; i < request.tokens.size(); ++i) {
-    if (request.tokens[i] >= 0 && request.tokens[i] < model.vocab) continue;
-    return absl::InvalidArgumentError(absl::StrCat("tokens: id ", request.tokens[i], " at index ",
-                                                   i, " is outside the vocabulary [0, ",
-                                                   model.vocab, ")"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status check_task(const Request& request, const ModelConfig& model) {
-  const auto size = static_cast<int64_t>(request.tokens.size());
-  if (const auto* generate = std::get_if<Generate>(&request.task)) {
-    if (size >= model.context) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "prompt: at most ", model.context - 1, " tokens fit the model's context, got ", size));
-    }
-    return validate(*generate, model.vocab);
-  }
-  const Score& score = std::get<Score>(request.task);
-  if (size > int64_t{model.context} + 1) {
-    return absl::InvalidArgumentError(absl::StrCat("tokens: at most ", model.context + 1,
-                                                   " can be scored in one window, got ", size));
-  }
-  if (score.first_scored < 1 || score.first_scored >= size) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("first_scored: must be in [1, ", size - 1, "], got ", score.first_scored));
-  }
-  if (score.top_logprobs < 0 || score.top_logprobs > 20) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("top_logprobs: must be in [0, 20], got ", score.top_logprobs));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status check_ratio(const Attention& attention, Mode mode, const Schedule* schedule) {
-  if (!attention.ratio.has_value()) return absl::OkStatus();
-  if (!(*attention.ratio > 0 && *attention.ratio <= 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("ratio: must be in (0, 1], got ", *attention.ratio));
-  }
-  if (mode == Mode::kDense) {
-    return absl::InvalidArgumentError("ratio: has no meaning with mode dense");
-  }
-  if (schedule->selection.family != Family::kKascade) {
-    return absl::InvalidArgumentError(
-        "ratio: the active schedule selects tiles by top_k, not by ratio");
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -320,24 +266,11 @@ absl::StatusOr<SeqId> Engine::Impl::enqueue(Admission admission) {
 // ---- The door
 // ------------------------------------------------------------------------------------
 
-absl::Status Engine::Impl::check(const Request& request, Mode mode,
-                                 const Schedule* schedule) const {
-  if (absl::Status status = check_tokens(request, config); !status.ok()) return status;
-  if (absl::Status status = check_task(request, config); !status.ok()) return status;
-  if (mode == Mode::kCompare && std::holds_alternative<Generate>(request.task)) {
-    return absl::InvalidArgumentError("mode: compare is for scoring; generate dense or sparse");
-  }
-  if (mode != Mode::kDense && schedule == nullptr) {
-    return absl::FailedPreconditionError(
-        "mode: no schedule is active; run CalibrationService.Calibrate or ActivateSchedule first");
-  }
-  return check_ratio(request.attention, mode, schedule);
-}
-
 absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
   std::shared_ptr<const Schedule> schedule = active_schedule();
   const Mode mode = request.attention.mode.value_or(schedule ? Mode::kSparse : Mode::kDense);
-  if (absl::Status status = impl_->check(request, mode, schedule.get()); !status.ok())
+  if (absl::Status status = check_request(request, mode, schedule.get(), impl_->config);
+      !status.ok())
     return status;
   if (mode == Mode::kDense) schedule = nullptr;
   return impl_->enqueue({.request = std::move(request),
@@ -352,7 +285,8 @@ absl::StatusOr<SeqId> Engine::submit_background(Request request,
                                                 std::shared_ptr<const Schedule> schedule,
                                                 EventSink sink) {
   const Mode mode = request.attention.mode.value_or(schedule ? Mode::kSparse : Mode::kDense);
-  if (absl::Status status = impl_->check(request, mode, schedule.get()); !status.ok())
+  if (absl::Status status = check_request(request, mode, schedule.get(), impl_->config);
+      !status.ok())
     return status;
   if (mode == Mode::kDense) schedule = nullptr;
   return impl_->enqueue({.request = std::move(request),

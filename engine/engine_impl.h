@@ -32,7 +32,6 @@ struct Engine::Impl {
   static void refuse(const Admission& admission, const absl::Status& status);
   void publish();
 
-  absl::Status check(const Request& request, Mode mode, const Schedule* schedule) const;
   absl::StatusOr<SeqId> enqueue(Admission admission);
 
   // Constant after construction, or the engine thread's own.

@@ -1,0 +1,19 @@
+// What a request may hold, checked once at the engine's door; nothing behind it validates again.
+#ifndef KASCADE_ENGINE_REQUEST_CHECK_H_
+#define KASCADE_ENGINE_REQUEST_CHECK_H_
+
+#include "absl/status/status.h"
+#include "engine/attention/schedule.h"
+#include "engine/model/config.h"
+#include "engine/types.h"
+
+namespace kascade {
+
+// INVALID_ARGUMENT names field, limit and value. FAILED_PRECONDITION: `mode` needs a schedule and
+// `schedule` is null.
+absl::Status check_request(const Request& request, Mode mode, const Schedule* schedule,
+                           const ModelConfig& model);
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_REQUEST_CHECK_H_
