@@ -37,6 +37,8 @@ RULES = [
                          "engine/model/transformer.h"]),
     # The engine itself puts the parts together.
     ("engine/engine*", ["engine/*"]),
+    ("engine/request_check.*", ["engine/sampler.h", "engine/model/config.h",
+                                "engine/attention/schedule.h"]),
     ("engine/step_loop.*", ["engine/*"]),
     ("engine/calibration*", ["engine/*"]),
     ("server/*", ["server/*", "kascade/v1/*", "engine/engine.h", "engine/calibration*.h",
