@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <optional>
@@ -15,6 +13,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/check.h"
 #include "engine/model/file.h"
 #include "engine/model/json.h"
 
@@ -51,20 +50,21 @@ std::array<LayerEntry, 9> layer_table(const ModelConfig& config) {
   }};
 }
 
+// Hashing memory fails only if OpenSSL itself is broken or out of memory.
 class Sha256 {
  public:
   Sha256() : context_(EVP_MD_CTX_new()) {
-    check(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
+    KASCADE_CHECK(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
   }
   void add(const void* data, int64_t bytes) {
-    check(EVP_DigestUpdate(context_.get(), data, static_cast<size_t>(bytes)) == 1);
+    KASCADE_CHECK(EVP_DigestUpdate(context_.get(), data, static_cast<size_t>(bytes)) == 1);
   }
   void add(std::string_view text) { add(text.data(), static_cast<int64_t>(text.size())); }
   std::string hex() {
     std::string raw(EVP_MAX_MD_SIZE, '\0');
     unsigned size = 0;
-    check(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(raw.data()), &size) ==
-          1);
+    KASCADE_CHECK(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(raw.data()),
+                                     &size) == 1);
     raw.resize(size);
     return absl::BytesToHexString(raw);
   }
@@ -73,12 +73,6 @@ class Sha256 {
   struct Free {
     void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
   };
-  // Hashing memory fails only if OpenSSL itself is broken or out of memory.
-  static void check(bool ok) {
-    if (ok) return;
-    std::fputs("OpenSSL cannot compute SHA-256\n", stderr);
-    std::abort();
-  }
 
   std::unique_ptr<EVP_MD_CTX, Free> context_;
 };

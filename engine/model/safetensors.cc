@@ -162,7 +162,8 @@ struct Header {
   int64_t data_begin = 0;  // position in the file
 };
 
-absl::StatusOr<Header> read_header(const std::string& file, std::string_view content) {
+// Length of the JSON text that follows the first eight bytes.
+absl::StatusOr<int64_t> read_header_length(const std::string& file, std::string_view content) {
   const auto file_bytes = static_cast<int64_t>(content.size());
   if (file_bytes < kLengthBytes) {
     return invalid(file, absl::StrCat("too short for safetensors: ", file_bytes, " bytes"));
@@ -170,15 +171,20 @@ absl::StatusOr<Header> read_header(const std::string& file, std::string_view con
   uint64_t length = 0;
   std::memcpy(&length, content.data(), sizeof(length));
   const int64_t longest = std::min(kMaxHeaderBytes, file_bytes - kLengthBytes);
-  if (length > static_cast<uint64_t>(longest)) {
-    return invalid(file, absl::StrCat("expected a header of at most ", longest, " bytes, found ",
-                                      length, "; not safetensors, or cut short"));
-  }
+  if (length <= static_cast<uint64_t>(longest)) return static_cast<int64_t>(length);
+  return invalid(file, absl::StrCat("expected a header of at most ", longest, " bytes, found ",
+                                    length, "; not safetensors, or cut short"));
+}
+
+absl::StatusOr<Header> read_header(const std::string& file, std::string_view content) {
+  const auto length = read_header_length(file, content);
+  if (!length.ok()) return length.status();
   Header header;
-  header.data_begin = kLengthBytes + static_cast<int64_t>(length);
-  const auto document = parse_json_object(content.substr(kLengthBytes, length), file);
+  header.data_begin = kLengthBytes + *length;
+  const auto text = content.substr(kLengthBytes, static_cast<size_t>(*length));
+  const auto document = parse_json_object(text, file);
   if (!document.ok()) return document.status();
-  const int64_t data_bytes = file_bytes - header.data_begin;
+  const int64_t data_bytes = static_cast<int64_t>(content.size()) - header.data_begin;
   EntryReader reader(file, header.data_begin, data_bytes);
   for (const auto& [name, description] : document->items()) {
     if (name == "__metadata__") continue;

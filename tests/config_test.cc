@@ -1,0 +1,375 @@
+// config.json: what is read, what is refused and how the refusal reads.
+#include "engine/model/config.h"
+
+#include <sys/stat.h>
+
+#include <cmath>
+#include <numbers>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/support/shared_data.h"
+#include "tests/support/tiny_model.h"
+
+namespace kascade {
+namespace {
+
+using nlohmann::json;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::TempDir;
+
+// The configuration of a 1B Llama 3.2, as published.
+json base() {
+  return json::parse(R"({
+    "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+    "bos_token_id": 128000, "eos_token_id": 128001, "head_dim": 64, "hidden_act": "silu",
+    "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 8192,
+    "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama",
+    "num_attention_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8,
+    "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+    "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+                     "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+    "rope_theta": 500000.0, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+    "use_cache": true, "vocab_size": 128256})");
+}
+
+absl::StatusOr<ModelConfig> parse(const json& config, const std::string& generation = "") {
+  return parse_config(config.dump(), generation);
+}
+
+json with(const char* key, const json& value) {
+  json config = base();
+  config[key] = value;
+  return config;
+}
+
+json without(const char* key) {
+  json config = base();
+  config.erase(key);
+  return config;
+}
+
+std::string error_of(const absl::StatusOr<ModelConfig>& result) {
+  return result.ok() ? "accepted" : std::string(result.status().message());
+}
+
+TEST(Config, ReadsAPublishedOne) {
+  const auto config = parse(base());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->hidden, 2048);
+  EXPECT_EQ(config->intermediate, 8192);
+  EXPECT_EQ(config->layers, 16);
+  EXPECT_EQ(config->heads, 32);
+  EXPECT_EQ(config->kv_heads, 8);
+  EXPECT_EQ(config->group(), 4);
+  EXPECT_EQ(config->head_dim, 64);
+  EXPECT_EQ(config->vocab, 128256);
+  EXPECT_EQ(config->context, 131072);
+  EXPECT_EQ(config->norm_eps, 1e-5);
+  EXPECT_EQ(config->rope_theta, 500000);
+  ASSERT_TRUE(config->rope_scaling.has_value());
+  EXPECT_EQ(*config->rope_scaling, (Llama3RopeScaling{32, 1, 4, 8192}));
+  EXPECT_TRUE(config->tied_head);
+  EXPECT_EQ(config->bos_token, 128000);
+  EXPECT_THAT(config->eos_tokens, ElementsAre(128001));
+  EXPECT_EQ(config->parameters(), 1235814400);
+}
+
+TEST(Config, ParametersOfTheEightBillion) {
+  json config = base();
+  config.update({{"hidden_size", 4096},
+                 {"intermediate_size", 14336},
+                 {"num_hidden_layers", 32},
+                 {"head_dim", 128},
+                 {"tie_word_embeddings", false}});
+  EXPECT_EQ(parse(config)->parameters(), 8030261248);
+}
+
+TEST(Config, DefaultsOfAbsentFields) {
+  json config = base();
+  for (const char* key : {"architectures", "num_key_value_heads", "head_dim", "rope_theta",
+                          "rope_scaling", "tie_word_embeddings", "attention_bias", "mlp_bias",
+                          "hidden_act", "pretraining_tp", "bos_token_id", "eos_token_id"}) {
+    config.erase(key);
+  }
+  const auto parsed = parse(config);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->kv_heads, 32);
+  EXPECT_EQ(parsed->head_dim, 64);
+  EXPECT_EQ(parsed->rope_theta, 10000);
+  EXPECT_FALSE(parsed->rope_scaling.has_value());
+  EXPECT_FALSE(parsed->tied_head);
+  EXPECT_FALSE(parsed->bos_token.has_value());
+  EXPECT_THAT(parsed->eos_tokens, IsEmpty());
+  EXPECT_EQ(parse(with("num_key_value_heads", nullptr))->kv_heads, 32);
+  EXPECT_EQ(parse(with("head_dim", nullptr))->head_dim, 64);
+  EXPECT_EQ(parse(with("head_dim", 128))->q_dim(), 4096);
+}
+
+TEST(Config, NewerSpellingOfRope) {
+  json config = without("rope_scaling");
+  config.erase("rope_theta");
+  config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 250000.0}};
+  auto parsed = parse(config);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->rope_theta, 250000);
+  EXPECT_FALSE(parsed->rope_scaling.has_value());
+
+  config["rope_parameters"] = base()["rope_scaling"];
+  config["rope_parameters"]["rope_theta"] = 500000;
+  config["rope_scaling"] = base()["rope_scaling"];
+  config["rope_scaling"]["type"] = "llama3";
+  parsed = parse(config);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->rope_theta, 500000);
+  EXPECT_EQ(parsed->rope_scaling->factor, 32);
+
+  config["rope_scaling"]["factor"] = 8.0;
+  EXPECT_THAT(error_of(parse(config)), HasSubstr("rope_parameters"));
+  config["rope_scaling"] = nullptr;
+  config["rope_theta"] = 10000;
+  EXPECT_THAT(error_of(parse(config)), HasSubstr("rope_parameters.rope_theta"));
+}
+
+TEST(Config, EndOfSequenceTokens) {
+  EXPECT_THAT(parse(with("eos_token_id", {128001, 128008, 128009, 128001}))->eos_tokens,
+              ElementsAre(128001, 128008, 128009));
+  EXPECT_THAT(parse(with("eos_token_id", nullptr))->eos_tokens, IsEmpty());
+  EXPECT_THAT(parse(base(), R"({"eos_token_id": [3, 5]})")->eos_tokens, ElementsAre(3, 5));
+  EXPECT_THAT(parse(base(), R"({"eos_token_id": 7})")->eos_tokens, ElementsAre(7));
+  for (const char* silent : {"{}", R"({"eos_token_id": null})", R"({"eos_token_id": []})"}) {
+    EXPECT_THAT(parse(base(), silent)->eos_tokens, ElementsAre(128001)) << silent;
+  }
+  EXPECT_THAT(error_of(parse(base(), R"({"eos_token_id": 128256})")),
+              HasSubstr("generation_config.json: eos_token_id: expected an integer in 0..128255, "
+                        "found 128256"));
+  EXPECT_THAT(error_of(parse(base(), "{")), HasSubstr("generation_config.json"));
+}
+
+struct Bad {
+  const char* key;
+  const char* value;  // JSON; null: the key is removed
+  const char* names;  // what the message must contain
+};
+
+class Refused : public ::testing::TestWithParam<Bad> {};
+
+TEST_P(Refused, NamesFieldAndValue) {
+  const Bad& bad = GetParam();
+  const auto config = parse(bad.value ? with(bad.key, json::parse(bad.value)) : without(bad.key));
+  ASSERT_FALSE(config.ok());
+  EXPECT_EQ(error_of(config).find("config.json: "), 0u);
+  EXPECT_THAT(error_of(config), HasSubstr(bad.key));
+  EXPECT_THAT(error_of(config), HasSubstr(bad.names));
+}
+
+const Bad kBad[] = {
+    {"model_type", nullptr, "is missing"},
+    {"model_type", "\"mistral\"", "found \"mistral\""},
+    {"model_type", "7", "a string"},
+    {"architectures", "[\"MistralForCausalLM\"]", "LlamaForCausalLM"},
+    {"architectures", "[]", "LlamaForCausalLM"},
+    {"architectures", "\"LlamaForCausalLM\"", "a list"},
+    {"hidden_size", nullptr, "is missing"},
+    {"hidden_size", "null", "is missing"},
+    {"hidden_size", "0", "1..262144, found 0"},
+    {"hidden_size", "-2048", "found -2048"},
+    {"hidden_size", "2048.0", "an integer"},
+    {"hidden_size", "\"2048\"", "found \"2048\""},
+    {"hidden_size", "[2048]", "found [2048]"},
+    {"hidden_size", "true", "found true"},
+    {"hidden_size", "4294969344", "found 4294969344"},
+    {"hidden_size", "18446744073709551615", "found 18446744073709551615"},
+    {"hidden_size", "99999999999999999999999", "an integer"},
+    {"intermediate_size", "1048577", "1..1048576, found 1048577"},
+    {"num_hidden_layers", "1025", "1..1024, found 1025"},
+    {"num_hidden_layers", "0", "found 0"},
+    {"num_attention_heads", "0", "1..4096, found 0"},
+    {"num_attention_heads", "5000", "found 5000"},
+    {"num_key_value_heads", "0", "1..4096, found 0"},
+    {"num_key_value_heads", "5", "a divisor of num_attention_heads, 32, found 5"},
+    {"num_key_value_heads", "64", "found 64"},
+    {"head_dim", "63", "an even number in 2..1024, found 63"},
+    {"head_dim", "0", "found 0"},
+    {"head_dim", "2048", "found 2048"},
+    {"vocab_size", "16777217", "1..16777216, found 16777217"},
+    {"vocab_size", "-1", "found -1"},
+    {"max_position_embeddings", "16777217", "found 16777217"},
+    {"max_position_embeddings", nullptr, "is missing"},
+    {"rms_norm_eps", nullptr, "is missing"},
+    {"rms_norm_eps", "0", "found 0"},
+    {"rms_norm_eps", "-1e-5", "found -1e-05"},
+    {"rms_norm_eps", "\"NaN\"", "found \"NaN\""},
+    {"rope_theta", "0.5", "found 0.5"},
+    {"rope_theta", "1e300", "found 1e+300"},
+    {"rope_theta", "\"500000\"", "a number"},
+    {"tie_word_embeddings", "1", "true or false, found 1"},
+    {"attention_bias", "true", "only false is supported"},
+    {"mlp_bias", "true", "only false is supported"},
+    {"mlp_bias", "\"no\"", "true or false"},
+    {"hidden_act", "\"gelu\"", "only \"silu\" is supported, found \"gelu\""},
+    {"pretraining_tp", "2", "found 2"},
+    {"partial_rotary_factor", "0.5", "found 0.5"},
+    {"sliding_window", "4096", "found 4096"},
+    {"quantization_config", R"({"bits": 4})", R"(found {"bits":4})"},
+    {"bos_token_id", "128256", "0..128255, found 128256"},
+    {"bos_token_id", "[1]", "found [1]"},
+    {"eos_token_id", "-1", "found -1"},
+    {"eos_token_id", "[1, \"2\"]", "found \"2\""},
+    {"eos_token_id", "[[1]]", "found [1]"},
+    {"eos_token_id", "{}", "found {}"},
+    {"rope_scaling", "\"llama3\"", "an object or null"},
+    {"rope_scaling", R"({"type": "linear", "factor": 2.0})", "rope_scaling.rope_type"},
+    {"rope_scaling", R"({"type": "linear", "factor": 2.0})", "found \"linear\""},
+    {"rope_scaling", R"({"rope_type": "dynamic"})", "found \"dynamic\""},
+    {"rope_scaling", R"({"rope_type": "yarn"})", "found \"yarn\""},
+    {"rope_scaling", R"({"rope_type": "longrope"})", "found \"longrope\""},
+    {"rope_scaling", R"({"rope_type": "llama3", "type": "yarn"})", "rope_scaling.type"},
+    {"rope_scaling", R"({"factor": 8.0})", "rope_scaling.factor"},
+    {"rope_scaling", R"({"rope_type": "llama3"})", "rope_scaling.factor: is missing"},
+    {"rope_parameters", R"({"full_attention": {}})", "rope_parameters.full_attention"},
+};
+
+INSTANTIATE_TEST_SUITE_P(Config, Refused, ::testing::ValuesIn(kBad));
+
+TEST(Config, RefusesEveryBadFieldOfLlama3Scaling) {
+  const std::pair<const char*, const char*> bad[] = {{"factor", "0.5"},
+                                                     {"factor", "null"},
+                                                     {"factor", "\"8\""},
+                                                     {"low_freq_factor", "0"},
+                                                     {"low_freq_factor", "4.0"},
+                                                     {"high_freq_factor", "1.0"},
+                                                     {"high_freq_factor", "-4"},
+                                                     {"original_max_position_embeddings", "0"},
+                                                     {"original_max_position_embeddings", "8192.5"},
+                                                     {"attention_factor", "1.0"}};
+  for (const auto& [key, value] : bad) {
+    json config = base();
+    config["rope_scaling"][key] = json::parse(value);
+    const std::string error = error_of(parse(config));
+    EXPECT_THAT(error, HasSubstr("rope_scaling.")) << key << value;
+    EXPECT_THAT(error, HasSubstr(key)) << value;
+  }
+}
+
+TEST(Config, TellsUnsupportedFromNonsense) {
+  EXPECT_EQ(parse(with("mlp_bias", true)).status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(parse(with("mlp_bias", 3)).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(parse(with("model_type", "qwen2")).status().code(), absl::StatusCode::kUnimplemented);
+}
+
+TEST(Config, HostileText) {
+  const std::string text = base().dump();
+  for (const char* nan : {"NaN", "Infinity", "-Infinity", "1e999", "01", "\"\xff\""}) {
+    std::string changed = text;
+    const std::string found = "\"rms_norm_eps\":1e-05";
+    changed.replace(changed.find(found), found.size(), std::string("\"rms_norm_eps\":") + nan);
+    EXPECT_THAT(error_of(parse_config(changed, "")), HasSubstr("rms_norm_eps")) << nan;
+  }
+  for (size_t length = 0; length < text.size(); ++length) {
+    EXPECT_FALSE(parse_config(text.substr(0, length), "").ok());
+  }
+  const std::string twice = "{\"vocab_size\": 7, " + text.substr(1);
+  EXPECT_THAT(error_of(parse_config(twice, "")), HasSubstr("same key twice, key \"vocab_size\""));
+  const std::string deep(1000000, '[');
+  EXPECT_THAT(error_of(parse_config("{\"a\":" + deep, "")), HasSubstr("nested deeper than 32"));
+  EXPECT_THAT(error_of(parse_config(deep, "")), HasSubstr("nested deeper"));
+  std::string wide = "{\"a\":[0";
+  for (int i = 0; i < 1100000; ++i) wide += ",0";
+  EXPECT_THAT(error_of(parse_config(wide + "]}", "")), HasSubstr("more than 1048576 values"));
+  EXPECT_THAT(error_of(parse_config("[1, 2]", "")), HasSubstr("a JSON object, found [1,2]"));
+  EXPECT_THAT(error_of(parse_config(text + "x", "")), HasSubstr("not valid JSON"));
+  json long_value = with("hidden_act", std::string(100000, 'x'));
+  EXPECT_LT(error_of(parse(long_value)).size(), 200u);
+}
+
+TEST(Config, Files) {
+  TempDir dir;
+  EXPECT_EQ(load_config(dir / "absent").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(load_config(dir.path()).status().code(), absl::StatusCode::kNotFound);
+  std::filesystem::create_directory(dir / "my-model");
+  testing::write_file(dir / "my-model/config.json", base().dump());
+  for (const char* spelling : {"my-model", "my-model/", "my-model/."}) {
+    const auto config = load_config(dir / spelling);
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->name, "my-model") << spelling;
+  }
+  EXPECT_EQ(load_config(dir / "my-model/config.json").status().code(), absl::StatusCode::kNotFound);
+  std::filesystem::create_directory(dir / "my-model/generation_config.json");
+  EXPECT_THAT(error_of(load_config(dir / "my-model")), HasSubstr("not a regular file"));
+  std::filesystem::remove(dir / "my-model/config.json");
+  ASSERT_EQ(mkfifo((dir / "my-model/config.json").c_str(), 0600), 0);
+  EXPECT_THAT(error_of(load_config(dir / "my-model")), HasSubstr("not a regular file"));
+  std::filesystem::remove(dir / "my-model/config.json");
+  testing::write_file(dir / "my-model/config.json", std::string(2 << 20, ' '));
+  EXPECT_THAT(error_of(load_config(dir / "my-model")), HasSubstr("at most 1048576 bytes"));
+}
+
+TEST(Config, RealOnes) {
+  KASCADE_NEEDS_DATA("tokenizers/smollm2/config.json");
+  const auto smollm = load_config(testing::shared_data() / "tokenizers" / "smollm2");
+  ASSERT_TRUE(smollm.ok()) << smollm.status();
+  EXPECT_EQ(smollm->heads, 9);
+  EXPECT_EQ(smollm->kv_heads, 3);
+  EXPECT_EQ(smollm->head_dim, 64);
+}
+
+// --- rotary frequencies -------------------------------------------------------------------------
+
+// How many pairs keep their frequency, are blended, are divided by the factor.
+std::vector<int> bands(ModelConfig config) {
+  const auto scaled = rope_frequencies(config);
+  const double factor = config.rope_scaling->factor;
+  config.rope_scaling.reset();
+  const auto plain = rope_frequencies(config);
+  std::vector<int> counts(3);
+  for (size_t i = 0; i < plain.size(); ++i) {
+    const bool divided = std::abs(scaled[i] * factor / plain[i] - 1) < 1e-12;
+    ++counts[scaled[i] == plain[i] ? 0 : divided ? 2 : 1];
+  }
+  return counts;
+}
+
+TEST(Rope, PlainFrequencies) {
+  ModelConfig config;
+  config.head_dim = 8;
+  config.rope_theta = 10000;
+  const auto frequencies = rope_frequencies(config);
+  ASSERT_EQ(frequencies.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(frequencies[i] * std::pow(10.0, i), 1, 1e-14);
+}
+
+TEST(Rope, BandsOfPublishedModels) {
+  ModelConfig config;
+  config.rope_theta = 500000;
+  config.head_dim = 64;
+  config.rope_scaling = Llama3RopeScaling{.factor = 32};
+  EXPECT_THAT(bands(config), ElementsAre(15, 3, 14));
+  config.head_dim = 128;
+  config.rope_scaling = Llama3RopeScaling{.factor = 8};
+  EXPECT_THAT(bands(config), ElementsAre(29, 6, 29));
+}
+
+// The published rule, in wavelengths.
+TEST(Rope, BlendFollowsThePublishedRule) {
+  const auto config = parse(base());
+  ASSERT_TRUE(config.ok());
+  const auto frequencies = rope_frequencies(*config);
+  for (int p = 0; p < 32; ++p) {
+    const double f = std::pow(500000.0, -2.0 * p / 64);
+    const double wavelength = 2 * std::numbers::pi / f;
+    double expected = f;
+    if (wavelength > 8192) {
+      expected = f / 32;
+    } else if (wavelength > 8192 / 4.0) {
+      const double s = (8192 / wavelength - 1) / 3;
+      expected = (1 - s) * f / 32 + s * f;
+    }
+    EXPECT_NEAR(frequencies[static_cast<size_t>(p)] / expected, 1, 1e-12) << p;
+  }
+}
+
+}  // namespace
+}  // namespace kascade
