@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
+#include <functional>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -17,9 +17,12 @@ using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::RawTensor;
+using testing::safetensors_bytes;
 using testing::TempDir;
 using testing::TinyModel;
 using testing::TinyTable;
+using testing::write_file;
+using testing::write_tiny_model;
 
 absl::StatusOr<Checkpoint> open(const std::filesystem::path& directory) {
   const auto config = load_config(directory);
@@ -158,6 +161,172 @@ TEST(Variants, ShardsGiveTheSameModelAndDigest) {
   EXPECT_EQ(largest_difference(whole->layers[1].down, sharded->layers[1].down), 0);
   EXPECT_NE(whole->weights_digest, open({.seed = 2})->weights_digest);
   EXPECT_NE(whole->weights_digest, open({.dtype = DType::kBF16})->weights_digest);
+}
+
+// --- what is refused ----------------------------------------------------------------------------
+
+std::string error_of(const absl::StatusOr<Checkpoint>& result) {
+  return result.ok() ? "accepted" : std::string(result.status().message());
+}
+
+// Opens the folder of `model` after `damage` changed its tensors.
+using Damage = std::function<void(std::vector<RawTensor>&)>;
+std::string error_after(const TinyModel& model, const Damage& damage) {
+  TempDir dir;
+  write_tiny_model(model, dir.path());
+  std::vector<RawTensor> tensors = tiny_tensors(model);
+  damage(tensors);
+  write_file(dir / "model.safetensors", safetensors_bytes(tensors));
+  return error_of(open(dir.path()));
+}
+
+RawTensor& named(std::vector<RawTensor>& tensors, const std::string& name) {
+  return *std::find_if(tensors.begin(), tensors.end(),
+                       [&](const RawTensor& tensor) { return tensor.name == name; });
+}
+
+TEST(Refusals, EveryTensorIsNeeded) {
+  for (const bool tied : {false, true}) {
+    const TinyModel model{.tied = tied};
+    const auto tensors = tiny_tensors(model);
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const std::string error =
+          error_after(model, [&](auto& t) { t.erase(t.begin() + static_cast<std::ptrdiff_t>(i)); });
+      EXPECT_THAT(error, HasSubstr("tensor " + tensors[i].name + ": expected it")) << tied;
+    }
+  }
+}
+
+TEST(Refusals, EveryShapeIsChecked) {
+  const TinyModel model{.heads = 4, .kv_heads = 4, .head_dim = 12};
+  for (const RawTensor& tensor : tiny_tensors(model)) {
+    const std::string error = error_after(model, [&](auto& tensors) {
+      auto& shape = named(tensors, tensor.name).shape;
+      if (shape.size() == 1) {
+        shape.insert(shape.begin(), 1);
+      } else if (shape[0] == shape[1]) {
+        shape = {shape[0] / 2, shape[1] * 2};
+      } else {
+        std::swap(shape[0], shape[1]);
+      }
+    });
+    EXPECT_THAT(error, HasSubstr("tensor " + tensor.name + ": expected shape ["));
+  }
+}
+
+TEST(Refusals, MessagesNameExpectedAndFound) {
+  const std::string name = "model.layers.1.self_attn.k_proj.weight";
+  EXPECT_THAT(error_after(TinyModel{},
+                          [&](auto& tensors) {
+                            named(tensors, name).shape = {16, 16};
+                            named(tensors, name).bytes.resize(16 * 16 * 4);
+                          }),
+              HasSubstr(name + ": expected shape [16, 32], found [16, 16]"));
+  EXPECT_THAT(error_after(TinyModel{}, [&](auto& t) { named(t, name).shape = {8, 2, 32}; }),
+              HasSubstr("found [8, 2, 32]"));
+  EXPECT_THAT(
+      error_after(TinyModel{},
+                  [&](auto& t) {
+                    t.push_back({"model.layers.0.self_attn.q_proj.bias", "F32", {1}, "1234"});
+                  }),
+      HasSubstr("model.layers.0.self_attn.q_proj.bias"));
+  EXPECT_THAT(error_after(TinyModel{.layers = 3},
+                          [](auto& tensors) { tensors = tiny_tensors(TinyModel{.layers = 4}); }),
+              HasSubstr("model.layers.3."));
+}
+
+TEST(Refusals, Dtypes) {
+  const std::string name = "model.layers.1.mlp.up_proj.weight";
+  EXPECT_THAT(error_after(TinyModel{},
+                          [&](auto& tensors) {
+                            auto half = tiny_tensors(TinyModel{.dtype = DType::kBF16});
+                            named(tensors, name) = named(half, name);
+                          }),
+              HasSubstr(name + ": expected dtype f32 like model.embed_tokens.weight, found bf16"));
+  for (const char* dtype : {"I32", "U32", "F4", "Q4_0", "f32", ""}) {
+    EXPECT_THAT(error_after(TinyModel{}, [&](auto& t) { named(t, name).dtype = dtype; }),
+                HasSubstr(name + ": expected dtype F32, BF16 or F16, found \""))
+        << dtype;
+  }
+}
+
+TEST(Refusals, TiedTablesThatDiffer) {
+  const TinyModel model{.tied = true, .table = TinyTable::kBoth};
+  EXPECT_THAT(error_after(model, [](auto& t) { named(t, "lm_head.weight").bytes.back() ^= 1; }),
+              HasSubstr("lm_head.weight: expected the bytes of model.embed_tokens.weight"));
+  EXPECT_EQ(error_after(model, [](auto&) {}), "accepted");
+}
+
+TEST(Refusals, OldRotaryBuffersAreIgnored) {
+  EXPECT_EQ(error_after(TinyModel{},
+                        [](auto& t) {
+                          t.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq",
+                                       "F32",
+                                       {4},
+                                       std::string(16, '\1')});
+                        }),
+            "accepted");
+}
+
+// --- shards -------------------------------------------------------------------------------------
+
+// Opens a folder of two shards after `damage` changed the index (and, given the folder, its files).
+absl::StatusOr<Checkpoint> open_after(const std::function<void(json&, TempDir&)>& damage) {
+  TempDir dir;
+  write_tiny_model({.shards = 2}, dir.path());
+  const auto path = dir / "model.safetensors.index.json";
+  json index = json::parse(testing::read_file(path));
+  damage(index, dir);
+  write_file(path, index.dump());
+  return open(dir.path());
+}
+
+TEST(Shards, NamesOfFilesStayInTheFolder) {
+  for (const char* file :
+       {"../model-00001-of-00002.safetensors", "/etc/passwd", "", ".", "..", "a/b.safetensors",
+        "a\\b.safetensors", "weights.bin", "/tmp/x.safetensors"}) {
+    const auto result =
+        open_after([&](json& index, TempDir&) { index["weight_map"]["lm_head.weight"] = file; });
+    EXPECT_THAT(error_of(result), HasSubstr("weight_map: \"lm_head.weight\"")) << file;
+  }
+  const auto nul = open_after([](json& index, TempDir&) {
+    index["weight_map"]["lm_head.weight"] = std::string("a\0.safetensors", 14);
+  });
+  EXPECT_THAT(error_of(nul), HasSubstr("beside the index"));
+}
+
+TEST(Shards, IndexAndFilesMustAgree) {
+  EXPECT_THAT(error_of(open_after([](json& index, TempDir&) {
+                index["weight_map"]["lm_head.weight"] = "model-00001-of-00002.safetensors";
+              })),
+              HasSubstr("\"lm_head.weight\" should be in this file"));
+  EXPECT_THAT(error_of(open_after(
+                  [](json& index, TempDir&) { index["weight_map"].erase("lm_head.weight"); })),
+              HasSubstr("\"lm_head.weight\" is in this file, but the index"));
+  EXPECT_THAT(error_of(open_after([](json& index, TempDir&) {
+                index["weight_map"]["more"] = "model-00002-of-00002.safetensors";
+              })),
+              HasSubstr("\"more\" should be in this file"));
+  for (const json& bad : {json(nullptr), json(3), json::array(), json("x")}) {
+    EXPECT_THAT(error_of(open_after([&](json& index, TempDir&) { index["weight_map"] = bad; })),
+                HasSubstr("weight_map must be an object"));
+  }
+  const auto missing = open_after([](json&, TempDir& dir) {
+    std::filesystem::remove(dir / "model-00002-of-00002.safetensors");
+  });
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(error_of(missing), HasSubstr("model-00002-of-00002.safetensors"));
+}
+
+TEST(Digests, KnownValues) {
+  EXPECT_EQ(digest("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  TempDir dir;
+  write_file(dir / "file", "abc");
+  EXPECT_EQ(*file_digest(dir / "file"), digest("abc"));
+  write_file(dir / "file", std::string(3000000, 'x'));
+  EXPECT_EQ(*file_digest(dir / "file"), digest(std::string(3000000, 'x')));
+  EXPECT_FALSE(file_digest(dir.path()).ok());
+  EXPECT_EQ(file_digest(dir / "none").status().code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace
