@@ -1,0 +1,94 @@
+#include "engine/tokenizer/added_tokens.h"
+
+#include <algorithm>
+
+#include "engine/tokenizer/utf8.h"
+
+namespace kascade::bpe {
+namespace {
+
+// The property White_Space.
+bool is_space(uint32_t c) {
+  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
+}
+
+size_t leading_space(std::string_view text) {
+  size_t position = 0;
+  while (position < text.size()) {
+    const size_t length = utf8_length(text[position]);
+    if (!is_space(code_point(text.substr(position, length)))) break;
+    position += length;
+  }
+  return position;
+}
+
+// Where the white space at the end of `text` begins.
+size_t trailing_space(std::string_view text) {
+  size_t end = text.size();
+  while (end > 0) {
+    size_t begin = end - 1;
+    while ((static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) --begin;
+    if (!is_space(code_point(text.substr(begin, end - begin)))) break;
+    end = begin;
+  }
+  return end;
+}
+
+uint64_t edge(int32_t node, char byte) {
+  return static_cast<uint64_t>(node) << 8 | static_cast<uint8_t>(byte);
+}
+
+}  // namespace
+
+void AddedTokenFinder::add(std::string_view content, const AddedToken& token) {
+  if (content.empty()) return;
+  int32_t node = 0;
+  for (const char byte : content) {
+    const auto next = static_cast<int32_t>(leaf_of_node_.size());
+    const auto [found, is_new] = edges_.try_emplace(edge(node, byte), next);
+    if (is_new) leaf_of_node_.push_back(-1);
+    node = found->second;
+  }
+  leaf_of_node_[node] = static_cast<int32_t>(leaves_.size());
+  leaves_.push_back({token.id, token.lstrip, token.rstrip});
+  starts_[static_cast<uint8_t>(content[0])] = true;
+}
+
+AddedTokenFinder::Match AddedTokenFinder::longest_at(std::string_view text) const {
+  Match match;
+  int32_t node = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto found = edges_.find(edge(node, text[i]));
+    if (found == edges_.end()) break;
+    node = found->second;
+    if (leaf_of_node_[node] >= 0) match = {i + 1, leaf_of_node_[node]};
+  }
+  return match;
+}
+
+std::vector<AddedTokenFinder::Segment> AddedTokenFinder::split(std::string_view text) const {
+  std::vector<Segment> segments;
+  size_t done = 0;
+  for (size_t i = 0; i < text.size();) {
+    Match match;
+    if (starts_[static_cast<uint8_t>(text[i])]) match = longest_at(text.substr(i));
+    if (match.length == 0) {
+      ++i;
+      continue;
+    }
+    const Leaf& leaf = leaves_[match.leaf];
+    size_t begin = i;
+    size_t end = i + match.length;
+    if (leaf.lstrip) begin = done + trailing_space(text.substr(done, begin - done));
+    if (leaf.rstrip) end += leading_space(text.substr(end));
+    if (begin > done) segments.push_back({text.substr(done, begin - done), -1});
+    segments.push_back({text.substr(begin, end - begin), leaf.id});
+    done = i = end;
+  }
+  if (done < text.size()) segments.push_back({text.substr(done), -1});
+  return segments;
+}
+
+}  // namespace kascade::bpe

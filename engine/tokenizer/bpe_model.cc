@@ -1,0 +1,176 @@
+#include "engine/tokenizer/bpe_model.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/tokenizer/byte_alphabet.h"
+#include "engine/tokenizer/utf8.h"
+
+namespace kascade::bpe {
+namespace {
+
+// Both spellings: "a b" and ["a", "b"].
+std::optional<std::pair<std::string, std::string>> merge_parts(const Json& merge) {
+  if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+    return std::pair{merge[0].get<std::string>(), merge[1].get<std::string>()};
+  }
+  if (!merge.is_string()) return std::nullopt;
+  const auto& text = merge.get_ref<const std::string&>();
+  const size_t space = text.find(' ');
+  if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
+    return std::nullopt;
+  }
+  return std::pair{text.substr(0, space), text.substr(space + 1)};
+}
+
+// What would change how merging works.
+void refuse_variants(ObjectReader& reader) {
+  // Older files leave the type out; merges tell the kind.
+  const std::string type = reader.optional_text("type").value_or("BPE");
+  if (type != "BPE") reader.fail(unsupported(reader.path_of("type"), type, "BPE"));
+  const Json* dropout = reader.find("dropout");
+  if (dropout && !(dropout->is_number() && dropout->get<double>() == 0.0)) {
+    reader.fail(unsupported(reader.path_of("dropout"), *dropout, "null or 0"));
+  }
+  for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    const std::string affix = reader.optional_text(name).value_or("");
+    if (!affix.empty()) reader.fail(unsupported(reader.path_of(name), affix, "null or \"\""));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<BpeModel> BpeModel::parse(const Json& json, const Vocabulary& vocabulary,
+                                         bool byte_level) {
+  ObjectReader reader(json, "model");
+  refuse_variants(reader);
+  BpeModel model;
+  model.byte_level_ = byte_level;
+  reader.fail(model.read_unknown(reader, vocabulary));
+  const bool byte_fallback = reader.boolean("byte_fallback", false);
+  const bool ignore_merges = reader.boolean("ignore_merges", false);
+  reader.object("vocab");
+  const Json& merges = reader.array("merges");
+  const absl::Status fields = reader.finish();
+  if (!fields.ok()) return fields;
+  if (byte_level && byte_fallback) {
+    return unsupported("model.byte_fallback", true, "false with a ByteLevel pre_tokenizer");
+  }
+  const absl::Status status = model.read_merges(merges, vocabulary);
+  if (!status.ok()) return status;
+  model.index_symbols(vocabulary, byte_fallback);
+  for (int32_t id = 0; ignore_merges && id < vocabulary.size(); ++id) {
+    if (!vocabulary[id].present || vocabulary[id].special) continue;
+    const std::string& text = vocabulary[id].text;
+    const std::optional<std::string> bytes = byte_level ? spelled_bytes(text) : text;
+    if (bytes) model.whole_pieces_.emplace(*bytes, id);
+  }
+  return model;
+}
+
+absl::Status BpeModel::read_unknown(ObjectReader& reader, const Vocabulary& vocabulary) {
+  fuse_unknown_ = reader.boolean("fuse_unk", false);
+  const std::optional<std::string> unknown = reader.optional_text("unk_token");
+  if (!unknown) return absl::OkStatus();
+  const std::optional<int32_t> id = vocabulary.find(*unknown);
+  if (!id) return malformed(reader.path_of("unk_token"), *unknown, "a token of model.vocab");
+  unknown_id_ = *id;
+  return absl::OkStatus();
+}
+
+absl::Status BpeModel::read_merges(const Json& merges, const Vocabulary& vocabulary) {
+  merges_.reserve(merges.size());
+  for (size_t i = 0; i < merges.size(); ++i) {
+    const auto path = [&] { return absl::StrCat("model.merges[", i, "]"); };
+    const auto parts = merge_parts(merges[i]);
+    if (!parts) return malformed(path(), merges[i], "\"a b\" or [\"a\", \"b\"]");
+    const auto& [left, right] = *parts;
+    const auto left_id = vocabulary.find(left);
+    const auto right_id = vocabulary.find(right);
+    const auto merged_id = vocabulary.find(left + right);
+    if (!left_id || !right_id || !merged_id) {
+      const std::string missing = !left_id ? left : !right_id ? right : left + right;
+      return malformed(path(), missing, "a token of model.vocab");
+    }
+    if (vocabulary[*merged_id].special) continue;
+    merges_.add(*left_id, *right_id, {static_cast<int32_t>(i), *merged_id});
+  }
+  return absl::OkStatus();
+}
+
+void BpeModel::index_symbols(const Vocabulary& vocabulary, bool byte_fallback) {
+  const auto plain_id = [&](const std::string& text) {
+    const std::optional<int32_t> id = vocabulary.find(text);
+    return id && !vocabulary[*id].special ? *id : kNone;
+  };
+  for (int byte = 0; byte < 256; ++byte) {
+    byte_ids_[byte] = plain_id(spelling_of(static_cast<uint8_t>(byte)));
+    fallback_ids_[byte] = byte_fallback ? plain_id(absl::StrFormat("<0x%02X>", byte)) : kNone;
+  }
+  for (int32_t id = 0; id < vocabulary.size(); ++id) {
+    const VocabularyEntry& entry = vocabulary[id];
+    if (!entry.present || entry.special || entry.text.empty()) continue;
+    if (utf8_length(entry.text[0]) != entry.text.size()) continue;
+    characters_.emplace(code_point(entry.text), id);
+  }
+}
+
+void BpeModel::append_bytes(std::string_view piece, std::vector<int32_t>& symbols) const {
+  bool follows_unknown = false;
+  for (const char c : piece) {
+    const int32_t id = byte_ids_[static_cast<uint8_t>(c)];
+    const bool is_unknown = id == kNone;
+    if (!is_unknown) {
+      symbols.push_back(id);
+    } else if (unknown_id_ != kNone && !(follows_unknown && fuse_unknown_)) {
+      symbols.push_back(unknown_id_);
+    }
+    follows_unknown = is_unknown;
+  }
+}
+
+bool BpeModel::append_fallback(std::string_view character, std::vector<int32_t>& symbols) const {
+  for (const char c : character) {
+    if (fallback_ids_[static_cast<uint8_t>(c)] == kNone) return false;
+  }
+  for (const char c : character) symbols.push_back(fallback_ids_[static_cast<uint8_t>(c)]);
+  return true;
+}
+
+void BpeModel::append_symbols(std::string_view piece, std::vector<int32_t>& symbols) const {
+  bool follows_unknown = false;
+  for (size_t i = 0; i < piece.size();) {
+    const std::string_view character = piece.substr(i, utf8_length(piece[i]));
+    i += character.size();
+    bool is_unknown = false;
+    if (const auto found = characters_.find(code_point(character)); found != characters_.end()) {
+      symbols.push_back(found->second);
+    } else if (!append_fallback(character, symbols)) {
+      is_unknown = true;
+      if (unknown_id_ != kNone && !(follows_unknown && fuse_unknown_)) {
+        symbols.push_back(unknown_id_);
+      }
+    }
+    follows_unknown = is_unknown;
+  }
+}
+
+void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
+  if (!whole_pieces_.empty()) {
+    if (const auto found = whole_pieces_.find(piece); found != whole_pieces_.end()) {
+      out.push_back(found->second);
+      return;
+    }
+  }
+  scratch.symbols.clear();
+  if (byte_level_) {
+    append_bytes(piece, scratch.symbols);
+  } else {
+    append_symbols(piece, scratch.symbols);
+  }
+  scratch.merge.merge(merges_, scratch.symbols, out);
+}
+
+}  // namespace kascade::bpe
