@@ -92,7 +92,8 @@ class IncrementalDecoder {
   bool include_stop_string_;
   bool strip_next_space_;
   bool stopped_ = false;
-  std::string pending_;
+  std::string cut_character_;  // the bytes of a character that is not complete yet
+  std::string pending_;        // text that could become a stop string
 };
 
 }  // namespace kascade

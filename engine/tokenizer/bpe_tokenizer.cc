@@ -1,0 +1,189 @@
+#include "engine/tokenizer/bpe_tokenizer.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/tokenizer/token_bytes.h"
+#include "engine/tokenizer/utf8.h"
+
+namespace kascade::bpe {
+namespace {
+
+// Positions in the merge loop are 32-bit, and a normaliser may lengthen the text.
+constexpr size_t kMaxTextBytes = 256u << 20;
+
+// Stores the value of `parsed` or hands on its error.
+template <typename T>
+absl::Status store(absl::StatusOr<T> parsed, T& target) {
+  if (!parsed.ok()) return parsed.status();
+  target = *std::move(parsed);
+  return absl::OkStatus();
+}
+
+void check_id(int32_t id, int32_t vocab_size) {
+  if (id >= 0 && id < vocab_size) return;
+  std::fprintf(stderr, "token id %d is outside the vocabulary of %d\n", id, vocab_size);
+  std::abort();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::parse(const Json& json) {
+  auto tokenizer = std::make_unique<BpeTokenizer>();
+  ObjectReader file(json, "");
+  const std::string version = file.optional_text("version").value_or("1.0");
+  if (version != "1.0") file.fail(unsupported("version", version, "1.0"));
+  file.require_null("truncation");
+  file.require_null("padding");
+  if (file.status().ok()) file.fail(tokenizer->read_parts(file));
+  const absl::Status status = file.finish();
+  if (!status.ok()) return status;
+  return tokenizer;
+}
+
+absl::Status BpeTokenizer::read_parts(ObjectReader& file) {
+  absl::Status status = store(Normalizer::parse(file.find("normalizer")), normalizer_);
+  if (status.ok()) {
+    status = store(PreTokenizer::parse(file.find("pre_tokenizer")), pre_tokenizer_);
+  }
+  TokenDecoder decoder;
+  const bool byte_level = pre_tokenizer_.is_byte_level();
+  if (status.ok()) {
+    status = store(TokenDecoder::parse(file.find("decoder"), byte_level), decoder);
+  }
+  if (status.ok()) status = read_vocabulary(file);
+  if (status.ok()) {
+    status = store(BpeModel::parse(file.object("model"), vocabulary_, byte_level), model_);
+  }
+  if (status.ok()) {
+    status = store(PostProcessor::parse(file.find("post_processor"), vocabulary_), around_);
+  }
+  if (!status.ok()) return status;
+
+  strips_leading_space_ = decoder.strips_leading_space();
+  bytes_.resize(vocabulary_.size());
+  for (int32_t id = 0; id < vocabulary_.size(); ++id) {
+    const VocabularyEntry& entry = vocabulary_[id];
+    if (entry.present && !entry.special) bytes_[id] = decoder.bytes_of(entry);
+  }
+  index_added_tokens();
+  return absl::OkStatus();
+}
+
+absl::Status BpeTokenizer::read_vocabulary(ObjectReader& file) {
+  ObjectReader model(file.object("model"), "model");
+  const std::string type = model.optional_text("type").value_or("BPE");
+  if (type != "BPE") return unsupported("model.type", type, "BPE");
+  const Json& vocab = model.object("vocab");
+  if (!model.status().ok()) return model.status();
+  if (vocab.empty()) return malformed("model.vocab", vocab, "some tokens");
+  absl::Status status = vocabulary_.add_model_tokens(vocab);
+  if (status.ok() && file.find("added_tokens")) {
+    status = vocabulary_.add_added_tokens(file.array("added_tokens"));
+  }
+  return status;
+}
+
+void BpeTokenizer::index_added_tokens() {
+  for (const AddedToken& token : vocabulary_.added_tokens()) {
+    const auto add_to = [&](Finders& finders) {
+      if (token.normalized) {
+        finders.in_normalised.add(normalizer_.apply(token.content), token);
+      } else {
+        finders.in_text.add(token.content, token);
+      }
+    };
+    add_to(all_added_);
+    if (!token.special) add_to(plain_added_);
+  }
+}
+
+absl::StatusOr<std::vector<int32_t>> BpeTokenizer::encode(std::string_view text,
+                                                          const EncodeOptions& options) const {
+  if (text.size() > kMaxTextBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("text of ", text.size(), " bytes, expected at most ", kMaxTextBytes));
+  }
+  if (const size_t valid = valid_utf8_length(text); valid < text.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("text is not UTF-8 at byte ", valid));
+  }
+  const Finders& finders = options.parse_special_tokens ? all_added_ : plain_added_;
+  std::vector<int32_t> ids;
+  if (options.add_special_tokens) ids = around_.prefix;
+  for (const auto& [segment, id] : finders.in_text.split(text)) {
+    if (id >= 0) {
+      ids.push_back(id);
+      continue;
+    }
+    const absl::Status status =
+        append_stretch(segment, segment.data() == text.data(), finders, ids);
+    if (!status.ok()) return status;
+  }
+  if (options.add_special_tokens) {
+    ids.insert(ids.end(), around_.suffix.begin(), around_.suffix.end());
+  }
+  return ids;
+}
+
+absl::Status BpeTokenizer::append_stretch(std::string_view text, bool at_start,
+                                          const Finders& finders, std::vector<int32_t>& ids) const {
+  std::string normalised;
+  if (!normalizer_.changes_nothing()) {
+    normalised = normalizer_.apply(text);
+    text = normalised;
+  }
+  BpeModel::Scratch scratch;
+  for (const auto& [segment, id] : finders.in_normalised.split(text)) {
+    if (id >= 0) {
+      ids.push_back(id);
+      continue;
+    }
+    const absl::Status status = pre_tokenizer_.split(
+        segment, at_start && segment.data() == text.data(), [&](std::string_view piece) {
+          model_.encode(piece, scratch, ids);
+          return absl::OkStatus();
+        });
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> BpeTokenizer::decode(std::span<const int32_t> ids,
+                                                 bool skip_special) const {
+  std::string bytes;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (!vocabulary_.has(ids[i])) {
+      return absl::InvalidArgumentError(absl::StrCat("token id ", ids[i], " at position ", i,
+                                                     " is not in the vocabulary of ",
+                                                     vocabulary_.size(), " ids"));
+    }
+    bytes += !skip_special && is_special(ids[i]) ? token_text(ids[i]) : token_bytes(ids[i]);
+  }
+  std::string_view rest = bytes;
+  if (strips_leading_space_ && rest.starts_with(' ')) rest.remove_prefix(1);
+  std::string text;
+  append_valid_utf8(rest, /*at_end=*/true, text);
+  return text;
+}
+
+std::string_view BpeTokenizer::token_bytes(int32_t id) const {
+  check_id(id, vocab_size());
+  return bytes_[id];
+}
+
+std::string_view BpeTokenizer::token_text(int32_t id) const {
+  check_id(id, vocab_size());
+  return vocabulary_[id].text;
+}
+
+std::optional<int32_t> BpeTokenizer::token_id(std::string_view token_text) const {
+  return vocabulary_.find(token_text);
+}
+
+bool BpeTokenizer::is_special(int32_t id) const {
+  return vocabulary_.has(id) && vocabulary_[id].special;
+}
+
+}  // namespace kascade::bpe

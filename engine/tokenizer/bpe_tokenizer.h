@@ -1,0 +1,69 @@
+// The parts of a tokenizer.json put together.
+#ifndef KASCADE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
+#define KASCADE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/tokenizer/added_tokens.h"
+#include "engine/tokenizer/bpe_model.h"
+#include "engine/tokenizer/json_fields.h"
+#include "engine/tokenizer/normalizer.h"
+#include "engine/tokenizer/post_processor.h"
+#include "engine/tokenizer/pre_tokenizer.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "engine/tokenizer/vocabulary.h"
+
+namespace kascade::bpe {
+
+class BpeTokenizer : public Tokenizer {
+ public:
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> parse(const Json& json);
+
+  int32_t vocab_size() const override { return vocabulary_.size(); }
+  absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
+                                              const EncodeOptions& options) const override;
+  absl::StatusOr<std::string> decode(std::span<const int32_t> ids,
+                                     bool skip_special) const override;
+  std::string_view token_bytes(int32_t id) const override;
+  std::string_view token_text(int32_t id) const override;
+  std::optional<int32_t> token_id(std::string_view token_text) const override;
+  bool is_special(int32_t id) const override;
+  std::span<const int32_t> prefix_tokens() const override { return around_.prefix; }
+  std::span<const int32_t> suffix_tokens() const override { return around_.suffix; }
+  bool strips_leading_space() const override { return strips_leading_space_; }
+
+ private:
+  // Added tokens are looked for twice: in the text, and between those found there in the
+  // normalised text.
+  struct Finders {
+    AddedTokenFinder in_text;
+    AddedTokenFinder in_normalised;
+  };
+
+  absl::Status read_parts(ObjectReader& file);
+  absl::Status read_vocabulary(ObjectReader& file);
+  void index_added_tokens();
+  absl::Status append_stretch(std::string_view text, bool at_start, const Finders& finders,
+                              std::vector<int32_t>& ids) const;
+
+  Vocabulary vocabulary_;
+  std::vector<std::string> bytes_;  // by id; empty for special tokens and holes
+  Finders all_added_;
+  Finders plain_added_;  // without the special ones
+  Normalizer normalizer_;
+  PreTokenizer pre_tokenizer_;
+  BpeModel model_;
+  PostProcessor around_;
+  bool strips_leading_space_ = false;
+};
+
+}  // namespace kascade::bpe
+
+#endif  // KASCADE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_

@@ -1,0 +1,63 @@
+#include "engine/tokenizer/normalizer.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace kascade::bpe {
+
+void replace_all(std::string& text, std::string_view from, std::string_view to) {
+  size_t found = text.find(from);
+  if (found == std::string::npos) return;
+  std::string result;
+  size_t copied = 0;
+  for (; found != std::string::npos; found = text.find(from, copied)) {
+    result.append(text, copied, found - copied);
+    result += to;
+    copied = found + from.size();
+  }
+  result.append(text, copied);
+  text = std::move(result);
+}
+
+absl::StatusOr<Normalizer> Normalizer::parse(const Json* json) {
+  Normalizer normalizer;
+  if (!json) return normalizer;
+  const absl::Status status = normalizer.add(*json, "normalizer");
+  if (!status.ok()) return status;
+  return normalizer;
+}
+
+absl::Status Normalizer::add(const Json& json, const std::string& path) {
+  ObjectReader reader(json, path);
+  const std::string type = reader.text("type");
+  if (type == "Sequence") {
+    const Json& parts = reader.array("normalizers");
+    for (size_t i = 0; i < parts.size(); ++i) {
+      reader.fail(add(parts[i], absl::StrCat(path, ".normalizers[", i, "]")));
+    }
+  } else if (type == "Prepend") {
+    steps_.push_back({"", reader.text("prepend")});
+  } else if (type == "Replace") {
+    ObjectReader pattern(reader.object("pattern"), reader.path_of("pattern"));
+    const std::string from = pattern.text("String");
+    reader.fail(pattern.finish());
+    if (from.empty()) reader.fail(malformed(reader.path_of("pattern.String"), "", "some text"));
+    steps_.push_back({from, reader.text("content")});
+  } else {
+    reader.fail(unsupported(reader.path_of("type"), type, "Sequence, Prepend, Replace, or null"));
+  }
+  return reader.finish();
+}
+
+std::string Normalizer::apply(std::string_view text) const {
+  std::string result(text);
+  for (const Step& step : steps_) {
+    if (!step.from.empty()) {
+      replace_all(result, step.from, step.to);
+    } else if (!result.empty()) {
+      result.insert(0, step.to);
+    }
+  }
+  return result;
+}
+
+}  // namespace kascade::bpe

@@ -1,0 +1,47 @@
+// Regular expressions of a tokenizer.json, run by PCRE2 with Unicode classes. Immutable after
+// compile(): safe for any number of threads.
+#ifndef KASCADE_ENGINE_TOKENIZER_PATTERN_H_
+#define KASCADE_ENGINE_TOKENIZER_PATTERN_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+struct pcre2_real_code_8;
+
+namespace kascade::bpe {
+
+using PieceSink = std::function<absl::Status(std::string_view)>;
+
+// The files are written for Oniguruma. Rewrites `pattern` so that PCRE2 reads it the same way;
+// INVALID_ARGUMENT names a construct whose meaning differs or is not known to agree.
+absl::StatusOr<std::string> pcre2_pattern_of(std::string_view pattern);
+
+class Pattern {
+ public:
+  // A regular expression in the files' dialect.
+  static absl::StatusOr<Pattern> compile(std::string_view pattern);
+  // A pattern that matches just `text`.
+  static absl::StatusOr<Pattern> compile_literal(std::string_view text);
+
+  // Calls `sink` for each match and for each stretch between matches, in order; together they are
+  // `text` (valid UTF-8). RESOURCE_EXHAUSTED when a match takes too many steps.
+  absl::Status split(std::string_view text, const PieceSink& sink) const;
+
+ private:
+  struct FreeCode {
+    void operator()(pcre2_real_code_8* code) const;
+  };
+
+  static absl::StatusOr<Pattern> compile(std::string_view pattern, uint32_t options);
+
+  std::unique_ptr<pcre2_real_code_8, FreeCode> code_;
+};
+
+}  // namespace kascade::bpe
+
+#endif  // KASCADE_ENGINE_TOKENIZER_PATTERN_H_

@@ -1,0 +1,165 @@
+#include "engine/tokenizer/pre_tokenizer.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/tokenizer/normalizer.h"
+#include "engine/tokenizer/utf8.h"
+
+namespace kascade::bpe {
+namespace {
+
+constexpr std::string_view kGpt2Pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+// The message of a pattern's own error, behind the field's name.
+absl::Status at_path(const std::string& path, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+}
+
+}  // namespace
+
+PrependScheme read_prepend_scheme(ObjectReader& reader) {
+  const std::optional<std::string> scheme = reader.optional_text("prepend_scheme");
+  const bool wants_prefix = reader.boolean("add_prefix_space", true);
+  if (!scheme) return wants_prefix ? PrependScheme::kAlways : PrependScheme::kNever;
+  if (!wants_prefix && *scheme != "never") {
+    reader.fail(unsupported(reader.path_of("add_prefix_space"), false,
+                            "true, or prepend_scheme \"never\""));
+  }
+  if (*scheme == "never") return PrependScheme::kNever;
+  if (*scheme == "first") return PrependScheme::kFirst;
+  if (*scheme != "always") {
+    reader.fail(unsupported(reader.path_of("prepend_scheme"), *scheme, "always, first, never"));
+  }
+  return PrependScheme::kAlways;
+}
+
+std::string read_replacement(ObjectReader& reader) {
+  const std::string replacement = reader.text("replacement");
+  if (replacement.empty() || utf8_length(replacement[0]) != replacement.size()) {
+    reader.fail(malformed(reader.path_of("replacement"), replacement, "one character"));
+  }
+  reader.ignore("str_rep");  // a copy of `replacement` in older files
+  return replacement;
+}
+
+absl::StatusOr<PreTokenizer> PreTokenizer::parse(const Json* json) {
+  PreTokenizer pre_tokenizer;
+  if (!json) return pre_tokenizer;
+  const absl::Status status = pre_tokenizer.add(*json, "pre_tokenizer");
+  if (!status.ok()) return status;
+  return pre_tokenizer;
+}
+
+absl::Status PreTokenizer::add(const Json& json, const std::string& path) {
+  ObjectReader reader(json, path);
+  const std::string type = reader.text("type");
+  if (byte_level_) {
+    reader.fail(absl::UnimplementedError(
+        absl::StrCat(path, ": found ", type, " behind ByteLevel, supported: ByteLevel last")));
+  }
+  if (type == "Sequence") {
+    const Json& parts = reader.array("pretokenizers");
+    for (size_t i = 0; i < parts.size() && reader.status().ok(); ++i) {
+      reader.fail(add(parts[i], absl::StrCat(path, ".pretokenizers[", i, "]")));
+    }
+  } else if (type == "ByteLevel") {
+    reader.fail(add_byte_level(reader));
+  } else if (type == "Split") {
+    reader.fail(add_split(reader));
+  } else if (type == "Digits") {
+    reader.fail(add_digits(reader));
+  } else if (type == "Metaspace") {
+    reader.fail(add_metaspace(reader));
+  } else {
+    reader.fail(unsupported(reader.path_of("type"), type,
+                            "Sequence, ByteLevel, Split, Digits, Metaspace, or null"));
+  }
+  return reader.finish();
+}
+
+absl::Status PreTokenizer::add_byte_level(ObjectReader& reader) {
+  byte_level_ = true;
+  Step step;
+  if (reader.boolean("add_prefix_space", true)) step.prefix = " ";
+  if (reader.boolean("use_regex", true)) {
+    auto pattern = Pattern::compile(kGpt2Pattern);
+    if (!pattern.ok()) return pattern.status();
+    step.pattern = *std::move(pattern);
+  }
+  reader.ignore("trim_offsets");  // about offsets, which are not reported here
+  steps_.push_back(std::move(step));
+  return absl::OkStatus();
+}
+
+absl::Status PreTokenizer::add_split(ObjectReader& reader) {
+  const std::string behavior = reader.text("behavior");
+  if (behavior != "Isolated") {
+    reader.fail(unsupported(reader.path_of("behavior"), behavior, "Isolated"));
+  }
+  // It swaps matches and gaps, and both become pieces.
+  reader.boolean("invert", false);
+
+  ObjectReader pattern(reader.object("pattern"), reader.path_of("pattern"));
+  const std::optional<std::string> regex = pattern.optional_text("Regex");
+  const std::string text = regex ? *regex : pattern.text("String");
+  reader.fail(pattern.finish());
+  if (!reader.status().ok()) return reader.status();
+  if (text.empty()) return malformed(reader.path_of("pattern"), "", "some text");
+  auto compiled = regex ? Pattern::compile(text) : Pattern::compile_literal(text);
+  if (!compiled.ok()) return at_path(reader.path_of("pattern"), compiled.status());
+  steps_.push_back({.pattern = *std::move(compiled)});
+  return absl::OkStatus();
+}
+
+absl::Status PreTokenizer::add_digits(ObjectReader& reader) {
+  auto pattern =
+      Pattern::compile(reader.boolean("individual_digits", false) ? "\\p{N}" : "\\p{N}+");
+  if (!pattern.ok()) return pattern.status();
+  steps_.push_back({.pattern = *std::move(pattern)});
+  return absl::OkStatus();
+}
+
+absl::Status PreTokenizer::add_metaspace(ObjectReader& reader) {
+  Step step;
+  step.space = read_replacement(reader);
+  const PrependScheme scheme = read_prepend_scheme(reader);
+  if (scheme != PrependScheme::kNever) step.prefix = step.space;
+  step.prefix_at_start_only = scheme == PrependScheme::kFirst;
+  const bool splits = reader.boolean("split", true);
+  if (!reader.status().ok()) return reader.status();
+  if (splits) {
+    // Each piece starts with the replacement.
+    const bool is_special = step.space.size() == 1;
+    const std::string one = is_special ? absl::StrCat("\\", step.space) : step.space;
+    auto pattern = Pattern::compile(absl::StrCat(one, "[^", one, "]*"));
+    if (!pattern.ok()) return at_path(reader.path_of("replacement"), pattern.status());
+    step.pattern = *std::move(pattern);
+  }
+  steps_.push_back(std::move(step));
+  return absl::OkStatus();
+}
+
+absl::Status PreTokenizer::run(std::string_view text, bool at_start, size_t step_index,
+                               const PieceSink& sink) const {
+  if (step_index == steps_.size()) return sink(text);
+  const Step& step = steps_[step_index];
+  std::string changed;
+  if (!step.space.empty() && text.find(' ') != text.npos) {
+    changed = text;
+    replace_all(changed, " ", step.space);
+    text = changed;
+  }
+  const bool wants_prefix = at_start || !step.prefix_at_start_only;
+  if (wants_prefix && !text.empty() && !text.starts_with(step.prefix)) {
+    changed = step.prefix + std::string(text);
+    text = changed;
+  }
+  if (!step.pattern) return run(text, at_start, step_index + 1, sink);
+  return step.pattern->split(text, [&](std::string_view piece) {
+    return run(piece, at_start && piece.data() == text.data(), step_index + 1, sink);
+  });
+}
+
+}  // namespace kascade::bpe
