@@ -1,6 +1,8 @@
 #include "engine/tokenizer/bpe_model.h"
 
+#include <algorithm>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -58,9 +60,9 @@ absl::StatusOr<BpeModel> BpeModel::parse(const Json& json, const Vocabulary& voc
   if (byte_level && byte_fallback) {
     return unsupported("model.byte_fallback", true, "false with a ByteLevel pre_tokenizer");
   }
+  model.index_symbols(vocabulary, byte_fallback);
   const absl::Status status = model.read_merges(merges, vocabulary);
   if (!status.ok()) return status;
-  model.index_symbols(vocabulary, byte_fallback);
   for (int32_t id = 0; ignore_merges && id < vocabulary.size(); ++id) {
     if (!vocabulary[id].present || vocabulary[id].special) continue;
     const std::string& text = vocabulary[id].text;
@@ -82,6 +84,11 @@ absl::Status BpeModel::read_unknown(ObjectReader& reader, const Vocabulary& voca
 
 absl::Status BpeModel::read_merges(const Json& merges, const Vocabulary& vocabulary) {
   merges_.reserve(merges.size());
+  // A byte-level piece is a word as a rule, too short to be worth cutting.
+  seams_are_known_ = !byte_level_;
+  const auto is_character = [&](int32_t id) {
+    return id != unknown_id_ && std::ranges::find(fallback_ids_, id) == fallback_ids_.end();
+  };
   for (size_t i = 0; i < merges.size(); ++i) {
     const auto path = [&] { return absl::StrCat("model.merges[", i, "]"); };
     const auto parts = merge_parts(merges[i]);
@@ -96,8 +103,23 @@ absl::Status BpeModel::read_merges(const Json& merges, const Vocabulary& vocabul
     }
     if (vocabulary[*merged_id].special) continue;
     merges_.add(*left_id, *right_id, {static_cast<int32_t>(i), *merged_id});
+    seams_are_known_ = seams_are_known_ && is_character(*left_id) && is_character(*right_id);
+    if (seams_are_known_) index_seam(left, right);
   }
   return absl::OkStatus();
+}
+
+int32_t BpeModel::find_character(std::string_view character) const {
+  const auto found = characters_.find(code_point(character));
+  return found == characters_.end() ? kNone : found->second;
+}
+
+void BpeModel::index_seam(std::string_view left, std::string_view right) {
+  if (left.empty() || right.empty()) return;
+  size_t last = left.size() - 1;
+  while ((static_cast<uint8_t>(left[last]) & 0xC0) == 0x80) --last;
+  merges_.add_seam(find_character(left.substr(last)),
+                   find_character(right.substr(0, utf8_length(right[0]))));
 }
 
 void BpeModel::index_symbols(const Vocabulary& vocabulary, bool byte_fallback) {
@@ -145,8 +167,8 @@ void BpeModel::append_symbols(std::string_view piece, std::vector<int32_t>& symb
     const std::string_view character = piece.substr(i, utf8_length(piece[i]));
     i += character.size();
     bool is_unknown = false;
-    if (const auto found = characters_.find(code_point(character)); found != characters_.end()) {
-      symbols.push_back(found->second);
+    if (const int32_t id = find_character(character); id != kNone) {
+      symbols.push_back(id);
     } else if (!append_fallback(character, symbols)) {
       is_unknown = true;
       if (unknown_id_ != kNone && !(follows_unknown && fuse_unknown_)) {
@@ -170,7 +192,19 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int3
   } else {
     append_symbols(piece, scratch.symbols);
   }
-  scratch.merge.merge(merges_, scratch.symbols, out);
+  merge_symbols(scratch, out);
+}
+
+// Cutting keeps the merge loop in the cache when a whole text is one piece.
+void BpeModel::merge_symbols(Scratch& scratch, std::vector<int32_t>& out) const {
+  const std::span<const int32_t> symbols = scratch.symbols;
+  size_t begin = 0;
+  for (size_t i = 1; seams_are_known_ && i < symbols.size(); ++i) {
+    if (merges_.has_seam(symbols[i - 1], symbols[i])) continue;
+    scratch.merge.merge(merges_, symbols.subspan(begin, i - begin), out);
+    begin = i;
+  }
+  scratch.merge.merge(merges_, symbols.subspan(begin), out);
 }
 
 }  // namespace kascade::bpe

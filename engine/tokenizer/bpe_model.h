@@ -41,9 +41,12 @@ class BpeModel {
   absl::Status read_unknown(ObjectReader& reader, const Vocabulary& vocabulary);
   absl::Status read_merges(const Json& merges, const Vocabulary& vocabulary);
   void index_symbols(const Vocabulary& vocabulary, bool byte_fallback);
+  void index_seam(std::string_view left, std::string_view right);
+  int32_t find_character(std::string_view character) const;
   void append_symbols(std::string_view piece, std::vector<int32_t>& symbols) const;
   void append_bytes(std::string_view piece, std::vector<int32_t>& symbols) const;
   bool append_fallback(std::string_view character, std::vector<int32_t>& symbols) const;
+  void merge_symbols(Scratch& scratch, std::vector<int32_t>& out) const;
 
   MergeTable merges_;
   StringMap<int32_t> whole_pieces_;                    // filled when merges may be skipped
@@ -53,6 +56,7 @@ class BpeModel {
   int32_t unknown_id_ = kNone;
   bool fuse_unknown_ = false;
   bool byte_level_ = false;
+  bool seams_are_known_ = false;
 };
 
 }  // namespace kascade::bpe

@@ -35,7 +35,7 @@ bool MergeScratch::is_current(const Candidate& candidate) const {
   return left.id == candidate.left && left.next != kNone && nodes_[left.next].id == candidate.right;
 }
 
-void MergeScratch::merge(const MergeTable& table, const std::vector<int32_t>& symbols,
+void MergeScratch::merge(const MergeTable& table, std::span<const int32_t> symbols,
                          std::vector<int32_t>& out) {
   const auto count = static_cast<int32_t>(symbols.size());
   nodes_.clear();

@@ -4,9 +4,11 @@
 #define KASCADE_ENGINE_TOKENIZER_MERGES_H_
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 
 namespace kascade::bpe {
 
@@ -23,21 +25,26 @@ class MergeTable {
   void add(int32_t left, int32_t right, Merge merge);
   const Merge* find(int32_t left, int32_t right) const;
 
+  // Some merge joins a part that ends with symbol `left` to one that starts with symbol `right`.
+  // Where no merge does, a text can be cut and its parts merged one by one with the same result.
+  void add_seam(int32_t left, int32_t right) { seams_.insert(key(left, right)); }
+  bool has_seam(int32_t left, int32_t right) const { return seams_.contains(key(left, right)); }
+
  private:
   static uint64_t key(int32_t left, int32_t right) {
     return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
   }
 
   absl::flat_hash_map<uint64_t, Merge> merges_;
+  absl::flat_hash_set<uint64_t> seams_;
 };
 
-// Buffers of merge_symbols(), kept by a caller that merges many pieces.
+// The merge loop with its buffers, kept by a caller that merges many pieces.
 class MergeScratch {
  public:
   // Merges until no pair is in the table: lowest rank first, then leftmost. Appends the result to
   // `out`. O(n log n) in the number of symbols.
-  void merge(const MergeTable& table, const std::vector<int32_t>& symbols,
-             std::vector<int32_t>& out);
+  void merge(const MergeTable& table, std::span<const int32_t> symbols, std::vector<int32_t>& out);
 
  private:
   struct Node {
