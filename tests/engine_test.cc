@@ -365,7 +365,8 @@ TEST_P(EngineTest, QueueFullAndNeverFits) {
   for (const size_t i : accepted) pending[i].wait();
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, EngineTest, ::testing::Values("reference", "cpu"));
+INSTANTIATE_TEST_SUITE_P(Backends, EngineTest, ::testing::Values("reference", "cpu"),
+                         [](const auto& backend) { return backend.param; });
 
 }  // namespace
 }  // namespace kascade::testing
