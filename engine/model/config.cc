@@ -187,7 +187,7 @@ void allow_only(const Fields& rope, const std::string& type, const std::set<std:
 
 Llama3RopeScaling read_llama3(const Fields& rope) {
   Llama3RopeScaling scaling;
-  scaling.factor = rope.number("factor", 1, 1e6);
+  scaling.factor = rope.number("factor", 1, 1e38);
   scaling.low_freq_factor = rope.number("low_freq_factor", 1e-6, 1e6);
   scaling.high_freq_factor = rope.number("high_freq_factor", 1e-6, 1e6);
   scaling.original_context = rope.integer("original_max_position_embeddings", 1, kMaxContext);
