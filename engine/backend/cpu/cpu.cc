@@ -1,0 +1,253 @@
+#include "engine/backend/cpu/cpu.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "engine/backend/cpu/matmul_onednn.h"
+#include "engine/backend/select.h"
+
+namespace kascade::cpu {
+namespace {
+
+// Rows below which a loop over them is not worth waking the other threads.
+constexpr int64_t kFewRows = 8;
+
+// What one thread works in; grows to what it has met and stays.
+struct Scratch {
+  float* kernel(int64_t floats) { return at_least(kernel_memory, floats); }
+  float* scores(int64_t floats) { return at_least(scores_memory, floats); }
+  static float* at_least(Buffer& memory, int64_t floats) {
+    if (memory.bytes() < floats * size_of(DType::kF32)) memory = Buffer(DType::kF32, 1, floats);
+    return memory.view().f32(0);
+  }
+
+  Buffer kernel_memory{};
+  Buffer scores_memory{};
+  ChoiceScratch choice{};
+};
+
+CachedRows rows_of_head(LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head) {
+  return {.keys = cache.keys.data,
+          .values = cache.values.data,
+          .bf16 = cache.keys.dtype == DType::kBF16,
+          .key_stride = cache.keys.stride,
+          .value_stride = cache.values.stride,
+          .blocks = batch.block_table(tile),
+          .block_size = cache.block_size,
+          .kv_heads = cache.kv_heads,
+          .kv_head = kv_head};
+}
+
+Queries queries_of(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head) {
+  const int32_t first = batch.tile_start[tile];
+  const auto dim = static_cast<int32_t>(cache.keys.cols);
+  const auto group = static_cast<int32_t>(q.cols / dim / cache.kv_heads);
+  return {.q = q.f32(first) + static_cast<int64_t>(kv_head) * group * dim,
+          .stride = q.stride,
+          .rows = batch.tile_start[tile + 1] - first,
+          .heads = group,
+          .dim = dim,
+          .first_position = batch.positions[first]};
+}
+
+// The last row of the queries alone.
+Queries last_row(const Queries& queries) {
+  Queries last = queries;
+  last.q += (queries.rows - 1) * queries.stride;
+  last.first_position += queries.rows - 1;
+  last.rows = 1;
+  return last;
+}
+
+KeyList keys_of(const Batch& batch, TileRange tiles, int32_t index, const KeySet& keys,
+                int32_t kv_heads, int32_t kv_head) {
+  const int32_t tile = tiles.begin + index;
+  const int32_t end = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
+  if (keys.selection == nullptr) return {.own_end = end};
+  const int32_t source = keys.head_map.empty() ? kv_head : keys.head_map[kv_head];
+  const auto chosen = keys.selection->keys(index, kv_heads, source);
+  return {.sinks = batch.candidate_begin[tile],
+          .chosen = chosen.data(),
+          .chosen_count = static_cast<int32_t>(chosen.size()),
+          .own_begin = batch.candidate_end[tile],
+          .own_end = end};
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const CpuOptions& options)
+      : weights_(options.weights),
+        threads_(options.threads > 0 ? options.threads : omp_get_max_threads()),
+        kernels_(options.kernels != nullptr ? *options.kernels : pick_kernels()),
+        matmul_(options.weights),
+        scratch_(static_cast<size_t>(threads_)) {}
+
+  std::string_view name() const override { return "cpu"; }
+  Precision precision() const override { return {weights_, weights_}; }
+
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts) override {
+    int64_t rows = 0;
+    for (const Tensor& part : parts) rows += part.rows;
+    const Buffer plain(weights_, rows, parts.front().cols);
+    int64_t first = 0;
+    for (const Tensor& part : parts) {
+      const Tensor to = plain.view().slice_rows(first, part.rows);
+      for_rows(part.rows, [&](int64_t row) { convert_row(part, row, to); });
+      first += part.rows;
+    }
+    use_threads();
+    return matmul_.pack(plain.view());
+  }
+
+  void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
+    use_threads();
+    if (weights_ == DType::kF32) return matmul_.run(x, w, out, into);
+    if (narrow_.bytes() < x.rows * x.cols * size_of(DType::kBF16)) {
+      narrow_ = Buffer(DType::kBF16, x.rows, x.cols);
+    }
+    const Tensor narrow{narrow_.view().data, DType::kBF16, x.rows, x.cols, x.cols};
+    for_rows(x.rows, [&](int64_t row) { kernels_.to_bf16(x.f32(row), x.cols, narrow.bf16(row)); });
+    matmul_.run(narrow, w, out, into);
+  }
+
+  void gather_rows(Tensor table, std::span<const int32_t> ids, Tensor out) override {
+    for_rows(static_cast<int64_t>(ids.size()),
+             [&](int64_t row) { convert_row(table, ids[row], out.slice_rows(row, 1), 0); });
+  }
+
+  void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override {
+    for_rows(x.rows, [&](int64_t row) {
+      kernels_.rms_norm(x.f32(row), weight.f32(0), eps, x.cols, out.f32(row));
+    });
+  }
+
+  void rope(Tensor x, int32_t heads, Tensor rotation) override {
+    const auto dim = static_cast<int32_t>(rotation.cols);
+    for_rows(x.rows,
+             [&](int64_t row) { kernels_.rope(x.f32(row), heads, dim, rotation.f32(row)); });
+  }
+
+  void write_kv(Tensor keys, Tensor values, std::span<const int32_t> slots,
+                LayerCache cache) override {
+    for_rows(static_cast<int64_t>(slots.size()), [&](int64_t row) {
+      for (int32_t g = 0; g < cache.kv_heads; ++g) {
+        const int64_t to =
+            cache.row(slots[row] / cache.block_size, g, slots[row] % cache.block_size);
+        const int64_t dim = cache.keys.cols;
+        convert_row(keys.slice_cols(g * dim, dim), row, cache.keys, to);
+        convert_row(values.slice_cols(g * dim, dim), row, cache.values, to);
+      }
+    });
+  }
+
+  void silu_mul(Tensor gate_up, Tensor out) override {
+    for_rows(out.rows, [&](int64_t row) {
+      const float* gate = gate_up.f32(row);
+      kernels_.silu_mul(gate, gate + out.cols, out.cols, out.f32(row));
+    });
+  }
+
+  void attend(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, const KeySet& keys,
+              Tensor out) override {
+    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Scratch& scratch) {
+      const int32_t tile = tiles.begin + index;
+      const Queries queries = queries_of(q, cache, batch, tile, g);
+      float* to = out.f32(batch.tile_start[tile]) + (queries.q - q.f32(batch.tile_start[tile]));
+      kernels_.attend(queries, rows_of_head(cache, batch, tile, g),
+                      keys_of(batch, tiles, index, keys, cache.kv_heads, g), to, out.stride,
+                      scratch.kernel(kernels_.scratch_size(queries, 0)));
+    });
+  }
+
+  void pool_scores(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, Pooling pooling,
+                   Tensor scores) override {
+    for_tiles(1, cache.kv_heads, [&](int32_t, int32_t g, Scratch& scratch) {
+      pool(q, cache, batch, tile, g, pooling, scores.f32(g), scratch);
+    });
+  }
+
+  void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                   const SelectKeys& how, Selection& selection) override {
+    reset_selection(batch, tiles, cache.kv_heads, selection);
+    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Scratch& scratch) {
+      const int32_t tile = tiles.begin + index;
+      const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
+                          batch.budget[tile], how.unit};
+      float* scores = nullptr;
+      if (!choice.takes_all()) {
+        scores = scratch.scores(batch.positions[batch.tile_start[tile + 1] - 1] + 1);
+        pool(q, cache, batch, tile, g, how.pooling, scores, scratch);
+      }
+      choose_keys(scores, choice, scratch.choice, selection.slot(index, cache.kv_heads, g).data());
+      selection.counts[static_cast<size_t>(index) * cache.kv_heads + g] = choice.budget;
+    });
+  }
+
+ private:
+  // oneDNN asks OpenMP, whose setting belongs to the calling thread.
+  void use_threads() const { omp_set_num_threads(threads_); }
+
+  template <typename Work>
+  void for_rows(int64_t rows, const Work& work) const {
+#pragma omp parallel for num_threads(threads_) schedule(static) if (rows > kFewRows)
+    for (int64_t row = 0; row < rows; ++row) work(row);
+  }
+
+  // Tiles differ in keys, so threads take the next (tile, head) as they come free.
+  template <typename Work>
+  void for_tiles(int32_t tiles, int32_t kv_heads, const Work& work) {
+#pragma omp parallel for num_threads(threads_) schedule(dynamic, 1)
+    for (int32_t item = 0; item < tiles * kv_heads; ++item) {
+      work(item / kv_heads, item % kv_heads, scratch_[static_cast<size_t>(omp_get_thread_num())]);
+    }
+  }
+
+  // Row `row` of `from` into row `row_to` of `to`, in its dtype.
+  void convert_row(Tensor from, int64_t row, Tensor to, int64_t row_to) const {
+    if (from.dtype == to.dtype) {
+      std::memcpy(to.row<std::byte>(0) + row_to * to.stride * size_of(to.dtype),
+                  from.row<std::byte>(0) + row * from.stride * size_of(from.dtype),
+                  static_cast<size_t>(from.cols * size_of(from.dtype)));
+    } else if (from.dtype == DType::kF32) {
+      kernels_.to_bf16(from.f32(row), from.cols, to.bf16(row_to));
+    } else if (from.dtype == DType::kBF16) {
+      kernels_.from_bf16(from.bf16(row), from.cols, to.f32(row_to));
+    } else {
+      for (int64_t i = 0; i < from.cols; ++i) {
+        const float value = from_f16(from.row<uint16_t>(row)[i]);
+        if (to.dtype == DType::kF32) to.f32(row_to)[i] = value;
+        if (to.dtype == DType::kBF16) to.bf16(row_to)[i] = to_bf16(value);
+      }
+    }
+  }
+  void convert_row(Tensor from, int64_t row, Tensor to) const { convert_row(from, row, to, row); }
+
+  void pool(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head,
+            Pooling pooling, float* scores, Scratch& scratch) const {
+    Queries queries = queries_of(q, cache, batch, tile, kv_head);
+    if (pooling != Pooling::kSum) queries = last_row(queries);
+    const int32_t keys = queries.first_position + queries.rows;
+    kernels_.pool(queries, rows_of_head(cache, batch, tile, kv_head),
+                  pooling == Pooling::kLastRowMax ? Pool::kMax : Pool::kSum, scores,
+                  scratch.kernel(kernels_.scratch_size(queries, keys)));
+  }
+
+  DType weights_;
+  int32_t threads_;
+  const Kernels& kernels_;
+  MatmulOneDnn matmul_;
+  std::vector<Scratch> scratch_;
+  Buffer narrow_{};  // bf16 copy of matmul()'s x
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
+  return std::make_unique<CpuBackend>(options);
+}
+
+}  // namespace kascade::cpu

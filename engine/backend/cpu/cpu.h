@@ -1,0 +1,22 @@
+// The CPU backend: oneDNN's matrix products and our own kernels on OpenMP threads.
+#ifndef KASCADE_ENGINE_BACKEND_CPU_CPU_H_
+#define KASCADE_ENGINE_BACKEND_CPU_CPU_H_
+
+#include <memory>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/cpu/kernels.h"
+
+namespace kascade::cpu {
+
+struct CpuOptions {
+  DType weights = DType::kF32;       // f32, or bf16 where bf16_matmul_supported()
+  int32_t threads = 0;               // 0 = one per core that this process may use
+  const Kernels* kernels = nullptr;  // nullptr = the best for this machine
+};
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+}  // namespace kascade::cpu
+
+#endif  // KASCADE_ENGINE_BACKEND_CPU_CPU_H_

@@ -1,0 +1,77 @@
+// Fetching cached rows in blocks of keys: where they lie in the paged cache, and pointers to them
+// as f32. Like vector.h, only for files compiled once per instruction set.
+#ifndef KASCADE_ENGINE_BACKEND_CPU_KEY_BLOCK_H_
+#define KASCADE_ENGINE_BACKEND_CPU_KEY_BLOCK_H_
+
+#include "engine/backend/cpu/kernels.h"
+#include "engine/backend/cpu/vector.h"
+
+namespace kascade::cpu::KASCADE_ISA {
+
+constexpr int kBlock = 64;  // keys per block: K and V of one block stay in L1/L2
+
+KASCADE_INLINE int32_t count(const KeyList& keys) {
+  return keys.sinks + keys.chosen_count + keys.own_end - keys.own_begin;
+}
+KASCADE_INLINE int32_t key_at(const KeyList& keys, int32_t index) {
+  if (index < keys.sinks) return index;
+  index -= keys.sinks;
+  return index < keys.chosen_count ? keys.chosen[index]
+                                   : keys.own_begin + index - keys.chosen_count;
+}
+
+struct KeyBlock {
+  int count;
+  int32_t position[kBlock];
+  int64_t row[kBlock];
+};
+
+KASCADE_INLINE void find_keys(const CachedRows& cache, const KeyList& keys, int32_t first,
+                              KeyBlock& block) {
+  const int32_t left = count(keys) - first;
+  const int32_t size = cache.block_size;
+  // Sizes are powers of two as a rule: no division per key.
+  const int shift = (size & (size - 1)) == 0 ? __builtin_ctz(static_cast<uint32_t>(size)) : -1;
+  block.count = left < kBlock ? left : kBlock;
+  for (int j = 0; j < block.count; ++j) {
+    const int32_t position = key_at(keys, first + j);
+    const int32_t index = shift >= 0 ? position >> shift : position / size;
+    const int64_t head = static_cast<int64_t>(cache.blocks[index]) * cache.kv_heads + cache.kv_head;
+    block.position[j] = position;
+    block.row[j] = head * size + position - index * size;
+  }
+}
+
+// rows[j] points at `dim` floats for each key of the block; beyond the last key it repeats the last
+// one, so that kernels may run on to a multiple of their step. With whole_vectors, padded(dim)
+// floats may be read and those from dim on are 0. `copies` holds kBlock · padded(dim) floats; f32
+// rows that fit are used where they lie.
+KASCADE_INLINE void fetch_rows(const KeyBlock& block, const void* data, bool bf16, int64_t stride,
+                               int32_t dim, bool whole_vectors, float* copies, const float** rows) {
+  const bool in_place = !bf16 && (!whole_vectors || dim % kLanes == 0);
+  const int64_t width = padded(dim);
+  for (int j = 0; j < block.count; ++j) {
+    const int64_t offset = block.row[j] * stride;
+    if (in_place) {
+      rows[j] = static_cast<const float*>(data) + offset;
+      continue;
+    }
+    float* copy = copies + j * width;
+    const auto* halves = static_cast<const uint16_t*>(data) + offset;
+    const auto* floats = static_cast<const float*>(data) + offset;
+    int32_t d = 0;
+    for (; d + kLanes <= dim; d += kLanes)
+      store(copy + d, bf16 ? from_bf16(halves + d) : load(floats + d));
+    for (; d < dim; ++d) {
+      copy[d] =
+          bf16 ? __builtin_bit_cast(float, static_cast<uint32_t>(halves[d]) << 16) : floats[d];
+    }
+    for (; d < width; ++d) copy[d] = 0;
+    rows[j] = copy;
+  }
+  for (int j = block.count; j < kBlock; ++j) rows[j] = rows[block.count - 1];
+}
+
+}  // namespace kascade::cpu::KASCADE_ISA
+
+#endif  // KASCADE_ENGINE_BACKEND_CPU_KEY_BLOCK_H_

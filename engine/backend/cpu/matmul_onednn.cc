@@ -1,0 +1,129 @@
+#include "engine/backend/cpu/matmul_onednn.h"
+
+#include <map>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <tuple>
+#include <utility>
+
+namespace kascade::cpu {
+namespace {
+
+using dnnl::memory;
+
+// Weights are packed for this many rows; the layout is the same for others, or run() would still be
+// right with it.
+constexpr int64_t kTypicalRows = 128;
+// Primitives kept. A server meets few shapes of matrix but any number of rows; beyond the bound
+// all are dropped, which costs a step some milliseconds.
+constexpr size_t kMostPrimitives = 1024;
+
+memory::data_type type_of(DType dtype) {
+  return dtype == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+memory::desc rows_of(DType dtype, int64_t rows, int64_t cols, int64_t stride) {
+  return {{rows, cols}, type_of(dtype), memory::dims{stride, 1}};
+}
+
+dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const memory::desc& x,
+                                      const memory::desc& w, const memory::desc& out, Into into) {
+  dnnl::primitive_attr attributes;
+  if (into == Into::kAdd) {
+    dnnl::post_ops sum;
+    sum.append_sum();
+    attributes.set_post_ops(sum);
+  }
+#if DNNL_VERSION_MAJOR >= 3
+  return {engine, x, w, out, attributes};
+#else
+  return {dnnl::matmul::desc(x, w, out), attributes, engine};
+#endif
+}
+
+class PackedMatrix final : public Matrix {
+ public:
+  PackedMatrix(memory weights, int64_t out_features, int64_t in_features)
+      : Matrix(out_features, in_features, static_cast<int64_t>(weights.get_desc().get_size())),
+        weights_(std::move(weights)) {}
+  const memory& weights() const { return weights_; }
+
+ private:
+  memory weights_;
+};
+
+}  // namespace
+
+bool bf16_matmul_supported() {
+  constexpr auto kNeeded = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  const auto have = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  if ((have & kNeeded) != kNeeded) return false;
+  try {
+    const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    const memory::desc any({64, 64}, memory::data_type::bf16, memory::format_tag::any);
+    describe(engine, rows_of(DType::kBF16, 16, 64, 64), any, rows_of(DType::kF32, 16, 64, 64),
+             Into::kOverwrite);
+    return true;
+  } catch (const dnnl::error&) {
+    return false;
+  }
+}
+
+struct MatmulOneDnn::Impl {
+  // in, out, rows, strides of x and out, Into
+  using Shape = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, Into>;
+  struct Prepared {
+    memory::desc x;
+    memory::desc out;
+    dnnl::matmul matmul;
+  };
+
+  DType weights;
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  std::map<Shape, Prepared> prepared{};
+
+  const Prepared& prepare(Tensor x, const PackedMatrix& w, Tensor out, Into into) {
+    const Shape shape{x.cols, out.cols, x.rows, x.stride, out.stride, into};
+    const auto found = prepared.find(shape);
+    if (found != prepared.end()) return found->second;
+    if (prepared.size() >= kMostPrimitives) prepared.clear();
+    const memory::desc from = rows_of(x.dtype, x.rows, x.cols, x.stride);
+    const memory::desc to = rows_of(out.dtype, out.rows, out.cols, out.stride);
+    const auto described = describe(engine, from, w.weights().get_desc(), to, into);
+    return prepared.emplace(shape, Prepared{from, to, dnnl::matmul(described)}).first->second;
+  }
+};
+
+MatmulOneDnn::MatmulOneDnn(DType weights) : impl_(new Impl{.weights = weights}) {}
+MatmulOneDnn::~MatmulOneDnn() = default;
+
+std::unique_ptr<Matrix> MatmulOneDnn::pack(Tensor plain) {
+  const int64_t out = plain.rows, in = plain.cols;
+  const memory::desc any({in, out}, type_of(impl_->weights), memory::format_tag::any);
+  const auto described = describe(impl_->engine, rows_of(impl_->weights, kTypicalRows, in, in), any,
+                                  rows_of(DType::kF32, kTypicalRows, out, out), Into::kOverwrite);
+  memory from({{in, out}, type_of(impl_->weights), memory::dims{1, plain.stride}}, impl_->engine,
+              plain.data);
+  memory packed(described.weights_desc(), impl_->engine);
+  dnnl::reorder(from, packed).execute(impl_->stream, from, packed);
+  impl_->stream.wait();
+  return std::make_unique<PackedMatrix>(std::move(packed), out, in);
+}
+
+void MatmulOneDnn::run(Tensor x, const Matrix& w, Tensor out, Into into) {
+  if (x.rows == 0) return;
+  const auto& packed = static_cast<const PackedMatrix&>(w);
+  // A single row has no stride; naming one would only prepare the same product again.
+  if (x.rows == 1) {
+    x.stride = x.cols;
+    out.stride = out.cols;
+  }
+  const Impl::Prepared& prepared = impl_->prepare(x, packed, out, into);
+  const memory from(prepared.x, impl_->engine, x.data), to(prepared.out, impl_->engine, out.data);
+  prepared.matmul.execute(
+      impl_->stream,
+      {{DNNL_ARG_SRC, from}, {DNNL_ARG_WEIGHTS, packed.weights()}, {DNNL_ARG_DST, to}});
+  impl_->stream.wait();
+}
+
+}  // namespace kascade::cpu

@@ -1,0 +1,128 @@
+// The operations on one row, and the table of all kernels of this instruction set.
+#include "engine/backend/cpu/isa.h"
+#include "engine/backend/cpu/vector.h"
+
+#define KASCADE_TEXT_OF(name) #name
+#define KASCADE_TEXT(name) KASCADE_TEXT_OF(name)
+
+namespace kascade::cpu::KASCADE_ISA {
+namespace {
+
+// The last, partial vector of a row of `size` elements from `at` on; the rest of it is 0.
+Vec load_tail(const float* from, int64_t at, int64_t size) {
+  Vec tail{};
+  for (int64_t i = at; i < size; ++i) tail[i - at] = from[i];
+  return tail;
+}
+void store_tail(float* to, int64_t at, int64_t size, Vec value) {
+  for (int64_t i = at; i < size; ++i) to[i] = value[i - at];
+}
+
+void rms_norm(const float* x, const float* weight, float eps, int64_t size, float* out) {
+  Vec squares{};
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) squares += load(x + i) * load(x + i);
+  const Vec tail = load_tail(x, i, size);
+  const float mean = sum_of(squares + tail * tail) / static_cast<float>(size);
+  const float scale = 1.0f / __builtin_sqrtf(mean + eps);
+  for (i = 0; i + kLanes <= size; i += kLanes) {
+    store(out + i, load(x + i) * scale * load(weight + i));
+  }
+  store_tail(out, i, size, tail * scale * load_tail(weight, i, size));
+}
+
+void rope(float* x, int32_t heads, int32_t dim, const float* rotation) {
+  const int32_t half = dim / 2;
+  for (int32_t head = 0; head < heads; ++head) {
+    float* low = x + head * dim;
+    float* high = low + half;
+    int32_t p = 0;
+    for (; p + kLanes <= half; p += kLanes) {
+      const Vec cosine = load(rotation + p), sine = load(rotation + half + p);
+      const Vec a = load(low + p), b = load(high + p);
+      store(low + p, a * cosine - b * sine);
+      store(high + p, b * cosine + a * sine);
+    }
+    for (; p < half; ++p) {
+      const float cosine = rotation[p], sine = rotation[half + p];
+      const float a = low[p], b = high[p];
+      low[p] = a * cosine - b * sine;
+      high[p] = b * cosine + a * sine;
+    }
+  }
+}
+
+KASCADE_INLINE Vec silu_mul(Vec gate, Vec up) { return gate / (exp(-gate) + 1.0f) * up; }
+
+void silu_mul_row(const float* gate, const float* up, int64_t size, float* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(out + i, silu_mul(load(gate + i), load(up + i)));
+  store_tail(out, i, size, silu_mul(load_tail(gate, i, size), load_tail(up, i, size)));
+}
+
+void to_bf16_row(const float* from, int64_t size, uint16_t* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) store_bf16(to + i, load(from + i));
+  uint16_t tail[kLanes];
+  store_bf16(tail, load_tail(from, i, size));
+  for (int64_t j = i; j < size; ++j) to[j] = tail[j - i];
+}
+
+void from_bf16_row(const uint16_t* from, int64_t size, float* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(to + i, from_bf16(from + i));
+  uint16_t tail[kLanes] = {};
+  for (int64_t j = i; j < size; ++j) tail[j - i] = from[j];
+  store_tail(to, i, size, from_bf16(tail));
+}
+
+// A vector of queries fills the lanes of tile_kernels.cc; fewer are better off row by row.
+bool fills_a_vector(const Queries& queries) {
+  return queries.rows > 1 && static_cast<int64_t>(queries.rows) * queries.heads >= kLanes;
+}
+
+Queries row_of(const Queries& queries, int32_t row) {
+  return {queries.q + row * queries.stride, queries.stride, 1, queries.heads, queries.dim,
+          queries.first_position + row};
+}
+
+int64_t scratch_size(const Queries& queries, int32_t keys) {
+  return fills_a_vector(queries) ? tile_scratch_size(queries) : row_scratch_size(queries, keys);
+}
+
+void attend(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,
+            int64_t out_stride, float* scratch) {
+  if (fills_a_vector(queries)) {
+    return attend_tile(queries, cache, keys, out, out_stride, scratch);
+  }
+  for (int32_t row = 0; row < queries.rows; ++row) {
+    const Queries one = row_of(queries, row);
+    KeyList causal = keys;
+    if (causal.own_end > one.first_position + 1) causal.own_end = one.first_position + 1;
+    attend_row(one, cache, causal, out + row * out_stride, scratch);
+  }
+}
+
+void pool(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
+          float* scratch) {
+  if (fills_a_vector(queries)) return pool_tile(queries, cache, how, scores, scratch);
+  for (int32_t j = 0; j < queries.first_position + queries.rows; ++j) scores[j] = 0;
+  for (int32_t row = 0; row < queries.rows; ++row) {
+    pool_row(row_of(queries, row), cache, how, scores, scratch);
+  }
+}
+
+}  // namespace
+
+extern const Kernels kernels;
+const Kernels kernels = {KASCADE_TEXT(KASCADE_ISA),
+                         scratch_size,
+                         attend,
+                         pool,
+                         rms_norm,
+                         rope,
+                         silu_mul_row,
+                         to_bf16_row,
+                         from_bf16_row};
+
+}  // namespace kascade::cpu::KASCADE_ISA
