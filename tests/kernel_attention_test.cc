@@ -1,0 +1,327 @@
+// Attention, pooling and selection of each backend against the reference, over the shapes of
+// kernel_cases.h.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <set>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/support/backends_under_test.h"
+#include "tests/support/compare.h"
+#include "tests/support/kernel_cases.h"
+
+namespace kascade::testing {
+namespace {
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// How far a probability may be off, relative to itself, when it was computed twice (here and in the
+// reference). A logit is a sum of D products, scaled: off by δ = (D + 3) · u · |q||k|/√D. A shift
+// of each logit by up to δ changes a probability by at most e^{2δ}; the exponential adds 4u (2
+// ulp), the sum over n keys n · u, its rescaling from block to block 6u per 64 keys, the division
+// u.
+double probability_error(const AttentionData& data) {
+  double largest_q = 0, largest_k = 0;
+  for (int64_t row = 0; row < data.q.rows; ++row) {
+    const float* q = data.q.f32(row);
+    for (int64_t head = 0; head < data.q.cols; head += data.cache.keys.cols) {
+      double squares = 0;
+      for (int64_t d = 0; d < data.cache.keys.cols; ++d) squares += 1.0 * q[head + d] * q[head + d];
+      largest_q = std::max(largest_q, squares);
+    }
+  }
+  for (int64_t row = 0; row < data.cache.keys.rows; ++row) {
+    double squares = 0;
+    for (int64_t d = 0; d < data.cache.keys.cols; ++d) {
+      const double k = data.cache.keys.dtype == DType::kF32
+                           ? data.cache.keys.f32(row)[d]
+                           : from_bf16(data.cache.keys.bf16(row)[d]);
+      squares += k * k;
+    }
+    if (squares > largest_k) largest_k = squares;  // false for the NaN of unused slots
+  }
+  const auto dim = static_cast<double>(data.cache.keys.cols);
+  const double n = *std::max_element(data.batch.positions.begin(), data.batch.positions.end()) + 1;
+  const double logit = (dim + 3) * kUnit * std::sqrt(largest_q * largest_k / dim);
+  return 2 * (std::expm1(2 * logit) + (n * (1 + 6.0 / 64) + 16) * kUnit);
+}
+
+// The same cache with |v|: attending to it gives Σ p·|v|, what errors of Σ p·v are in proportion
+// to.
+struct AbsoluteValues {
+  explicit AbsoluteValues(LayerCache from)
+      : values(from.values.dtype, from.values.rows, from.values.cols), cache(from) {
+    cache.values = values.view();
+    for (int64_t row = 0; row < from.values.rows; ++row) {
+      for (int64_t d = 0; d < from.values.cols; ++d) {
+        if (from.values.dtype == DType::kF32) {
+          cache.values.f32(row)[d] = std::abs(from.values.f32(row)[d]);
+        } else {
+          cache.values.bf16(row)[d] = from.values.bf16(row)[d] & 0x7fffu;
+        }
+      }
+    }
+  }
+  Buffer values;
+  LayerCache cache;
+};
+
+class AttentionTest : public CpuTest {
+ protected:
+  void expect_attends_like_reference(const AttentionData& data, const KeySet& keys,
+                                     const std::string& what) {
+    const int64_t rows = data.batch.rows(), width = data.width();
+    const Buffer out(DType::kF32, rows, width), expected(DType::kF32, rows, width);
+    const Buffer size(DType::kF32, rows, width);
+    const AbsoluteValues absolute(data.cache);
+    backend_->attend(data.q, data.cache, data.batch, data.tiles(), keys, out.view());
+    reference_->attend(data.q, data.cache, data.batch, data.tiles(), keys, expected.view());
+    reference_->attend(data.q, absolute.cache, data.batch, data.tiles(), keys, size.view());
+    const double n =
+        *std::max_element(data.batch.positions.begin(), data.batch.positions.end()) + 1;
+    const double relative = probability_error(data) + 2 * n * kUnit;  // and Σ p·v on either side
+    expect_close(
+        out.view(), expected.view(),
+        [&](int64_t row, int64_t col) { return relative * size.view().f32(row)[col]; }, what);
+  }
+};
+
+std::string name_of(const AttentionCase& shape) {
+  return std::to_string(shape.kv_heads) + " KV heads × " + std::to_string(shape.group) + " × " +
+         std::to_string(shape.dim) + ", blocks of " + std::to_string(shape.block_size);
+}
+
+TEST_P(AttentionTest, Dense) {
+  for (const AttentionCase& shape : attention_cases()) {
+    const AttentionData data(shape, dtype());
+    expect_attends_like_reference(data, {}, "dense " + name_of(shape));
+  }
+}
+
+TEST_P(AttentionTest, Sparse) {
+  for (const AttentionCase& shape : attention_cases()) {
+    AttentionData data(shape, dtype());
+    const Selection selection = data.random_selection();
+    expect_attends_like_reference(data, {&selection, {}}, "sparse " + name_of(shape));
+  }
+}
+
+TEST_P(AttentionTest, SparseThroughAHeadMap) {
+  AttentionData data(
+      {.kv_heads = 4, .group = 2, .dim = 16, .rule = small_rule(), .sequences = kSomeSequences},
+      dtype());
+  const Selection selection = data.random_selection();
+  for (const std::vector<int32_t>& map :
+       {std::vector<int32_t>{2, 2, 2, 2}, {3, 2, 1, 0}, {0, 0, 3, 3}}) {
+    expect_attends_like_reference(data, {&selection, map}, "mapped");
+  }
+}
+
+TEST_P(AttentionTest, NothingSelected) {
+  AttentionData data({.dim = 32, .rule = small_rule(), .sequences = kSomeSequences}, dtype());
+  Selection selection;
+  selection.reset(data.batch.tiles(), data.cache.kv_heads, 0);
+  expect_attends_like_reference(data, {&selection, {}}, "own tile only");
+
+  // Without an own tile either there is nothing to attend to: the output is 0.
+  for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
+    data.batch.candidate_begin[tile] = 0;
+    data.batch.candidate_end[tile] = data.last_position(tile) + 1;
+  }
+  const TileRange last{data.batch.tiles() - 2, 1};
+  ASSERT_EQ(data.batch.positions[data.batch.tile_start[last.begin]], 657);
+  Random random(10);
+  const Buffer out = normal_matrix(DType::kF32, data.batch.rows(), data.width(), random);
+  selection.reset(1, data.cache.kv_heads, 0);
+  backend_->attend(data.q, data.cache, data.batch, last, {&selection, {}}, out.view());
+  const float* row = out.view().f32(data.batch.tile_start[last.begin]);
+  EXPECT_TRUE(std::all_of(row, row + data.width(), [](float value) { return value == 0; }));
+}
+
+TEST_P(AttentionTest, HugeLogits) {
+  AttentionData data({.dim = 64, .sequences = {{0, 40}, {70, 1, true}}}, dtype());
+  for (int64_t row = 0; row < data.q.rows; ++row) {
+    for (int64_t i = 0; i < data.q.cols; ++i) data.q.f32(row)[i] *= 2000;  // logits of ±10⁴
+  }
+  expect_attends_like_reference(data, {}, "huge logits");
+}
+
+TEST_P(AttentionTest, UnselectedKeysAreNotRead) {
+  for (const bool row_rule : {false, true}) {
+    const AttentionCase shape{.rule = small_rule(),
+                              .sequences = {{320, row_rule ? 1 : 20, row_rule}}};
+    AttentionData data(shape, dtype());
+    const Selection selection = data.random_selection();
+    for (int32_t g = 0; g < shape.kv_heads; ++g) {
+      const auto keys = selection.keys(0, shape.kv_heads, g);
+      for (int32_t key = 0; key < data.batch.candidate_end[0]; ++key) {
+        if (std::binary_search(keys.begin(), keys.end(), key)) continue;
+        data.set(data.cache.keys, data.cache_row(0, g, key), kNaN);
+        data.set(data.cache.values, data.cache_row(0, g, key), kNaN);
+      }
+    }
+    const Buffer out(DType::kF32, data.batch.rows(), data.width());
+    backend_->attend(data.q, data.cache, data.batch, data.tiles(), {&selection, {}}, out.view());
+    const float* first = out.view().f32(0);
+    EXPECT_TRUE(std::none_of(first, first + data.batch.rows() * data.width(),
+                             [](float value) { return std::isnan(value); }));
+  }
+}
+
+TEST_P(AttentionTest, ATileDoesNotDependOnTheOthers) {
+  const AttentionData data({.rule = small_rule(), .sequences = kSomeSequences}, dtype());
+  const Buffer all(DType::kF32, data.batch.rows(), data.width());
+  const Buffer one(DType::kF32, data.batch.rows(), data.width());
+  backend_->attend(data.q, data.cache, data.batch, data.tiles(), {}, all.view());
+  for (int32_t tile = data.batch.tiles() - 1; tile >= 0; --tile) {
+    backend_->attend(data.q, data.cache, data.batch, {tile, 1}, {}, one.view());
+  }
+  expect_close(one.view(), all.view(), [](int64_t, int64_t) { return 0; }, "tile by tile");
+}
+
+constexpr Pooling kPoolings[] = {Pooling::kSum, Pooling::kLastRowMax, Pooling::kLastRowSum};
+
+// Relative error of a pooled score: of its probabilities, and of their sum over `group` heads and
+// at most 32 rows.
+double score_error(const AttentionData& data, const AttentionCase& shape) {
+  return probability_error(data) + 2 * 32 * shape.group * kUnit;
+}
+
+TEST_P(AttentionTest, PoolScores) {
+  Random random(11);
+  for (const AttentionCase& shape : attention_cases()) {
+    const AttentionData data(shape, dtype());
+    const double relative = score_error(data, shape);
+    for (const Pooling pooling : kPoolings) {
+      for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
+        const int64_t keys = data.last_position(tile) + 1;
+        const Buffer wide = normal_matrix(DType::kF32, shape.kv_heads, keys + 3, random);
+        const Buffer expected(DType::kF32, shape.kv_heads, keys);
+        const float beyond = wide.view().f32(0)[keys];
+        backend_->pool_scores(data.q, data.cache, data.batch, tile, pooling, wide.view());
+        reference_->pool_scores(data.q, data.cache, data.batch, tile, pooling, expected.view());
+        EXPECT_EQ(wide.view().f32(0)[keys], beyond) << "written past the last key";
+        // Probabilities below the smallest normal number may vanish in either.
+        expect_close(
+            wide.view().slice_cols(0, keys), expected.view(),
+            [&](int64_t g, int64_t key) {
+              return relative * expected.view().f32(g)[key] + 32 * shape.group * kSmallest;
+            },
+            name_of(shape) + " tile " + std::to_string(tile));
+      }
+    }
+  }
+}
+
+// A set is right when it holds all scores clearly above the threshold and none clearly below, the
+// threshold being the lowest score that the reference chose.
+void expect_chosen(std::span<const int32_t> keys, const std::vector<float>& ranks,
+                   const Candidates& from, double error) {
+  ASSERT_EQ(static_cast<int32_t>(keys.size()), from.budget);
+  ASSERT_TRUE(std::is_sorted(keys.begin(), keys.end()));
+  ASSERT_EQ(std::set<int32_t>(keys.begin(), keys.end()).size(), keys.size());
+  if (from.budget == 0) return;
+  ASSERT_GE(keys.front(), from.begin);
+  ASSERT_LT(keys.back(), from.end);
+  std::vector<float> sorted(ranks.begin() + from.begin, ranks.begin() + from.end);
+  std::sort(sorted.begin(), sorted.end(), std::greater<>());
+  const double threshold = sorted[static_cast<size_t>(from.budget - 1)];
+  for (int32_t key = from.begin; key < from.end; ++key) {
+    const bool chosen = std::binary_search(keys.begin(), keys.end(), key);
+    // Both scores compared may be off by `error`.
+    const double margin = 2.1 * error * threshold + kSmallest;
+    EXPECT_TRUE(chosen || ranks[key] <= threshold + margin) << key;
+    EXPECT_TRUE(!chosen || ranks[key] >= threshold - margin) << key;
+  }
+}
+
+class SelectionTest : public AttentionTest {
+ protected:
+  void expect_selects_well(const AttentionCase& shape, const SelectKeys& how) {
+    const AttentionData data(shape, dtype());
+    const double error = score_error(data, shape);
+    Selection selection;
+    backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), how, selection);
+    for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
+      const int32_t keys = data.last_position(tile) + 1;
+      const Buffer scores(DType::kF32, shape.kv_heads, keys);
+      reference_->pool_scores(data.q, data.cache, data.batch, tile, how.pooling, scores.view());
+      for (int32_t g = 0; g < shape.kv_heads; ++g) {
+        std::vector<float> ranks(scores.view().f32(g), scores.view().f32(g) + keys);
+        for (int32_t unit = 0; unit + how.unit <= keys; unit += how.unit) {
+          const float best =
+              *std::max_element(ranks.begin() + unit, ranks.begin() + unit + how.unit);
+          std::fill_n(ranks.begin() + unit, how.unit, best);
+        }
+        expect_chosen(selection.keys(tile, shape.kv_heads, g), ranks,
+                      {data.batch.candidate_begin[tile], data.batch.candidate_end[tile],
+                       data.batch.budget[tile]},
+                      error);
+      }
+    }
+  }
+};
+
+TEST_P(SelectionTest, TakesTheBest) {
+  for (const AttentionCase& shape : attention_cases()) {
+    for (const Pooling pooling : kPoolings) expect_selects_well(shape, {pooling, 1});
+  }
+}
+
+TEST_P(SelectionTest, TakesWholeUnits) {
+  const AttentionCase shape{.rule = {.family = Family::kTile, .query_tile = 16, .top_k = 3},
+                            .sequences = kSomeSequences};
+  expect_selects_well(shape, {Pooling::kLastRowMax, 16});
+}
+
+TEST_P(SelectionTest, EqualKeysGiveTheLowestIndices) {
+  AttentionData data({.rule = small_rule(), .sequences = {{256, 20}, {300, 1, true}}}, dtype());
+  for (int64_t row = 0; row < data.cache.keys.rows; ++row) data.set(data.cache.keys, row, 0.5f);
+  Selection selection;
+  backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, selection);
+  for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
+    std::vector<int32_t> lowest(static_cast<size_t>(data.batch.budget[tile]));
+    std::iota(lowest.begin(), lowest.end(), 0);
+    for (int32_t g = 0; g < data.cache.kv_heads; ++g) {
+      EXPECT_THAT(selection.keys(tile, data.cache.kv_heads, g),
+                  ::testing::ElementsAreArray(lowest));
+    }
+  }
+}
+
+TEST_P(SelectionTest, SurvivesNaN) {
+  AttentionData data({.rule = small_rule(), .sequences = {{256, 20}, {300, 1, true}}}, dtype());
+  std::fill_n(data.q.f32(0), data.q.rows * data.q.cols, kNaN);
+  Selection selection;
+  backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, selection);
+  EXPECT_EQ(selection.keys(0, data.cache.kv_heads, 0).size(),
+            static_cast<size_t>(data.batch.budget[0]));
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, AttentionTest, ::testing::ValuesIn(backend_cases()), name_of_case);
+INSTANTIATE_TEST_SUITE_P(Cpu, SelectionTest, ::testing::ValuesIn(backend_cases()), name_of_case);
+
+// The result must not depend on the number of threads. Left out where OpenMP was told to use one,
+// as under the thread sanitizer.
+TEST(WithThreads, SameBitsAsOneThread) {
+  const char* limit = std::getenv("OMP_NUM_THREADS");
+  if (limit != nullptr && std::string(limit) == "1") GTEST_SKIP() << "OMP_NUM_THREADS=1";
+  AttentionData data({.rule = small_rule(), .sequences = kSomeSequences}, DType::kF32);
+  const auto one = cpu::make_cpu_backend({.threads = 1});
+  const auto three = cpu::make_cpu_backend({.threads = 3});
+  const Buffer a(DType::kF32, data.batch.rows(), data.width());
+  const Buffer b(DType::kF32, data.batch.rows(), data.width());
+  Selection chosen, also_chosen;
+  one->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, chosen);
+  three->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, also_chosen);
+  EXPECT_EQ(chosen.indices, also_chosen.indices);
+  one->attend(data.q, data.cache, data.batch, data.tiles(), {&chosen, {}}, a.view());
+  three->attend(data.q, data.cache, data.batch, data.tiles(), {&chosen, {}}, b.view());
+  expect_close(b.view(), a.view(), [](int64_t, int64_t) { return 0; }, "three threads");
+}
+
+}  // namespace
+}  // namespace kascade::testing
