@@ -1,0 +1,90 @@
+#include "client/calibration_stream.h"
+
+#include <fmt/format.h>
+
+#include <string>
+
+#include "client/failure.h"
+#include "client/print.h"
+#include "client/reports.h"
+#include "client/schedule_view.h"
+
+namespace kascade::client {
+namespace {
+
+constexpr char kSuspicion[] =
+    "the dense model is hardly better than guessing on this text: no degradation can be read off "
+    "it. Usual causes: RoPE layout of the checkpoint, w1 and w3 swapped, another model's "
+    "tokenizer, missing rope scaling";
+
+int gate_failure(const v1::CalibrationResult& result) {
+  const auto& quality = result.schedule().quality();
+  if (quality.suspect()) fmt::print(stderr, "kascade: warning: {}\n", kSuspicion);
+  print_failure(absl::FailedPreconditionError(
+      fmt::format("no candidate passed the gate (perplexity at most {:g} % worse, the best is "
+                  "{:+.4f} %); it is "
+                  "not activated: kascade activate {} --force would",
+                  quality.max_degradation_percent(), quality.degradation_percent(),
+                  result.schedule().schedule_id())));
+  return kGate;
+}
+
+absl::Status print_result(const Globals& globals, const Followed& followed) {
+  const v1::CalibrationResult& result = *followed.result;
+  if (!globals.json) {
+    fmt::print("\n{}\n{}", schedule_text(result.schedule()), gate_text(result));
+    return absl::OkStatus();
+  }
+  const auto schedule = parse_json(result.schedule_json());
+  if (!schedule.ok()) return schedule.status();
+  print_json({{"calibration_id", followed.started ? followed.started->calibration_id() : ""},
+              {"passed", result.passed()},
+              {"activated", result.activated()},
+              {"saved_file", result.saved_file()},
+              {"note", result.note()},
+              {"candidates", gate_json(result)},
+              {"schedule", *schedule}});
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void show_started(const Globals& globals, const v1::CalibrationStarted& started) {
+  if (globals.json) return;
+  fmt::print("Text         {}, the last fifth held out for the gate\n",
+             counted(started.tokens(), "token"));
+  fmt::print("Calibration  {}{}\n", started.calibration_id(),
+             started.attached() ? " (was there already)" : "");
+  std::fflush(stdout);
+}
+
+Progress progress_of(const v1::CalibrationProgress& progress) {
+  std::string stage = name_of(progress.stage());
+  if (progress.stage() == v1::CALIBRATION_STAGE_GATING && progress.candidate_anchors() > 0) {
+    stage += fmt::format(", {}", counted(progress.candidate_anchors(), "anchor"));
+  }
+  Progress shown{.stage = std::move(stage),
+                 .done = progress.tokens_done(),
+                 .total = progress.tokens_total(),
+                 .tokens_per_second = progress.tokens_per_second()};
+  if (progress.has_eta_seconds()) shown.eta_seconds = progress.eta_seconds();
+  return shown;
+}
+
+int report_calibration(const Globals& globals, const Followed& followed, ResultFile& out) {
+  if (followed.interrupted && followed.started && !followed.result) {
+    const std::string& id = followed.started->calibration_id();
+    return fail(absl::CancelledError(fmt::format(
+        "detached; the calibration goes on: kascade watch {} follows it, kascade cancel {} ends it",
+        id, id)));
+  }
+  if (!followed.status.ok()) return fail(followed.status);
+  if (!followed.result) return fail(absl::InternalError("the server sent no result"));
+  if (const auto status = out.commit(followed.result->schedule_json()); !status.ok()) {
+    return fail(status);
+  }
+  if (const auto status = print_result(globals, followed); !status.ok()) return fail(status);
+  return followed.result->passed() ? kSuccess : gate_failure(*followed.result);
+}
+
+}  // namespace kascade::client

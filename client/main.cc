@@ -1,0 +1,75 @@
+// kascade: the command-line client of kascade-server.
+#include <fmt/format.h>
+#include <grpc/support/log.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "client/commands.h"
+#include "client/failure.h"
+
+namespace kascade::client {
+namespace {
+
+void add_global_options(CLI::App& app, Globals& globals) {
+  app.add_option("--server", globals.server, "Address of the server")
+      ->envname("KASCADE_SERVER")
+      ->type_name("HOST:PORT")
+      ->capture_default_str();
+  app.add_flag("--json", globals.json, "One JSON object on standard output");
+  app.add_option("--timeout", globals.timeout_seconds, "Give up after so many seconds [never]")
+      ->type_name("SECONDS")
+      ->check(CLI::NonNegativeNumber);
+}
+
+// The whole command line; on failure one line, and on success the chosen command's own code.
+int parse_and_run(int argc, char** argv) {
+  CLI::App app("Client of kascade-server: sparse attention made, measured and used.", "kascade");
+  Globals globals;
+  Action chosen;
+  add_global_options(app, globals);
+  app.require_subcommand(1);
+  app.fallthrough();  // so that --json may come last
+  app.footer(
+      "Exit codes: 0 success, 1 error, 2 wrong usage, 3 a gate or demand was not met.\n"
+      "kascade COMMAND --help tells a command's options.");
+  add_calibrate(app, globals, chosen);
+  add_score(app, globals, chosen);
+  add_generate(app, globals, chosen);
+  add_tokenize(app, globals, chosen);
+  add_info(app, globals, chosen);
+  add_schedules(app, globals, chosen);
+  add_jobs(app, globals, chosen);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    // CLI11 would tell that a command is missing, not that this is none.
+    const auto rest = app.remaining();
+    const bool unknown = app.get_subcommands().empty() && !rest.empty();
+    const std::string what = unknown ? "no such command: " + rest.front() : error.what();
+    print_failure(absl::InvalidArgumentError(what + " (see kascade --help)"));
+    return kUsage;
+  }
+  return chosen();
+}
+
+}  // namespace
+}  // namespace kascade::client
+
+int main(int argc, char** argv) {
+  using namespace kascade::client;
+  watch_interrupts();
+  // gRPC's own log would stand beside our one line.
+  if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});
+  const int code = parse_and_run(argc, argv);
+  if (std::fflush(stdout) != 0 && code == kSuccess) {
+    return fail(absl::DataLossError(std::string("standard output: ") + std::strerror(errno)));
+  }
+  return code;
+}

@@ -1,0 +1,54 @@
+#include "client/reports.h"
+
+#include <fmt/format.h>
+#include <google/protobuf/util/time_util.h>
+
+#include <algorithm>
+#include <cctype>
+#include <string_view>
+
+namespace kascade::client {
+
+std::string short_name(const google::protobuf::EnumDescriptor& type, int value) {
+  constexpr std::string_view kUnset = "UNSPECIFIED";
+  const auto* described = type.FindValueByNumber(value);
+  if (described == nullptr) return "unknown";
+  const size_t prefix = type.value(0)->name().size() - kUnset.size();
+  std::string name = described->name().substr(prefix);
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return name;
+}
+
+void add_attention(const v1::AttentionReport& report, Json& out) {
+  out["schedule_id"] = report.schedule_id();
+  out["reuse_layers_ratio"] = report.reuse_layers_ratio();
+  out["keys_attended_ratio"] = report.keys_attended_ratio();
+  out["keys_scored_ratio"] = report.keys_scored_ratio();
+  out["kv_bytes_read_per_token"] = report.kv_bytes_read_per_token();
+  out["dense_kv_bytes_read_per_token"] = report.dense_kv_bytes_read_per_token();
+  out["positions"] = report.positions();
+}
+
+Json candidates_json(const v1::TopCandidates& top) {
+  return {{"token_ids", top.token_ids()}, {"logprobs", top.logprobs()}};
+}
+
+std::string time_text(const google::protobuf::Timestamp& time) {
+  if (time.seconds() == 0) return "";
+  google::protobuf::Timestamp whole;
+  whole.set_seconds(time.seconds());
+  return google::protobuf::util::TimeUtil::ToString(whole);
+}
+
+absl::StatusOr<Json> parse_json(const std::string& text) {
+  Json parsed = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (parsed.is_discarded()) return absl::InternalError("the server sent a broken schedule");
+  return parsed;
+}
+
+void print_json(const Json& object) {
+  fmt::print("{}\n", object.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+}  // namespace kascade::client

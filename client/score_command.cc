@@ -1,0 +1,207 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "client/commands.h"
+#include "client/failure.h"
+#include "client/files.h"
+#include "client/print.h"
+#include "client/progress.h"
+#include "client/score_view.h"
+#include "kascade/v1/inference_service.grpc.pb.h"
+
+namespace kascade::client {
+namespace {
+
+struct ScoreOptions {
+  std::vector<std::string> files{};
+  std::string mode{}, phase{}, protocol{};
+  std::optional<double> ratio{};
+  std::optional<int32_t> window_tokens{};
+  bool no_bos = false;
+  bool tokens = false;
+  // Demands: exit code kGate when one is not met.
+  std::optional<double> degradation_below{}, keys_attended_below{}, reuse_layers_at_least{};
+};
+
+v1::ScoreRequest request_of(const ScoreOptions& options, std::vector<std::string> texts) {
+  v1::ScoreRequest request;
+  for (std::string& text : texts) request.add_inputs()->set_text(std::move(text));
+  if (!options.mode.empty()) {
+    request.mutable_attention()->set_mode(value_of<v1::AttentionMode>(options.mode));
+  }
+  if (options.ratio) request.mutable_attention()->set_ratio(*options.ratio);
+  if (!options.phase.empty()) request.set_phase(value_of<v1::SelectionPhase>(options.phase));
+  if (!options.protocol.empty()) {
+    request.set_protocol(value_of<v1::ScoreProtocol>(options.protocol));
+  }
+  if (options.window_tokens) request.set_window_tokens(*options.window_tokens);
+  if (options.no_bos) request.set_add_bos(false);
+  if (options.tokens) request.mutable_response()->set_tokens(true);
+  return request;
+}
+
+// Stores one message of the stream.
+absl::Status take(v1::ScoreResponse& response, ScoreRun& run, ProgressDisplay& display) {
+  if (response.has_started()) run.started = response.started();
+  if (response.has_total()) run.total = response.total();
+  if (response.has_progress()) {
+    const auto& progress = response.progress();
+    display.show({.stage = "scoring",
+                  .done = progress.tokens_done(),
+                  .total = progress.tokens_total(),
+                  .tokens_per_second = progress.tokens_per_second()});
+  }
+  const auto index = static_cast<size_t>(response.has_tokens()    ? response.tokens().input_index()
+                                         : response.has_summary() ? response.summary().input_index()
+                                                                  : 0);
+  if (index >= run.files.size()) return absl::InternalError("the server answers another request");
+  if (response.has_tokens()) run.tokens[index].push_back(std::move(*response.mutable_tokens()));
+  if (response.has_summary()) run.summaries[index] = std::move(*response.mutable_summary());
+  return absl::OkStatus();
+}
+
+absl::Status read_scores(const Globals& globals, v1::InferenceService::Stub& stub,
+                         const v1::ScoreRequest& request, ScoreRun& run) {
+  Call call(globals);
+  const auto reader = stub.Score(&call.context(), request);
+  ProgressDisplay display;
+  v1::ScoreResponse response;
+  absl::Status taken;
+  while (reader->Read(&response)) {
+    taken.Update(take(response, run, display));
+    if (!taken.ok()) call.cancel();
+  }
+  const absl::Status status = call.result(reader->Finish());
+  if (!taken.ok()) return taken;
+  return status;
+}
+
+// Spells the scored tokens, whose positions are those of the same text tokenized in the same way.
+absl::Status spell(const Globals& globals, v1::InferenceService::Stub& stub,
+                   const v1::ScoreRequest& request, ScoreRun& run) {
+  v1::TokenizeRequest tokenize;
+  for (const auto& input : request.inputs()) tokenize.add_texts(input.text());
+  if (request.has_add_bos()) tokenize.set_add_bos(request.add_bos());
+  tokenize.set_details(true);
+  auto response = call(globals, stub, &v1::InferenceService::Stub::Tokenize, tokenize);
+  if (!response.ok()) return response.status();
+  for (size_t i = 0; i < run.files.size(); ++i) {
+    if (response->results_size() <= static_cast<int>(i) ||
+        response->results(static_cast<int>(i)).token_texts_size() != run.summaries[i].tokens()) {
+      return absl::InternalError("the server's tokens and their spelling do not match");
+    }
+    run.spelled.push_back(std::move(*response->mutable_results(static_cast<int>(i))));
+  }
+  return absl::OkStatus();
+}
+
+void print_run(const Globals& globals, const ScoreOptions& options, const ScoreRun& run) {
+  if (const std::string warning = suspicion(run.total); !warning.empty()) {
+    fmt::print(stderr, "kascade: warning: {}\n", warning);
+  }
+  if (globals.json) {
+    print_json(score_json(run));
+    return;
+  }
+  for (size_t i = 0; options.tokens && i < run.files.size(); ++i) {
+    fmt::print("{}\n{}\n", paint(Colour::kBold, run.files[i]), token_table(run, i));
+  }
+  fmt::print("{}", score_text(run));
+}
+
+// The first demand that the run does not meet.
+absl::Status check_demands(const ScoreOptions& options, const v1::ScoreSummary& total) {
+  const auto& attention = total.attention();
+  if (options.degradation_below) {
+    if (!total.comparison().has_degradation_percent()) {
+      return absl::FailedPreconditionError("no degradation to judge (--degradation-below)");
+    }
+    if (total.comparison().degradation_percent() >= *options.degradation_below) {
+      return absl::FailedPreconditionError(
+          fmt::format("degradation {:.4f} % is not below {:g} % (--degradation-below)",
+                      total.comparison().degradation_percent(), *options.degradation_below));
+    }
+  }
+  if (options.keys_attended_below &&
+      attention.keys_attended_ratio() >= *options.keys_attended_below) {
+    return absl::FailedPreconditionError(
+        fmt::format("keys attended {:.4f} is not below {:g} (--keys-attended-below)",
+                    attention.keys_attended_ratio(), *options.keys_attended_below));
+  }
+  if (options.reuse_layers_at_least &&
+      attention.reuse_layers_ratio() < *options.reuse_layers_at_least) {
+    return absl::FailedPreconditionError(
+        fmt::format("share of reuse layers {:.4f} is below {:g} (--reuse-layers-at-least)",
+                    attention.reuse_layers_ratio(), *options.reuse_layers_at_least));
+  }
+  return absl::OkStatus();
+}
+
+int run_score(const Globals& globals, const ScoreOptions& options) {
+  auto texts = read_texts(options.files);
+  if (!texts.ok()) return fail(texts.status());
+  const v1::ScoreRequest request = request_of(options, *std::move(texts));
+  const auto channel = connect(globals);
+  if (!channel.ok()) return fail(channel.status());
+  const auto stub = v1::InferenceService::NewStub(*channel);
+  const size_t count = options.files.size();
+  ScoreRun run{.files = options.files};
+  run.summaries.resize(count);
+  run.tokens.resize(count);
+  absl::Status status = read_scores(globals, *stub, request, run);
+  if (status.ok() && options.tokens) status = spell(globals, *stub, request, run);
+  if (!status.ok()) return fail(status);
+  print_run(globals, options, run);
+  const absl::Status demands = check_demands(options, run.total);
+  if (demands.ok()) return kSuccess;
+  print_failure(demands);
+  return kGate;
+}
+
+void add_demands(CLI::App& command, ScoreOptions& options) {
+  command
+      .add_option("--degradation-below", options.degradation_below,
+                  "Compare: exit 3 unless the perplexity rises by less, percent")
+      ->type_name("PCT");
+  command
+      .add_option("--keys-attended-below", options.keys_attended_below,
+                  "Exit 3 unless fewer of the causal keys are attended to, 0 to 1")
+      ->type_name("RATIO");
+  command
+      .add_option("--reuse-layers-at-least", options.reuse_layers_at_least,
+                  "Exit 3 unless so many of the layers reuse, 0 to 1")
+      ->type_name("RATIO");
+}
+
+}  // namespace
+
+void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
+  CLI::App* command = app.add_subcommand("score", "Perplexity of texts: dense, sparse or both");
+  const auto options = std::make_shared<ScoreOptions>();
+  command->add_option("FILE", options->files, "UTF-8 texts; - is standard input")->required();
+  command->add_option("--mode", options->mode, "Attention [sparse if a schedule is active]")
+      ->check(CLI::IsMember({"dense", "sparse", "compare"}));
+  command->add_option("--ratio", options->ratio, "Share of the keys to choose [the schedule's]");
+  command
+      ->add_option("--phase", options->phase,
+                   "Who decides a scored token's keys: its own row, or its tile (optimistic) [row]")
+      ->check(CLI::IsMember({"row", "tile"}));
+  command
+      ->add_option("--protocol", options->protocol, "How to cut [whole if it fits, else rolling]")
+      ->check(CLI::IsMember({"whole", "rolling"}));
+  command->add_option("--window-tokens", options->window_tokens,
+                      "Tokens of a window [the model's context]");
+  command->add_flag("--no-bos", options->no_bos, "Do not put the BOS token in front");
+  command->add_flag("--tokens", options->tokens, "Also one line per token");
+  add_demands(*command, *options);
+  command->callback(
+      [&, options] { chosen = [&globals, options] { return run_score(globals, *options); }; });
+}
+
+}  // namespace kascade::client
