@@ -151,7 +151,7 @@ void add_method_options(CLI::App& command, CalibrateOptions& options) {
       .add_option("--preset", options.preset,
                   "Named options of tile and greedy; an option given beside it wins")
       ->check(CLI::IsMember(
-          {"balanced", "conservative", "aggressive", "large_model", "short", "long"}));
+          {"balanced", "conservative", "aggressive", "large-model", "cpu-8b", "long"}));
   command
       .add_option("--anchors", options.anchors,
                   "dp: number of selecting layers, layer 0 counted, or auto: fewest that pass")

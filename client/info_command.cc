@@ -8,7 +8,7 @@
 #include "client/failure.h"
 #include "client/print.h"
 #include "client/reports.h"
-#include "health.grpc.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
 
 namespace kascade::client {

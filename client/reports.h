@@ -5,6 +5,7 @@
 #include <google/protobuf/generated_enum_reflection.h>
 #include <google/protobuf/timestamp.pb.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -22,9 +23,10 @@ template <typename Enum>
 std::string name_of(Enum value) {
   return short_name(*google::protobuf::GetEnumDescriptor<Enum>(), value);
 }
-// The value of a short name; the caller has checked it.
+// The value of a short name, which may be written with hyphens; the caller has checked it.
 template <typename Enum>
-Enum value_of(const std::string& name) {
+Enum value_of(std::string name) {
+  std::replace(name.begin(), name.end(), '-', '_');
   const auto& type = *google::protobuf::GetEnumDescriptor<Enum>();
   for (int i = 0; i < type.value_count(); ++i) {
     const int number = type.value(i)->number();

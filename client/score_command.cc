@@ -82,6 +82,16 @@ absl::Status read_scores(const Globals& globals, v1::InferenceService::Stub& stu
   return status;
 }
 
+// Whether each column has a cell for each token, and each token a spelling.
+bool fits(const v1::ScoreTokens& part, const v1::TokenizedText& spelled, bool compared) {
+  const int count = part.token_ids_size();
+  const int twins = compared ? count : 0;
+  return part.first_position() >= 0 &&
+         part.first_position() + count <= spelled.token_texts_size() &&
+         part.logprobs_size() == count && part.top1_size() == count &&
+         part.sparse_logprobs_size() == twins && part.kl_size() == twins;
+}
+
 // Spells the scored tokens, whose positions are those of the same text tokenized in the same way.
 absl::Status spell(const Globals& globals, v1::InferenceService::Stub& stub,
                    const v1::ScoreRequest& request, ScoreRun& run) {
@@ -89,16 +99,17 @@ absl::Status spell(const Globals& globals, v1::InferenceService::Stub& stub,
   for (const auto& input : request.inputs()) tokenize.add_texts(input.text());
   if (request.has_add_bos()) tokenize.set_add_bos(request.add_bos());
   tokenize.set_details(true);
-  auto response = call(globals, stub, &v1::InferenceService::Stub::Tokenize, tokenize);
+  const auto response = call(globals, stub, &v1::InferenceService::Stub::Tokenize, tokenize);
   if (!response.ok()) return response.status();
-  for (size_t i = 0; i < run.files.size(); ++i) {
-    if (response->results_size() <= static_cast<int>(i) ||
-        response->results(static_cast<int>(i)).token_texts_size() != run.summaries[i].tokens()) {
-      return absl::InternalError("the server's tokens and their spelling do not match");
+  run.spelled.assign(response->results().begin(), response->results().end());
+  bool good = run.spelled.size() == run.files.size();
+  for (size_t i = 0; good && i < run.files.size(); ++i) {
+    for (const auto& part : run.tokens[i]) {
+      good = good && fits(part, run.spelled[i], run.total.has_comparison());
     }
-    run.spelled.push_back(std::move(*response->mutable_results(static_cast<int>(i))));
   }
-  return absl::OkStatus();
+  if (good) return absl::OkStatus();
+  return absl::InternalError("the server's tokens and their spelling do not match");
 }
 
 void print_run(const Globals& globals, const ScoreOptions& options, const ScoreRun& run) {
