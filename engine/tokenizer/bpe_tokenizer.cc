@@ -1,10 +1,9 @@
 #include "engine/tokenizer/bpe_tokenizer.h"
 
-#include <cstdio>
-#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/check.h"
 #include "engine/tokenizer/token_bytes.h"
 #include "engine/tokenizer/utf8.h"
 
@@ -20,12 +19,6 @@ absl::Status store(absl::StatusOr<T> parsed, T& target) {
   if (!parsed.ok()) return parsed.status();
   target = *std::move(parsed);
   return absl::OkStatus();
-}
-
-void check_id(int32_t id, int32_t vocab_size) {
-  if (id >= 0 && id < vocab_size) return;
-  std::fprintf(stderr, "token id %d is outside the vocabulary of %d\n", id, vocab_size);
-  std::abort();
 }
 
 }  // namespace
@@ -169,12 +162,12 @@ absl::StatusOr<std::string> BpeTokenizer::decode(std::span<const int32_t> ids,
 }
 
 std::string_view BpeTokenizer::token_bytes(int32_t id) const {
-  check_id(id, vocab_size());
+  KASCADE_CHECK(id >= 0 && id < vocab_size());
   return bytes_[id];
 }
 
 std::string_view BpeTokenizer::token_text(int32_t id) const {
-  check_id(id, vocab_size());
+  KASCADE_CHECK(id >= 0 && id < vocab_size());
   return vocabulary_[id].text;
 }
 

@@ -29,7 +29,6 @@ IncrementalDecoder::IncrementalDecoder(const Tokenizer& tokenizer,
 }
 
 IncrementalDecoder::Piece IncrementalDecoder::push(int32_t token) {
-  // A model may have more outputs than the tokenizer has ids; the surplus stands for no text.
   if (stopped_ || token < 0 || token >= tokenizer_.vocab_size()) return {};
   std::string_view bytes = !skip_special_ && tokenizer_.is_special(token)
                                ? tokenizer_.token_text(token)
@@ -52,7 +51,6 @@ std::string IncrementalDecoder::finish() {
 IncrementalDecoder::Piece IncrementalDecoder::release(bool at_end) {
   cut_character_.erase(0, bpe::append_valid_utf8(cut_character_, at_end, pending_));
 
-  // The stop string whose last character comes first; of several ending there, the longest.
   const std::string* matched = nullptr;
   size_t matched_end = 0;
   size_t open_length = 0;

@@ -32,7 +32,8 @@ class Tokenizer {
   // Number of ids, added tokens included: valid ids are [0, vocab_size()).
   virtual int32_t vocab_size() const = 0;
 
-  // INVALID_ARGUMENT for text that is not valid UTF-8 (names the byte offset).
+  // INVALID_ARGUMENT for text that is not valid UTF-8 (names the byte offset). Characters that the
+  // vocabulary cannot write become its unknown token, or vanish when it has none.
   virtual absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                                       const EncodeOptions& options) const = 0;
 
@@ -43,7 +44,8 @@ class Tokenizer {
                                              bool skip_special) const = 0;
 
   // The raw bytes that one token adds to the text when it is not the first one; empty for special
-  // tokens. May be a part of a UTF-8 character. CHECKs that the id is valid.
+  // tokens and ids that no token has. May be a part of a UTF-8 character. CHECKs that the id is
+  // in [0, vocab_size()).
   virtual std::string_view token_bytes(int32_t id) const = 0;
 
   // The token as the vocabulary spells it, for display ("Ġthe", "<0x0A>").
@@ -66,7 +68,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> open_tokenizer(const std::filesystem:
 absl::StatusOr<std::unique_ptr<Tokenizer>> parse_tokenizer_json(std::string_view json);
 
 // Turns a stream of tokens into a stream of text that never ends inside a UTF-8 character, and
-// stops at the first stop string, wherever token borders fall in it.
+// stops at the first stop string, wherever token borders fall in it: the one that is complete
+// first; of several that end at the same character, the longest.
 class IncrementalDecoder {
  public:
   struct Piece {
@@ -79,6 +82,7 @@ class IncrementalDecoder {
   IncrementalDecoder(const Tokenizer& tokenizer, std::vector<std::string> stop_strings,
                      bool skip_special, bool include_stop_string, bool continues_text);
 
+  // An id outside the vocabulary is no text: a model may have more outputs than there are ids.
   Piece push(int32_t token);
   // What was held back, at the end of the stream; half a character becomes U+FFFD.
   std::string finish();

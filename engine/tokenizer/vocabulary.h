@@ -41,8 +41,8 @@ struct VocabularyEntry {
 
 class Vocabulary {
  public:
-  // Ids up to here; keeps a damaged id from asking for all memory.
-  static constexpr int32_t kMaxIds = 1 << 22;
+  // Ids end here; keeps a damaged id from asking for all memory. Real vocabularies: up to 262,144.
+  static constexpr int32_t kMaxIds = 1 << 20;
 
   absl::Status add_model_tokens(const Json& vocab);
   absl::Status add_added_tokens(const Json& added_tokens);
