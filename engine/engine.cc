@@ -158,14 +158,17 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
       transformer(config, std::move(checkpoint), *backend, options.max_batch_tokens),
       cache(shape),
       blocks(shape.blocks, shape.block_size),
+      max_queue(options.max_queue),
       loop({.max_batch_tokens = options.max_batch_tokens,
             .max_sequences = options.max_sequences,
             .max_queue = options.max_queue,
             // A text to score may be one token longer: its last token is never fed.
             .context = config.context + 1},
-           options.max_selection_bytes, transformer, cache, blocks),
-      max_queue(options.max_queue),
-      published_stats(loop.stats()) {
+           options.max_selection_bytes, transformer, cache, blocks,
+           [this](const EngineStats& stats) {
+             const std::lock_guard lock(mutex);
+             published_stats = stats;
+           }) {
   info.backend = backend->name();
   info.weights = backend->precision().weights;
   info.cache = backend->precision().cache;
@@ -207,7 +210,7 @@ void Engine::Impl::run() {
     for (Command& command : commands) apply(command);
     loop.step(absl::Now);
     busy = !loop.idle();
-    publish();
+    note_idle();
   }
   const absl::Status stopped = absl::CancelledError("the server is stopping");
   loop.end_all(FinishReason::kCancelled, stopped);
@@ -219,7 +222,7 @@ void Engine::Impl::run() {
   for (Command& command : unseen) {
     if (auto* admission = std::get_if<Admission>(&command)) refuse(*admission, stopped);
   }
-  publish();
+  note_idle();
 }
 
 void Engine::Impl::apply(Command& command) {
@@ -240,9 +243,8 @@ void Engine::Impl::refuse(const Admission& admission, const absl::Status& status
   admission.sink(event);
 }
 
-void Engine::Impl::publish() {
+void Engine::Impl::note_idle() {
   const std::lock_guard lock(mutex);
-  published_stats = loop.stats();
   idle = loop.idle() && inbox.empty();
   if (idle) became_idle.notify_all();
 }

@@ -30,7 +30,7 @@ struct Engine::Impl {
   void run();   // the thread
   void apply(Command& command);
   static void refuse(const Admission& admission, const absl::Status& status);
-  void publish();
+  void note_idle();
 
   absl::StatusOr<SeqId> enqueue(Admission admission);
 
@@ -43,9 +43,7 @@ struct Engine::Impl {
   Transformer transformer;
   KvCache cache;
   BlockAllocator blocks;
-  StepLoop loop;
-
-  std::mutex mutex;  // guards what follows
+  std::mutex mutex;  // guards what follows up to `loop`
   std::condition_variable wake;
   std::condition_variable became_idle;
   std::vector<Command> inbox;
@@ -56,6 +54,8 @@ struct Engine::Impl {
   bool idle = true;
   bool draining = false;
   bool stopping = false;
+
+  StepLoop loop;  // the engine thread's; publishes its figures under the mutex
 
   std::thread thread;
 };

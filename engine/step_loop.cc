@@ -31,7 +31,8 @@ bool contains(const std::vector<Token>& tokens, Token token) {
 }  // namespace
 
 StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
-                   Transformer& transformer, KvCache& cache, BlockAllocator& blocks)
+                   Transformer& transformer, KvCache& cache, BlockAllocator& blocks,
+                   StatsSink publish)
     : transformer_(transformer),
       cache_(cache),
       blocks_(blocks),
@@ -41,7 +42,8 @@ StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
       max_selection_bytes_(max_selection_bytes),
       dense_(make_dense_policy()),
       generate_hidden_(DType::kF32, limits.max_sequences, transformer.config().hidden),
-      generate_logits_(DType::kF32, limits.max_sequences, transformer.config().vocab) {
+      generate_logits_(DType::kF32, limits.max_sequences, transformer.config().vocab),
+      publish_(std::move(publish)) {
   refresh_stats();
 }
 
@@ -362,6 +364,7 @@ void StepLoop::refresh_stats() {
   stats_.total_blocks = blocks_.total_blocks();
   stats_.free_blocks = blocks_.free_blocks();
   stats_.block_size = blocks_.block_size();
+  publish_(stats_);
 }
 
 }  // namespace kascade

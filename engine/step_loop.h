@@ -5,6 +5,7 @@
 #define KASCADE_ENGINE_STEP_LOOP_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -38,9 +39,12 @@ struct Admission {
 
 class StepLoop {
  public:
+  // Called with the new figures before the events of a step are sent.
+  using StatsSink = std::function<void(const EngineStats&)>;
+
   // All references outlive the loop.
   StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes, Transformer& transformer,
-           KvCache& cache, BlockAllocator& blocks);
+           KvCache& cache, BlockAllocator& blocks, StatsSink publish);
 
   // The scheduler's refusals; the sink is not called then.
   absl::Status admit(Admission admission, absl::Time now);
@@ -51,8 +55,6 @@ class StepLoop {
   // One step; false when nothing could be done. `clock` is read before and after the computation.
   bool step(const std::function<absl::Time()>& clock);
   bool idle() const { return live_.empty(); }
-
-  const EngineStats& stats() const { return stats_; }
 
  private:
   struct Live {
@@ -103,6 +105,7 @@ class StepLoop {
   Buffer generate_logits_;                                  // [max_sequences, vocab]
   std::map<SeqId, Live> live_;
   EngineStats stats_;
+  StatsSink publish_;
 };
 
 }  // namespace kascade
