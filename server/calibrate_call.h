@@ -1,0 +1,91 @@
+// A stream that follows a calibration: Calibrate and WatchCalibration differ in the response's type
+// and in how the job is found.
+#ifndef KASCADE_SERVER_CALIBRATE_CALL_H_
+#define KASCADE_SERVER_CALIBRATE_CALL_H_
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "kascade/v1/calibration_service.pb.h"
+#include "server/calibration_jobs.h"
+#include "server/stream_call.h"
+
+namespace kascade::server {
+
+template <typename Response>
+class FollowCall : public StreamCall<Response>, public CalibrationFollower {
+ public:
+  FollowCall(Host& host, CalibrationJobs& jobs, const char* rpc)
+      : StreamCall<Response>(host, rpc), jobs_(jobs) {}
+
+  void started(const v1::CalibrationStarted& started) override {
+    {
+      const std::lock_guard lock(id_mutex_);
+      id_ = started.calibration_id();
+    }
+    Response response;
+    *response.mutable_started() = started;
+    this->send(std::move(response));
+  }
+  void progress(const v1::CalibrationProgress& progress) override {
+    Response response;
+    *response.mutable_progress() = progress;
+    this->send(std::move(response), [](Response& last, Response& next) {
+      if (!last.has_progress() || !next.has_progress()) return false;
+      last.Swap(&next);
+      return true;
+    });
+  }
+  void ended(const absl::Status& status, const v1::CalibrationResult& result) override {
+    if (status.ok()) {
+      Response response;
+      *response.mutable_result() = result;
+      this->send(std::move(response));
+    }
+    this->close(status);
+  }
+
+ protected:
+  FollowerPtr self() { return std::static_pointer_cast<FollowCall>(this->shared_from_this()); }
+  bool client_gone() const { return client_gone_; }
+  void leave() {
+    std::string id;
+    {
+      const std::lock_guard lock(id_mutex_);
+      id = id_;
+    }
+    jobs_.unfollow(id, this, cancel_on_disconnect_);
+    this->close(absl::CancelledError("the client is gone"));
+  }
+
+  CalibrationJobs& jobs_;
+  std::atomic<bool> cancel_on_disconnect_ = false;
+
+ private:
+  void cancelled() override {
+    client_gone_ = true;
+    leave();
+  }
+
+  std::atomic<bool> client_gone_ = false;
+  std::mutex id_mutex_;
+  std::string id_;
+};
+
+class CalibrateCall final : public FollowCall<v1::CalibrateResponse> {
+ public:
+  CalibrateCall(Host& host, CalibrationJobs& jobs) : FollowCall(host, jobs, "Calibrate") {}
+  void start(const v1::CalibrateRequest& request, absl::Time deadline);
+};
+
+class WatchCall final : public FollowCall<v1::WatchCalibrationResponse> {
+ public:
+  WatchCall(Host& host, CalibrationJobs& jobs) : FollowCall(host, jobs, "WatchCalibration") {}
+  void start(const v1::WatchCalibrationRequest& request, absl::Time deadline);
+};
+
+}  // namespace kascade::server
+
+#endif  // KASCADE_SERVER_CALIBRATE_CALL_H_

@@ -1,0 +1,73 @@
+#include "server/host.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/errors.h"
+#include "spdlog/spdlog.h"
+
+namespace kascade::server {
+
+void InFlight::enter() {
+  const std::lock_guard lock(mutex_);
+  ++count_;
+}
+
+void InFlight::leave() {
+  const std::lock_guard lock(mutex_);
+  if (--count_ == 0) none_left_.notify_all();
+}
+
+bool InFlight::wait_until(absl::Time deadline) {
+  std::unique_lock lock(mutex_);
+  return none_left_.wait_until(lock, absl::ToChronoTime(deadline), [&] { return count_ == 0; });
+}
+
+std::shared_ptr<const Schedule> Host::schedule_of(const Finish& finish,
+                                                  std::shared_ptr<const Schedule> expected) const {
+  if (finish.schedule_id.empty()) return nullptr;
+  if (expected && expected->schedule_id == finish.schedule_id) return expected;
+  return schedules.find(finish.schedule_id);
+}
+
+RpcRecord::RpcRecord(Host& host, std::string rpc)
+    : host_(host), rpc_(std::move(rpc)), arrival_(absl::Now()) {
+  host_.in_flight.enter();
+  host_.metrics.rpc_in_flight.Increment();
+}
+
+RpcRecord::~RpcRecord() {
+  host_.metrics.rpc_in_flight.Decrement();
+  host_.in_flight.leave();
+}
+
+absl::Duration RpcRecord::elapsed() const { return absl::Now() - arrival_; }
+
+grpc::Status RpcRecord::finish(const absl::Status& status) {
+  absl::Status told = status;
+  // What the engine ends because the server goes down, the client may send elsewhere.
+  if (status.code() == absl::StatusCode::kCancelled && host_.draining) {
+    told = absl::UnavailableError("the server is going down");
+  }
+  if (told.code() == absl::StatusCode::kResourceExhausted) {
+    const EngineStats stats = host_.engine.stats();
+    told = with_reason(told, reason::kQueueFull,
+                       {{"waiting", absl::StrCat(stats.waiting)},
+                        {"max_queue", absl::StrCat(host_.limits.max_queue)}});
+  }
+  const grpc::Status result = to_grpc(told);
+  const double seconds = absl::ToDoubleSeconds(elapsed());
+  host_.metrics.finish_rpc(rpc_, result, seconds);
+  if (result.ok()) {
+    spdlog::debug("{} OK, {:.3f} s", rpc_, seconds);
+  } else if (result.error_code() == grpc::StatusCode::INTERNAL) {
+    spdlog::error("{} failed after {:.3f} s: {}", rpc_, seconds, result.error_message());
+  } else {
+    spdlog::info("{} ended with code {} after {:.3f} s: {}", rpc_,
+                 static_cast<int>(result.error_code()), seconds, result.error_message());
+  }
+  return result;
+}
+
+}  // namespace kascade::server

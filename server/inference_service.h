@@ -1,0 +1,35 @@
+// The RPCs of kascade.v1.InferenceService.
+#ifndef KASCADE_SERVER_INFERENCE_SERVICE_H_
+#define KASCADE_SERVER_INFERENCE_SERVICE_H_
+
+#include "kascade/v1/inference_service.grpc.pb.h"
+#include "server/host.h"
+
+namespace kascade::server {
+
+class InferenceService final : public v1::InferenceService::CallbackService {
+ public:
+  // `host` must outlive the service.
+  explicit InferenceService(Host& host) : host_(host) {}
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
+  grpc::ServerWriteReactor<v1::ScoreResponse>* Score(grpc::CallbackServerContext* context,
+                                                     const v1::ScoreRequest* request) override;
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const v1::TokenizeRequest* request,
+                                     v1::TokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
+                                       const v1::DetokenizeRequest* request,
+                                       v1::DetokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
+                                         const v1::GetModelInfoRequest* request,
+                                         v1::GetModelInfoResponse* response) override;
+
+ private:
+  Host& host_;
+};
+
+}  // namespace kascade::server
+
+#endif  // KASCADE_SERVER_INFERENCE_SERVICE_H_

@@ -1,0 +1,163 @@
+#include "server/schedule_store.h"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/errors.h"
+#include "spdlog/spdlog.h"
+
+namespace kascade::server {
+namespace {
+
+constexpr size_t kMaxSchedules = 256;
+constexpr char kActiveFile[] = "active.json";
+
+std::string text_of(const absl::Status& status) { return std::string(status.message()); }
+
+std::vector<std::filesystem::path> schedule_files(const std::filesystem::path& directory,
+                                                  std::error_code& error) {
+  std::vector<std::filesystem::path> files;
+  for (std::filesystem::directory_iterator it(directory, error), end; !error && it != end;
+       it.increment(error)) {
+    if (it->path().extension() == ".json" && it->path().filename() != kActiveFile) {
+      files.push_back(it->path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+}  // namespace
+
+ScheduleStore::ScheduleStore(Engine& engine, std::filesystem::path directory)
+    : engine_(engine), directory_(std::move(directory)) {}
+
+absl::Status ScheduleStore::load() {
+  if (directory_.empty()) return absl::OkStatus();
+  std::error_code error;
+  std::filesystem::create_directories(directory_, error);
+  std::vector<std::filesystem::path> files;
+  if (!error) files = schedule_files(directory_, error);
+  if (error) {
+    return absl::UnavailableError(
+        absl::StrCat("schedule directory ", directory_.string(), ": ", error.message()));
+  }
+  for (const auto& file : files) {
+    auto schedule = load_schedule(file);
+    const absl::Status status = schedule.ok() ? check_owner(*schedule) : schedule.status();
+    if (status.ok()) {
+      keep(std::make_shared<const Schedule>(*std::move(schedule)));
+    } else {
+      spdlog::warn("schedule {} is left out: {}", file.string(), text_of(status));
+    }
+  }
+  std::sort(schedules_.begin(), schedules_.end(),
+            [](const auto& a, const auto& b) { return a->created_at < b->created_at; });
+  if (!std::filesystem::exists(directory_ / kActiveFile, error)) return absl::OkStatus();
+  // After a change of model the old schedule must not keep the server from starting.
+  if (const absl::Status status = load_active(directory_ / kActiveFile); !status.ok()) {
+    spdlog::warn("no schedule is active: {}", text_of(status));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ScheduleStore::load_active(const std::filesystem::path& file) {
+  auto loaded = load_schedule(file);
+  if (!loaded.ok()) return loaded.status();
+  auto schedule = std::make_shared<const Schedule>(*std::move(loaded));
+  if (!schedule->quality.passed) {
+    spdlog::warn("schedule {} did not pass its gate", schedule->schedule_id);
+  }
+  if (const absl::Status status = activate(schedule, /*force=*/true); !status.ok()) return status;
+  return add(schedule).status();
+}
+
+absl::StatusOr<std::string> ScheduleStore::add(std::shared_ptr<const Schedule> schedule) {
+  const std::string file = file_of(*schedule);
+  keep(schedule);
+  if (file.empty()) return file;
+  const std::lock_guard lock(file_mutex_);
+  if (const absl::Status status = save_schedule(*schedule, file); !status.ok()) return status;
+  return file;
+}
+
+absl::Status ScheduleStore::activate(std::shared_ptr<const Schedule> schedule, bool force) {
+  if (!schedule->quality.passed && !force) {
+    return failed_precondition(
+        absl::StrCat("schedule ", schedule->schedule_id, " did not pass its gate: perplexity ",
+                     schedule->quality.degradation_percent, " % worse, at most ",
+                     schedule->quality.max_degradation_percent, " % allowed"),
+        reason::kScheduleNotPassed, schedule->schedule_id, "activate it with force");
+  }
+  if (const absl::Status status = check_owner(*schedule); !status.ok()) return status;
+  if (const absl::Status status = engine_.activate(schedule); !status.ok()) {
+    return with_field_prefix(status, "schedule");
+  }
+  spdlog::info("schedule {} is active", schedule->schedule_id);
+  if (directory_.empty()) return absl::OkStatus();
+  const std::lock_guard lock(file_mutex_);
+  const absl::Status saved = save_schedule(*schedule, directory_ / kActiveFile);
+  if (!saved.ok()) spdlog::error("a restart will not keep the schedule: {}", text_of(saved));
+  return absl::OkStatus();
+}
+
+std::string ScheduleStore::deactivate() {
+  const auto active = engine_.active_schedule();
+  const absl::Status status = engine_.activate(nullptr);
+  if (!status.ok()) spdlog::error("deactivating failed: {}", text_of(status));
+  if (!directory_.empty()) {
+    const std::lock_guard lock(file_mutex_);
+    std::error_code error;
+    std::filesystem::remove(directory_ / kActiveFile, error);
+    if (error) spdlog::error("a restart will bring the schedule back: {}", error.message());
+  }
+  return active ? active->schedule_id : "";
+}
+
+std::shared_ptr<const Schedule> ScheduleStore::find(std::string_view schedule_id) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& schedule : schedules_) {
+    if (schedule->schedule_id == schedule_id) return schedule;
+  }
+  return nullptr;
+}
+
+std::vector<std::shared_ptr<const Schedule>> ScheduleStore::list() const {
+  const std::lock_guard lock(mutex_);
+  return {schedules_.rbegin(), schedules_.rend()};
+}
+
+std::string ScheduleStore::file_of(const Schedule& schedule) const {
+  return directory_.empty() ? "" : (directory_ / (schedule.schedule_id + ".json")).string();
+}
+
+void ScheduleStore::keep(std::shared_ptr<const Schedule> schedule) {
+  const std::lock_guard lock(mutex_);
+  const auto same = [&](const auto& other) { return other->schedule_id == schedule->schedule_id; };
+  std::erase_if(schedules_, same);
+  schedules_.push_back(std::move(schedule));
+  if (schedules_.size() <= kMaxSchedules) return;
+  const auto active = engine_.active_schedule();
+  const auto oldest = std::find_if(schedules_.begin(), schedules_.end(), [&](const auto& other) {
+    return active == nullptr || other->schedule_id != active->schedule_id;
+  });
+  schedules_.erase(oldest);
+}
+
+absl::Status ScheduleStore::check_owner(const Schedule& schedule) const {
+  const ModelIdentity& model = engine_.identity();
+  const absl::Status status = check_model(schedule, model);
+  if (status.ok()) return status;
+  return with_reason(status, reason::kScheduleMismatch,
+                     {{"schedule_id", schedule.schedule_id},
+                      {"schedule_weights_digest", schedule.model.weights_digest},
+                      {"model_weights_digest", model.weights_digest},
+                      {"schedule_config_digest", schedule.model.config_digest},
+                      {"model_config_digest", model.config_digest},
+                      {"schedule_tokenizer_digest", schedule.model.tokenizer_digest},
+                      {"model_tokenizer_digest", model.tokenizer_digest}});
+}
+
+}  // namespace kascade::server

@@ -1,0 +1,278 @@
+#include "server/score_call.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/errors.h"
+#include "server/limits.h"
+#include "server/translate.h"
+
+namespace kascade::server {
+namespace {
+
+constexpr absl::Duration kProgressInterval = absl::Milliseconds(250);
+
+bool fold(v1::ScoreResponse& last, v1::ScoreResponse& next) {
+  if (last.has_progress() && next.has_progress()) {
+    last.Swap(&next);
+    return true;
+  }
+  if (!last.has_tokens() || !next.has_tokens()) return false;
+  const auto& tokens = last.tokens();
+  const bool adjoins =
+      tokens.input_index() == next.tokens().input_index() &&
+      tokens.first_position() + tokens.token_ids_size() == next.tokens().first_position() &&
+      tokens.token_ids_size() + next.tokens().token_ids_size() <= kMaxTokensPerMessage;
+  if (!adjoins) return false;
+  const int64_t first = tokens.first_position();
+  last.mutable_tokens()->MergeFrom(next.tokens());
+  last.mutable_tokens()->set_first_position(first);
+  return true;
+}
+
+v1::SelectionPhase to_proto(Phase phase) {
+  return phase == Phase::kRow ? v1::SELECTION_PHASE_ROW : v1::SELECTION_PHASE_TILE;
+}
+
+}  // namespace
+
+void ScoreCall::start(const v1::ScoreRequest& request, absl::Time deadline) {
+  auto plan = plan_score(request, host().engine, deadline);
+  if (!plan.ok()) return close(plan.status());
+  bool gone = false;
+  {
+    const std::lock_guard lock(mutex_);
+    gone = failed_;
+    plan_ = *std::move(plan);
+    progress_.resize(plan_.inputs.size());
+    const auto parallel = std::min(plan_.inputs.size(), static_cast<size_t>(kMaxParallelInputs));
+    while (next_input_ < static_cast<int>(parallel)) ready_.push_back(next_input_++);
+    for (size_t i = 0; i < progress_.size(); ++i) {
+      progress_[i].totals.bytes = plan_.inputs[i].bytes_scored;
+    }
+  }
+  if (gone) return;
+  send_started();
+  submit_ready();
+}
+
+void ScoreCall::cancelled() { fail(absl::CancelledError("the client is gone")); }
+
+void ScoreCall::written() {
+  if (unsent_bytes() < kMaxUnsentBytes) submit_ready();
+}
+
+void ScoreCall::send_started() {
+  v1::ScoreResponse response;
+  auto& started = *response.mutable_started();
+  started.set_inputs(static_cast<int32_t>(plan_.inputs.size()));
+  started.set_tokens_to_score(plan_.tokens_to_score());
+  started.set_windows(plan_.windows());
+  started.set_mode(server::to_proto(*plan_.attention.mode));
+  if (plan_.schedule) started.set_schedule_id(plan_.schedule->schedule_id);
+  started.set_phase(to_proto(plan_.phase));
+  started.set_window_tokens(plan_.window_tokens);
+  send(std::move(response));
+}
+
+void ScoreCall::submit_ready() {
+  absl::Status status;
+  {
+    const std::lock_guard lock(mutex_);
+    while (status.ok() && !failed_ && !ready_.empty() && unsent_bytes() < kMaxUnsentBytes) {
+      const int input = ready_.front();
+      ready_.pop_front();
+      status = submit(input);
+      if (!status.ok() && retry_later(input, status)) return;
+    }
+  }
+  if (!status.ok()) fail(status);
+}
+
+absl::Status ScoreCall::submit(int input) {
+  auto self = std::static_pointer_cast<ScoreCall>(shared_from_this());
+  const auto id = host().engine.submit(
+      request_of(input), [self, input](const Event& event) { self->on_event(input, event); });
+  if (!id.ok()) return id.status();
+  progress_[static_cast<size_t>(input)].seq = *id;
+  ++running_;
+  return absl::OkStatus();
+}
+
+Request ScoreCall::request_of(int input) const {
+  const auto index = static_cast<size_t>(input);
+  const ScoreSequence& sequence = plan_.inputs[index];
+  const ScoreWindow& window = sequence.windows[progress_[index].window];
+  const auto begin = sequence.tokens.begin() + window.begin;
+  Request request;
+  request.tokens.assign(begin, begin + window.count);
+  request.task = Score{.first_scored = window.first_scored,
+                       .phase = plan_.phase,
+                       .want_ranks = plan_.send_ranks,
+                       .top_logprobs = plan_.top_logprobs};
+  request.attention = plan_.attention;
+  request.deadline = plan_.deadline;
+  return request;
+}
+
+void ScoreCall::on_event(int input, const Event& event) {
+  std::vector<v1::ScoreResponse> messages;
+  absl::Status status;
+  bool all_ended = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (event.finish) {
+      --running_;
+      progress_[static_cast<size_t>(input)].seq.reset();
+    }
+    if (failed_) return;
+    take(input, event, messages);
+    if (event.finish) {
+      status = event.finish->status;
+      if (!status.ok() && event.tokens.empty() && retry_later(input, status)) return;
+      if (status.ok()) status = check_schedule(*event.finish);
+      if (status.ok()) end_window(input, *event.finish, messages);
+      all_ended = ended_ == static_cast<int>(plan_.inputs.size());
+    }
+  }
+  if (!status.ok()) return fail(status);
+  for (v1::ScoreResponse& message : messages) send(std::move(message), fold);
+  if (all_ended) return close(absl::OkStatus());
+  if (event.finish) submit_ready();
+}
+
+void ScoreCall::take(int input, const Event& event, std::vector<v1::ScoreResponse>& out) {
+  if (event.tokens.empty()) return;
+  Progress& progress = progress_[static_cast<size_t>(input)];
+  for (size_t i = 0; i < event.tokens.size(); ++i) {
+    if (i < event.comparisons.size()) {
+      progress.totals.add(event.tokens[i], event.comparisons[i]);
+    } else {
+      progress.totals.add(event.tokens[i]);
+    }
+  }
+  if (plan_.send_tokens) add_columns(input, event, out);
+  progress.scored += static_cast<int32_t>(event.tokens.size());
+  tokens_done_ += static_cast<int64_t>(event.tokens.size());
+  add_progress(out);
+}
+
+void ScoreCall::end_window(int input, const kascade::Finish& finish,
+                           std::vector<v1::ScoreResponse>& out) {
+  Progress& progress = progress_[static_cast<size_t>(input)];
+  host().metrics.queue_time.Observe(absl::ToDoubleSeconds(finish.queued));
+  progress.totals.counts += finish.counts;
+  progress.scored = 0;
+  ++progress.window;
+  if (progress.window < plan_.inputs[static_cast<size_t>(input)].windows.size()) {
+    ready_.push_front(input);
+    return;
+  }
+  ++ended_;
+  add_summary(input, out);
+  if (next_input_ < static_cast<int>(plan_.inputs.size())) ready_.push_back(next_input_++);
+  if (ended_ == static_cast<int>(plan_.inputs.size())) add_total(out);
+}
+
+void ScoreCall::add_columns(int input, const Event& event,
+                            std::vector<v1::ScoreResponse>& out) const {
+  const Progress& progress = progress_[static_cast<size_t>(input)];
+  const ScoreWindow& window = plan_.inputs[static_cast<size_t>(input)].windows[progress.window];
+  const int64_t first = window.begin + window.first_scored + progress.scored;
+  v1::ScoreTokens* tokens = nullptr;
+  for (size_t i = 0; i < event.tokens.size(); ++i) {
+    if (i % kMaxTokensPerMessage == 0) {
+      tokens = out.emplace_back().mutable_tokens();
+      tokens->set_input_index(input);
+      tokens->set_first_position(first + static_cast<int64_t>(i));
+    }
+    const ScoredToken& token = event.tokens[i];
+    tokens->add_token_ids(token.token);
+    tokens->add_logprobs(token.logprob);
+    tokens->add_top1(token.is_top1);
+    if (plan_.send_ranks) tokens->add_ranks(token.rank);
+    if (plan_.top_logprobs > 0) server::to_proto(token.top, *tokens->add_top());
+    if (i >= event.comparisons.size()) continue;
+    tokens->add_sparse_logprobs(event.comparisons[i].sparse.logprob);
+    if (plan_.send_ranks) tokens->add_sparse_ranks(event.comparisons[i].sparse.rank);
+    tokens->add_kl(event.comparisons[i].kl);
+  }
+}
+
+void ScoreCall::add_progress(std::vector<v1::ScoreResponse>& out) {
+  const absl::Time now = absl::Now();
+  if (now - last_progress_ < kProgressInterval) return;
+  last_progress_ = now;
+  auto& progress = *out.emplace_back().mutable_progress();
+  progress.set_tokens_done(tokens_done_);
+  progress.set_tokens_total(plan_.tokens_to_score());
+  const double seconds = absl::ToDoubleSeconds(record().elapsed());
+  if (seconds > 0) progress.set_tokens_per_second(static_cast<double>(tokens_done_) / seconds);
+}
+
+void ScoreCall::add_summary(int input, std::vector<v1::ScoreResponse>& out) const {
+  const ScoreSequence& sequence = plan_.inputs[static_cast<size_t>(input)];
+  auto& summary = *out.emplace_back().mutable_summary();
+  summary.set_input_index(input);
+  summary.set_protocol(sequence.protocol);
+  summary.set_windows(static_cast<int32_t>(sequence.windows.size()));
+  summary.set_tokens(static_cast<int64_t>(sequence.tokens.size()));
+  describe(progress_[static_cast<size_t>(input)].totals, summary);
+}
+
+void ScoreCall::add_total(std::vector<v1::ScoreResponse>& out) const {
+  auto& total = *out.emplace_back().mutable_total();
+  ScoreTotals sums;
+  int64_t tokens = 0;
+  total.set_protocol(v1::SCORE_PROTOCOL_WHOLE);
+  for (size_t i = 0; i < plan_.inputs.size(); ++i) {
+    sums += progress_[i].totals;
+    tokens += static_cast<int64_t>(plan_.inputs[i].tokens.size());
+    if (plan_.inputs[i].protocol == v1::SCORE_PROTOCOL_ROLLING) {
+      total.set_protocol(v1::SCORE_PROTOCOL_ROLLING);
+    }
+  }
+  total.set_windows(plan_.windows());
+  total.set_tokens(tokens);
+  describe(sums, total);
+}
+
+void ScoreCall::describe(const ScoreTotals& totals, v1::ScoreSummary& out) const {
+  summarize(totals, compares(), host().engine.model().vocab, out);
+  *out.mutable_attention() =
+      report_attention(totals.counts, *plan_.attention.mode, plan_.schedule.get());
+  out.set_phase(to_proto(plan_.phase));
+}
+
+absl::Status ScoreCall::check_schedule(const kascade::Finish& finish) const {
+  const std::string expected = plan_.schedule ? plan_.schedule->schedule_id : "";
+  if (finish.schedule_id == expected) return absl::OkStatus();
+  // Sums over windows of two schedules would mean nothing.
+  return with_reason(absl::AbortedError("another schedule was activated during the call"),
+                     reason::kScheduleChanged, {{"schedule_id", finish.schedule_id}});
+}
+
+void ScoreCall::fail(const absl::Status& status) {
+  std::vector<SeqId> running;
+  {
+    const std::lock_guard lock(mutex_);
+    if (failed_) return;
+    failed_ = true;
+    for (const Progress& progress : progress_) {
+      if (progress.seq) running.push_back(*progress.seq);
+    }
+  }
+  for (const SeqId id : running) host().engine.cancel(id);
+  close(status);
+}
+
+bool ScoreCall::retry_later(int input, const absl::Status& status) {
+  // A full queue is no failure while windows of this call are in it: their end makes room.
+  if (status.code() != absl::StatusCode::kResourceExhausted || running_ == 0) return false;
+  ready_.push_front(input);
+  return true;
+}
+
+}  // namespace kascade::server

@@ -1,0 +1,71 @@
+// One Score: windows go to the engine, a few inputs at a time, and come back as sums and columns.
+#ifndef KASCADE_SERVER_SCORE_CALL_H_
+#define KASCADE_SERVER_SCORE_CALL_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "engine/engine.h"
+#include "kascade/v1/score.pb.h"
+#include "server/score_plan.h"
+#include "server/score_totals.h"
+#include "server/stream_call.h"
+
+namespace kascade::server {
+
+class ScoreCall final : public StreamCall<v1::ScoreResponse> {
+ public:
+  explicit ScoreCall(Host& host) : StreamCall(host, "Score") {}
+
+  // Checks and submits the first windows, then returns.
+  void start(const v1::ScoreRequest& request, absl::Time deadline);
+
+ private:
+  struct Progress {
+    size_t window = 0;           // that runs or comes next
+    int32_t scored = 0;          // tokens of that window
+    std::optional<SeqId> seq{};  // while it runs
+    ScoreTotals totals{};
+  };
+
+  void cancelled() override;
+  void written() override;
+  void send_started();
+  // Submits what may run beside what runs.
+  void submit_ready();
+  absl::Status submit(int input);  // mutex_ held
+  Request request_of(int input) const;
+  void on_event(int input, const Event& event);
+  // Both with mutex_ held; messages to send go to the back of `out`.
+  void take(int input, const Event& event, std::vector<v1::ScoreResponse>& out);
+  void end_window(int input, const kascade::Finish& finish, std::vector<v1::ScoreResponse>& out);
+  void add_columns(int input, const Event& event, std::vector<v1::ScoreResponse>& out) const;
+  void add_progress(std::vector<v1::ScoreResponse>& out);
+  void add_summary(int input, std::vector<v1::ScoreResponse>& out) const;
+  void add_total(std::vector<v1::ScoreResponse>& out) const;
+  void describe(const ScoreTotals& totals, v1::ScoreSummary& out) const;
+  absl::Status check_schedule(const kascade::Finish& finish) const;
+  void fail(const absl::Status& status);
+  bool retry_later(int input, const absl::Status& status);  // mutex_ held
+  bool compares() const { return plan_.attention.mode == Mode::kCompare; }
+
+  ScorePlan plan_;  // constant once the first window is submitted
+
+  std::mutex mutex_;                // guards what follows; never held while something is sent
+  std::vector<Progress> progress_;  // [inputs]
+  std::deque<int> ready_;           // inputs whose next window may be submitted
+  int next_input_ = 0;              // first one not yet in ready_
+  int running_ = 0;
+  int ended_ = 0;
+  int64_t tokens_done_ = 0;
+  absl::Time last_progress_{};
+  bool failed_ = false;
+};
+
+}  // namespace kascade::server
+
+#endif  // KASCADE_SERVER_SCORE_CALL_H_

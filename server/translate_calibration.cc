@@ -1,0 +1,275 @@
+#include "server/translate_calibration.h"
+
+#include <cstdio>
+#include <iterator>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "openssl/evp.h"
+#include "server/errors.h"
+#include "server/limits.h"
+#include "server/translate.h"
+
+namespace kascade::server {
+namespace {
+
+using Request = v1::CalibrateRequest;
+
+// The kind of schedule that is asked for.
+struct Kind {
+  Family family = Family::kKascade;
+  Maker maker = Maker::kOptimal;
+};
+
+absl::StatusOr<const Preset*> read_preset(const Request& in) {
+  std::string_view name;
+  switch (in.preset()) {
+    case v1::CALIBRATION_PRESET_UNSPECIFIED:
+      return nullptr;
+    case v1::CALIBRATION_PRESET_BALANCED:
+      name = "balanced";
+      break;
+    case v1::CALIBRATION_PRESET_CONSERVATIVE:
+      name = "conservative";
+      break;
+    case v1::CALIBRATION_PRESET_AGGRESSIVE:
+      name = "aggressive";
+      break;
+    case v1::CALIBRATION_PRESET_LARGE_MODEL:
+      name = "large-model";
+      break;
+    case v1::CALIBRATION_PRESET_CPU_8B:
+      name = "cpu-8b";
+      break;
+    case v1::CALIBRATION_PRESET_LONG:
+      name = "long";
+      break;
+    default:
+      break;
+  }
+  for (const Preset& preset : kPresets) {
+    if (preset.name == name) return &preset;
+  }
+  return invalid_field("preset", absl::StrCat("unknown value ", int{in.preset()}));
+}
+
+absl::StatusOr<Kind> read_kind(const Request& in, const Preset* preset) {
+  Kind kind;
+  switch (in.family()) {
+    case v1::SELECTION_FAMILY_UNSPECIFIED:
+      kind.family = preset != nullptr ? Family::kTile : Family::kKascade;
+      break;
+    case v1::SELECTION_FAMILY_KASCADE:
+      kind.family = Family::kKascade;
+      break;
+    case v1::SELECTION_FAMILY_TILE:
+      kind.family = Family::kTile;
+      break;
+    default:
+      return invalid_field("family", absl::StrCat("unknown value ", int{in.family()}));
+  }
+  switch (in.maker()) {
+    case v1::SCHEDULE_MAKER_UNSPECIFIED:
+      kind.maker = kind.family == Family::kTile ? Maker::kGreedy : Maker::kOptimal;
+      break;
+    case v1::SCHEDULE_MAKER_DP:
+      kind.maker = Maker::kOptimal;
+      break;
+    case v1::SCHEDULE_MAKER_GREEDY:
+      kind.maker = Maker::kGreedy;
+      break;
+    default:
+      return invalid_field("maker", absl::StrCat("unknown value ", int{in.maker()}));
+  }
+  if (preset != nullptr && kind.family != Family::kTile) {
+    return invalid_field("preset", "presets are of family TILE; family is KASCADE");
+  }
+  if (preset != nullptr && kind.maker != Maker::kGreedy) {
+    return invalid_field("preset", "presets are of maker GREEDY; maker is DP");
+  }
+  return kind;
+}
+
+// Refuses what was set for another kind of schedule.
+absl::Status check_fit(const Request& in, const Kind& kind) {
+  struct Option {
+    const char* name;
+    bool set;
+    bool fits;
+    const char* belongs;
+  };
+  const bool keys = kind.family == Family::kKascade;
+  const bool optimal = kind.maker == Maker::kOptimal;
+  const Option options[] = {
+      {"anchors", in.has_anchors(), optimal, "maker DP; maker is GREEDY"},
+      {"threshold", in.has_threshold(), !optimal, "maker GREEDY; maker is DP"},
+      {"max_reuse_dist", in.has_max_reuse_dist(), !optimal, "maker GREEDY; maker is DP"},
+      {"ratio", in.has_ratio(), keys, "family KASCADE; family is TILE"},
+      {"min_keys", in.has_min_keys(), keys, "family KASCADE; family is TILE"},
+      {"decode_own_tile", in.has_decode_own_tile(), keys, "family KASCADE; family is TILE"},
+      {"sink_keys", in.has_sink_keys(), keys, "family KASCADE; family is TILE"},
+      {"top_k", in.has_top_k(), !keys, "family TILE; family is KASCADE"},
+      {"min_recall", in.has_min_recall(), in.auto_dense_layers(),
+       "auto_dense_layers; auto_dense_layers is false"},
+  };
+  for (const Option& option : options) {
+    if (option.set && !option.fits) {
+      return invalid_field(option.name, absl::StrCat("is an option of ", option.belongs));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status read_integer(const char* field, bool set, int64_t value, int64_t low, int64_t high,
+                          int32_t& out) {
+  if (!set) return absl::OkStatus();
+  out = static_cast<int32_t>(value);
+  return check_range(field, value, low, high);
+}
+
+absl::Status read_real(const char* field, bool set, double value, double high, double& out) {
+  if (!set) return absl::OkStatus();
+  out = value;
+  return check_range(field, value, 0.0, high);
+}
+
+absl::Status read_rule(const Request& in, const Kind& kind, SelectionRule& rule) {
+  rule.family = kind.family;
+  if (in.has_tile_size()) {
+    const int32_t size = in.tile_size();
+    if (size != 16 && size != 32 && size != 64 && size != 128) {
+      return invalid_field("tile_size", absl::StrCat("must be 16, 32, 64 or 128, got ", size));
+    }
+    rule.query_tile = size;
+  }
+  if (in.has_ratio()) {
+    rule.ratio = in.ratio();
+    if (absl::Status status = check_positive("ratio", in.ratio(), 1); !status.ok()) return status;
+  }
+  if (in.has_decode_own_tile()) rule.decode_own_tile = in.decode_own_tile();
+  for (const absl::Status& status :
+       {read_integer("min_keys", in.has_min_keys(), in.min_keys(), 1, 1 << 20, rule.min_keys),
+        read_integer("top_k", in.has_top_k(), in.top_k(), 1, 1 << 16, rule.top_k),
+        read_integer("sink_keys", in.has_sink_keys(), in.sink_keys(), 0, 1 << 16,
+                     rule.sink_keys)}) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status read_maker(const Request& in, const ModelConfig& model, CalibrationOptions& out) {
+  out.dense_layers.assign(in.dense_layers().begin(), in.dense_layers().end());
+  for (int i = 0; i < in.dense_layers_size(); ++i) {
+    absl::Status status = check_range(absl::StrCat("dense_layers[", i, "]"),
+                                      int64_t{in.dense_layers(i)}, 0, int64_t{model.layers} - 1);
+    if (!status.ok()) return status;
+  }
+  out.auto_dense_layers = in.auto_dense_layers();
+  for (const absl::Status& status :
+       {read_integer("anchors", in.has_anchors(), in.anchors(), 1, model.layers, out.anchors),
+        read_real("threshold", in.has_threshold(), in.threshold(), 1, out.greedy.threshold),
+        read_integer("max_reuse_dist", in.has_max_reuse_dist(), in.max_reuse_dist(), 1, 1024,
+                     out.greedy.max_reuse_dist),
+        read_real("min_recall", in.has_min_recall(), in.min_recall(), 1, out.min_recall),
+        read_integer("window_tokens", in.has_window_tokens(), in.window_tokens(), 64, 1 << 20,
+                     out.window_tokens),
+        read_real("max_degradation_percent", in.has_max_degradation_percent(),
+                  in.max_degradation_percent(), 1000, out.max_degradation_percent)}) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+std::string sha256(std::string_view bytes) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_sha256(), nullptr);
+  return absl::BytesToHexString(std::string(reinterpret_cast<const char*>(digest), size));
+}
+
+std::string digest_of(const std::vector<std::vector<Token>>& texts) {
+  std::string bytes;
+  for (const std::vector<Token>& text : texts) {
+    const auto size = static_cast<uint64_t>(text.size());
+    bytes.append(reinterpret_cast<const char*>(&size), sizeof(size));
+    bytes.append(reinterpret_cast<const char*>(text.data()), text.size() * sizeof(Token));
+  }
+  return sha256(bytes);
+}
+
+// Every option in full precision, defaults applied.
+std::string text_of(const CalibrationOptions& options) {
+  const auto exact = [](double value) {
+    char text[32];
+    std::snprintf(text, sizeof(text), "%a", value);
+    return std::string(text);
+  };
+  const SelectionRule& rule = options.selection;
+  std::string text =
+      absl::StrCat(std::string(name_of(rule.family)), " ", rule.query_tile, " ", exact(rule.ratio),
+                   " ", rule.min_keys, " ", rule.top_k, " ", rule.decode_own_tile, " ",
+                   rule.sink_keys, " ", static_cast<int>(options.maker), " ", options.anchors, " ",
+                   exact(options.greedy.threshold), " ", options.greedy.max_reuse_dist, " ");
+  absl::StrAppend(&text, options.auto_dense_layers, " ", exact(options.min_recall), " ",
+                  options.window_tokens, " ", exact(options.max_degradation_percent));
+  for (const int32_t layer : options.dense_layers) absl::StrAppend(&text, " ", layer);
+  return text;
+}
+
+std::string id_of(const CalibrationPlan& plan, const ModelIdentity& model) {
+  const std::string text =
+      absl::StrCat(model.weights_digest, "\n", model.config_digest, "\n", model.tokenizer_digest,
+                   "\n", plan.data_digest, "\n", text_of(plan.options));
+  return absl::StrCat("cal-", sha256(text).substr(0, 16));
+}
+
+}  // namespace
+
+absl::StatusOr<CalibrationOptions> read_calibration_options(const Request& in,
+                                                            const ModelConfig& model) {
+  const auto preset = read_preset(in);
+  if (!preset.ok()) return preset.status();
+  const auto kind = read_kind(in, *preset);
+  if (!kind.ok()) return kind.status();
+  if (absl::Status status = check_fit(in, *kind); !status.ok()) return status;
+  CalibrationOptions out;
+  if (kind->family == Family::kTile) out.selection.query_tile = 16;
+  if (*preset != nullptr) {
+    out.selection = (*preset)->rule();
+    out.greedy = (*preset)->greedy();
+    out.window_tokens = (*preset)->window_tokens;
+  }
+  out.maker = kind->maker;
+  if (absl::Status status = read_rule(in, *kind, out.selection); !status.ok()) return status;
+  if (absl::Status status = read_maker(in, model, out); !status.ok()) return status;
+  if (absl::Status status = validate(out, model); !status.ok()) return status;
+  return out;
+}
+
+absl::StatusOr<CalibrationPlan> plan_calibration(const Request& in, const Engine& engine) {
+  CalibrationPlan plan;
+  if (in.texts().empty() || in.texts_size() > kMaxTexts) {
+    return invalid_field("texts",
+                         absl::StrCat("must be 1 to ", kMaxTexts, ", got ", in.texts_size()));
+  }
+  auto options = read_calibration_options(in, engine.model());
+  if (!options.ok()) return options.status();
+  plan.options = *std::move(options);
+  for (int i = 0; i < in.texts_size(); ++i) {
+    auto tokens = engine.tokenizer().encode(
+        in.texts(i), {.add_special_tokens = false, .parse_special_tokens = false});
+    if (!tokens.ok()) {
+      return invalid_field(absl::StrCat("texts[", i, "]"), std::string(tokens.status().message()));
+    }
+    plan.tokens += static_cast<int64_t>(tokens->size());
+    plan.texts.push_back(*std::move(tokens));
+  }
+  plan.data_digest = digest_of(plan.texts);
+  plan.id = id_of(plan, engine.identity());
+  plan.activate = !in.has_activate() || in.activate();
+  return plan;
+}
+
+}  // namespace kascade::server

@@ -1,0 +1,36 @@
+// Threads for the long part of large requests, their tokenization, so that gRPC's own few threads
+// stay free for health checks, cancellation and small calls.
+#ifndef KASCADE_SERVER_WORK_QUEUE_H_
+#define KASCADE_SERVER_WORK_QUEUE_H_
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace kascade::server {
+
+class WorkQueue {
+ public:
+  explicit WorkQueue(int threads);
+  ~WorkQueue();  // runs what is queued
+
+  // Runs `work` here if `bytes` is small, else on a thread of the queue.
+  void run(size_t bytes, std::function<void()> work);
+
+ private:
+  void loop();
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<void()>> queue_;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace kascade::server
+
+#endif  // KASCADE_SERVER_WORK_QUEUE_H_
