@@ -42,6 +42,30 @@ KASCADE_INLINE void find_keys(const CachedRows& cache, const KeyList& keys, int3
   }
 }
 
+// Rows that will be read soon. Too scattered for the hardware to foresee, and too many to ask for
+// at once: a kernel asks for one with each key that it works on.
+struct Ahead {
+  int count = 0;
+  int64_t bytes = 0;  // of a row
+  const char* row[kBlock];
+
+  KASCADE_INLINE void ask(int j) const {
+    constexpr int64_t kLine = 64;
+    if (j >= count) return;
+    for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(row[j] + at);
+  }
+};
+
+KASCADE_INLINE void look_ahead(const KeyBlock& block, const void* data, bool bf16, int64_t stride,
+                               int32_t dim, Ahead& ahead) {
+  const int64_t size = bf16 ? 2 : 4;
+  ahead.count = block.count;
+  ahead.bytes = dim * size;
+  for (int j = 0; j < block.count; ++j) {
+    ahead.row[j] = static_cast<const char*>(data) + block.row[j] * stride * size;
+  }
+}
+
 // rows[j] points at `dim` floats for each key of the block; beyond the last key it repeats the last
 // one, so that kernels may run on to a multiple of their step. With whole_vectors, padded(dim)
 // floats may be read and those from dim on are 0. `copies` holds kBlock · padded(dim) floats; f32

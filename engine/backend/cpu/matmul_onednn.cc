@@ -40,6 +40,12 @@ dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const memory::
 #endif
 }
 
+// What oneDNN may use here, which its environment variables can limit.
+bool has_isa(dnnl::cpu_isa isa) {
+  const auto wanted = static_cast<unsigned>(isa);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
+}
+
 class PackedMatrix final : public Matrix {
  public:
   PackedMatrix(memory weights, int64_t out_features, int64_t in_features)
@@ -54,9 +60,7 @@ class PackedMatrix final : public Matrix {
 }  // namespace
 
 bool bf16_matmul_supported() {
-  constexpr auto kNeeded = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
-  const auto have = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-  if ((have & kNeeded) != kNeeded) return false;
+  if (!has_isa(dnnl::cpu_isa::avx512_core_bf16)) return false;
   try {
     const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     const memory::desc any({64, 64}, memory::data_type::bf16, memory::format_tag::any);
@@ -67,6 +71,8 @@ bool bf16_matmul_supported() {
     return false;
   }
 }
+
+bool rows_are_independent() { return has_isa(dnnl::cpu_isa::avx512_core); }
 
 struct MatmulOneDnn::Impl {
   // in, out, rows, strides of x and out, Into

@@ -13,6 +13,10 @@ namespace kascade::cpu {
 // Whether oneDNN has kernels of its own for bf16 here, rather than none or an emulation.
 bool bf16_matmul_supported();
 
+// Whether a row of a product has the same bits however many rows there are. So with oneDNN's
+// AVX-512 kernels; its older ones add in an order that depends on the shape.
+bool rows_are_independent();
+
 class MatmulOneDnn {
  public:
   explicit MatmulOneDnn(DType weights);
@@ -21,8 +25,7 @@ class MatmulOneDnn {
   // `plain` is [out, in] in the weights' dtype, rows without gaps.
   std::unique_ptr<Matrix> pack(Tensor plain);
 
-  // x in the weights' dtype, out f32; both may have a stride. A row's bits do not depend on the
-  // number of rows.
+  // x in the weights' dtype, out f32; both may have a stride.
   void run(Tensor x, const Matrix& w, Tensor out, Into into);
 
  private:

@@ -43,10 +43,11 @@ void load_queries(const Queries& in, const Row& row) {
 
 // logits[h][j] = q[h] · k[j]: as many sums at once as a vector has lanes, added across together.
 template <int kHeads>
-void dot_keys(const float* q, int64_t width, const float* const* keys, int count, int64_t stride,
-              float* logits) {
+void dot_keys(const float* q, int64_t width, const float* const* keys, int count,
+              const Ahead& ahead, int64_t stride, float* logits) {
   constexpr int kKeys = kLanes / kHeads;
   for (int j = 0; j < count; j += kKeys) {
+    for (int i = 0; i < kKeys; ++i) ahead.ask(j + i);
     Vec parts[kLanes] = {};
     for (int64_t d = 0; d < width; d += kLanes) {
       Vec query[kHeads];
@@ -61,25 +62,28 @@ void dot_keys(const float* q, int64_t width, const float* const* keys, int count
     }
     const Vec dots = reduce(parts);
     for (int h = 0; h < kHeads; ++h) {
-      for (int i = 0; i < kKeys; ++i) logits[h * stride + j + i] = dots[h * kKeys + i];
+      __builtin_memcpy(logits + h * stride + j, reinterpret_cast<const float*>(&dots) + h * kKeys,
+                       kKeys * sizeof(float));
     }
   }
 }
 
-// The same for all heads.
-void dot_all(const Row& row, int32_t heads, const float* const* keys, int count, int64_t stride,
-             float* logits) {
+// The same for all heads; the first of them ask ahead.
+void dot_all(const Row& row, int32_t heads, const float* const* keys, int count, const Ahead& ahead,
+             int64_t stride, float* logits) {
+  const Ahead nothing{};
   for (int32_t head = 0; head < heads;) {
     const float* q = row.q + head * row.width;
+    const Ahead& asked = head == 0 ? ahead : nothing;
     float* to = logits + head * stride;
     if (heads - head >= kMostHeads) {
-      dot_keys<kMostHeads>(q, row.width, keys, count, stride, to);
+      dot_keys<kMostHeads>(q, row.width, keys, count, asked, stride, to);
       head += kMostHeads;
     } else if (heads - head >= 2) {
-      dot_keys<2>(q, row.width, keys, count, stride, to);
+      dot_keys<2>(q, row.width, keys, count, asked, stride, to);
       head += 2;
     } else {
-      dot_keys<1>(q, row.width, keys, count, stride, to);
+      dot_keys<1>(q, row.width, keys, count, asked, stride, to);
       head += 1;
     }
   }
@@ -113,8 +117,9 @@ float exponentiate(int64_t count, float* logits, Softmax& softmax) {
 
 // o[h][d …] = o · rescale + Σ_j p[h][j] · v[j][d …] for kVecs vectors of components.
 template <int kHeads, int kVecs>
-KASCADE_INLINE void add_values(const float* p, const float* const* values, int count, int64_t d,
-                               int64_t width, const float* rescale, float* o) {
+KASCADE_INLINE void add_values(const float* p, const float* const* values, int count,
+                               const Ahead& ahead, int64_t d, int64_t width, const float* rescale,
+                               float* o) {
   Vec sum[kHeads][kVecs];
   for (int h = 0; h < kHeads; ++h) {
     for (int v = 0; v < kVecs; ++v) {
@@ -122,6 +127,7 @@ KASCADE_INLINE void add_values(const float* p, const float* const* values, int c
     }
   }
   for (int j = 0; j < count; ++j) {
+    ahead.ask(j);
     Vec value[kVecs];
     for (int v = 0; v < kVecs; ++v) value[v] = load(values[j] + d + v * kLanes);
 #pragma GCC unroll 4
@@ -137,20 +143,21 @@ KASCADE_INLINE void add_values(const float* p, const float* const* values, int c
 }
 
 template <int kHeads>
-void add_values_of_heads(const float* p, const float* const* values, int count, int64_t width,
-                         const float* rescale, float* o) {
+void add_values_of_heads(const float* p, const float* const* values, int count, const Ahead& ahead,
+                         int64_t width, const float* rescale, float* o) {
+  const Ahead nothing{};
   int64_t d = 0;
   for (; d + kMostVecs * kLanes <= width; d += kMostVecs * kLanes) {
-    add_values<kHeads, kMostVecs>(p, values, count, d, width, rescale, o);
+    add_values<kHeads, kMostVecs>(p, values, count, d == 0 ? ahead : nothing, d, width, rescale, o);
   }
   for (; d < width; d += kLanes) {
-    add_values<kHeads, 1>(p, values, count, d, width, rescale, o);
+    add_values<kHeads, 1>(p, values, count, d == 0 ? ahead : nothing, d, width, rescale, o);
   }
 }
 
 // Up to kMostHeads heads from `head` on; returns how many.
 int32_t attend_heads(const Row& row, int32_t head, int32_t heads, const float* const* values,
-                     int count, Softmax* softmax) {
+                     int count, const Ahead& ahead, Softmax* softmax) {
   const int32_t taken = heads - head >= kMostHeads ? kMostHeads : heads - head >= 2 ? 2 : 1;
   float* p = row.logits + head * kBlock;
   float* o = row.o + head * row.width;
@@ -159,13 +166,22 @@ int32_t attend_heads(const Row& row, int32_t head, int32_t heads, const float* c
     rescale[h] = exponentiate(count, p + h * kBlock, softmax[head + h]);
   }
   if (taken == kMostHeads) {
-    add_values_of_heads<kMostHeads>(p, values, count, row.width, rescale, o);
+    add_values_of_heads<kMostHeads>(p, values, count, ahead, row.width, rescale, o);
   } else if (taken == 2) {
-    add_values_of_heads<2>(p, values, count, row.width, rescale, o);
+    add_values_of_heads<2>(p, values, count, ahead, row.width, rescale, o);
   } else {
-    add_values_of_heads<1>(p, values, count, row.width, rescale, o);
+    add_values_of_heads<1>(p, values, count, ahead, row.width, rescale, o);
   }
   return taken;
+}
+
+// The block of keys from `first` on, and its keys ahead; nothing past the end of the list.
+void next_block(const CachedRows& cache, const KeyList& list, int32_t first, int32_t dim,
+                KeyBlock& block, Ahead& keys) {
+  keys.count = 0;
+  if (first >= count(list)) return;
+  find_keys(cache, list, first, block);
+  look_ahead(block, cache.keys, cache.bf16, cache.key_stride, dim, keys);
 }
 
 }  // namespace
@@ -183,16 +199,21 @@ void attend_row(const Queries& queries, const CachedRows& cache, const KeyList& 
   load_queries(queries, row);
   auto* softmax = reinterpret_cast<Softmax*>(row.logits + heads * kBlock);
   for (int32_t head = 0; head < heads; ++head) softmax[head] = Softmax{};
+  KeyBlock block;
+  Ahead ahead;
+  next_block(cache, list, 0, dim, block, ahead);
   for (int32_t first = 0; first < count(list); first += kBlock) {
-    KeyBlock block;
+    const int keys_here = block.count;
     const float* keys[kBlock];
     const float* values[kBlock];
-    find_keys(cache, list, first, block);
     fetch_rows(block, cache.keys, cache.bf16, cache.key_stride, dim, true, row.keys, keys);
+    look_ahead(block, cache.values, cache.bf16, cache.value_stride, dim, ahead);
+    dot_all(row, heads, keys, keys_here, ahead, kBlock, row.logits);
     fetch_rows(block, cache.values, cache.bf16, cache.value_stride, dim, true, row.values, values);
-    dot_all(row, heads, keys, block.count, kBlock, row.logits);
+    next_block(cache, list, first + kBlock, dim, block, ahead);
     for (int32_t head = 0; head < heads;) {
-      head += attend_heads(row, head, heads, values, block.count, softmax);
+      head += attend_heads(row, head, heads, values, keys_here, ahead, softmax);
+      ahead.count = 0;
     }
   }
   for (int32_t head = 0; head < heads; ++head) {
@@ -208,12 +229,15 @@ void pool_row(const Queries& queries, const CachedRows& cache, Pool how, float* 
   const KeyList all{0, nullptr, 0, 0, queries.first_position + 1};
   const int32_t length = count(all);
   const int64_t stride = round_up(length, kBlock);
+  KeyBlock block;
+  Ahead ahead;
+  next_block(cache, all, 0, queries.dim, block, ahead);
   for (int32_t first = 0; first < length; first += kBlock) {
-    KeyBlock block;
+    const int keys_here = block.count;
     const float* keys[kBlock];
-    find_keys(cache, all, first, block);
     fetch_rows(block, cache.keys, cache.bf16, cache.key_stride, queries.dim, true, row.keys, keys);
-    dot_all(row, queries.heads, keys, block.count, stride, row.logits + first);
+    next_block(cache, all, first + kBlock, queries.dim, block, ahead);
+    dot_all(row, queries.heads, keys, keys_here, ahead, stride, row.logits + first);
   }
   for (int32_t head = 0; head < queries.heads; ++head) {
     float* p = row.logits + head * stride;

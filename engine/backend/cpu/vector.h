@@ -37,15 +37,26 @@ KASCADE_INLINE void store(float* to, Vec value) { *reinterpret_cast<MemVec*>(to)
 KASCADE_INLINE Vec broadcast(float value) { return value - Vec{}; }
 KASCADE_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
+// Every lane takes the one `distance` (a power of two) away: halves, quarters, … change places.
+template <int kDistance>
+KASCADE_INLINE Vec swapped(Vec value) {
+  IntVec from{};
+  for (int lane = 0; lane < kLanes; ++lane) from[lane] = lane ^ kDistance;
+  return __builtin_shuffle(value, from);
+}
 KASCADE_INLINE float sum_of(Vec value) {
-  float sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += value[i];
-  return sum;
+  if constexpr (kLanes > 8) value += swapped<8>(value);
+  if constexpr (kLanes > 4) value += swapped<4>(value);
+  value += swapped<2>(value);
+  value += swapped<1>(value);
+  return value[0];
 }
 KASCADE_INLINE float max_of(Vec value) {
-  float largest = value[0];
-  for (int i = 1; i < kLanes; ++i) largest = value[i] > largest ? value[i] : largest;
-  return largest;
+  if constexpr (kLanes > 8) value = max(value, swapped<8>(value));
+  if constexpr (kLanes > 4) value = max(value, swapped<4>(value));
+  value = max(value, swapped<2>(value));
+  value = max(value, swapped<1>(value));
+  return value[0];
 }
 
 KASCADE_INLINE Vec from_bf16(const uint16_t* from) {
