@@ -20,7 +20,8 @@ SHAPES = {
     "R4 D80 tied": Spec(seed=4, layers=6, heads=8, kv_heads=2, head_dim=80, tied=True),
     "R8 D128 one KV head": Spec(seed=5, layers=6, heads=8, kv_heads=1, head_dim=128, width=64),
 }
-TIES = Spec(seed=6, layers=6, heads=4, kv_heads=2, head_dim=16, positions=False, zero_heads=(1,))
+TIES = Spec(seed=6, layers=6, heads=4, kv_heads=2, head_dim=16, theta=1e9,
+            positions=False, zero_heads=(1,))
 
 
 def streams():

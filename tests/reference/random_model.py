@@ -30,7 +30,7 @@ class Spec:
     dtype: str = "F32"  # or BF16
     tied: bool = False
     sharded: bool = False
-    positions: bool = True  # False: rotation by (almost) nothing, so that equal tokens tie
+    positions: bool = True  # False: keys do not depend on positions, so that equal tokens tie
     zero_heads: tuple = ()  # KV heads whose query rows are zero: all keys tie
 
 
@@ -39,7 +39,7 @@ def config_of(spec):
     if not spec.positions:
         scaling = {
             "rope_type": "llama3",
-            "factor": 1e30,
+            "factor": 1e6,
             "low_freq_factor": 1.0,
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 1,
@@ -68,6 +68,14 @@ def config_of(spec):
     }
 
 
+def slowest_component(weights, spec):
+    """Keeps one row of each head: half of the pair that turns so slowly that it stands still."""
+    heads = np.zeros((weights.shape[0] // spec.head_dim, spec.head_dim, weights.shape[1]))
+    slowest = spec.head_dim // 2 - 1
+    heads[:, slowest] = weights.reshape(heads.shape)[:, slowest] * spec.head_dim ** 0.25
+    return heads.reshape(weights.shape)
+
+
 def layer_weights(rng, spec):
     """{short name: [out, in]} of one layer."""
 
@@ -79,11 +87,14 @@ def layer_weights(rng, spec):
     shared = spec.heads // spec.kv_heads * spec.head_dim
     for head in spec.zero_heads:
         q[head * shared:(head + 1) * shared] = 0.0
+    k = matrix(keys, spec.width, np.sqrt(spec.sharpness))
+    if not spec.positions:
+        q, k = slowest_component(q, spec), slowest_component(k, spec)
     return {
         "input_layernorm": 1.0 + 0.1 * rng.normal(size=spec.width),
         "post_attention_layernorm": 1.0 + 0.1 * rng.normal(size=spec.width),
         "self_attn.q_proj": q,
-        "self_attn.k_proj": matrix(keys, spec.width, np.sqrt(spec.sharpness)),
+        "self_attn.k_proj": k,
         "self_attn.v_proj": matrix(keys, spec.width, 1.0),
         "self_attn.o_proj": matrix(spec.width, queries, 0.7),
         "mlp.gate_proj": matrix(spec.mlp, spec.width, 1.0),
