@@ -10,14 +10,14 @@ import pathlib
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 import agreement_cases as cases
 from judge import BF16, F32, Tolerance, judge_run
 from kascade import Layer, Rule, Schedule
-from llama import Model, forward, greedy
+from llama import Model, continued, forward, log_softmax
 from probe import Disagreement, Probe, Run
 from random_model import write_model
 from test_oracle import PASS_KEY
@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
 SHARED = pathlib.Path(os.environ.get("KASCADE_SHARED_DATA", ROOT.parent / "shared" / "data"))
 STORIES = SHARED / "models" / "tinystories-656k"
-GREEDY_TOKENS = 64
+GREEDY_TOKENS, TEXT_TOKENS = 64, 480
 SKIPPED = 77
 
 
@@ -75,14 +75,24 @@ def random_jobs(folder):
             yield Job(f"{name}, {backend}", subjects[spec], runs, backend)
 
 
-def real_streams(subject_folder, first_tokens, vocabulary, length):
-    """"greedy": a prompt and its continuation; "mixed": the prompt between random tokens."""
-    model, rng = Model(subject_folder), np.random.default_rng(8)
-    text = greedy(model, first_tokens, GREEDY_TOKENS)
+def real_streams(folder, prompt, length):
+    """"greedy": a prompt and its continuation; "mixed": the prompt between random tokens; "text":
+    what the model says after the prompt, drawn at temperature 1.
+    """
+    model, rng = Model(folder), np.random.default_rng(8)
+    vocabulary = model.config.vocab
+
+    def draw(logits):
+        return rng.choice(vocabulary, p=np.exp(log_softmax(logits)))
+
     parts = []
     while sum(map(len, parts)) < length:
-        parts += [list(first_tokens), rng.integers(3, vocabulary, rng.integers(20, 120)).tolist()]
-    return {"greedy": np.array(text), "mixed": np.concatenate(parts)[:length]}
+        parts += [list(prompt), rng.integers(3, vocabulary, rng.integers(20, 120)).tolist()]
+    return {
+        "greedy": np.array(continued(model, prompt, GREEDY_TOKENS)),
+        "mixed": np.concatenate(parts)[:length],
+        "text": np.array(continued(model, prompt, TEXT_TOKENS, draw)),
+    }
 
 
 def demo_schedule(rule):
@@ -99,7 +109,7 @@ def demo_schedule(rule):
 
 def demo_jobs():
     prompt = len(PASS_KEY)
-    subject = Subject(DEMO, real_streams(DEMO, PASS_KEY, 2048, 900))
+    subject = Subject(DEMO, real_streams(DEMO, PASS_KEY, 900))
     keys, tiles = demo_schedule(Rule(min_keys=32)), demo_schedule(
         Rule(family="tile", query_tile=16, top_k=4))
     runs = [Run("greedy", prompt + GREEDY_TOKENS, greedy_from=prompt - 1), Run("mixed", 1),
@@ -110,13 +120,15 @@ def demo_jobs():
     if "avx512_bf16" not in pathlib.Path("/proc/cpuinfo").read_text():
         print("demo, cpu bf16: left out, this processor has no bf16 instructions", flush=True)
         return
-    loose = [replace(run, greedy_from=None) for run in runs]
-    yield Job("demo, cpu bf16", subject, loose, "cpu", "bf16", BF16)
+    length = prompt + TEXT_TOKENS
+    runs = [Run("text", 1), Run("text", length), Run("text", length, keys, 400, drops=True),
+            Run("text", length, tiles, 400, chunk=200, drops=True)]
+    yield Job("demo, cpu bf16", subject, runs, "cpu", "bf16", BF16)
 
 
 def stories_jobs():
     first = (1,)
-    subject = Subject(STORIES, real_streams(STORIES, first, 2048, 512))
+    subject = Subject(STORIES, real_streams(STORIES, first, 512))
     same = tuple(range(4))
     schedule = Schedule(Rule(min_keys=16), (Layer("dense", 0, same), Layer("reuse", 0, same[::-1])))
     runs = [Run("greedy", 1 + GREEDY_TOKENS, greedy_from=0), Run("mixed", 512),

@@ -19,10 +19,11 @@ class Tolerance:
     logits: float  # largest difference of a row, relative to its largest magnitude
     kl: float  # mean KL(reference ‖ engine), nats
     score: float  # how far a pick may be on the wrong side of the threshold, relative to it
+    recall: float  # score sum of a choice over that of the best choice, at least
 
 
-F32 = Tolerance(logits=1e-4, kl=1e-7, score=1e-4)
-BF16 = Tolerance(logits=2e-2, kl=1e-3, score=0.25)
+F32 = Tolerance(logits=1e-4, kl=1e-7, score=1e-4, recall=0.9999)
+BF16 = Tolerance(logits=2e-2, kl=1e-3, score=0.25, recall=0.97)
 SMALLEST_SCORE = 1e-30  # below, a single-precision probability may be zero
 DIFFERS = 1e-3  # sparse against dense logits where candidates were dropped
 
@@ -69,10 +70,13 @@ def judge_choice(values, units, tolerance, verdict):
     relative = wrong / threshold if threshold > SMALLEST_SCORE else 0.0
     verdict.score = max(verdict.score, relative)
     best = np.sort(values)[-count:].sum()
-    verdict.recall = min(verdict.recall, values[chosen].sum() / best if best > 0 else 1.0)
+    recall = values[chosen].sum() / best if best > 0 else 1.0
+    verdict.recall = min(verdict.recall, recall)
     verdict.choices += 1
     if relative > tolerance.score:
         raise Disagreement(f"score {relative:.3e} beyond the threshold {threshold:.3e}")
+    if recall < tolerance.recall:
+        raise Disagreement(f"recalls {recall:.6f} of the best choice's scores")
 
 
 def judge_ties(values, units):

@@ -249,11 +249,14 @@ def log_softmax(logits):
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def greedy(model, tokens, count):
-    """The tokens and `count` more, chosen greedily (ties -> lowest id) by dense attention."""
+def continued(model, tokens, count, choose=np.argmax):
+    """The tokens and `count` more by dense attention; choose(logits [V]) -> token.
+
+    By default greedily, ties -> lowest id.
+    """
     tokens, attention, fed = list(tokens), CachedAttention(), 0
     for _ in range(count):
         logits = forward(model, tokens[fed:], attention, first=fed)
         fed = len(tokens)
-        tokens.append(int(np.argmax(logits[-1])))
+        tokens.append(int(choose(logits[-1])))
     return tokens

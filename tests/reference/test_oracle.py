@@ -317,7 +317,7 @@ class DemoTest(unittest.TestCase):
 
     def test_the_pass_key_is_found(self):
         """"The pass key for Clara is 48213 … Oscar is 90377 … What is the pass key for Clara?"."""
-        found = llama.greedy(llama.Model(DEMO), PASS_KEY, 6)[len(PASS_KEY):]
+        found = llama.continued(llama.Model(DEMO), PASS_KEY, 6)[len(PASS_KEY):]
         self.assertEqual(found, [221, 20, 24, 18, 17, 19])  # " 48213"
 
 
