@@ -14,7 +14,7 @@ import numpy as np
 
 from kascade import Schedule, unit_of
 
-PROBE_SECONDS = 300
+PROBE_SECONDS = 900
 
 
 class Disagreement(Exception):
