@@ -1,0 +1,149 @@
+// Calibration through the engine: what it refuses, how it ends early, and what it delivers on the
+// bundled model.
+#include "engine/calibration.h"
+
+#include <atomic>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/support/engine_client.h"
+#include "tests/support/shared_data.h"
+#include "tests/support/tiny_model.h"
+
+namespace kascade::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using Texts = std::vector<std::vector<Token>>;
+
+EngineOptions options_for(const std::filesystem::path& model) {
+  EngineOptions options;
+  options.model_directory = model;
+  options.max_sequences = 8;
+  options.max_batch_tokens = 520;
+  return options;
+}
+
+class TinyCalibrationTest : public ::testing::Test {
+ protected:
+  TinyCalibrationTest() {
+    write_tiny_model({.layers = 4, .context = 512, .peaked = true}, dir_.path());
+    engine_ = make_engine(options_for(dir_.path()));
+    options_.selection.min_keys = 16;
+    options_.window_tokens = 512;
+  }
+  absl::StatusOr<CalibrationOutcome> run(const Texts& texts) {
+    return calibrate(*engine_, options_, texts, [](const CalibrationProgress&) {}, stop_);
+  }
+  void expect_refused(const Texts& texts, const std::string& field) {
+    const auto outcome = run(texts);
+    EXPECT_EQ(outcome.status().code(), absl::StatusCode::kInvalidArgument) << outcome.status();
+    EXPECT_THAT(std::string(outcome.status().message()), HasSubstr(field));
+  }
+  static Texts long_text() { return {random_tokens(11000, 256, 3)}; }
+
+  TempDir dir_;
+  std::unique_ptr<Engine> engine_;
+  CalibrationOptions options_;
+  std::atomic<bool> stop_ = false;
+};
+
+TEST_F(TinyCalibrationTest, RefusesWhatCannotBeMeasured) {
+  expect_refused({}, "texts");
+  expect_refused({random_tokens(9000, 256, 1)}, "2048");
+  options_.selection.min_keys = 100000;
+  expect_refused(long_text(), "candidates");
+  options_.selection.min_keys = 16;
+  options_.selection.ratio = std::nan("");
+  expect_refused(long_text(), "ratio");
+  options_.selection.ratio = 0.1;
+  options_.anchors = 5;
+  expect_refused(long_text(), "anchors");
+  options_.anchors = 0;
+  options_.dense_layers = {4};
+  expect_refused(long_text(), "dense_layers");
+}
+
+TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
+  const auto outcome = run(long_text());
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_TRUE(outcome->schedule.quality.suspect);
+  EXPECT_FALSE(outcome->schedule.quality.passed);
+  EXPECT_EQ(outcome->table.size(), 4u);
+  EXPECT_EQ(engine_->stats().free_blocks, engine_->stats().total_blocks);
+}
+
+TEST_F(TinyCalibrationTest, StopsWhenAsked) {
+  stop_ = true;
+  EXPECT_TRUE(absl::IsCancelled(run(long_text()).status()));
+  EXPECT_EQ(engine_->stats().running + engine_->stats().waiting, 0);
+}
+
+TEST_F(TinyCalibrationTest, GreedyTilesDeliverAValidSchedule) {
+  options_.maker = Maker::kGreedy;
+  options_.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 4};
+  const auto outcome = run(long_text());
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  const Schedule& schedule = outcome->schedule;
+  EXPECT_EQ(schedule.calibration.maker, "greedy");
+  EXPECT_EQ(schedule.layers[0].role, Role::kDense);
+  EXPECT_EQ(schedule.layers[1].role, Role::kAnchor);
+  EXPECT_TRUE(engine_->activate(std::make_shared<Schedule>(schedule)).ok());
+}
+
+TEST_F(TinyCalibrationTest, LiveRequestsGoFirstAndChangeNothing) {
+  const auto alone = run(long_text());
+  std::atomic<bool> done = false;
+  std::thread traffic([&] {
+    while (!done) {
+      testing::run(*engine_,
+                   {.tokens = random_tokens(60, 256, 9), .task = Generate{.max_new_tokens = 20}});
+    }
+  });
+  const auto busy = run(long_text());
+  done = true;
+  traffic.join();
+  ASSERT_TRUE(alone.ok() && busy.ok());
+  for (size_t layer = 0; layer < alone->schedule.layers.size(); ++layer) {
+    EXPECT_EQ(alone->schedule.layers[layer].role, busy->schedule.layers[layer].role);
+    EXPECT_NEAR(alone->schedule.layers[layer].similarity, busy->schedule.layers[layer].similarity,
+                1e-4);
+  }
+}
+
+TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 60000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  CalibrationOptions options;
+  options.auto_dense_layers = true;
+  options.window_tokens = 1024;
+  options.max_degradation_percent = 2;
+  std::atomic<bool> stop = false;
+  int64_t last = 0;
+  CalibrationStage stage = CalibrationStage::kMeasuring;
+  const auto outcome = calibrate(
+      *engine, options, {*tokens},
+      [&](const CalibrationProgress& progress) {
+        if (progress.stage == stage) {
+          EXPECT_GE(progress.done_tokens, last);
+        }
+        stage = progress.stage;
+        last = progress.done_tokens;
+        EXPECT_LE(progress.done_tokens, progress.total_tokens);
+      },
+      stop);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_TRUE(outcome->schedule.quality.passed);
+  EXPECT_FALSE(outcome->schedule.quality.suspect);
+  EXPECT_GE(outcome->schedule.count(Role::kReuse), 1);
+  EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 0.9);
+  EXPECT_EQ(stage, CalibrationStage::kDone);
+}
+
+}  // namespace
+}  // namespace kascade::testing
