@@ -13,7 +13,7 @@
 #include "engine/engine.h"
 #include "kascade/v1/attention.pb.h"
 #include "kascade/v1/generate.pb.h"
-#include "kascade/v1/model_info.pb.h"
+#include "kascade/v1/inference_service.pb.h"
 #include "server/host.h"
 
 namespace kascade::server {

@@ -1,0 +1,281 @@
+// Calibration jobs over real gRPC: followed, left, found again, cancelled, activated.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/support/shared_data.h"
+#include "tests/support/test_server.h"
+
+namespace kascade::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class ServerCalibrationTest : public ::testing::Test {
+ protected:
+  // A random model guesses, so no schedule of it ever passes its gate.
+  ServerCalibrationTest() {
+    write_tiny_model({.layers = 6, .context = 2048, .peaked = true}, dir_.path());
+    server_ = std::make_unique<TestServer>(server_options(dir_.path()));
+  }
+  TestServer& server() { return *server_; }
+
+  static std::string text(size_t bytes, const std::string& words) {
+    std::string out;
+    while (out.size() < bytes) out += words;
+    return out;
+  }
+  // Done within a second or so.
+  static v1::CalibrateRequest short_job() {
+    v1::CalibrateRequest request;
+    request.add_texts(text(16000, "in the other corner 123 "));
+    request.set_window_tokens(256);
+    request.set_anchors(2);
+    request.set_min_keys(16);
+    return request;
+  }
+  // Long enough to be met while it runs: every number of anchors goes through the gate.
+  static v1::CalibrateRequest long_job() {
+    v1::CalibrateRequest request;
+    request.add_texts(text(400000, "the thin lines over the hill 4567 "));
+    request.set_min_keys(16);
+    return request;
+  }
+  using Reader = grpc::ClientReader<v1::CalibrateResponse>;
+  // Starts a job and returns its id.
+  std::string start(grpc::ClientContext& context, const v1::CalibrateRequest& request,
+                    std::unique_ptr<Reader>& reader) {
+    reader = server().calibration->Calibrate(&context, request);
+    v1::CalibrateResponse first;
+    EXPECT_TRUE(reader->Read(&first));
+    EXPECT_TRUE(first.has_started());
+    return first.started().calibration_id();
+  }
+  v1::Calibration get(const std::string& id) {
+    grpc::ClientContext context;
+    v1::GetCalibrationRequest request;
+    request.set_calibration_id(id);
+    v1::GetCalibrationResponse response;
+    EXPECT_TRUE(server().calibration->GetCalibration(&context, request, &response).ok());
+    return response.calibration();
+  }
+  v1::Calibration cancel(const std::string& id) {
+    grpc::ClientContext context;
+    v1::CancelCalibrationRequest request;
+    request.set_calibration_id(id);
+    v1::CancelCalibrationResponse response;
+    EXPECT_TRUE(server().calibration->CancelCalibration(&context, request, &response).ok());
+    return response.calibration();
+  }
+  Stream<v1::WatchCalibrationResponse> watch(const std::string& id) {
+    Stream<v1::WatchCalibrationResponse> out;
+    grpc::ClientContext context;
+    v1::WatchCalibrationRequest request;
+    request.set_calibration_id(id);
+    auto reader = server().calibration->WatchCalibration(&context, request);
+    for (v1::WatchCalibrationResponse message; reader->Read(&message);) {
+      out.messages.push_back(message);
+    }
+    out.status = reader->Finish();
+    return out;
+  }
+
+  TempDir dir_;
+  std::unique_ptr<TestServer> server_;
+};
+
+TEST_F(ServerCalibrationTest, AJobIsFollowedToItsResult) {
+  const auto stream = calibrate(server(), short_job());
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  ASSERT_GE(stream.messages.size(), 3u);
+  const auto& started = stream.messages.front().started();
+  EXPECT_FALSE(started.attached());
+  EXPECT_GT(started.tokens(), 10000);
+  EXPECT_EQ(started.data_digest().size(), 64u);
+  for (size_t i = 1; i + 1 < stream.messages.size(); ++i) {
+    EXPECT_TRUE(stream.messages[i].has_progress());
+    EXPECT_LE(stream.messages[i].progress().tokens_done(),
+              stream.messages[i].progress().tokens_total());
+  }
+  ASSERT_TRUE(stream.messages.back().has_result());
+  const v1::CalibrationResult& result = stream.messages.back().result();
+  EXPECT_EQ(result.schedule().layers_size(), 6);
+  EXPECT_EQ(result.schedule().layers(0).role(), v1::LAYER_ROLE_DENSE);
+  EXPECT_EQ(result.schedule().selection().min_keys(), 16);
+  EXPECT_EQ(result.candidates_size(), 1);
+  EXPECT_EQ(result.candidates(0).anchors(), 2);
+  EXPECT_TRUE(result.schedule().quality().suspect());
+  EXPECT_FALSE(result.passed());
+  EXPECT_FALSE(result.activated());
+  EXPECT_EQ(result.saved_file(), "");
+  const auto parsed = parse_schedule(result.schedule_json());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->schedule_id, result.schedule().schedule_id());
+  EXPECT_EQ(server()->engine().active_schedule(), nullptr);
+  EXPECT_THAT(server()->metrics_text(),
+              HasSubstr("kascade_calibrations_total{outcome=\"not_passed\"} 1"));
+
+  const v1::Calibration job = get(started.calibration_id());
+  EXPECT_EQ(job.state(), v1::CALIBRATION_STATE_SUCCEEDED);
+  EXPECT_EQ(job.schedule_id(), result.schedule().schedule_id());
+  EXPECT_EQ(job.result().schedule_json(), result.schedule_json());
+  EXPECT_TRUE(all_blocks_free(server()));
+}
+
+TEST_F(ServerCalibrationTest, AFailedGateNeedsForce) {
+  const auto stream = calibrate(server(), short_job());
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  v1::ActivateScheduleRequest request;
+  request.set_schedule_id(stream.messages.back().result().schedule().schedule_id());
+  v1::ActivateScheduleResponse response;
+  {
+    grpc::ClientContext context;
+    const auto status = server().calibration->ActivateSchedule(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    EXPECT_EQ(details_of(status).reason, "SCHEDULE_NOT_PASSED");
+  }
+  request.set_force(true);
+  grpc::ClientContext context;
+  ASSERT_TRUE(server().calibration->ActivateSchedule(&context, request, &response).ok());
+  EXPECT_EQ(server()->engine().active_schedule()->schedule_id, request.schedule_id());
+  grpc::ClientContext second;
+  v1::GetScheduleResponse schedule;
+  ASSERT_TRUE(server().calibration->GetSchedule(&second, {}, &schedule).ok());
+  EXPECT_TRUE(schedule.active());
+  EXPECT_EQ(schedule.schedule().schedule_id(), request.schedule_id());
+}
+
+TEST_F(ServerCalibrationTest, TheSameJobAgainIsNotDoneAgain) {
+  const auto first = calibrate(server(), short_job());
+  ASSERT_TRUE(first.status.ok()) << first.status.error_message();
+  const int64_t steps = server()->engine().stats().steps;
+  const auto second = calibrate(server(), short_job());
+  ASSERT_TRUE(second.status.ok());
+  ASSERT_EQ(second.messages.size(), 2u);
+  EXPECT_TRUE(second.messages[0].started().attached());
+  EXPECT_EQ(second.messages[0].started().calibration_id(),
+            first.messages[0].started().calibration_id());
+  EXPECT_EQ(second.messages[1].result().schedule_json(),
+            first.messages.back().result().schedule_json());
+  EXPECT_EQ(server()->engine().stats().steps, steps);
+  v1::CalibrateRequest other = short_job();
+  other.set_min_keys(24);
+  const auto third = calibrate(server(), other);
+  EXPECT_FALSE(third.messages[0].started().attached());
+  EXPECT_NE(third.messages[0].started().calibration_id(),
+            first.messages[0].started().calibration_id());
+}
+
+TEST_F(ServerCalibrationTest, AJobOutlivesItsCallAndCanBeFollowedAgain) {
+  std::string id;
+  {
+    grpc::ClientContext context;
+    std::unique_ptr<Reader> reader;
+    id = start(context, long_job(), reader);
+    context.TryCancel();
+    EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  EXPECT_EQ(get(id).state(), v1::CALIBRATION_STATE_RUNNING);
+
+  // The same request attaches; another one is refused while the job runs.
+  grpc::ClientContext context;
+  std::unique_ptr<Reader> reader;
+  EXPECT_EQ(start(context, long_job(), reader), id);
+  const auto refused = calibrate(server(), short_job()).status;
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(details_of(refused).reason, "CALIBRATION_RUNNING");
+  EXPECT_EQ(details_of(refused).metadata.at("calibration_id"), id);
+
+  grpc::ClientContext list_context;
+  v1::ListCalibrationsResponse list;
+  ASSERT_TRUE(server().calibration->ListCalibrations(&list_context, {}, &list).ok());
+  ASSERT_EQ(list.calibrations_size(), 1);
+  EXPECT_EQ(list.calibrations(0).calibration_id(), id);
+
+  EXPECT_EQ(cancel(id).state(), v1::CALIBRATION_STATE_CANCELLED);
+  v1::CalibrateResponse message;
+  while (reader->Read(&message)) EXPECT_TRUE(message.has_progress());
+  const auto ended = reader->Finish();
+  EXPECT_EQ(ended.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(details_of(ended).reason, "CANCELLED");
+  EXPECT_EQ(watch(id).status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(cancel(id).state(), v1::CALIBRATION_STATE_CANCELLED);
+  EXPECT_TRUE(all_blocks_free(server()));
+}
+
+TEST_F(ServerCalibrationTest, WatchGivesTheResultOfAFinishedJob) {
+  const auto stream = calibrate(server(), short_job());
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  const auto watched = watch(stream.messages[0].started().calibration_id());
+  ASSERT_TRUE(watched.status.ok());
+  ASSERT_EQ(watched.messages.size(), 2u);
+  EXPECT_EQ(watched.messages[1].result().schedule_json(),
+            stream.messages.back().result().schedule_json());
+}
+
+TEST_F(ServerCalibrationTest, CancelOnDisconnectEndsTheJobWithItsLastFollower) {
+  v1::CalibrateRequest request = long_job();
+  request.set_cancel_on_disconnect(true);
+  grpc::ClientContext first_context, second_context;
+  std::unique_ptr<Reader> first, second;
+  const std::string id = start(first_context, request, first);
+  start(second_context, request, second);
+  first_context.TryCancel();
+  first->Finish();
+  EXPECT_EQ(get(id).state(), v1::CALIBRATION_STATE_RUNNING);
+  second_context.TryCancel();
+  second->Finish();
+  EXPECT_TRUE(eventually([&] { return get(id).state() == v1::CALIBRATION_STATE_CANCELLED; }));
+}
+
+TEST_F(ServerCalibrationTest, DrainingEndsTheJobAsUnavailable) {
+  grpc::ClientContext context;
+  std::unique_ptr<Reader> reader;
+  start(context, long_job(), reader);
+  server()->drain(absl::Seconds(5));
+  v1::CalibrateResponse message;
+  while (reader->Read(&message)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(ServerCalibrationTest, AScheduleThatPassesIsActivatedAndSaved) {
+  server_.reset();
+  auto options = server_options(demo_model());
+  options.schedule_directory = dir_ / "schedules";
+  server_ = std::make_unique<TestServer>(options);
+  v1::CalibrateRequest request;
+  request.add_texts(read_file(demo_model() / "calibration.txt").substr(0, 36000));
+  request.set_window_tokens(512);
+  request.set_min_keys(64);
+  request.set_anchors(8);
+  request.set_max_degradation_percent(50);
+  const auto stream = calibrate(server(), request);
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  const v1::CalibrationResult& result = stream.messages.back().result();
+  EXPECT_TRUE(result.passed()) << result.schedule().quality().ShortDebugString();
+  EXPECT_TRUE(result.activated()) << result.note();
+  EXPECT_TRUE(std::filesystem::exists(result.saved_file()));
+  EXPECT_TRUE(std::filesystem::exists(options.schedule_directory / "active.json"));
+  ASSERT_NE(server()->engine().active_schedule(), nullptr);
+  EXPECT_EQ(server()->engine().active_schedule()->schedule_id, result.schedule().schedule_id());
+  EXPECT_THAT(server()->metrics_text(),
+              HasSubstr("kascade_calibrations_total{outcome=\"passed\"} 1"));
+
+  v1::ScoreRequest scoring;
+  scoring.add_inputs()->set_text(read_file(demo_model() / "evaluation.txt").substr(0, 4000));
+  scoring.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);
+  const auto scored = score(server(), scoring);
+  ASSERT_TRUE(scored.status.ok()) << scored.status.error_message();
+  const v1::ScoreSummary& total = scored.messages.back().total();
+  EXPECT_FALSE(total.suspect());
+  EXPECT_TRUE(total.comparison().has_degradation_percent());
+  EXPECT_NEAR(total.comparison().degradation_percent(),
+              (total.comparison().sparse_perplexity() / total.perplexity() - 1) * 100, 1e-6);
+  EXPECT_LT(total.attention().keys_attended_ratio(), 1);
+}
+
+}  // namespace
+}  // namespace kascade::testing

@@ -1,0 +1,251 @@
+// Starting, health, draining, and what keeps a server from starting.
+#include <atomic>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "gmock/gmock.h"
+#include "google/protobuf/descriptor.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "gtest/gtest.h"
+#include "tests/support/engine_client.h"
+#include "tests/support/test_server.h"
+
+namespace kascade::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class ServerLifecycleTest : public ::testing::Test {
+ protected:
+  ServerLifecycleTest() { write_tiny_model({.layers = 4, .context = 512}, dir_.path()); }
+  std::string error_of(const server::ServerOptions& options) {
+    const auto server = server::Server::start(options);
+    EXPECT_FALSE(server.ok());
+    return std::string(server.status().message());
+  }
+  Schedule schedule(const Engine& engine, std::vector<int32_t> anchors = {1}) {
+    auto schedule = make_schedule(engine.model(), anchors, {.query_tile = 16, .min_keys = 8});
+    schedule->model = engine.identity();
+    schedule->created_at = "2026-01-02T03:04:05Z";
+    schedule->quality.passed = true;
+    seal(*schedule);
+    return *schedule;
+  }
+
+  TempDir dir_;
+};
+
+// grpc.health.v1 by hand: HealthCheckRequest{service = 1}, HealthCheckResponse{status = 1}.
+constexpr char kServing = 1;
+constexpr char kNotServing = 2;
+
+grpc::ByteBuffer health_request(const std::string& service) {
+  std::string bytes;
+  if (!service.empty()) bytes = std::string("\x0a") + static_cast<char>(service.size()) + service;
+  const grpc::Slice slice(bytes);
+  return {&slice, 1};
+}
+
+char health_status(const grpc::ByteBuffer& response) {
+  std::vector<grpc::Slice> slices;
+  EXPECT_TRUE(response.Dump(&slices).ok());
+  std::string bytes;
+  for (const auto& slice : slices) bytes.append(slice.begin(), slice.end());
+  return bytes.size() == 2 && bytes[0] == 0x08 ? bytes[1] : '\0';
+}
+
+char check_health(TestServer& server, const std::string& service) {
+  grpc::GenericStub stub(server.channel());
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check",
+                                    health_request(service), &queue);
+  call->StartCall();
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  EXPECT_TRUE(queue.Next(&tag, &ok));
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return health_status(response);
+}
+
+// Health/Watch of the whole server.
+class HealthWatch {
+ public:
+  explicit HealthWatch(TestServer& server) : stub_(server.channel()) {
+    call_ = stub_.PrepareCall(&context_, "/grpc.health.v1.Health/Watch", &queue_);
+    call_->StartCall(nullptr);
+    next();
+    call_->Write(health_request(""), nullptr);
+    next();
+  }
+  ~HealthWatch() {
+    context_.TryCancel();
+    grpc::Status status;
+    call_->Finish(&status, nullptr);
+    next();
+  }
+  char next_status() {
+    grpc::ByteBuffer response;
+    call_->Read(&response, nullptr);
+    return next() ? health_status(response) : '\0';
+  }
+
+ private:
+  bool next() {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue_.Next(&tag, &ok) && ok;
+  }
+
+  grpc::GenericStub stub_;
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+};
+
+TEST_F(ServerLifecycleTest, HealthIsServingForTheServerAndBothServices) {
+  TestServer server(server_options(dir_.path()));
+  EXPECT_EQ(server->lifecycle(), server::Lifecycle::kServing);
+  for (const char* service : {"", "kascade.v1.InferenceService", "kascade.v1.CalibrationService"}) {
+    EXPECT_EQ(check_health(server, service), kServing) << service;
+  }
+}
+
+TEST_F(ServerLifecycleTest, ReflectionKnowsBothServices) {
+  const auto* pool = google::protobuf::DescriptorPool::generated_pool();
+  EXPECT_NE(pool->FindServiceByName("kascade.v1.InferenceService"), nullptr);
+  EXPECT_NE(pool->FindServiceByName("kascade.v1.CalibrationService"), nullptr);
+}
+
+TEST_F(ServerLifecycleTest, DrainingTurnsHealthRefusesAndFinishesWhatRuns) {
+  TestServer server(server_options(dir_.path()));
+  HealthWatch watch(server);
+  EXPECT_EQ(watch.next_status(), kServing);
+
+  v1::GenerateRequest request;
+  request.set_text("in the");
+  request.mutable_stopping()->set_max_new_tokens(500);
+  request.mutable_stopping()->set_ignore_eos(true);
+  grpc::ClientContext context;
+  auto reader = server.inference->Generate(&context, request);
+  v1::GenerateResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+
+  std::thread drain([&] { server->drain(absl::Seconds(60)); });
+  EXPECT_EQ(watch.next_status(), kNotServing);
+  int32_t tokens = 0;
+  while (reader->Read(&message)) tokens += message.delta().token_count();
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(tokens, 500);
+  drain.join();
+  EXPECT_EQ(server->lifecycle(), server::Lifecycle::kStopped);
+  EXPECT_EQ(generate(server, request).status.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(ServerLifecycleTest, NewRequestsAreTurnedAwayWhileDraining) {
+  TestServer server(server_options(dir_.path()));
+  v1::GenerateRequest request;
+  request.set_text("in the");
+  request.mutable_stopping()->set_max_new_tokens(500);
+  request.mutable_stopping()->set_ignore_eos(true);
+  server->engine().drain(absl::ZeroDuration());
+  const grpc::Status status = generate(server, request).status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  const Details details = details_of(status);
+  EXPECT_EQ(details.reason, "DRAINING");
+  EXPECT_TRUE(details.retry);
+}
+
+TEST_F(ServerLifecycleTest, WhatOutlastsTheGraceIsCancelledAsUnavailable) {
+  TestServer server(server_options(dir_.path()));
+  v1::ScoreRequest request;
+  for (int i = 0; i < 4000; ++i) request.add_inputs()->set_text(std::string(300, 'x'));
+  grpc::ClientContext context;
+  auto reader = server.inference->Score(&context, request);
+  v1::ScoreResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  server->drain(absl::Milliseconds(50));
+  while (reader->Read(&message)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(ServerLifecycleTest, ABusyPortIsAClearError) {
+  TestServer first(server_options(dir_.path()));
+  auto options = server_options(dir_.path());
+  options.listen = absl::StrCat("127.0.0.1:", first->port());
+  EXPECT_THAT(error_of(options), HasSubstr("cannot listen on " + options.listen));
+  options = server_options(dir_.path());
+  options.metrics_listen = absl::StrCat("127.0.0.1:", first->metrics_port());
+  EXPECT_THAT(error_of(options), HasSubstr("cannot serve metrics on " + options.metrics_listen));
+}
+
+TEST_F(ServerLifecycleTest, ABadModelFolderIsAClearError) {
+  EXPECT_THAT(error_of(server_options(dir_ / "absent")), HasSubstr("absent"));
+  write_file(dir_ / "config.json", "{}");
+  EXPECT_THAT(error_of(server_options(dir_.path())), HasSubstr("config.json"));
+}
+
+TEST_F(ServerLifecycleTest, TheScheduleDirectoryKeepsSchedulesAndWhichOneIsActive) {
+  auto options = server_options(dir_.path());
+  options.schedule_directory = dir_ / "schedules";
+  std::string id;
+  {
+    TestServer server(options);
+    EXPECT_EQ(server->engine().active_schedule(), nullptr);
+    for (const int anchor : {1, 2}) {
+      v1::ActivateScheduleRequest request;
+      request.set_schedule_json(to_json(schedule(server->engine(), {anchor})));
+      grpc::ClientContext context;
+      v1::ActivateScheduleResponse response;
+      ASSERT_TRUE(server.calibration->ActivateSchedule(&context, request, &response).ok());
+      EXPECT_TRUE(std::filesystem::exists(response.saved_file()));
+    }
+    id = server->engine().active_schedule()->schedule_id;
+  }
+  write_file(options.schedule_directory / "broken.json", "{");
+  {
+    TestServer server(options);
+    ASSERT_NE(server->engine().active_schedule(), nullptr);
+    EXPECT_EQ(server->engine().active_schedule()->schedule_id, id);
+    grpc::ClientContext context;
+    v1::ListSchedulesResponse schedules;
+    ASSERT_TRUE(server.calibration->ListSchedules(&context, {}, &schedules).ok());
+    EXPECT_EQ(schedules.schedules_size(), 2);
+    EXPECT_EQ(schedules.active_schedule_id(), id);
+    grpc::ClientContext second;
+    v1::DeactivateScheduleResponse response;
+    ASSERT_TRUE(server.calibration->DeactivateSchedule(&second, {}, &response).ok());
+    EXPECT_EQ(response.schedule_id(), id);
+  }
+  TestServer server(options);
+  EXPECT_EQ(server->engine().active_schedule(), nullptr);
+}
+
+TEST_F(ServerLifecycleTest, AScheduleFileIsActivatedAtStartOrItsErrorStopsTheServer) {
+  auto options = server_options(dir_.path());
+  Schedule made;
+  {
+    TestServer server(options);
+    made = schedule(server->engine());
+  }
+  options.schedule_file = dir_ / "schedule.json";
+  ASSERT_TRUE(save_schedule(made, options.schedule_file).ok());
+  {
+    TestServer server(options);
+    ASSERT_NE(server->engine().active_schedule(), nullptr);
+    EXPECT_EQ(server->engine().active_schedule()->schedule_id, made.schedule_id);
+  }
+  made.model.weights_digest = std::string(64, 'b');
+  seal(made);
+  ASSERT_TRUE(save_schedule(made, options.schedule_file).ok());
+  EXPECT_THAT(error_of(options), HasSubstr(std::string(64, 'b')));
+}
+
+}  // namespace
+}  // namespace kascade::testing

@@ -1,0 +1,166 @@
+// What requests become before the engine sees them: windows of a text, options of a calibration,
+// details of a status.
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kascade/v1/error_details.pb.h"
+#include "server/errors.h"
+#include "server/score_plan.h"
+#include "server/score_totals.h"
+#include "server/translate_calibration.h"
+
+namespace kascade::server {
+namespace {
+
+using ::testing::ElementsAre;
+
+// loglikelihood_rolling as lm-evaluation-harness describes it: inputs and targets of each window,
+// context_len 1, made disjoint. `text` has no BOS.
+struct Pair {
+  std::vector<int> inputs;
+  std::vector<int> targets;
+};
+std::vector<Pair> harness_windows(const std::vector<int>& text, int bos, int max_length) {
+  std::vector<Pair> out;
+  const int size = static_cast<int>(text.size());
+  const int first = std::min(max_length, size);
+  out.push_back({{bos}, {text.begin(), text.begin() + first}});
+  out.back().inputs.insert(out.back().inputs.end(), text.begin(), text.begin() + first - 1);
+  for (int done = first; done < size;) {
+    const int count = std::min(size - done, max_length);
+    const int end = done + count;
+    out.push_back({{text.begin() + end - max_length - 1, text.begin() + end - 1},
+                   {text.begin() + end - count, text.begin() + end}});
+    done = end;
+  }
+  return out;
+}
+
+TEST(RollingWindows, AreThoseOfTheHarness) {
+  for (const int size : {1, 2, 7, 8, 9, 15, 16, 17, 40, 41, 100}) {
+    for (const int max_length : {1, 2, 8, 16, 99, 100, 101}) {
+      SCOPED_TRACE(::testing::Message() << size << " tokens, max_length " << max_length);
+      std::vector<int> text(size);
+      std::iota(text.begin(), text.end(), 1);
+      std::vector<int> sequence{0};
+      sequence.insert(sequence.end(), text.begin(), text.end());
+      const auto expected = harness_windows(text, 0, max_length);
+      const auto windows = rolling_windows(size + 1, max_length + 1);
+      ASSERT_EQ(windows.size(), expected.size());
+      for (size_t i = 0; i < windows.size(); ++i) {
+        const auto begin = sequence.begin() + windows[i].begin;
+        const std::vector<int> tokens(begin, begin + windows[i].count);
+        std::vector<int> inputs = expected[i].inputs;
+        inputs.push_back(expected[i].targets.back());
+        EXPECT_EQ(tokens, inputs);
+        EXPECT_EQ(std::vector<int>(tokens.begin() + windows[i].first_scored, tokens.end()),
+                  expected[i].targets);
+      }
+    }
+  }
+}
+
+TEST(ScoreTotals, GiveMeansErrorsAndSuspicion) {
+  ScoreTotals totals;
+  totals.bytes = 10;
+  for (const float logprob : {-1.0f, -2.0f, -3.0f}) {
+    totals.add({.token = 1, .logprob = logprob, .is_top1 = logprob > -1.5f},
+               {.sparse = {.logprob = logprob - 0.5f}, .kl = 0.1f, .same_top1 = true});
+  }
+  v1::ScoreSummary summary;
+  summarize(totals, /*compared=*/true, /*vocab=*/1000, summary);
+  EXPECT_DOUBLE_EQ(summary.nll_sum(), 6);
+  EXPECT_DOUBLE_EQ(summary.mean_nll(), 2);
+  EXPECT_DOUBLE_EQ(summary.perplexity(), std::exp(2.0));
+  EXPECT_NEAR(summary.mean_nll_standard_error(), 1 / std::sqrt(3.0), 1e-12);
+  EXPECT_NEAR(summary.bits_per_byte(), 0.6 / std::log(2.0), 1e-12);
+  EXPECT_NEAR(summary.top1_ratio(), 1.0 / 3, 1e-12);
+  EXPECT_FALSE(summary.suspect());
+  EXPECT_NEAR(summary.comparison().degradation_percent(), (std::exp(0.5) - 1) * 100, 1e-9);
+  EXPECT_NEAR(summary.comparison().mean_kl(), 0.1, 1e-7);
+  EXPECT_NEAR(summary.comparison().max_logprob_difference(), 0.5, 1e-7);
+
+  v1::ScoreSummary suspect;
+  summarize(totals, /*compared=*/true, /*vocab=*/20, suspect);  // ln 20 − 1 < 2
+  EXPECT_TRUE(suspect.suspect());
+  EXPECT_GT(suspect.suspect_causes_size(), 0);
+  EXPECT_FALSE(suspect.comparison().has_degradation_percent());
+}
+
+TEST(CalibrationOptionsOfARequest, FollowFamilyMakerAndPreset) {
+  const ModelConfig model{.layers = 12, .context = 4096};
+  const auto plain = read_calibration_options({}, model);
+  ASSERT_TRUE(plain.ok());
+  EXPECT_EQ(plain->selection, SelectionRule{});
+  EXPECT_EQ(plain->maker, Maker::kOptimal);
+  EXPECT_EQ(plain->anchors, 0);
+
+  v1::CalibrateRequest request;
+  request.set_family(v1::SELECTION_FAMILY_TILE);
+  const auto tile = read_calibration_options(request, model);
+  ASSERT_TRUE(tile.ok());
+  EXPECT_EQ(tile->maker, Maker::kGreedy);
+  EXPECT_EQ(tile->selection.query_tile, 16);
+  EXPECT_EQ(tile->selection.top_k, 12);
+  EXPECT_EQ(tile->greedy.threshold, 0.65);
+
+  request.Clear();
+  request.set_preset(v1::CALIBRATION_PRESET_AGGRESSIVE);
+  request.set_top_k(11);
+  const auto preset = read_calibration_options(request, model);
+  ASSERT_TRUE(preset.ok());
+  EXPECT_EQ(preset->selection.family, Family::kTile);
+  EXPECT_EQ(preset->selection.top_k, 11);
+  EXPECT_EQ(preset->greedy.threshold, 0.55);
+  EXPECT_EQ(preset->greedy.max_reuse_dist, 5);
+
+  request.set_preset(v1::CALIBRATION_PRESET_CPU_8B);
+  EXPECT_EQ(read_calibration_options(request, model)->window_tokens, 512);
+}
+
+v1::ErrorInfo info_of(const grpc::Status& status) {
+  v1::RpcStatus rpc;
+  EXPECT_TRUE(rpc.ParseFromString(status.error_details()));
+  v1::ErrorInfo info;
+  for (const auto& detail : rpc.details()) {
+    if (detail.type_url().ends_with("ErrorInfo")) info.ParseFromString(detail.value());
+  }
+  return info;
+}
+
+TEST(Errors, EveryCodeGetsAReason) {
+  const std::pair<absl::Status, const char*> cases[] = {
+      {absl::InvalidArgumentError("texts: too short"), "INVALID_FIELD"},
+      {absl::ResourceExhaustedError("full"), "QUEUE_FULL"},
+      {absl::UnavailableError("draining"), "DRAINING"},
+      {absl::NotFoundError("x"), "NOT_FOUND"},
+      {absl::CancelledError("x"), "CANCELLED"},
+      {absl::DeadlineExceededError("x"), "DEADLINE"},
+      {absl::UnimplementedError("x"), "UNIMPLEMENTED"},
+      {absl::InternalError("logits are not finite at token 3"), "NON_FINITE"},
+      {absl::InternalError("x"), "INTERNAL"},
+      {absl::FailedPreconditionError("cache: x"), "CACHE_TOO_SMALL"},
+      {absl::FailedPreconditionError("mode: no schedule is active"), "NO_SCHEDULE"},
+  };
+  for (const auto& [status, reason] : cases) {
+    const grpc::Status told = to_grpc(status);
+    EXPECT_EQ(static_cast<int>(told.error_code()), static_cast<int>(status.code()));
+    EXPECT_EQ(info_of(told).reason(), reason) << told.error_message();
+    EXPECT_EQ(info_of(told).domain(), "kascade");
+  }
+  EXPECT_TRUE(to_grpc(absl::OkStatus()).ok());
+}
+
+TEST(Errors, ALongMessageIsCutAtACharacter) {
+  std::string text = "x";
+  while (text.size() < 5000) text += "ä";
+  const grpc::Status told = to_grpc(absl::InternalError(text));
+  EXPECT_LT(told.error_message().size(), 1100u);
+  EXPECT_EQ(info_of(told).reason(), "INTERNAL");  // is UTF-8, else nothing would parse
+}
+
+}  // namespace
+}  // namespace kascade::server
