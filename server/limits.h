@@ -25,6 +25,8 @@ inline constexpr int kMaxParallelInputs = 8;
 
 // Larger requests are tokenized on the work queue.
 inline constexpr size_t kMaxInlineBytes = size_t{64} << 10;
+// Of the requests that are there or wait for it, together.
+inline constexpr size_t kMaxQueuedBytes = size_t{512} << 20;
 
 }  // namespace kascade::server
 

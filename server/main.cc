@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "CLI/CLI.hpp"
+#include "grpc/support/log.h"
 #include "server/server.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -152,6 +153,7 @@ int run(const Flags& flags) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("kascade"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   spdlog::set_level(spdlog::level::from_str(flags.log_level));
+  gpr_set_log_function(+[](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
 
   auto server = Server::start(flags.server);
   if (!server.ok()) return fail(std::string(server.status().message()));

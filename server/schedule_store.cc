@@ -84,11 +84,14 @@ absl::StatusOr<std::string> ScheduleStore::add(std::shared_ptr<const Schedule> s
 }
 
 absl::Status ScheduleStore::activate(std::shared_ptr<const Schedule> schedule, bool force) {
-  if (!schedule->quality.passed && !force) {
+  if (const QualityRecord& quality = schedule->quality; !quality.passed && !force) {
+    const std::string why =
+        quality.suspect
+            ? std::string("the dense model is hardly better than guessing on its text")
+            : absl::StrCat("perplexity ", quality.degradation_percent, " % worse, at most ",
+                           quality.max_degradation_percent, " % allowed");
     return failed_precondition(
-        absl::StrCat("schedule ", schedule->schedule_id, " did not pass its gate: perplexity ",
-                     schedule->quality.degradation_percent, " % worse, at most ",
-                     schedule->quality.max_degradation_percent, " % allowed"),
+        absl::StrCat("schedule ", schedule->schedule_id, " did not pass its gate: ", why),
         reason::kScheduleNotPassed, schedule->schedule_id, "activate it with force");
   }
   if (const absl::Status status = check_owner(*schedule); !status.ok()) return status;

@@ -75,6 +75,10 @@ absl::Status Server::listen() {
   builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &port_);
   // Two servers on one port would share its connections at random.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Finds out about clients that vanished without closing, so that their blocks are freed.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   builder.SetMaxReceiveMessageSize(message_limit(options_.max_message_bytes));
   builder.RegisterService(&inference_);
   builder.RegisterService(&calibration_);

@@ -163,10 +163,14 @@ auto start_stream(std::shared_ptr<Call> call, Host& host,
                   const grpc::CallbackServerContext& context, const Request& request) {
   auto* reactor = call->adopt();
   const absl::Time deadline = deadline_of(context);
-  host.work.run(request.ByteSizeLong(), [call = std::move(call), &request, deadline] {
+  const bool accepted = host.work.run(request.ByteSizeLong(), [call, &request, deadline] {
     call->start(request, deadline);
     call->release_request();
   });
+  if (!accepted) {
+    call->close(absl::ResourceExhaustedError("too many large requests at once; try again later"));
+    call->release_request();
+  }
   return reactor;
 }
 

@@ -19,9 +19,13 @@ grpc::ServerUnaryReactor* run_unary(Host& host, const char* rpc,
                                     grpc::CallbackServerContext* context, size_t bytes, Body body) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   auto record = std::make_shared<RpcRecord>(host, rpc);
-  host.work.run(bytes, [reactor, record, body = std::move(body)] {
+  const bool accepted = host.work.run(bytes, [reactor, record, body = std::move(body)] {
     reactor->Finish(record->finish(body()));
   });
+  if (!accepted) {
+    reactor->Finish(record->finish(
+        absl::ResourceExhaustedError("too many large requests at once; try again later")));
+  }
   return reactor;
 }
 

@@ -19,13 +19,19 @@ WorkQueue::~WorkQueue() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void WorkQueue::run(size_t bytes, std::function<void()> work) {
-  if (bytes <= kMaxInlineBytes) return work();
+bool WorkQueue::run(size_t bytes, std::function<void()> work) {
+  if (bytes <= kMaxInlineBytes) {
+    work();
+    return true;
+  }
   {
     const std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(work));
+    if (queued_bytes_ + bytes > kMaxQueuedBytes) return false;
+    queued_bytes_ += bytes;
+    queue_.push_back({bytes, std::move(work)});
   }
   wake_.notify_one();
+  return true;
 }
 
 void WorkQueue::loop() {
@@ -33,11 +39,13 @@ void WorkQueue::loop() {
   while (true) {
     wake_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
     if (queue_.empty()) return;
-    const std::function<void()> work = std::move(queue_.front());
+    Item item = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
-    work();
+    item.work();
+    item.work = nullptr;  // lets go of the call outside the lock
     lock.lock();
+    queued_bytes_ -= item.bytes;
   }
 }
 

@@ -18,15 +18,22 @@ class WorkQueue {
   explicit WorkQueue(int threads);
   ~WorkQueue();  // runs what is queued
 
-  // Runs `work` here if `bytes` is small, else on a thread of the queue.
-  void run(size_t bytes, std::function<void()> work);
+  // Runs `work` here if `bytes` is small, else on a thread of the queue. False, and nothing runs,
+  // if the requests in the queue are too large together.
+  bool run(size_t bytes, std::function<void()> work);
 
  private:
+  struct Item {
+    size_t bytes = 0;
+    std::function<void()> work;
+  };
+
   void loop();
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<std::function<void()>> queue_;
+  std::deque<Item> queue_;
+  size_t queued_bytes_ = 0;
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };

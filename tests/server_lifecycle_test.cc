@@ -176,8 +176,10 @@ TEST_F(ServerLifecycleTest, WhatOutlastsTheGraceIsCancelledAsUnavailable) {
 }
 
 TEST_F(ServerLifecycleTest, ABusyPortIsAClearError) {
-  TestServer first(server_options(dir_.path()));
   auto options = server_options(dir_.path());
+  options.metrics_listen = "127.0.0.1:0";
+  TestServer first(options);
+  options = server_options(dir_.path());
   options.listen = absl::StrCat("127.0.0.1:", first->port());
   EXPECT_THAT(error_of(options), HasSubstr("cannot listen on " + options.listen));
   options = server_options(dir_.path());

@@ -126,7 +126,7 @@ TEST_F(ServerTest, GenerateFillsTheColumnsThatAreAskedFor) {
   request.mutable_response()->set_top_logprobs(3);
   request.mutable_response()->set_prompt_token_ids(true);
   const Generated out = assemble(generate(server(), request));
-  EXPECT_THAT(out.started.prompt_token_ids(), ElementsAre(kTinyBos, 259));
+  EXPECT_THAT(out.started.prompt_token_ids(), ElementsAre(kTinyBos, 261));
   ASSERT_EQ(out.columns.token_ids_size(), 5);
   ASSERT_EQ(out.columns.logprobs_size(), 5);
   ASSERT_EQ(out.columns.top_size(), 5);
@@ -141,21 +141,24 @@ TEST_F(ServerTest, GenerateFillsTheColumnsThatAreAskedFor) {
 }
 
 TEST_F(ServerTest, AStopStringEndsTheTextAndTheWork) {
-  const Generated all = assemble(generate(server(), greedy("in the", 40)));
-  ASSERT_GT(all.text.size(), 12u);
-  // A piece of the greedy text that is not at its start.
-  const size_t at = all.text.find_first_not_of(static_cast<char>(0x80), 6);
-  const std::string stop = all.text.substr(at, 3);
   v1::GenerateRequest request = greedy("in the", 40);
+  for (int byte = 128; byte < 256; ++byte) {  // ASCII only, so that any piece is a string
+    auto& bias = *request.mutable_sampling()->add_logit_bias();
+    bias.set_token_id(byte);
+    bias.set_bias(-100);
+  }
+  const Generated all = assemble(generate(server(), request));
+  ASSERT_GT(all.text.size(), 12u);
+  const std::string stop = all.text.substr(6, 3);
+  const size_t at = all.text.find(stop);
   request.mutable_stopping()->add_stop_strings(stop);
   const Generated cut = assemble(generate(server(), request));
   EXPECT_EQ(cut.finished.reason(), v1::FINISH_REASON_STOP_STRING);
   EXPECT_EQ(cut.finished.stop_string(), stop);
-  EXPECT_EQ(cut.text, all.text.substr(0, all.text.find(stop)));
+  EXPECT_EQ(cut.text, all.text.substr(0, at));
   EXPECT_LT(cut.finished.generated_tokens(), 40);
   request.mutable_stopping()->set_include_stop_string(true);
-  EXPECT_EQ(assemble(generate(server(), request)).text,
-            all.text.substr(0, all.text.find(stop) + stop.size()));
+  EXPECT_EQ(assemble(generate(server(), request)).text, all.text.substr(0, at + stop.size()));
   EXPECT_TRUE(all_blocks_free(server()));
 }
 
