@@ -34,8 +34,9 @@ void add_tile(const SelectionRule& rule, int32_t seq, int32_t begin, int32_t end
 
 void add_tiles(const PlannedSlice& planned, int32_t seq, Batch& batch) {
   const SelectionRule& rule = planned.policy->rule();
-  const int32_t prefill_end = planned.sequence->spec.prefill_end;
   const int32_t end = planned.slice->begin + planned.slice->count;
+  const int32_t prefill_end =
+      planned.policy->chooses_keys() ? planned.sequence->spec.prefill_end : end;
   int32_t position = planned.slice->begin;
   while (position < end) {
     const bool row_rule = position >= prefill_end;

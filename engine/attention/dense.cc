@@ -7,6 +7,7 @@ namespace {
 class DensePolicy final : public AttentionPolicy {
  public:
   const SelectionRule& rule() const override { return rule_; }
+  bool chooses_keys() const override { return false; }
   void attend(Backend& backend, int32_t /*layer*/, const AttentionInput& in,
               AttentionScratch& /*scratch*/) const override {
     backend.attend(in.q, in.cache, in.batch, in.tiles, KeySet{}, in.out);

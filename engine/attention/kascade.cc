@@ -25,6 +25,7 @@ class KascadePolicy final : public AttentionPolicy {
   }
 
   const SelectionRule& rule() const override { return rule_; }
+  bool chooses_keys() const override { return true; }
   Role role(int32_t layer) const override { return schedule_->layers[layer].role; }
 
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,

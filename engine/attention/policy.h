@@ -57,6 +57,9 @@ class AttentionPolicy {
 
   // How the batcher cuts rows into tiles and sets budgets.
   virtual const SelectionRule& rule() const = 0;
+  // Whether rows that share a tile share a choice of keys. If not, the deciding rule (tile or row)
+  // makes no difference, and rows stay together in tiles, which are faster.
+  virtual bool chooses_keys() const = 0;
 
   virtual void attend(Backend& backend, int32_t layer, const AttentionInput& in,
                       AttentionScratch& scratch) const = 0;

@@ -35,6 +35,7 @@ class SimilarityRecorder final : public AttentionPolicy {
                      int32_t window_tokens);
 
   const SelectionRule& rule() const override { return rule_; }
+  bool chooses_keys() const override { return false; }
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
               AttentionScratch& scratch) const override;
   KeyCounts count(int32_t layer, const TileSpan& tile) const override;

@@ -24,7 +24,8 @@ def sampled_tiles(rule, length, limit=64):
 
 
 def unit_masses(rule, q, k, group):
-    """(mass of each candidate unit [G, units], mass of the own tile [G]) of the deciding rows.
+    """(mass of each candidate unit [G, units], mass of what is always attended [G]: own tile and
+    sinks) of the deciding rows.
 
     kascade: all rows of the tile and the R heads, summed. tile: its last row, summed over the key
     tile and the R heads. q [H, T, D] of the tile, k [G, L, D].
@@ -36,7 +37,7 @@ def unit_masses(rule, q, k, group):
         p = probabilities(q, k, group.first)
     by_head = p.reshape(k.shape[0], -1, p.shape[-1]).sum(axis=1)
     units = by_head[:, begin:end].reshape(k.shape[0], -1, unit_of(rule)).sum(axis=2)
-    return units, by_head[:, end:].sum(axis=1)
+    return units, by_head[:, end:].sum(axis=1) + by_head[:, :begin].sum(axis=1)
 
 
 @dataclass

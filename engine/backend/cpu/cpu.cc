@@ -88,6 +88,7 @@ class CpuBackend final : public Backend {
 
   std::string_view name() const override { return "cpu"; }
   Precision precision() const override { return {weights_, weights_}; }
+  int32_t threads() const override { return threads_; }
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts) override {
     int64_t rows = 0;
