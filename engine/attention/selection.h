@@ -19,12 +19,12 @@ constexpr std::string_view name_of(Family family) {
 
 struct SelectionRule {
   Family family = Family::kKascade;
-  int32_t query_tile = 32;        // T; tile n holds absolute positions [nT, (n+1)T)
-  double ratio = 0.10;            // kascade: share of the candidates, (0, 1]
-  int32_t min_keys = 128;         // kascade: at least this many keys
-  int32_t top_k = 12;             // tile: key tiles, the own tile not counted
-  bool decode_own_tile = true;    // false: the paper's decode, nothing forced (row rule only)
-  int32_t sink_keys = 0;          // first keys, always attended on top; never candidates
+  int32_t query_tile = 32;      // T; tile n holds absolute positions [nT, (n+1)T)
+  double ratio = 0.10;          // kascade: share of the candidates, (0, 1]
+  int32_t min_keys = 128;       // kascade: at least this many keys
+  int32_t top_k = 12;           // tile: key tiles, the own tile not counted
+  bool decode_own_tile = true;  // false: the paper's decode, nothing forced (row rule only)
+  int32_t sink_keys = 0;        // first keys, always attended on top; never candidates
 
   bool operator==(const SelectionRule&) const = default;
 };

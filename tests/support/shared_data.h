@@ -34,7 +34,7 @@ inline std::string read_file(const std::filesystem::path& path) {
     const auto needed = ::kascade::testing::shared_data() / (relative);                        \
     if (!std::filesystem::exists(needed)) {                                                    \
       const char* required = std::getenv("KASCADE_REQUIRE_DATA");                              \
-      ASSERT_FALSE(required && std::string(required) == "1") << "missing test data " << needed; \
+      ASSERT_FALSE(required&& std::string(required) == "1") << "missing test data " << needed; \
       GTEST_SKIP() << "test data absent: " << needed << " (set KASCADE_SHARED_DATA)";          \
     }                                                                                          \
   } while (false)
