@@ -29,15 +29,15 @@ int gate_failure(const v1::CalibrationResult& result) {
   return kGate;
 }
 
-absl::Status print_result(const Globals& globals, const Followed& followed) {
-  const v1::CalibrationResult& result = *followed.result;
+absl::Status print_result(const Globals& globals, const std::string& calibration_id,
+                          const v1::CalibrationResult& result) {
   if (!globals.json) {
     fmt::print("\n{}\n{}", schedule_text(result.schedule()), gate_text(result));
     return absl::OkStatus();
   }
   const auto schedule = parse_json(result.schedule_json());
   if (!schedule.ok()) return schedule.status();
-  print_json({{"calibration_id", followed.started ? followed.started->calibration_id() : ""},
+  print_json({{"calibration_id", calibration_id},
               {"passed", result.passed()},
               {"activated", result.activated()},
               {"saved_file", result.saved_file()},
@@ -72,19 +72,19 @@ Progress progress_of(const v1::CalibrationProgress& progress) {
 }
 
 int report_calibration(const Globals& globals, const Followed& followed, ResultFile& out) {
-  if (followed.interrupted && followed.started && !followed.result) {
-    const std::string& id = followed.started->calibration_id();
+  const std::string id = followed.started ? followed.started->calibration_id() : "";
+  if (followed.interrupted && !id.empty() && !followed.result) {
     return fail(absl::CancelledError(fmt::format(
         "detached; the calibration goes on: kascade watch {} follows it, kascade cancel {} ends it",
         id, id)));
   }
   if (!followed.status.ok()) return fail(followed.status);
   if (!followed.result) return fail(absl::InternalError("the server sent no result"));
-  if (const auto status = out.commit(followed.result->schedule_json()); !status.ok()) {
-    return fail(status);
-  }
-  if (const auto status = print_result(globals, followed); !status.ok()) return fail(status);
-  return followed.result->passed() ? kSuccess : gate_failure(*followed.result);
+  const v1::CalibrationResult& result = *followed.result;
+  absl::Status status = out.commit(result.schedule_json());
+  status.Update(print_result(globals, id, result));
+  if (!status.ok()) return fail(status);
+  return result.passed() ? kSuccess : gate_failure(result);
 }
 
 }  // namespace kascade::client
