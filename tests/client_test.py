@@ -1,0 +1,462 @@
+#!/usr/bin/env python3
+"""The command-line client against a real server on the bundled model.
+
+Usage: client_test.py SERVER CLIENT [unittest arguments]
+"""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODEL = ROOT / "models/demo"
+# gRPC's core reads these; a test must not depend on the caller's.
+ENVIRONMENT = {key: value for key, value in os.environ.items()
+               if key not in ("KASCADE_SERVER", "GRPC_VERBOSITY", "GRPC_TRACE")}
+
+# Quick to make, coarse, and accepted by a generous gate.
+QUICK = ["--window-tokens", "512", "--min-keys", "32", "--dense-layers", "1,2,3"]
+
+server_path = client_path = None
+server = address = scratch = None
+
+
+def setUpModule():
+    global server, address, scratch
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="kascade-client-test-"))
+    text = (MODEL / "calibration.txt").read_text()
+    (scratch / "calibration.txt").write_text(text[:45_000])
+    (scratch / "other.txt").write_text(text[50_000:95_000])
+    (scratch / "short.txt").write_text((MODEL / "evaluation.txt").read_text()[:3_000])
+    ports = scratch / "ports"
+    with open(scratch / "server.log", "w") as log:
+        server = subprocess.Popen(
+            [server_path, "--model", MODEL, "--listen", "127.0.0.1:0",
+             "--metrics-listen", "127.0.0.1:0", "--port-file", ports],
+            stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while not ports.exists():
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("no server:\n" + (scratch / "server.log").read_text())
+        time.sleep(0.05)
+    address = "127.0.0.1:" + ports.read_text().split()[0]
+
+
+def tearDownModule():
+    server.terminate()
+    code = server.wait(timeout=60)
+    log = (scratch / "server.log").read_text()
+    for path in scratch.iterdir():
+        path.unlink()
+    scratch.rmdir()
+    if code != 0:
+        raise AssertionError(f"the server ended with {code}:\n{log}")
+
+
+def kascade(*arguments, stdin="", to=None):
+    """Runs the client; arguments as typed."""
+    return subprocess.run([client_path, "--server", to or address, *map(str, arguments)],
+                          input=stdin, capture_output=True, text=True, timeout=300,
+                          env=ENVIRONMENT)
+
+
+class ClientTest(unittest.TestCase):
+    def good(self, *arguments, **options):
+        done = kascade(*arguments, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def json(self, *arguments, expect=0, **options):
+        """The one object on standard output."""
+        done = kascade(*arguments, "--json", **options)
+        self.assertEqual(done.returncode, expect, done.stderr)
+        value = json.loads(done.stdout)
+        self.assertIsInstance(value, dict)
+        self.assertEqual(done.stdout.count("\n"), 1, "one line, one object")
+        return value
+
+    def bad(self, *arguments, code, exit_code=1, **options):
+        """The one line on standard error, less its beginning."""
+        done = kascade(*arguments, **options)
+        self.assertEqual(done.returncode, exit_code, done.stdout + done.stderr)
+        self.assertEqual(done.stdout, "")
+        lines = done.stderr.splitlines()
+        self.assertEqual(len(lines), 1, done.stderr)
+        begin = f"kascade: {code}: "
+        self.assertTrue(lines[0].startswith(begin), lines[0])
+        return lines[0][len(begin):]
+
+
+class WithoutServer(ClientTest):
+    def test_unreachable_server_is_named_soon(self):
+        begin = time.monotonic()
+        for command in (["health"], ["info", "--json"], ["generate", "x"], ["schedule"],
+                        ["score", MODEL / "evaluation.txt"], ["jobs"]):
+            message = self.bad(*command, code="UNAVAILABLE", to="127.0.0.1:1")
+            self.assertIn("127.0.0.1:1", message)
+        self.assertLess(time.monotonic() - begin, 30)
+
+    def test_files_are_checked_before_any_call(self):
+        (scratch / "empty.txt").write_text("")
+        (scratch / "latin1.txt").write_bytes("caf\u00e9 au lait".encode("latin-1"))
+        (scratch / "surrogate.txt").write_bytes(b"a\xed\xa0\x80b")
+        for command in ("score", "calibrate"):
+            for name, code in (("missing.txt", "NOT_FOUND"), ("empty.txt", "INVALID_ARGUMENT"),
+                               ("latin1.txt", "INVALID_ARGUMENT"),
+                               ("surrogate.txt", "INVALID_ARGUMENT")):
+                # No server there: the file is what is told.
+                message = self.bad(command, scratch / name, code=code, to="127.0.0.1:1")
+                self.assertIn(name, message)
+        self.bad("score", scratch, code="FAILED_PRECONDITION", to="127.0.0.1:1")
+        self.bad("activate", "missing.json", code="NOT_FOUND", to="127.0.0.1:1")
+        self.bad("calibrate", scratch / "short.txt", "--out", scratch / "no/such/place",
+                 code="NOT_FOUND", to="127.0.0.1:1")
+
+    def test_usage(self):
+        for command in ([], ["frobnicate"], ["score"], ["generate"],
+                        ["score", "a", "--mode", "fast"],
+                        ["generate", "a", "--temperature", "warm"],
+                        ["generate", "a", "--max-tokens", "1.5"],
+                        ["generate", "a", "b"], ["health", "--unknown"],
+                        ["calibrate", "a", "--anchors", "many"],
+                        ["calibrate", "a", "--dense-layers", "1,,2"],
+                        ["calibrate", "a", "--preset", "best"],
+                        ["info", "--timeout", "-1"]):
+            self.bad(*command, code="INVALID_ARGUMENT", exit_code=2)
+        self.assertIn("frobnicate", self.bad("frobnicate", code="INVALID_ARGUMENT", exit_code=2))
+
+    def test_help(self):
+        for command in ([], ["calibrate"], ["score"], ["generate"], ["tokenize"], ["detokenize"],
+                        ["info"], ["health"], ["schedule"], ["schedules"], ["activate"],
+                        ["deactivate"], ["jobs"], ["watch"], ["cancel"]):
+            self.assertIn("Usage", self.good(*command, "--help"))
+
+
+class Dense(ClientTest):
+    @classmethod
+    def setUpClass(cls):
+        kascade("deactivate")
+
+    def test_health(self):
+        self.assertEqual(self.good("health"), "SERVING\n")
+        self.assertEqual(self.json("health"), {"status": "SERVING"})
+        self.bad("health", "--service", "no.such.Service", code="NOT_FOUND")
+
+    def test_info(self):
+        info = self.json("info")
+        self.assertEqual(info["model"]["layers"], 12)
+        self.assertEqual(info["model"]["vocab_size"], 2048)
+        self.assertEqual(info["active_schedule_id"], "")
+        self.assertEqual(len(info["model"]["weights_digest"]), 64)
+        self.assertGreater(info["runtime"]["kv_pool_bytes"], 0)
+        self.assertGreater(info["limits"]["max_sequences"], 0)
+        self.assertIn("12 layers", self.good("info"))
+
+    def test_tokens_round_trip(self):
+        text = "It was a cold morning: \u00a35, na\u00efve \u2013 12 \U0001f600"
+        tokens = self.json("tokenize", text, "--no-bos", "--details")
+        self.assertEqual(tokens["count"], len(tokens["token_ids"]))
+        self.assertEqual(len(tokens["token_texts"]), tokens["count"])
+        self.assertEqual(self.json("detokenize", *tokens["token_ids"])["text"], text)
+        plain = self.good("tokenize", "-", "--no-bos", stdin=text + "\n")
+        self.assertEqual(plain.split(), [str(token) for token in tokens["token_ids"]])
+        with_bos = self.json("tokenize", text)["token_ids"]
+        self.assertEqual(with_bos, [0] + tokens["token_ids"])
+        self.bad("detokenize", 2048, code="INVALID_ARGUMENT")
+
+    def test_generate(self):
+        prompt = "The old man looked at her"
+        options = ["--temperature", "0", "--max-tokens", "12"]
+        result = self.json("generate", prompt, *options, "--logprobs", "2")
+        self.assertEqual(result["mode"], "dense")
+        self.assertEqual(result["finish_reason"], "max_new_tokens")
+        self.assertEqual(result["generated_tokens"], 12)
+        self.assertEqual(len(result["logprobs"]), 12)
+        self.assertEqual([len(top["token_ids"]) for top in result["top"]], [2] * 12)
+        self.assertEqual(result["keys_attended_ratio"], 1)
+        self.assertGreater(result["timings"]["total_seconds"], 0)
+        self.assertEqual(self.good("generate", prompt, *options), result["text"] + "\n")
+        self.assertEqual(self.good("generate", "-", *options, stdin=prompt + "\n"),
+                         result["text"] + "\n")
+
+    def test_generate_is_seeded_and_stops(self):
+        options = ["generate", "Once upon", "--max-tokens", "20"]
+        first = self.json(*options, "--seed", "7")
+        self.assertEqual(first["seed"], 7)
+        self.assertEqual(self.json(*options, "--seed", "7")["text"], first["text"])
+        # The prompt may follow --stop, which takes one value.
+        greedy = ["--temperature", "0", "--max-tokens", "30"]
+        whole = self.json("generate", "It was a", *greedy)["text"]
+        stop = whole[5:9]
+        cut = self.json("generate", *greedy, "--stop", stop, "--stop", "\u2603", "It was a")
+        self.assertEqual(cut["finish_reason"], "stop_string")
+        self.assertEqual(cut["stop_string"], stop)
+        self.assertEqual(cut["text"], whole[:whole.index(stop)])
+
+    def test_generate_refusals(self):
+        message = self.bad("generate", "a", "--temperature", "-1", code="INVALID_ARGUMENT")
+        self.assertIn("temperature", message)
+        self.assertIn("-1", message)
+        self.bad("generate", "", "--no-bos", code="INVALID_ARGUMENT")
+        self.bad("generate", "a", "--max-tokens", "0", code="INVALID_ARGUMENT")
+        self.bad("generate", "a", "--logprobs", "21", code="INVALID_ARGUMENT")
+        self.bad("generate", "word " * 5000, code="INVALID_ARGUMENT")
+        self.bad("generate", "a", "--mode", "sparse", code="FAILED_PRECONDITION")
+
+    def test_score(self):
+        file = scratch / "short.txt"
+        score = self.json("score", file, "--mode", "dense")
+        self.assertEqual(score["mode"], "dense")
+        self.assertNotIn("sparse", score)
+        self.assertEqual(score["tokens_scored"], score["tokens"] - 1)
+        self.assertAlmostEqual(score["dense"]["nll_sum"] / score["tokens_scored"],
+                               score["dense"]["nll"], places=6)
+        self.assertAlmostEqual(score["dense"]["bits_per_byte"], score["bits_per_byte"], places=9)
+        self.assertFalse(score["suspect"])
+        self.assertEqual(score["files"][0]["file"], str(file))
+        without = self.json("score", file, "--mode", "dense", "--no-bos")
+        self.assertEqual(without["tokens"], score["tokens"] - 1)
+        self.assertIn("Perplexity", self.good("score", file))
+        self.bad("score", file, "--mode", "compare", code="FAILED_PRECONDITION")
+
+    def test_score_many_and_stdin(self):
+        file = scratch / "short.txt"
+        text = file.read_text()
+        both = self.json("score", file, "-", "--mode", "dense", stdin=text)
+        self.assertEqual(len(both["files"]), 2)
+        self.assertEqual(both["tokens_scored"], 2 * both["files"][0]["tokens_scored"])
+        self.assertAlmostEqual(both["files"][0]["dense"]["nll"], both["files"][1]["dense"]["nll"],
+                               places=5)
+
+    def test_score_tokens(self):
+        columns = self.json("score", "-", "--mode", "dense", "--tokens",
+                            stdin="It was a cold morning")["files"][0]["token_columns"]
+        self.assertEqual(columns["positions"], list(range(1, len(columns["token_ids"]) + 1)))
+        self.assertEqual(columns["texts"][:3], ["It", "\u0120was", "\u0120a"])
+        self.assertTrue(all(logprob < 0 for logprob in columns["logprobs"]))
+        table = self.good("score", "-", "--mode", "dense", "--tokens", stdin="It was a cold day")
+        self.assertIn("\u0120cold", table)
+
+    def test_no_schedule(self):
+        self.bad("schedule", code="NOT_FOUND")
+        self.bad("schedule", "0" * 64, code="NOT_FOUND")
+        self.bad("activate", "0" * 64, code="NOT_FOUND")
+        self.bad("watch", "nothing", code="NOT_FOUND")
+        self.bad("cancel", "nothing", code="NOT_FOUND")
+        (scratch / "no-schedule.json").write_text('{"format_version": 1}')
+        self.bad("activate", scratch / "no-schedule.json", code="INVALID_ARGUMENT")
+
+    def test_timeout(self):
+        message = self.bad("score", MODEL / "calibration.txt", "--timeout", "0.05",
+                           code="DEADLINE_EXCEEDED")
+        self.assertIn("0.05 s", message)
+
+    def test_interrupt_cancels(self):
+        process = subprocess.Popen(
+            [client_path, "--server", address, "score", MODEL / "calibration.txt"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 1)
+        self.assertEqual(out, "")
+        self.assertEqual(err.splitlines()[-1], "kascade: CANCELLED: interrupted")
+
+    def test_calibrate_refusals(self):
+        self.bad("calibrate", scratch / "short.txt", "--json", code="INVALID_ARGUMENT")
+        text = scratch / "calibration.txt"
+        for options in (["--ratio", "0"], ["--ratio", "1.5"], ["--top-k", "4"],
+                        ["--threshold", "0.5"], ["--anchors", "13"], ["--dense-layers", "12"],
+                        ["--select", "tile", "--ratio", "0.1"], ["--preset", "long", "--ratio",
+                                                                 "0.1"]):
+            self.bad("calibrate", text, *options, "--json", code="INVALID_ARGUMENT")
+
+
+class Sparse(ClientTest):
+    @classmethod
+    def setUpClass(cls):
+        kascade("deactivate")
+        cls.out = scratch / "schedule.json"
+        done = kascade("calibrate", scratch / "calibration.txt", *QUICK, "--anchors", "6",
+                       "--max-degradation", "100", "--out", cls.out, "--json")
+        if done.returncode != 0:
+            raise AssertionError(done.stderr)
+        cls.progress = done.stderr
+        cls.result = json.loads(done.stdout)
+        cls.id = cls.result["schedule"]["schedule_id"]
+
+    def test_calibrate_json(self):
+        result = self.result
+        self.assertTrue(result["passed"])
+        self.assertTrue(result["activated"])
+        self.assertEqual(len(result["schedule"]["layers"]), 12)
+        self.assertEqual(json.loads(self.out.read_text()), result["schedule"])
+        candidate = result["candidates"][-1]
+        self.assertEqual(candidate["anchors"], 6)
+        for key in ("predicted_similarity", "degradation_percent", "mean_kl", "same_top1",
+                    "keys_attended_ratio", "passed"):
+            self.assertIn(key, candidate)
+        self.assertRegex(self.progress, r"measuring +100 %|gating")
+
+    def test_calibrate_again_gives_the_same_at_once(self):
+        done = kascade("calibrate", scratch / "calibration.txt", *QUICK, "--anchors", "6",
+                       "--max-degradation", "100")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(self.id, done.stdout)
+        lines = [line for line in done.stdout.splitlines()
+                 if re.match(r" *\d+  (DENSE|ANCHOR|REUSE) ", line)]
+        self.assertEqual(len(lines), 12)
+        self.assertRegex(done.stdout, r"Total: \d+ REUSE, \d+ ANCHOR/DENSE")
+        self.assertIn("Verdict: PASSED", done.stdout)
+        self.assertNotIn("\033", done.stdout + done.stderr)
+
+    def test_schedule(self):
+        shown = self.json("schedule")
+        self.assertTrue(shown["active"])
+        self.assertEqual(shown["schedule"], self.result["schedule"])
+        self.assertIn("REUSE", self.good("schedule", self.id))
+        listed = self.json("schedules")
+        self.assertEqual(listed["active_schedule_id"], self.id)
+        self.assertIn(self.id, [entry["schedule_id"] for entry in listed["schedules"]])
+        self.assertIn("active", self.good("schedules"))
+
+    def test_activation(self):
+        self.assertEqual(self.json("deactivate")["schedule_id"], self.id)
+        self.bad("schedule", code="NOT_FOUND")
+        self.good("activate", self.id)
+        self.assertEqual(self.json("deactivate")["schedule_id"], self.id)
+        self.assertEqual(self.json("activate", self.out)["schedule_id"], self.id)
+        self.assertTrue(self.json("schedule")["active"])
+
+    def test_jobs(self):
+        jobs = self.json("jobs")["calibrations"]
+        mine = [job for job in jobs if job["calibration_id"] == self.result["calibration_id"]]
+        self.assertEqual([job["state"] for job in mine], ["succeeded"])
+        self.assertIn("succeeded", self.good("jobs"))
+        watched = self.json("watch", self.result["calibration_id"])
+        self.assertEqual(watched["schedule"], self.result["schedule"])
+        self.assertEqual(self.json("cancel", self.result["calibration_id"])["state"], "succeeded")
+
+    def test_compare(self):
+        score = self.json("score", MODEL / "evaluation.txt", "--mode", "compare")
+        for key in ("tokens", "tokens_scored", "degradation_percent", "mean_kl", "same_top1",
+                    "reuse_layers_ratio", "keys_attended_ratio", "keys_scored_ratio",
+                    "kv_bytes_read_per_token", "dense_kv_bytes_read_per_token", "phase",
+                    "suspect", "suspect_causes", "protocol", "windows", "bits_per_byte"):
+            self.assertIn(key, score)
+        self.assertEqual((score["mode"], score["phase"]), ("compare", "row"))
+        degradation = (score["sparse"]["perplexity"] / score["dense"]["perplexity"] - 1) * 100
+        self.assertAlmostEqual(score["degradation_percent"], degradation, places=6)
+        self.assertLess(score["keys_attended_ratio"], 1)
+        self.assertLess(score["kv_bytes_read_per_token"], score["dense_kv_bytes_read_per_token"])
+        # Layers 0 to 3 dense and 2 more that select leave 6 of 12.
+        self.assertEqual(score["reuse_layers_ratio"], 0.5)
+
+    def test_compare_text_and_modes(self):
+        file = scratch / "short.txt"
+        text = self.good("score", file, "--mode", "compare", "--tokens")
+        for word in ("Dense", "Sparse", "Degradation", "Keys attended", "KV read", "Verdict",
+                     "KL (nats)"):
+            self.assertIn(word, text)
+        sparse = self.json("score", file)
+        self.assertEqual(sparse["mode"], "sparse")
+        self.assertNotIn("dense", sparse)
+        self.assertEqual(self.json("score", file, "--phase", "tile")["phase"], "tile")
+        # Every key chosen is dense attention.
+        whole = self.json("score", file, "--mode", "compare", "--ratio", "1")
+        self.assertAlmostEqual(whole["degradation_percent"], 0, places=1)
+
+    def test_demands(self):
+        command = ["score", scratch / "short.txt", "--mode", "compare"]
+        self.good(*command, "--keys-attended-below", "1.01", "--reuse-layers-at-least", "0.5",
+                  "--degradation-below", "1000")
+        for demand in (["--keys-attended-below", "0.01"], ["--reuse-layers-at-least", "0.51"],
+                       ["--degradation-below", "-50"]):
+            done = kascade(*command, *demand)
+            self.assertEqual(done.returncode, 3)
+            self.assertIn("Verdict", done.stdout)
+            self.assertRegex(done.stderr, r"kascade: FAILED_PRECONDITION: .*" + demand[0])
+
+    def test_generate(self):
+        prompt = (MODEL / "pass-key.txt").read_text()
+        done = kascade("generate", "-", "--max-tokens", "4", "--temperature", "0", "--stats",
+                       stdin=prompt)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("sparse attention", done.stderr)
+        result = self.json("generate", "-", "--max-tokens", "4", stdin=prompt)
+        self.assertEqual((result["mode"], result["schedule_id"]), ("sparse", self.id))
+        self.assertLess(result["keys_attended_ratio"], 1)
+        dense = self.json("generate", "x", "--mode", "dense", "--max-tokens", "1")
+        self.assertEqual((dense["mode"], dense["schedule_id"]), ("dense", ""))
+
+
+class Gate(ClientTest):
+    """A schedule that is meant to fail: one selecting layer, hardly any keys."""
+
+    COMMAND = ["calibrate", "calibration.txt", "--window-tokens", "512", "--anchors", "1",
+               "--ratio", "0.01", "--min-keys", "1", "--max-degradation", "0"]
+
+    def test_not_passed(self):
+        kascade("deactivate")
+        command = [self.COMMAND[0], scratch / self.COMMAND[1], *self.COMMAND[2:]]
+        done = kascade(*command)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("NOT PASSED", done.stdout)
+        self.assertTrue(done.stderr.splitlines()[-1].startswith(
+            "kascade: FAILED_PRECONDITION: no candidate passed the gate"), done.stderr)
+        result = self.json(*command, expect=3)
+        self.assertFalse(result["passed"] or result["activated"])
+        schedule = result["schedule"]["schedule_id"]
+        self.bad("schedule", code="NOT_FOUND")
+        self.assertIn("force", self.bad("activate", schedule, code="FAILED_PRECONDITION"))
+        self.good("activate", schedule, "--force")
+        self.assertEqual(self.json("schedule")["schedule"]["schedule_id"], schedule)
+        self.good("deactivate")
+
+
+class Jobs(ClientTest):
+    """Calibrations that outlive their client."""
+
+    COMMAND = ["calibrate", "other.txt", *QUICK, "--max-degradation", "100", "--no-activate"]
+
+    def test_detach_watch_and_cancel(self):
+        command = [self.COMMAND[0], scratch / self.COMMAND[1], *self.COMMAND[2:]]
+        job = self.json(*command, "--detach")
+        self.assertFalse(job["attached"])
+        self.assertGreater(job["tokens"], 10_000)
+        running = self.json("jobs")["calibrations"][0]
+        self.assertEqual((running["calibration_id"], running["state"]),
+                         (job["calibration_id"], "running"))
+        refused = self.bad("calibrate", scratch / "calibration.txt", "--ratio", "0.5", "--json",
+                           code="ABORTED")
+        self.assertIn(job["calibration_id"], refused)
+
+        watching = subprocess.Popen(
+            [client_path, "--server", address, "watch", job["calibration_id"]],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        time.sleep(0.5)
+        watching.send_signal(signal.SIGINT)
+        _, err = watching.communicate(timeout=20)
+        self.assertEqual(watching.returncode, 1)
+        self.assertIn("detached; the calibration goes on", err.splitlines()[-1])
+        self.assertIn("kascade watch " + job["calibration_id"], err)
+
+        self.assertEqual(self.json("cancel", job["calibration_id"])["state"], "cancelled")
+        self.bad("watch", job["calibration_id"], code="CANCELLED")
+        # The same again starts anew, and this time it may end.
+        result = self.json(*command)
+        self.assertEqual(result["calibration_id"], job["calibration_id"])
+        self.assertTrue(result["passed"])
+        self.assertFalse(result["activated"])
+
+
+if __name__ == "__main__":
+    server_path, client_path = sys.argv[1:3]
+    unittest.main(argv=[sys.argv[0]] + sys.argv[3:], verbosity=2)
