@@ -190,6 +190,7 @@ int run_generate(const Globals& globals, const GenerateOptions& options) {
   } else if (options.logprobs) {
     fmt::print("\n{}", logprob_table(generated));
   }
+  std::fflush(stdout);  // the figures come after the text on a terminal
   if (options.stats) fmt::print(stderr, "{}", stats_text(generated));
   return kSuccess;
 }

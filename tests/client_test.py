@@ -67,6 +67,19 @@ def kascade(*arguments, stdin="", to=None):
                           env=ENVIRONMENT)
 
 
+def interrupt_at(word, *arguments):
+    """Ctrl-C as soon as a line on standard error begins with the word; (exit code, out, err)."""
+    process = subprocess.Popen([client_path, "--server", address, *map(str, arguments)],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=ENVIRONMENT)
+    line = process.stderr.readline()
+    if not line.startswith(word):
+        raise AssertionError(line + process.stderr.read())
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, line + err
+
+
 class ClientTest(unittest.TestCase):
     def good(self, *arguments, **options):
         done = kascade(*arguments, **options)
@@ -233,7 +246,7 @@ class Dense(ClientTest):
         self.assertEqual(len(both["files"]), 2)
         self.assertEqual(both["tokens_scored"], 2 * both["files"][0]["tokens_scored"])
         self.assertAlmostEqual(both["files"][0]["dense"]["nll"], both["files"][1]["dense"]["nll"],
-                               places=5)
+                               places=2)  # bf16, and in another place of the batch
 
     def test_score_tokens(self):
         columns = self.json("score", "-", "--mode", "dense", "--tokens",
@@ -259,14 +272,8 @@ class Dense(ClientTest):
         self.assertIn("0.05 s", message)
 
     def test_interrupt_cancels(self):
-        process = subprocess.Popen(
-            [client_path, "--server", address, "score", MODEL / "calibration.txt"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-        self.assertEqual(process.returncode, 1)
-        self.assertEqual(out, "")
+        code, out, err = interrupt_at("scoring", "score", MODEL / "calibration.txt", "--json")
+        self.assertEqual((code, out), (1, ""))
         self.assertEqual(err.splitlines()[-1], "kascade: CANCELLED: interrupted")
 
     def test_calibrate_refusals(self):
@@ -335,6 +342,13 @@ class Sparse(ClientTest):
         self.assertEqual(self.json("activate", self.out)["schedule_id"], self.id)
         self.assertTrue(self.json("schedule")["active"])
 
+    def test_calibrate_without_activation(self):
+        result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",
+                           "--max-degradation", "100", "--no-activate")
+        self.assertTrue(result["passed"])
+        self.assertFalse(result["activated"])
+        self.assertEqual(self.json("schedule")["schedule"]["schedule_id"], self.id)
+
     def test_jobs(self):
         jobs = self.json("jobs")["calibrations"]
         mine = [job for job in jobs if job["calibration_id"] == self.result["calibration_id"]]
@@ -356,8 +370,8 @@ class Sparse(ClientTest):
         self.assertAlmostEqual(score["degradation_percent"], degradation, places=6)
         self.assertLess(score["keys_attended_ratio"], 1)
         self.assertLess(score["kv_bytes_read_per_token"], score["dense_kv_bytes_read_per_token"])
-        # Layers 0 to 3 dense and 2 more that select leave 6 of 12.
-        self.assertEqual(score["reuse_layers_ratio"], 0.5)
+        # Layers 0 to 3 dense, of which the first counts as one of 6 anchors, leave 3 of 12.
+        self.assertEqual(score["reuse_layers_ratio"], 0.25)
 
     def test_compare_text_and_modes(self):
         file = scratch / "short.txt"
@@ -375,9 +389,9 @@ class Sparse(ClientTest):
 
     def test_demands(self):
         command = ["score", scratch / "short.txt", "--mode", "compare"]
-        self.good(*command, "--keys-attended-below", "1.01", "--reuse-layers-at-least", "0.5",
+        self.good(*command, "--keys-attended-below", "1.01", "--reuse-layers-at-least", "0.25",
                   "--degradation-below", "1000")
-        for demand in (["--keys-attended-below", "0.01"], ["--reuse-layers-at-least", "0.51"],
+        for demand in (["--keys-attended-below", "0.01"], ["--reuse-layers-at-least", "0.26"],
                        ["--degradation-below", "-50"]):
             done = kascade(*command, *demand)
             self.assertEqual(done.returncode, 3)
@@ -422,39 +436,29 @@ class Gate(ClientTest):
 
 
 class Jobs(ClientTest):
-    """Calibrations that outlive their client."""
-
-    COMMAND = ["calibrate", "other.txt", *QUICK, "--max-degradation", "100", "--no-activate"]
+    """Calibrations that outlive their client: long ones, none of which is waited for."""
 
     def test_detach_watch_and_cancel(self):
-        command = [self.COMMAND[0], scratch / self.COMMAND[1], *self.COMMAND[2:]]
+        command = ["calibrate", MODEL / "calibration.txt", "--max-degradation", "0"]
         job = self.json(*command, "--detach")
+        name = job["calibration_id"]
         self.assertFalse(job["attached"])
-        self.assertGreater(job["tokens"], 10_000)
+        self.assertGreater(job["tokens"], 50_000)
         running = self.json("jobs")["calibrations"][0]
-        self.assertEqual((running["calibration_id"], running["state"]),
-                         (job["calibration_id"], "running"))
-        refused = self.bad("calibrate", scratch / "calibration.txt", "--ratio", "0.5", "--json",
-                           code="ABORTED")
-        self.assertIn(job["calibration_id"], refused)
+        self.assertEqual((running["calibration_id"], running["state"]), (name, "running"))
+        refused = self.bad("calibrate", scratch / "calibration.txt", "--json", code="ABORTED")
+        self.assertIn(name, refused)
 
-        watching = subprocess.Popen(
-            [client_path, "--server", address, "watch", job["calibration_id"]],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        time.sleep(0.5)
-        watching.send_signal(signal.SIGINT)
-        _, err = watching.communicate(timeout=20)
-        self.assertEqual(watching.returncode, 1)
+        code, _, err = interrupt_at("measuring", "watch", name, "--json")
+        self.assertEqual(code, 1)
         self.assertIn("detached; the calibration goes on", err.splitlines()[-1])
-        self.assertIn("kascade watch " + job["calibration_id"], err)
+        self.assertIn("kascade watch " + name, err)
 
-        self.assertEqual(self.json("cancel", job["calibration_id"])["state"], "cancelled")
-        self.bad("watch", job["calibration_id"], code="CANCELLED")
-        # The same again starts anew, and this time it may end.
-        result = self.json(*command)
-        self.assertEqual(result["calibration_id"], job["calibration_id"])
-        self.assertTrue(result["passed"])
-        self.assertFalse(result["activated"])
+        self.assertEqual(self.json("cancel", name)["state"], "cancelled")
+        self.bad("watch", name, "--json", code="CANCELLED")
+        again = self.json(*command, "--detach")
+        self.assertEqual((again["calibration_id"], again["attached"]), (name, False))
+        self.assertEqual(self.good("cancel", name), name + ": cancelled\n")
 
 
 if __name__ == "__main__":
