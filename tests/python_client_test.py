@@ -37,6 +37,22 @@ def generate_stubs(folder):
     sys.path.insert(0, str(folder))
 
 
+def start_server(port_file):
+    """The process, its gRPC port and its metrics port."""
+    server = subprocess.Popen(
+        [SERVER, "--model", str(ROOT / "models/demo"), "--listen", "127.0.0.1:0",
+         "--metrics-listen", "127.0.0.1:0", "--kv-memory", "64MiB", "--port-file",
+         str(port_file)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not port_file.exists():
+        if server.poll() is not None or time.monotonic() > deadline:
+            server.kill()
+            raise RuntimeError("the server did not start: " + server.communicate()[1])
+        time.sleep(0.05)
+    port, metrics_port = port_file.read_text().split()
+    return server, port, metrics_port
+
+
 def module(name):
     return importlib.import_module(f"kascade.v1.{name}")
 
@@ -47,17 +63,7 @@ class PythonClient(unittest.TestCase):
         cls.folder = tempfile.TemporaryDirectory()
         path = pathlib.Path(cls.folder.name)
         generate_stubs(path)
-        port_file = path / "ports"
-        cls.server = subprocess.Popen(
-            [SERVER, "--model", str(ROOT / "models/demo"), "--listen", "127.0.0.1:0",
-             "--metrics-listen", "127.0.0.1:0", "--kv-memory", "64MiB", "--port-file",
-             str(port_file)], stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
-        while not port_file.exists():
-            if cls.server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the server did not start: " + cls.server.stderr.read())
-            time.sleep(0.05)
-        port, cls.metrics_port = port_file.read_text().split()
+        cls.server, port, cls.metrics_port = start_server(path / "ports")
         cls.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         services = module("inference_service_pb2_grpc")
         cls.inference = services.InferenceServiceStub(cls.channel)
@@ -138,6 +144,25 @@ class PythonClient(unittest.TestCase):
         log = self.server.communicate(timeout=60)[1]
         self.assertEqual(self.server.returncode, 0, log)
         self.assertIn("draining", log)
+
+
+class SecondSignal(unittest.TestCase):
+    def test_it_ends_the_server_at_once(self):
+        with tempfile.TemporaryDirectory() as folder:
+            generate_stubs(folder)
+            server, port, _ = start_server(pathlib.Path(folder) / "ports")
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                pb = module("generate_pb2")
+                stub = module("inference_service_pb2_grpc").InferenceServiceStub(channel)
+                stream = stub.Generate(pb.GenerateRequest(
+                    text="The", stopping=pb.StoppingCriteria(max_new_tokens=4000, ignore_eos=True)))
+                next(stream)
+                server.send_signal(signal.SIGTERM)
+                time.sleep(0.5)
+                self.assertIsNone(server.poll())  # lets the generation go on
+                server.send_signal(signal.SIGTERM)
+                log = server.communicate(timeout=60)[1]
+                self.assertEqual(server.returncode, 1, log)
 
 
 if __name__ == "__main__":

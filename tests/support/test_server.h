@@ -141,6 +141,30 @@ inline Details details_of(const grpc::Status& status) {
   return out;
 }
 
+// How a call is to be refused.
+struct Expected {
+  grpc::StatusCode code;
+  std::string reason;
+  std::string field;  // of BadRequest; empty: none
+};
+
+inline void expect(const grpc::Status& status, const Expected& expected, const std::string& what) {
+  SCOPED_TRACE(what + ": " + status.error_message());
+  ASSERT_EQ(status.error_code(), expected.code);
+  const Details details = details_of(status);
+  EXPECT_EQ(details.reason, expected.reason);
+  EXPECT_EQ(details.field, expected.field);
+  const bool retry = expected.code == grpc::StatusCode::RESOURCE_EXHAUSTED ||
+                     expected.code == grpc::StatusCode::UNAVAILABLE;
+  EXPECT_EQ(details.retry, retry);
+  const bool precondition = expected.code == grpc::StatusCode::FAILED_PRECONDITION;
+  EXPECT_EQ(details.precondition, precondition ? expected.reason : "");
+}
+
+inline Expected bad(const std::string& field, const std::string& reason = "INVALID_FIELD") {
+  return {grpc::StatusCode::INVALID_ARGUMENT, reason, field};
+}
+
 // Polls until `condition` holds; false after 60 seconds.
 template <typename Condition>
 bool eventually(Condition condition) {
