@@ -75,7 +75,10 @@ absl::Status activate_schedule(const Host& host, const v1::ActivateScheduleReque
   absl::Status status = host.schedules.activate(*schedule, in.force());
   if (!status.ok()) return status;
   const auto file = host.schedules.add(*schedule);
-  if (!file.ok()) return file.status();
+  if (!file.ok()) {
+    return absl::InternalError(
+        absl::StrCat("the schedule is active but not saved: ", file.status().message()));
+  }
   *out.mutable_schedule() = to_proto(**schedule);
   out.set_saved_file(*file);
   return absl::OkStatus();

@@ -18,13 +18,49 @@ constexpr char kBadRequest[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfo[] = "type.googleapis.com/google.rpc.RetryInfo";
 constexpr char kPrecondition[] = "type.googleapis.com/google.rpc.PreconditionFailure";
 
-// gRPC refuses calls whose metadata exceeds 8 KiB.
-constexpr size_t kMaxMessageBytes = 1024;
+// Clients refuse calls whose metadata exceeds 8 KiB: the message goes there up to three times, once
+// percent-encoded.
+constexpr size_t kMaxMessageBytes = 512;
+constexpr size_t kMaxValueBytes = 128;
 
 constexpr int kQueueRetrySeconds = 1;
 constexpr int kDrainRetrySeconds = 5;
 
-std::string message_of(const absl::Status& status) { return std::string(status.message()); }
+// Length of the UTF-8 character that `text` begins with; 0 if it is none.
+size_t character_bytes(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const size_t size = byte(0) < 0x80                       ? 1
+                      : byte(0) >= 0xC2 && byte(0) <= 0xDF ? 2
+                      : byte(0) >= 0xE0 && byte(0) <= 0xEF ? 3
+                      : byte(0) >= 0xF0 && byte(0) <= 0xF4 ? 4
+                                                           : 0;
+  if (size == 0 || size > text.size()) return 0;
+  for (size_t i = 1; i < size; ++i) {
+    if (byte(i) < 0x80 || byte(i) > 0xBF) return 0;
+  }
+  if (byte(0) == 0xE0 && byte(1) < 0xA0) return 0;
+  if (byte(0) == 0xED && byte(1) > 0x9F) return 0;
+  if (byte(0) == 0xF0 && byte(1) < 0x90) return 0;
+  if (byte(0) == 0xF4 && byte(1) > 0x8F) return 0;
+  return size;
+}
+
+// At most `limit` bytes and UTF-8: what is not UTF-8 could not be parsed by the client. Messages
+// may quote what was sent, or the name of a file.
+std::string presentable(std::string_view text, size_t limit) {
+  std::string out;
+  while (!text.empty()) {
+    const size_t size = character_bytes(text);
+    if (out.size() + size > limit) return out + "…";
+    out += size == 0 ? std::string_view("?") : text.substr(0, size);
+    text.remove_prefix(size == 0 ? 1 : size);
+  }
+  return out;
+}
+
+std::string message_of(const absl::Status& status) {
+  return presentable(std::string(status.message()), kMaxMessageBytes);
+}
 
 template <typename Detail>
 void attach(absl::Status& status, const char* type_url, const Detail& detail) {
@@ -99,8 +135,8 @@ void add_precondition(absl::Status& status, const std::string& subject, const st
     info.ParseFromString(std::string(*payload));
   }
   violation.set_type(info.reason());
-  violation.set_subject(subject);
-  violation.set_description(remedy);
+  violation.set_subject(presentable(subject, kMaxValueBytes));
+  violation.set_description(presentable(remedy, kMaxMessageBytes));
   attach(status, kPrecondition, detail);
 }
 
@@ -126,14 +162,6 @@ void add_missing_details(absl::Status& status) {
   }
 }
 
-// Cuts at a border of UTF-8 characters: a message that is not UTF-8 cannot be serialized.
-std::string shortened(std::string message) {
-  if (message.size() <= kMaxMessageBytes) return message;
-  size_t end = kMaxMessageBytes;
-  while (end > 0 && (static_cast<unsigned char>(message[end]) & 0xC0u) == 0x80u) --end;
-  return message.substr(0, end) + "…";
-}
-
 }  // namespace
 
 absl::Status with_reason(absl::Status status, const char* reason, const ErrorMetadata& metadata) {
@@ -141,7 +169,9 @@ absl::Status with_reason(absl::Status status, const char* reason, const ErrorMet
   v1::ErrorInfo detail;
   detail.set_reason(reason);
   detail.set_domain("kascade");
-  for (const auto& [key, value] : metadata) (*detail.mutable_metadata())[key] = value;
+  for (const auto& [key, value] : metadata) {
+    (*detail.mutable_metadata())[key] = presentable(value, kMaxValueBytes);
+  }
   attach(status, kErrorInfo, detail);
   return status;
 }
@@ -150,8 +180,8 @@ absl::Status invalid_field(const std::string& field, const std::string& what, co
   absl::Status status = absl::InvalidArgumentError(absl::StrCat(field, ": ", what));
   v1::BadRequest detail;
   auto& violation = *detail.add_field_violations();
-  violation.set_field(field);
-  violation.set_description(what);
+  violation.set_field(presentable(field, kMaxValueBytes));
+  violation.set_description(presentable(what, kMaxMessageBytes));
   attach(status, kBadRequest, detail);
   return with_reason(std::move(status), reason);
 }
@@ -179,7 +209,7 @@ grpc::Status to_grpc(const absl::Status& status) {
   add_missing_details(complete);
   v1::RpcStatus out;
   out.set_code(static_cast<int>(complete.code()));
-  out.set_message(shortened(message_of(complete)));
+  out.set_message(message_of(complete));
   complete.ForEachPayload([&](auto type_url, const absl::Cord& payload) {
     google::protobuf::Any& detail = *out.add_details();
     detail.set_type_url(std::string(type_url));

@@ -154,11 +154,19 @@ TEST(Errors, EveryCodeGetsAReason) {
   EXPECT_TRUE(to_grpc(absl::OkStatus()).ok());
 }
 
+TEST(Errors, WhatIsNotUtf8IsReplaced) {
+  const std::string bytes = "a\xff\xc3z\xed\xa0\x80\xe2\x82\xac";
+  EXPECT_EQ(to_grpc(absl::InternalError(bytes)).error_message(), "a??z???€");
+  EXPECT_EQ(info_of(to_grpc(absl::InternalError(bytes))).reason(), "INTERNAL");
+  EXPECT_EQ(to_grpc(invalid_field("f", "\xe2\x82")).error_message(), "f: ??");
+}
+
 TEST(Errors, ALongMessageIsCutAtACharacter) {
   std::string text = "x";
   while (text.size() < 5000) text += "ä";
   const grpc::Status told = to_grpc(absl::InternalError(text));
-  EXPECT_LT(told.error_message().size(), 1100u);
+  EXPECT_LT(told.error_message().size(), 520u);
+  EXPECT_LT(told.error_details().size(), 1200u);
   EXPECT_EQ(info_of(told).reason(), "INTERNAL");  // is UTF-8, else nothing would parse
 }
 

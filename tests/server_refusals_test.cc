@@ -98,6 +98,10 @@ TEST_F(ServerRefusalsTest, ActivateScheduleRefusesWhatDoesNotFit) {
   EXPECT_EQ(details.metadata.at("model_weights_digest"),
             server()->engine().identity().weights_digest);
 
+  other.model.weights_digest = std::string(200'000, 'a');  // would not fit into the metadata
+  seal(other);
+  EXPECT_EQ(activate_json(other).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+
   Schedule failed = *schedule();
   failed.quality.passed = false;
   seal(failed);
