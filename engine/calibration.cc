@@ -108,7 +108,6 @@ absl::StatusOr<Similarity> Job::measure(const Texts& windows) {
     });
     auto id = engine_.impl().enqueue({.request = {.tokens = windows[i], .task = Score{}},
                                       .mode = Mode::kDense,
-                                      .schedule = nullptr,
                                       .measure = recorders.back(),
                                       .priority = Priority::kBackground,
                                       .sink = std::move(sink)});
@@ -136,6 +135,7 @@ std::vector<std::vector<LayerPlan>> Job::plan(const Similarity& similarity) cons
   if (options_.maker == Maker::kGreedy) return {plan_greedy(similarity, options_.greedy, dense)};
   std::vector<std::vector<LayerPlan>> plans = plan_optimal(similarity, dense);
   if (options_.anchors == 0) return plans;
+  // Layers that stay dense cannot be anchors, so there may be fewer plans than asked for.
   const size_t index = std::min<size_t>(options_.anchors, plans.size()) - 1;
   return {std::move(plans[index])};
 }
@@ -168,7 +168,8 @@ absl::StatusOr<GateResult> Job::gate(std::shared_ptr<const Schedule> schedule, c
     });
     Request request{.tokens = window, .task = Score{}};
     request.attention.mode = Mode::kCompare;
-    auto id = engine_.submit_background(std::move(request), schedule, std::move(sink));
+    auto id = engine_.submit(std::move(request), {.schedule = schedule, .background = true},
+                             std::move(sink));
     if (id.ok()) ids.push_back(*id);
     submitted = id.status();
     if (!submitted.ok()) break;
@@ -196,7 +197,8 @@ absl::StatusOr<GateResult> Job::gate(std::shared_ptr<const Schedule> schedule, c
   quality.keys_scored_ratio = static_cast<double>(sums.counts.scored) / causal;
   quality.max_degradation_percent = options_.max_degradation_percent;
   quality.suspect = dense_nll > std::log(static_cast<double>(engine_.model().vocab)) - 1;
-  quality.passed = !quality.suspect && std::isfinite(quality.sparse_perplexity) &&
+  const bool sparse = sums.counts.attended < sums.counts.causal;
+  quality.passed = sparse && !quality.suspect && std::isfinite(quality.sparse_perplexity) &&
                    quality.degradation_percent <= options_.max_degradation_percent;
   return result;
 }
@@ -212,7 +214,7 @@ Schedule Job::draft(const Texts& windows, const SplitTexts& parts,
   record.data_digest = token_digest(parts.measured);
   record.held_out_digest = token_digest(parts.held_out);
   record.windows = static_cast<int32_t>(windows.size());
-  record.window_tokens = options_.window_tokens;
+  record.window_tokens = std::min(options_.window_tokens, engine_.model().context);
   record.tokens = count_tokens(windows);
   if (options_.maker == Maker::kGreedy) {
     record.threshold = options_.greedy.threshold;
@@ -225,23 +227,29 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
   const absl::Time begin = absl::Now();
   auto parts = split_texts(texts);
   if (!parts.ok()) return parts.status();
-  const WindowRule window_rule{options_.selection, options_.window_tokens, engine_.model().context,
-                               engine_.tokenizer().prefix_tokens()};
+  // A gate window runs in two branches, so it may take half of the cache.
+  const EngineStats stats = engine_.stats();
+  const int32_t cache_tokens = stats.total_blocks * stats.block_size;
+  WindowRule window_rule{options_.selection, options_.window_tokens,
+                         std::min(engine_.model().context, cache_tokens),
+                         engine_.tokenizer().prefix_tokens()};
   auto windows = measured_windows(parts->measured, window_rule);
   if (!windows.ok()) return windows.status();
+  window_rule.context = std::min(engine_.model().context, cache_tokens / 2);
+  auto gate_windows = held_out_windows(parts->held_out, window_rule);
+  if (!gate_windows.ok()) return gate_windows.status();
   auto similarity = measure(*windows);
   if (!similarity.ok()) return similarity.status();
   report(CalibrationStage::kPlanning, 0, 0);
   std::vector<std::vector<LayerPlan>> plans = plan(*similarity);
 
-  const Texts gate_windows = held_out_windows(parts->held_out, window_rule);
-  const int64_t gate_tokens = count_tokens(gate_windows);
+  const int64_t gate_tokens = count_tokens(*gate_windows);
   const int64_t total = gate_tokens * static_cast<int64_t>(plans.size());
   CalibrationOutcome outcome;
   std::optional<Schedule> best;
   for (size_t i = 0; i < plans.size(); ++i) {
     auto schedule = std::make_shared<Schedule>(draft(*windows, *parts, std::move(plans[i])));
-    auto result = gate(schedule, gate_windows, gate_tokens * static_cast<int64_t>(i), total);
+    auto result = gate(schedule, *gate_windows, gate_tokens * static_cast<int64_t>(i), total);
     if (!result.ok()) return result.status();
     schedule->quality = result->quality;
     outcome.table.push_back(*result);
@@ -274,6 +282,13 @@ absl::Status validate(const CalibrationOptions& options, const ModelConfig& mode
     if (layer < 0 || layer >= model.layers) {
       return outside("dense_layers", 0, model.layers - 1, layer);
     }
+  }
+  const auto dense = static_cast<int32_t>(
+      std::ranges::count_if(options.dense_layers, [](int32_t layer) { return layer != 0; }));
+  if (options.anchors > model.layers - dense) {
+    return absl::InvalidArgumentError(absl::StrCat("anchors: at most ", model.layers - dense,
+                                                   " with ", dense, " of ", model.layers,
+                                                   " layers kept dense, got ", options.anchors));
   }
   if (!(options.greedy.threshold >= 0 && options.greedy.threshold <= 1)) {
     return outside("threshold", 0, 1, options.greedy.threshold);

@@ -12,7 +12,6 @@ namespace {
 
 constexpr int64_t kLeastHeldOutTokens = 2048;
 constexpr int64_t kMostGateTokens = 16384;
-constexpr int64_t kLeastGateWindow = 64;
 constexpr int32_t kMeasuredWindows = 16;
 constexpr int32_t kLongWindow = 16384;
 
@@ -52,6 +51,11 @@ int32_t least_rows(const WindowRule& rule) {
   return rows;
 }
 
+// The same in tokens of text: the last one is predicted, never fed.
+int64_t least_text_tokens(const WindowRule& rule) {
+  return least_rows(rule) + 1 - static_cast<int64_t>(rule.prefix.size());
+}
+
 }  // namespace
 
 absl::StatusOr<SplitTexts> split_texts(const Texts& texts) {
@@ -72,7 +76,7 @@ absl::StatusOr<SplitTexts> split_texts(const Texts& texts) {
 
 absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowRule& rule) {
   const int64_t room = text_tokens(rule.window_tokens, rule);
-  const int64_t least = least_rows(rule) + 1 - static_cast<int64_t>(rule.prefix.size());
+  const int64_t least = least_text_tokens(rule);
   const auto longest = std::ranges::max_element(texts, {}, &std::vector<Token>::size);
   const auto longest_size = static_cast<int64_t>(longest->size());
   if (std::min(room, longest_size) < least) {
@@ -89,11 +93,20 @@ absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowRule& rul
   return with_prefix(std::move(windows), rule.prefix);
 }
 
-Texts held_out_windows(const Texts& texts, const WindowRule& rule) {
+absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowRule& rule) {
   const int64_t room = text_tokens(rule.window_tokens, rule);
-  return with_prefix(cut(texts, room, std::min(room, kLeastGateWindow),
-                         std::max<int64_t>(1, kMostGateTokens / room)),
-                     rule.prefix);
+  const int64_t least = least_text_tokens(rule);
+  Texts pieces = room < least
+                     ? Texts{}
+                     : cut(texts, room, least, std::max<int64_t>(1, kMostGateTokens / room));
+  if (const int64_t tokens = count_tokens(pieces); tokens < std::min(kLeastHeldOutTokens, room)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "texts: the held-out parts (the last 20 % of each text) have ", tokens,
+        " tokens in windows of at least ", least,
+        ", below which the selection drops no key; at least ", std::min(kLeastHeldOutTokens, room),
+        " are needed, so give longer texts (", least * 5, " tokens or more each)"));
+  }
+  return with_prefix(std::move(pieces), rule.prefix);
 }
 
 int64_t count_tokens(const Texts& texts) {

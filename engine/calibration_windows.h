@@ -26,7 +26,7 @@ absl::StatusOr<SplitTexts> split_texts(const Texts& texts);
 struct WindowRule {
   SelectionRule selection{};
   int32_t window_tokens = 2048;       // rows fed per window, clipped to the context
-  int32_t context = 0;                // of the model, tokens
+  int32_t context = 0;                // most rows of a window: the model's, or what the cache holds
   std::span<const int32_t> prefix{};  // put in front of every window (BOS)
 };
 
@@ -35,8 +35,10 @@ struct WindowRule {
 // enough. INVALID_ARGUMENT naming the length needed when no text yields a window.
 absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowRule& rule);
 
-// At most 16,384 tokens in windows of the same size, evenly spaced.
-Texts held_out_windows(const Texts& texts, const WindowRule& rule);
+// At most 16,384 tokens in windows of the same size, evenly spaced, each long enough for the
+// selection to drop keys: a gate that nothing can fail would be none. INVALID_ARGUMENT when fewer
+// than 2,048 tokens lie in such windows.
+absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowRule& rule);
 
 int64_t count_tokens(const Texts& texts);
 std::string token_digest(const Texts& texts);  // SHA-256 hex

@@ -124,6 +124,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
         absl::StrCat("tokenizer.json has ", (*tokenizer)->vocab_size(),
                      " ids, config.json's vocab_size is ", config->vocab));
   }
+  if (config->bos_token.value_or(0) >= (*tokenizer)->vocab_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("config.json: bos_token_id ", *config->bos_token,
+                                                   " is not in tokenizer.json, which has ",
+                                                   (*tokenizer)->vocab_size(), " ids"));
+  }
   auto checkpoint = open_checkpoint(options.model_directory, *config);
   if (!checkpoint.ok()) return checkpoint.status();
   auto identity = identify(options.model_directory, *config, *checkpoint);
@@ -139,6 +144,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
 
   auto impl = std::make_unique<Impl>(options, *config, *std::move(tokenizer), *std::move(identity),
                                      *std::move(backend), *std::move(checkpoint), *shape);
+  if (!impl->cache.allocated()) {
+    return absl::ResourceExhaustedError(absl::StrCat("kv_memory_bytes: the system does not give ",
+                                                     impl->info.kv_pool_bytes, " bytes"));
+  }
   impl->info.load_time = absl::Now() - begin;
   impl->start();
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
@@ -220,27 +229,30 @@ void Engine::Impl::run() {
     unseen.swap(inbox);
   }
   for (Command& command : unseen) {
-    if (auto* admission = std::get_if<Admission>(&command)) refuse(*admission, stopped);
+    if (const auto* admission = std::get_if<Admission>(&command)) {
+      refuse(admission->id, admission->sink, stopped);
+    }
   }
   note_idle();
 }
 
 void Engine::Impl::apply(Command& command) {
   if (auto* admission = std::get_if<Admission>(&command)) {
-    if (absl::Status status = loop.admit(*admission, absl::Now()); !status.ok()) {
-      refuse(*admission, status);
-    }
+    const SeqId id = admission->id;
+    const EventSink sink = admission->sink;
+    const absl::Status status = loop.admit(std::move(*admission), absl::Now());
+    if (!status.ok()) refuse(id, sink, status);
   } else {
     loop.end(std::get<SeqId>(command), FinishReason::kCancelled, absl::CancelledError("cancelled"));
   }
 }
 
-void Engine::Impl::refuse(const Admission& admission, const absl::Status& status) {
-  Event event{.seq = admission.id};
+void Engine::Impl::refuse(SeqId id, const EventSink& sink, const absl::Status& status) {
+  Event event{.seq = id};
   event.finish =
       Finish{.reason = absl::IsCancelled(status) ? FinishReason::kCancelled : FinishReason::kError,
              .status = status};
-  admission.sink(event);
+  sink(event);
 }
 
 void Engine::Impl::note_idle() {
@@ -251,11 +263,19 @@ void Engine::Impl::note_idle() {
 
 absl::StatusOr<SeqId> Engine::Impl::enqueue(Admission admission) {
   const std::lock_guard lock(mutex);
-  if (draining) return absl::UnavailableError("the server is draining; send to another one");
-  const auto waiting = static_cast<int64_t>(inbox.size()) + published_stats.waiting;
-  if (waiting >= max_queue) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "queue: ", waiting, " requests wait, the limit is ", max_queue, "; try again later"));
+  if (stopping || (draining && !admission.continues)) {
+    return absl::UnavailableError("the server is draining; send to another one");
+  }
+  if (!admission.continues && admission.priority == Priority::kInteractive) {
+    const auto unseen = std::ranges::count_if(inbox, [](const Command& command) {
+      const auto* other = std::get_if<Admission>(&command);
+      return other != nullptr && other->priority == Priority::kInteractive;
+    });
+    const auto waiting = unseen + published_stats.waiting - published_stats.waiting_background;
+    if (waiting >= max_queue) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "queue: ", waiting, " requests wait, the limit is ", max_queue, "; try again later"));
+    }
   }
   admission.id = next_id++;
   const SeqId id = admission.id;
@@ -269,34 +289,22 @@ absl::StatusOr<SeqId> Engine::Impl::enqueue(Admission admission) {
 // ------------------------------------------------------------------------------------
 
 absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
-  std::shared_ptr<const Schedule> schedule = active_schedule();
-  const Mode mode = request.attention.mode.value_or(schedule ? Mode::kSparse : Mode::kDense);
-  if (absl::Status status = check_request(request, mode, schedule.get(), impl_->config);
-      !status.ok())
-    return status;
-  if (mode == Mode::kDense) schedule = nullptr;
-  return impl_->enqueue({.request = std::move(request),
-                         .mode = mode,
-                         .schedule = std::move(schedule),
-                         .measure = nullptr,
-                         .priority = Priority::kInteractive,
-                         .sink = std::move(sink)});
+  return submit(std::move(request), {}, std::move(sink));
 }
 
-absl::StatusOr<SeqId> Engine::submit_background(Request request,
-                                                std::shared_ptr<const Schedule> schedule,
-                                                EventSink sink) {
+absl::StatusOr<SeqId> Engine::submit(Request request, Submission how, EventSink sink) {
+  std::shared_ptr<const Schedule> schedule = how.schedule ? *how.schedule : active_schedule();
   const Mode mode = request.attention.mode.value_or(schedule ? Mode::kSparse : Mode::kDense);
-  if (absl::Status status = check_request(request, mode, schedule.get(), impl_->config);
-      !status.ok())
-    return status;
+  absl::Status status = check_request(request, mode, schedule.get(), impl_->config);
+  if (!status.ok()) return status;
   if (mode == Mode::kDense) schedule = nullptr;
-  return impl_->enqueue({.request = std::move(request),
-                         .mode = mode,
-                         .schedule = std::move(schedule),
-                         .measure = nullptr,
-                         .priority = Priority::kBackground,
-                         .sink = std::move(sink)});
+  return impl_->enqueue(
+      {.request = std::move(request),
+       .mode = mode,
+       .schedule = std::move(schedule),
+       .priority = how.background ? Priority::kBackground : Priority::kInteractive,
+       .continues = how.continues,
+       .sink = std::move(sink)});
 }
 
 void Engine::cancel(SeqId id) {
@@ -318,7 +326,10 @@ absl::Status Engine::activate(std::shared_ptr<const Schedule> schedule) {
   if (schedule) {
     const ScheduleShape shape{impl_->config.layers, impl_->config.kv_heads};
     if (absl::Status status = check_model(*schedule, impl_->identity); !status.ok()) return status;
-    if (absl::Status status = validate(*schedule, shape); !status.ok()) return status;
+    if (absl::Status status = validate(*schedule, shape); !status.ok()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the schedule does not fit this model: ", status.message()));
+    }
   }
   const std::lock_guard lock(impl_->mutex);
   impl_->active = std::move(schedule);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -45,6 +46,7 @@ struct EngineStats {
   int64_t preemptions = 0;
   int32_t running = 0;  // sequences
   int32_t waiting = 0;
+  int32_t waiting_background = 0;  // of these, calibration's
   int64_t waiting_tokens = 0;
   int32_t total_blocks = 0;
   int32_t free_blocks = 0;
@@ -70,6 +72,16 @@ struct EngineInfo {
   absl::Duration load_time{};
 };
 
+// How a request is taken in.
+struct Submission {
+  // What sparse and compare use; unset: the schedule that is active at submission. Null: none.
+  std::optional<std::shared_ptr<const Schedule>> schedule{};
+  // A later part of a request that was taken in before (the next window of a text): neither a full
+  // queue nor draining refuses it.
+  bool continues = false;
+  bool background = false;  // calibration: below all other requests, and not counted in their queue
+};
+
 class Engine {
  public:
   // Loads the model. NOT_FOUND, INVALID_ARGUMENT, UNIMPLEMENTED name file and field;
@@ -83,10 +95,8 @@ class Engine {
   // only the scheduler can tell (FAILED_PRECONDITION: can never fit the cache) comes as the last
   // event's status.
   absl::StatusOr<SeqId> submit(Request request, EventSink sink);
-  // As submit, for calibration windows and gates: below all other requests, under a schedule that
-  // need not be the active one (null = dense).
-  absl::StatusOr<SeqId> submit_background(Request request, std::shared_ptr<const Schedule> schedule,
-                                          EventSink sink);
+  // The same with a schedule of its own, as part of an earlier request, or behind all others.
+  absl::StatusOr<SeqId> submit(Request request, Submission how, EventSink sink);
 
   // Thread-safe, idempotent. The sink gets a last event with kCancelled unless it already finished;
   // may be called from inside a sink (no further token is computed then).

@@ -29,7 +29,7 @@ struct Engine::Impl {
   void stop();  // ends the thread; idempotent
   void run();   // the thread
   void apply(Command& command);
-  static void refuse(const Admission& admission, const absl::Status& status);
+  static void refuse(SeqId id, const EventSink& sink, const absl::Status& status);
   void note_idle();
 
   absl::StatusOr<SeqId> enqueue(Admission admission);

@@ -13,7 +13,7 @@
 namespace kascade {
 
 inline constexpr int32_t kMaxLogitBiases = 1024;
-inline constexpr int32_t kMaxStopTokens = 320;  // a request's 256 and the model's own
+inline constexpr int32_t kMaxStopTokens = 512;  // a request's 256 and the model's own
 inline constexpr int32_t kMaxTopLogprobs = 20;
 
 // INVALID_ARGUMENT naming field, limit and value.

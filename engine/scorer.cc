@@ -89,11 +89,11 @@ std::span<const float> row_of(Tensor logits, int64_t row) {
   return {logits.f32(row), static_cast<size_t>(logits.cols)};
 }
 
-absl::Status check_finite(const std::vector<RowFold>& rows, int64_t first_row) {
+absl::Status check_finite(const std::vector<RowFold>& rows, int64_t first_target) {
   for (size_t i = 0; i < rows.size(); ++i) {
     if (rows[i].finite && std::isfinite(rows[i].sum)) continue;
     return absl::InternalError(absl::StrCat("logits are not finite at scored token ",
-                                            first_row + static_cast<int64_t>(i)));
+                                            first_target + static_cast<int64_t>(i)));
   }
   return absl::OkStatus();
 }
@@ -140,6 +140,7 @@ Scorer::Scorer(Transformer& transformer)
 
 absl::StatusOr<std::vector<ScoredToken>> Scorer::score(Tensor hidden,
                                                        std::span<const Token> targets,
+                                                       int32_t first_target,
                                                        const ScoreOptions& options) {
   std::vector<ScoredToken> scored;
   for (int64_t begin = 0; begin < hidden.rows; begin += kScorerRows) {
@@ -153,7 +154,7 @@ absl::StatusOr<std::vector<ScoredToken>> Scorer::score(Tensor hidden,
       transformer_.tile_logits(rows_hidden, tile, logits);
       row_tile.add(logits, tile, rows);
     }
-    if (absl::Status status = check_finite(rows, begin); !status.ok()) return status;
+    if (absl::Status status = check_finite(rows, first_target + begin); !status.ok()) return status;
     row_tile.add_ranks(rows_hidden, logits_.first_rows(count), rows);
     for (int64_t i = 0; i < count; ++i) {
       scored.push_back(finish(rows[i], part[i], options.want_ranks));
@@ -164,6 +165,7 @@ absl::StatusOr<std::vector<ScoredToken>> Scorer::score(Tensor hidden,
 
 absl::StatusOr<Scorer::Compared> Scorer::compare(Tensor dense_hidden, Tensor sparse_hidden,
                                                  std::span<const Token> targets,
+                                                 int32_t first_target,
                                                  const ScoreOptions& options) {
   Compared result;
   for (int64_t begin = 0; begin < dense_hidden.rows; begin += kScorerRows) {
@@ -185,7 +187,8 @@ absl::StatusOr<Scorer::Compared> Scorer::compare(Tensor dense_hidden, Tensor spa
       for (int64_t i = 0; i < count; ++i) fold_cross(row_of(a, i), row_of(b, i), cross[i]);
     }
     for (const auto* rows : {&dense, &sparse}) {
-      if (absl::Status status = check_finite(*rows, begin); !status.ok()) return status;
+      if (absl::Status status = check_finite(*rows, first_target + begin); !status.ok())
+        return status;
     }
     row_tile.add_ranks(hidden_a, logits_.first_rows(count), dense);
     row_tile.add_ranks(hidden_b, logits_.first_rows(count), sparse);

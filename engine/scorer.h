@@ -25,10 +25,10 @@ class Scorer {
  public:
   explicit Scorer(Transformer& transformer);
 
-  // hidden f32 [targets.size(), hidden]: targets[i] is the token that row i should predict.
-  // INTERNAL, naming the row, for logits that are not finite.
+  // hidden f32 [targets.size(), hidden]: targets[i] is the token that row i should predict, and the
+  // request's token number first_target + i. INTERNAL, naming it, for logits that are not finite.
   absl::StatusOr<std::vector<ScoredToken>> score(Tensor hidden, std::span<const Token> targets,
-                                                 const ScoreOptions& options);
+                                                 int32_t first_target, const ScoreOptions& options);
 
   struct Compared {
     std::vector<ScoredToken> dense;
@@ -36,7 +36,8 @@ class Scorer {
   };
   // The same positions run dense and sparse; KL is folded in the same pass.
   absl::StatusOr<Compared> compare(Tensor dense_hidden, Tensor sparse_hidden,
-                                   std::span<const Token> targets, const ScoreOptions& options);
+                                   std::span<const Token> targets, int32_t first_target,
+                                   const ScoreOptions& options);
 
  private:
   Transformer& transformer_;

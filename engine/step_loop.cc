@@ -13,7 +13,7 @@ namespace kascade {
 namespace {
 
 // Rows by the row rule that one step may hold so that the selections of all selecting layers stay
-// within `bytes`; never below one query tile, so that every sequence advances.
+// within `bytes`; at least one, so that every sequence advances.
 int32_t row_rule_rows(const SelectionRule& rule, const Schedule& schedule, int32_t kv_heads,
                       int32_t tokens, int64_t bytes) {
   int64_t selecting = 0;
@@ -21,7 +21,7 @@ int32_t row_rule_rows(const SelectionRule& rule, const Schedule& schedule, int32
   const int64_t keys = std::max(1, candidates_of(rule, tokens, /*row=*/true).budget);
   const int64_t row_bytes = keys * kv_heads * selecting * int64_t{sizeof(int32_t)};
   return static_cast<int32_t>(
-      std::clamp<int64_t>(bytes / row_bytes, rule.query_tile, std::numeric_limits<int32_t>::max()));
+      std::clamp<int64_t>(bytes / row_bytes, 1, std::numeric_limits<int32_t>::max()));
 }
 
 bool contains(const std::vector<Token>& tokens, Token token) {
@@ -67,6 +67,7 @@ SequenceSpec StepLoop::spec_of(const Live& live) const {
                     .prefill_end = size,
                     .branches = static_cast<int32_t>(live.policies.size()),
                     .priority = live.admission.priority,
+                    .continues = live.admission.continues,
                     .deadline = request.deadline};
   if (const auto* generate = std::get_if<Generate>(&request.task)) {
     spec.generates = true;
@@ -306,15 +307,15 @@ void StepLoop::score(const Layout& layout, size_t index, Tensor hidden,
       return other.slice->seq == slice.seq && other.slice->branch == 1;
     });
     const LogitSpan other = layout.built.logits[twin - layout.slices.begin()];
-    auto compared =
-        scorer_.compare(rows, hidden.slice_rows(other.first, other.count), targets, options);
+    auto compared = scorer_.compare(rows, hidden.slice_rows(other.first, other.count), targets,
+                                    span.first_position + 1, options);
     status = compared.status();
     if (status.ok()) {
       event.tokens = std::move(compared->dense);
       event.comparisons = std::move(compared->comparisons);
     }
   } else {
-    auto scored = scorer_.score(rows, targets, options);
+    auto scored = scorer_.score(rows, targets, span.first_position + 1, options);
     status = scored.status();
     if (status.ok()) event.tokens = *std::move(scored);
   }
@@ -360,6 +361,7 @@ void StepLoop::refresh_stats() {
   stats_.preemptions = scheduler_.preemptions();
   stats_.running = scheduler_.running();
   stats_.waiting = scheduler_.waiting();
+  stats_.waiting_background = scheduler_.waiting(Priority::kBackground);
   stats_.waiting_tokens = scheduler_.waiting_tokens();
   stats_.total_blocks = blocks_.total_blocks();
   stats_.free_blocks = blocks_.free_blocks();

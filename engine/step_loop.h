@@ -34,6 +34,7 @@ struct Admission {
   // Calibration: run the tokens under this policy, give no logits.
   std::shared_ptr<const AttentionPolicy> measure{};
   Priority priority = Priority::kInteractive;
+  bool continues = false;  // part of a request taken in before
   EventSink sink{};
 };
 

@@ -79,8 +79,8 @@ inline Tensor view_of(std::span<int32_t> values) {
   return {values.data(), DType::kI32, 1, size, size};
 }
 
-// Owns 64-byte-aligned memory of [rows, cols] elements. The memory is not initialised, so that a
-// large pool costs physical pages only where it is written.
+// Owns 64-byte-aligned memory of [rows, cols] elements; null if the system refuses it. The memory
+// is not initialised, so that a large pool costs physical pages only where it is written.
 class Buffer {
  public:
   Buffer() = default;

@@ -32,8 +32,8 @@ void GenerateCall::start(const v1::GenerateRequest& request, absl::Time deadline
   host().metrics.request_prompt_tokens.Observe(static_cast<double>(plan_.request.tokens.size()));
   send_started();
   auto self = std::static_pointer_cast<GenerateCall>(shared_from_this());
-  const auto id =
-      host().engine.submit(plan_.request, [self](const Event& event) { self->on_event(event); });
+  const auto id = host().engine.submit(plan_.request, {.schedule = plan_.schedule},
+                                       [self](const Event& event) { self->on_event(event); });
   if (!id.ok()) return close(id.status());
   const std::lock_guard lock(cancel_mutex_);
   submitted_ = *id;

@@ -85,7 +85,6 @@ void ScoreCall::submit_ready() {
       const int input = ready_.front();
       ready_.pop_front();
       status = submit(input);
-      if (!status.ok() && retry_later(input, status)) return;
     }
   }
   if (!status.ok()) fail(status);
@@ -93,11 +92,13 @@ void ScoreCall::submit_ready() {
 
 absl::Status ScoreCall::submit(int input) {
   auto self = std::static_pointer_cast<ScoreCall>(shared_from_this());
-  const auto id = host().engine.submit(
-      request_of(input), [self, input](const Event& event) { self->on_event(input, event); });
+  // What was admitted once goes on: with its schedule, past a full queue, and while draining.
+  const auto id =
+      host().engine.submit(request_of(input), {.schedule = plan_.schedule, .continues = admitted_},
+                           [self, input](const Event& event) { self->on_event(input, event); });
   if (!id.ok()) return id.status();
+  admitted_ = true;
   progress_[static_cast<size_t>(input)].seq = *id;
-  ++running_;
   return absl::OkStatus();
 }
 
@@ -124,15 +125,12 @@ void ScoreCall::on_event(int input, const Event& event) {
   {
     const std::lock_guard lock(mutex_);
     if (event.finish) {
-      --running_;
       progress_[static_cast<size_t>(input)].seq.reset();
     }
     if (failed_) return;
     take(input, event, messages);
     if (event.finish) {
       status = event.finish->status;
-      if (!status.ok() && event.tokens.empty() && retry_later(input, status)) return;
-      if (status.ok()) status = check_schedule(*event.finish);
       if (status.ok()) end_window(input, *event.finish, messages);
       all_ended = ended_ == static_cast<int>(plan_.inputs.size());
     }
@@ -246,14 +244,6 @@ void ScoreCall::describe(const ScoreTotals& totals, v1::ScoreSummary& out) const
   out.set_phase(to_proto(plan_.phase));
 }
 
-absl::Status ScoreCall::check_schedule(const kascade::Finish& finish) const {
-  const std::string expected = plan_.schedule ? plan_.schedule->schedule_id : "";
-  if (finish.schedule_id == expected) return absl::OkStatus();
-  // Sums over windows of two schedules would mean nothing.
-  return with_reason(absl::AbortedError("another schedule was activated during the call"),
-                     reason::kScheduleChanged, {{"schedule_id", finish.schedule_id}});
-}
-
 void ScoreCall::fail(const absl::Status& status) {
   std::vector<SeqId> running;
   {
@@ -266,13 +256,6 @@ void ScoreCall::fail(const absl::Status& status) {
   }
   for (const SeqId id : running) host().engine.cancel(id);
   close(status);
-}
-
-bool ScoreCall::retry_later(int input, const absl::Status& status) {
-  // A full queue is no failure while windows of this call are in it: their end makes room.
-  if (status.code() != absl::StatusCode::kResourceExhausted || running_ == 0) return false;
-  ready_.push_front(input);
-  return true;
 }
 
 }  // namespace kascade::server

@@ -48,9 +48,7 @@ class ScoreCall final : public StreamCall<v1::ScoreResponse> {
   void add_summary(int input, std::vector<v1::ScoreResponse>& out) const;
   void add_total(std::vector<v1::ScoreResponse>& out) const;
   void describe(const ScoreTotals& totals, v1::ScoreSummary& out) const;
-  absl::Status check_schedule(const kascade::Finish& finish) const;
   void fail(const absl::Status& status);
-  bool retry_later(int input, const absl::Status& status);  // mutex_ held
   bool compares() const { return plan_.attention.mode == Mode::kCompare; }
 
   ScorePlan plan_;  // constant once the first window is submitted
@@ -59,7 +57,7 @@ class ScoreCall final : public StreamCall<v1::ScoreResponse> {
   std::vector<Progress> progress_;  // [inputs]
   std::deque<int> ready_;           // inputs whose next window may be submitted
   int next_input_ = 0;              // first one not yet in ready_
-  int running_ = 0;
+  bool admitted_ = false;           // some window of this call was taken in
   int ended_ = 0;
   int64_t tokens_done_ = 0;
   absl::Time last_progress_{};

@@ -76,6 +76,23 @@ TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
   EXPECT_EQ(engine_->stats().free_blocks, engine_->stats().total_blocks);
 }
 
+// Held-out parts so short that no key could be dropped would make a gate that nothing can fail.
+TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
+  options_.selection.min_keys = 128;
+  expect_refused(Texts(14, random_tokens(800, 256, 2)), "held-out");
+  expect_refused(Texts(40, random_tokens(315, 256, 2)), "held-out");
+}
+
+TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
+  EngineOptions small = options_for(dir_.path());
+  small.max_queue = 1;
+  small.kv_memory_bytes = 640 * engine_->info().kv_bytes_per_token;
+  engine_ = make_engine(small);
+  const auto outcome = run(long_text());
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->table.size(), 4u);
+}
+
 TEST_F(TinyCalibrationTest, StopsWhenAsked) {
   stop_ = true;
   EXPECT_TRUE(absl::IsCancelled(run(long_text()).status()));

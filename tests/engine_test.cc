@@ -284,6 +284,38 @@ TEST_P(EngineTest, DrainFinishesWhatRunsAndRefusesTheRest) {
   EXPECT_TRUE(absl::IsUnavailable(refused.status())) << refused.status();
 }
 
+// The later windows of a long text: past a full queue and while draining.
+TEST_P(EngineTest, ContinuedRequestsAreTakenInWhileDraining) {
+  const auto engine = make_engine(options());
+  std::atomic<bool> continued = false;
+  PendingReply second;
+  ASSERT_TRUE(engine
+                  ->submit(greedy(text(20), Mode::kDense, 200),
+                           [&](const Event& event) {
+                             if (!event.finish) return;
+                             Request next = greedy(text(20), Mode::kDense, 5);
+                             const auto id =
+                                 engine->submit(next, {.continues = true}, second.sink());
+                             continued = id.ok();
+                           })
+                  .ok());
+  engine->drain(absl::Seconds(60));
+  EXPECT_TRUE(continued);
+  EXPECT_EQ(second.wait().finish.reason, FinishReason::kMaxTokens);
+}
+
+TEST_P(EngineTest, SubmissionCarriesItsSchedule) {
+  const auto engine = make_engine(options());
+  const auto own = make_schedule(engine->model(), {1}, kKeys);
+  PendingReply pending;
+  ASSERT_TRUE(
+      engine->submit(scoring(text(300), Mode::kSparse), {.schedule = own}, pending.sink()).ok());
+  EXPECT_EQ(pending.wait().finish.schedule_id, own->schedule_id);
+  const auto none =
+      engine->submit(scoring(text(300), Mode::kSparse), {.schedule = nullptr}, [](const Event&) {});
+  EXPECT_TRUE(absl::IsFailedPrecondition(none.status()));
+}
+
 TEST_P(EngineTest, RunningSequenceKeepsItsSchedule) {
   const auto engine = make_engine(options());
   const auto first = make_schedule(engine->model(), {1}, kKeys);

@@ -14,4 +14,11 @@ LayerCache KvCache::layer(int32_t index) const {
   return {keys_[index].view(), values_[index].view(), shape_.block_size, shape_.kv_heads};
 }
 
+bool KvCache::allocated() const {
+  for (size_t layer = 0; layer < keys_.size(); ++layer) {
+    if (keys_[layer].view().data == nullptr || values_[layer].view().data == nullptr) return false;
+  }
+  return true;
+}
+
 }  // namespace kascade

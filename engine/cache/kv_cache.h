@@ -29,6 +29,7 @@ class KvCache {
   explicit KvCache(const KvCacheShape& shape);
   const KvCacheShape& shape() const { return shape_; }
   LayerCache layer(int32_t index) const;
+  bool allocated() const;  // false: the system refused the memory
 
  private:
   KvCacheShape shape_;

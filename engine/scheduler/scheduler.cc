@@ -72,10 +72,11 @@ Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks)
 absl::Status Scheduler::admit(SeqId id, SequenceSpec spec, absl::Time now) {
   KASCADE_CHECK(!sequences_.contains(id));
   KASCADE_CHECK(well_formed(spec, limits_.context));
-  const auto queued = std::ranges::count_if(queue_, [&](const Sequence* other) {
-    return !other->running() && other->spec.priority == spec.priority;
-  });
-  if (queued >= limits_.max_queue) {
+  const int32_t queued = waiting(spec.priority);
+  // Calibration bounds its own number of windows and must not depend on how long live queues may
+  // be.
+  const bool limited = spec.priority == Priority::kInteractive && !spec.continues;
+  if (limited && queued >= limits_.max_queue) {
     return absl::ResourceExhaustedError(absl::StrCat("queue full: ", queued, " requests wait"));
   }
   if (spec.branches > limits_.max_sequences) {
@@ -274,6 +275,12 @@ int32_t Scheduler::running_branches() const {
 }
 
 int32_t Scheduler::waiting() const { return static_cast<int32_t>(queue_.size()) - running(); }
+
+int32_t Scheduler::waiting(Priority priority) const {
+  return static_cast<int32_t>(std::ranges::count_if(queue_, [priority](const Sequence* sequence) {
+    return !sequence->running() && sequence->spec.priority == priority;
+  }));
+}
 
 int64_t Scheduler::waiting_tokens() const {
   int64_t tokens = 0;

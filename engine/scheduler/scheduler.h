@@ -46,7 +46,7 @@ struct Outcome {
 struct SchedulerLimits {
   int32_t max_batch_tokens = 512;  // rows of one step, all branches; ≥ max_sequences + 2 · 128
   int32_t max_sequences = 32;      // running at once (branches counted)
-  int32_t max_queue = 256;         // waiting, per priority; more → RESOURCE_EXHAUSTED
+  int32_t max_queue = 256;         // interactive ones waiting; more → RESOURCE_EXHAUSTED
   int32_t context = 4096;          // of the model, tokens
 };
 
@@ -74,6 +74,7 @@ class Scheduler {
   const Sequence* find(SeqId id) const;
   int32_t running() const;  // sequences with blocks
   int32_t waiting() const;
+  int32_t waiting(Priority priority) const;
   int64_t waiting_tokens() const;  // that waiting sequences have yet to feed
   int64_t preemptions() const { return preemptions_; }
 
