@@ -32,7 +32,6 @@ absl::Status read_options(const v1::ScoreRequest& in, const ModelConfig& model, 
   if (!v1::ScoreProtocol_IsValid(in.protocol())) {
     return invalid_field("protocol", absl::StrCat("unknown value ", int{in.protocol()}));
   }
-  plan.window_tokens = model.context + 1;
   if (in.has_window_tokens()) {
     absl::Status status =
         check_range("window_tokens", int64_t{in.window_tokens()}, 2, int64_t{model.context} + 1);
@@ -46,6 +45,14 @@ absl::Status read_options(const v1::ScoreRequest& in, const ModelConfig& model, 
   plan.send_ranks = response.ranks();
   plan.send_tokens = response.tokens() || response.ranks() || plan.top_logprobs > 0;
   return status;
+}
+
+// The largest window that the context and the KV pool allow.
+int32_t largest_window(const Engine& engine, Mode mode) {
+  const EngineStats stats = engine.stats();
+  const int64_t blocks = stats.total_blocks / (mode == Mode::kCompare ? 2 : 1);
+  const int64_t room = std::max<int64_t>(1, blocks * stats.block_size);
+  return static_cast<int32_t>(std::min<int64_t>(engine.model().context, room)) + 1;
 }
 
 size_t without_trailing_space(const std::string& text) {
@@ -183,6 +190,7 @@ absl::StatusOr<ScorePlan> plan_score(const v1::ScoreRequest& in, const Engine& e
   if (!attention.ok()) return attention.status();
   plan.attention = *attention;
   if (plan.attention.mode == Mode::kDense) plan.schedule = nullptr;
+  if (!in.has_window_tokens()) plan.window_tokens = largest_window(engine, *plan.attention.mode);
   PromptOptions options{.parse_special_tokens = in.parse_special_tokens()};
   if (in.has_add_bos()) options.add_bos = in.add_bos();
   const auto encoder = PromptEncoder::create(engine, options);
