@@ -68,11 +68,13 @@ absl::Status read_text(const v1::ScoreInput& in, const std::string& field,
   auto tokens = encoder.text(absl::StrCat(in.context(), in.text()), field + ".text");
   if (!tokens.ok()) return tokens.status();
   out.tokens = *std::move(tokens);
+  const size_t bos = encoder.bos_count(out.tokens);
+  out.first_scored = std::max<int64_t>(1, static_cast<int64_t>(bos));
   const size_t context_bytes = without_trailing_space(in.context());
   if (context_bytes > 0) {
     const auto context = encoder.text(in.context().substr(0, context_bytes), field + ".context");
     if (!context.ok()) return context.status();
-    out.first_scored = std::max<int64_t>(1, static_cast<int64_t>(context->size()));
+    out.first_scored = std::max(out.first_scored, static_cast<int64_t>(context->size()));
   }
   const bool all = context_bytes == 0 && in.context().empty() &&
                    encoder.bos_count(out.tokens) == static_cast<size_t>(out.first_scored);
@@ -124,7 +126,7 @@ absl::Status cut(v1::ScoreProtocol protocol, bool has_context, int32_t window,
   if (fits) {
     out.windows = {{0, static_cast<int32_t>(size), static_cast<int32_t>(out.first_scored)}};
   } else {
-    out.windows = rolling_windows(size, window);
+    out.windows = rolling_windows(size, window, out.first_scored);
   }
   const bool rolling = !fits || protocol == v1::SCORE_PROTOCOL_ROLLING;
   out.protocol = rolling ? v1::SCORE_PROTOCOL_ROLLING : v1::SCORE_PROTOCOL_WHOLE;
@@ -168,9 +170,14 @@ int32_t ScorePlan::windows() const {
   return static_cast<int32_t>(sum);
 }
 
-std::vector<ScoreWindow> rolling_windows(int64_t size, int32_t window) {
-  std::vector<ScoreWindow> windows{{0, static_cast<int32_t>(std::min<int64_t>(size, window)), 1}};
-  int64_t next = windows.front().count;  // first token that is not scored yet
+std::vector<ScoreWindow> rolling_windows(int64_t size, int32_t window, int64_t first_scored) {
+  std::vector<ScoreWindow> windows;
+  int64_t next = first_scored;  // first token that is not scored yet
+  if (next < window) {
+    const auto count = static_cast<int32_t>(std::min<int64_t>(size, window));
+    windows.push_back({0, count, static_cast<int32_t>(next)});
+    next = count;
+  }
   while (next < size) {
     const int64_t end = std::min<int64_t>(size, next + window - 1);
     const int64_t begin = end - window;
