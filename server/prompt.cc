@@ -29,7 +29,12 @@ absl::StatusOr<std::vector<Token>> PromptEncoder::text(std::string_view text,
   auto tokens = engine_->tokenizer().encode(
       text, {.add_special_tokens = false, .parse_special_tokens = options_.parse_special_tokens});
   if (!tokens.ok()) {
-    if (tokens.status().code() != absl::StatusCode::kInvalidArgument) return tokens.status();
+    // RESOURCE_EXHAUSTED: the text is too much for the pattern, whenever it comes.
+    const absl::StatusCode code = tokens.status().code();
+    if (code != absl::StatusCode::kInvalidArgument &&
+        code != absl::StatusCode::kResourceExhausted) {
+      return tokens.status();
+    }
     return invalid_field(field, std::string(tokens.status().message()));
   }
   const size_t there = bos_count(*tokens);
