@@ -74,7 +74,9 @@ int64_t text_bytes(const Tokenizer& tokenizer, const std::vector<Token>& tokens,
   int64_t bytes = 0;
   for (size_t i = begin; i < tokens.size(); ++i) {
     if (tokens[i] >= tokenizer.vocab_size()) continue;
-    bytes += static_cast<int64_t>(tokenizer.token_bytes(tokens[i]).size());
+    const bool special = tokenizer.is_special(tokens[i]);
+    bytes += static_cast<int64_t>(
+        (special ? tokenizer.token_text(tokens[i]) : tokenizer.token_bytes(tokens[i])).size());
   }
   return bytes;
 }

@@ -59,7 +59,7 @@ size_t without_trailing_space(const std::string& text) {
   return text.find_last_not_of(" \t\n\r\f\v") + 1;  // npos + 1 = 0
 }
 
-absl::Status read_text(const v1::ScoreInput& in, const std::string& field,
+absl::Status read_text(const v1::ScoreInput& in, const std::string& field, bool parse_special,
                        const PromptEncoder& encoder, const Tokenizer& tokenizer,
                        ScoreSequence& out) {
   if (in.has_context_tokens()) {
@@ -76,8 +76,9 @@ absl::Status read_text(const v1::ScoreInput& in, const std::string& field,
     if (!context.ok()) return context.status();
     out.first_scored = std::max(out.first_scored, static_cast<int64_t>(context->size()));
   }
-  const bool all = context_bytes == 0 && in.context().empty() &&
-                   encoder.bos_count(out.tokens) == static_cast<size_t>(out.first_scored);
+  const bool own_bos =
+      parse_special && bos > 0 && in.text().starts_with(tokenizer.token_text(out.tokens.front()));
+  const bool all = in.context().empty() && bos > 0 && !own_bos;
   if (all) {
     out.bytes_scored = static_cast<int64_t>(in.text().size());
   } else if (out.first_scored < static_cast<int64_t>(out.tokens.size())) {
@@ -141,7 +142,7 @@ absl::Status read_input(const v1::ScoreRequest& in, int index, const PromptEncod
   absl::Status status;
   switch (input.input_case()) {
     case v1::ScoreInput::kText:
-      status = read_text(input, field, encoder, tokenizer, sequence);
+      status = read_text(input, field, in.parse_special_tokens(), encoder, tokenizer, sequence);
       break;
     case v1::ScoreInput::kTokenIds:
       status = read_ids(input, field, encoder, tokenizer, sequence);
