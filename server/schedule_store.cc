@@ -44,17 +44,19 @@ absl::Status ScheduleStore::load() {
     return absl::UnavailableError(
         absl::StrCat("schedule directory ", directory_.string(), ": ", error.message()));
   }
+  std::vector<std::shared_ptr<const Schedule>> loaded;
   for (const auto& file : files) {
     auto schedule = load_schedule(file);
     const absl::Status status = schedule.ok() ? check_owner(*schedule) : schedule.status();
     if (status.ok()) {
-      keep(std::make_shared<const Schedule>(*std::move(schedule)));
+      loaded.push_back(std::make_shared<const Schedule>(*std::move(schedule)));
     } else {
       spdlog::warn("schedule {} is left out: {}", file.string(), text_of(status));
     }
   }
-  std::sort(schedules_.begin(), schedules_.end(),
-            [](const auto& a, const auto& b) { return a->created_at < b->created_at; });
+  std::stable_sort(loaded.begin(), loaded.end(),
+                   [](const auto& a, const auto& b) { return a->created_at < b->created_at; });
+  for (auto& schedule : loaded) keep(std::move(schedule));
   if (!std::filesystem::exists(directory_ / kActiveFile, error)) return absl::OkStatus();
   // After a change of model the old schedule must not keep the server from starting.
   if (const absl::Status status = load_active(directory_ / kActiveFile); !status.ok()) {
