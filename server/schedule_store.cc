@@ -97,23 +97,23 @@ absl::Status ScheduleStore::activate(std::shared_ptr<const Schedule> schedule, b
         reason::kScheduleNotPassed, schedule->schedule_id, "activate it with force");
   }
   if (const absl::Status status = check_owner(*schedule); !status.ok()) return status;
+  const std::lock_guard lock(file_mutex_);  // the file tells what the engine has
   if (const absl::Status status = engine_.activate(schedule); !status.ok()) {
     return with_field_prefix(status, "schedule");
   }
   spdlog::info("schedule {} is active", schedule->schedule_id);
   if (directory_.empty()) return absl::OkStatus();
-  const std::lock_guard lock(file_mutex_);
   const absl::Status saved = save_schedule(*schedule, directory_ / kActiveFile);
   if (!saved.ok()) spdlog::error("a restart will not keep the schedule: {}", text_of(saved));
   return absl::OkStatus();
 }
 
 std::string ScheduleStore::deactivate() {
+  const std::lock_guard lock(file_mutex_);
   const auto active = engine_.active_schedule();
   const absl::Status status = engine_.activate(nullptr);
   if (!status.ok()) spdlog::error("deactivating failed: {}", text_of(status));
   if (!directory_.empty()) {
-    const std::lock_guard lock(file_mutex_);
     std::error_code error;
     std::filesystem::remove(directory_ / kActiveFile, error);
     if (error) spdlog::error("a restart will bring the schedule back: {}", error.message());
