@@ -137,14 +137,15 @@ absl::StatusOr<CalibrationJobs::JobPtr> CalibrationJobs::enlist(CalibrationPlan&
                                                                 bool& attached) {
   const std::lock_guard lock(mutex_);
   if (stopping_) return absl::UnavailableError("the server is going down");
-  if (JobPtr job = find(plan.id); job && (job->running() || job->status.ok())) {
+  if (JobPtr job = find(plan.id); job && (job->running() ? !job->stop : job->status.ok())) {
     attached = true;
     job->activate = job->activate || plan.activate;
     return job;
   }
   for (const JobPtr& job : jobs_) {
     if (!job->running()) continue;
-    return with_reason(absl::AbortedError(absl::StrCat("calibration ", job->id, " is running")),
+    const char* what = job->stop ? " is being cancelled; try again" : " is running";
+    return with_reason(absl::AbortedError(absl::StrCat("calibration ", job->id, what)),
                        reason::kCalibrationRunning, {{"calibration_id", job->id}});
   }
   std::erase_if(jobs_, [&](const JobPtr& other) { return other->id == plan.id; });

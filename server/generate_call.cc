@@ -24,6 +24,10 @@ bool fold_deltas(v1::GenerateResponse& last, v1::GenerateResponse& next) {
 }  // namespace
 
 void GenerateCall::start(const v1::GenerateRequest& request, absl::Time deadline) {
+  {
+    const std::lock_guard lock(cancel_mutex_);
+    if (client_gone_) return close(absl::CancelledError("the client is gone"));
+  }
   auto plan = plan_generate(request, host().engine, deadline);
   if (!plan.ok()) return close(plan.status());
   plan_ = *std::move(plan);

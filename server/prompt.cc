@@ -29,7 +29,12 @@ absl::StatusOr<std::vector<Token>> PromptEncoder::text(std::string_view text,
   auto tokens = engine_->tokenizer().encode(
       text, {.add_special_tokens = false, .parse_special_tokens = options_.parse_special_tokens});
   if (!tokens.ok()) {
-    if (tokens.status().code() != absl::StatusCode::kInvalidArgument) return tokens.status();
+    // RESOURCE_EXHAUSTED: the text is too much for the pattern, whenever it comes.
+    const absl::StatusCode code = tokens.status().code();
+    if (code != absl::StatusCode::kInvalidArgument &&
+        code != absl::StatusCode::kResourceExhausted) {
+      return tokens.status();
+    }
     return invalid_field(field, std::string(tokens.status().message()));
   }
   const size_t there = bos_count(*tokens);
@@ -69,7 +74,9 @@ int64_t text_bytes(const Tokenizer& tokenizer, const std::vector<Token>& tokens,
   int64_t bytes = 0;
   for (size_t i = begin; i < tokens.size(); ++i) {
     if (tokens[i] >= tokenizer.vocab_size()) continue;
-    bytes += static_cast<int64_t>(tokenizer.token_bytes(tokens[i]).size());
+    const bool special = tokenizer.is_special(tokens[i]);
+    bytes += static_cast<int64_t>(
+        (special ? tokenizer.token_text(tokens[i]) : tokenizer.token_bytes(tokens[i])).size());
   }
   return bytes;
 }

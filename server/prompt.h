@@ -27,7 +27,8 @@ class PromptEncoder {
   // `engine` must outlive the encoder. INVALID_ARGUMENT: add_bos without a BOS.
   static absl::StatusOr<PromptEncoder> create(const Engine& engine, const PromptOptions& options);
 
-  // INVALID_ARGUMENT naming `field`: text that is not UTF-8, ids outside the vocabulary.
+  // INVALID_ARGUMENT naming `field`: text that is not UTF-8 or beyond what the tokenizer's pattern
+  // can match, ids outside the vocabulary.
   absl::StatusOr<std::vector<Token>> text(std::string_view text, const std::string& field) const;
   absl::StatusOr<std::vector<Token>> ids(const v1::TokenIds& ids, const std::string& field) const;
 
@@ -48,7 +49,8 @@ class PromptEncoder {
 absl::Status check_ids(const google::protobuf::RepeatedField<int32_t>& ids, int32_t vocab,
                        const std::string& field);
 
-// Bytes that tokens [begin, …) add to a text; ids beyond the tokenizer's add none.
+// Bytes that tokens [begin, …) add to a text, special ones as they are spelled; ids beyond the
+// tokenizer's add none.
 int64_t text_bytes(const Tokenizer& tokenizer, const std::vector<Token>& tokens, size_t begin);
 
 }  // namespace kascade::server

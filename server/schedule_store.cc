@@ -44,17 +44,19 @@ absl::Status ScheduleStore::load() {
     return absl::UnavailableError(
         absl::StrCat("schedule directory ", directory_.string(), ": ", error.message()));
   }
+  std::vector<std::shared_ptr<const Schedule>> loaded;
   for (const auto& file : files) {
     auto schedule = load_schedule(file);
     const absl::Status status = schedule.ok() ? check_owner(*schedule) : schedule.status();
     if (status.ok()) {
-      keep(std::make_shared<const Schedule>(*std::move(schedule)));
+      loaded.push_back(std::make_shared<const Schedule>(*std::move(schedule)));
     } else {
       spdlog::warn("schedule {} is left out: {}", file.string(), text_of(status));
     }
   }
-  std::sort(schedules_.begin(), schedules_.end(),
-            [](const auto& a, const auto& b) { return a->created_at < b->created_at; });
+  std::stable_sort(loaded.begin(), loaded.end(),
+                   [](const auto& a, const auto& b) { return a->created_at < b->created_at; });
+  for (auto& schedule : loaded) keep(std::move(schedule));
   if (!std::filesystem::exists(directory_ / kActiveFile, error)) return absl::OkStatus();
   // After a change of model the old schedule must not keep the server from starting.
   if (const absl::Status status = load_active(directory_ / kActiveFile); !status.ok()) {
@@ -95,23 +97,23 @@ absl::Status ScheduleStore::activate(std::shared_ptr<const Schedule> schedule, b
         reason::kScheduleNotPassed, schedule->schedule_id, "activate it with force");
   }
   if (const absl::Status status = check_owner(*schedule); !status.ok()) return status;
+  const std::lock_guard lock(file_mutex_);  // the file tells what the engine has
   if (const absl::Status status = engine_.activate(schedule); !status.ok()) {
     return with_field_prefix(status, "schedule");
   }
   spdlog::info("schedule {} is active", schedule->schedule_id);
   if (directory_.empty()) return absl::OkStatus();
-  const std::lock_guard lock(file_mutex_);
   const absl::Status saved = save_schedule(*schedule, directory_ / kActiveFile);
   if (!saved.ok()) spdlog::error("a restart will not keep the schedule: {}", text_of(saved));
   return absl::OkStatus();
 }
 
 std::string ScheduleStore::deactivate() {
+  const std::lock_guard lock(file_mutex_);
   const auto active = engine_.active_schedule();
   const absl::Status status = engine_.activate(nullptr);
   if (!status.ok()) spdlog::error("deactivating failed: {}", text_of(status));
   if (!directory_.empty()) {
-    const std::lock_guard lock(file_mutex_);
     std::error_code error;
     std::filesystem::remove(directory_ / kActiveFile, error);
     if (error) spdlog::error("a restart will bring the schedule back: {}", error.message());

@@ -47,7 +47,7 @@ class ScheduleStore {
 
   Engine& engine_;
   const std::filesystem::path directory_;
-  std::mutex file_mutex_;     // guards the directory; taken first
+  std::mutex file_mutex_;     // guards the directory and which schedule is active; taken first
   mutable std::mutex mutex_;  // guards schedules_; the engine's thread may wait for it
   std::vector<std::shared_ptr<const Schedule>> schedules_;  // oldest first
 };

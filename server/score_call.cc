@@ -39,6 +39,10 @@ v1::SelectionPhase to_proto(Phase phase) {
 }  // namespace
 
 void ScoreCall::start(const v1::ScoreRequest& request, absl::Time deadline) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (failed_) return;  // the client is gone
+  }
   auto plan = plan_score(request, host().engine, deadline);
   if (!plan.ok()) return close(plan.status());
   bool gone = false;

@@ -32,7 +32,6 @@ absl::Status read_options(const v1::ScoreRequest& in, const ModelConfig& model, 
   if (!v1::ScoreProtocol_IsValid(in.protocol())) {
     return invalid_field("protocol", absl::StrCat("unknown value ", int{in.protocol()}));
   }
-  plan.window_tokens = model.context + 1;
   if (in.has_window_tokens()) {
     absl::Status status =
         check_range("window_tokens", int64_t{in.window_tokens()}, 2, int64_t{model.context} + 1);
@@ -48,11 +47,19 @@ absl::Status read_options(const v1::ScoreRequest& in, const ModelConfig& model, 
   return status;
 }
 
+// The largest window that the context and the KV pool allow.
+int32_t largest_window(const Engine& engine, Mode mode) {
+  const EngineStats stats = engine.stats();
+  const int64_t blocks = stats.total_blocks / (mode == Mode::kCompare ? 2 : 1);
+  const int64_t room = std::max<int64_t>(1, blocks * stats.block_size);
+  return static_cast<int32_t>(std::min<int64_t>(engine.model().context, room)) + 1;
+}
+
 size_t without_trailing_space(const std::string& text) {
   return text.find_last_not_of(" \t\n\r\f\v") + 1;  // npos + 1 = 0
 }
 
-absl::Status read_text(const v1::ScoreInput& in, const std::string& field,
+absl::Status read_text(const v1::ScoreInput& in, const std::string& field, bool parse_special,
                        const PromptEncoder& encoder, const Tokenizer& tokenizer,
                        ScoreSequence& out) {
   if (in.has_context_tokens()) {
@@ -61,14 +68,17 @@ absl::Status read_text(const v1::ScoreInput& in, const std::string& field,
   auto tokens = encoder.text(absl::StrCat(in.context(), in.text()), field + ".text");
   if (!tokens.ok()) return tokens.status();
   out.tokens = *std::move(tokens);
+  const size_t bos = encoder.bos_count(out.tokens);
+  out.first_scored = std::max<int64_t>(1, static_cast<int64_t>(bos));
   const size_t context_bytes = without_trailing_space(in.context());
   if (context_bytes > 0) {
     const auto context = encoder.text(in.context().substr(0, context_bytes), field + ".context");
     if (!context.ok()) return context.status();
-    out.first_scored = std::max<int64_t>(1, static_cast<int64_t>(context->size()));
+    out.first_scored = std::max(out.first_scored, static_cast<int64_t>(context->size()));
   }
-  const bool all = context_bytes == 0 && in.context().empty() &&
-                   encoder.bos_count(out.tokens) == static_cast<size_t>(out.first_scored);
+  const bool own_bos =
+      parse_special && bos > 0 && in.text().starts_with(tokenizer.token_text(out.tokens.front()));
+  const bool all = in.context().empty() && bos > 0 && !own_bos;
   if (all) {
     out.bytes_scored = static_cast<int64_t>(in.text().size());
   } else if (out.first_scored < static_cast<int64_t>(out.tokens.size())) {
@@ -117,7 +127,7 @@ absl::Status cut(v1::ScoreProtocol protocol, bool has_context, int32_t window,
   if (fits) {
     out.windows = {{0, static_cast<int32_t>(size), static_cast<int32_t>(out.first_scored)}};
   } else {
-    out.windows = rolling_windows(size, window);
+    out.windows = rolling_windows(size, window, out.first_scored);
   }
   const bool rolling = !fits || protocol == v1::SCORE_PROTOCOL_ROLLING;
   out.protocol = rolling ? v1::SCORE_PROTOCOL_ROLLING : v1::SCORE_PROTOCOL_WHOLE;
@@ -132,7 +142,7 @@ absl::Status read_input(const v1::ScoreRequest& in, int index, const PromptEncod
   absl::Status status;
   switch (input.input_case()) {
     case v1::ScoreInput::kText:
-      status = read_text(input, field, encoder, tokenizer, sequence);
+      status = read_text(input, field, in.parse_special_tokens(), encoder, tokenizer, sequence);
       break;
     case v1::ScoreInput::kTokenIds:
       status = read_ids(input, field, encoder, tokenizer, sequence);
@@ -161,9 +171,14 @@ int32_t ScorePlan::windows() const {
   return static_cast<int32_t>(sum);
 }
 
-std::vector<ScoreWindow> rolling_windows(int64_t size, int32_t window) {
-  std::vector<ScoreWindow> windows{{0, static_cast<int32_t>(std::min<int64_t>(size, window)), 1}};
-  int64_t next = windows.front().count;  // first token that is not scored yet
+std::vector<ScoreWindow> rolling_windows(int64_t size, int32_t window, int64_t first_scored) {
+  std::vector<ScoreWindow> windows;
+  int64_t next = first_scored;  // first token that is not scored yet
+  if (next < window) {
+    const auto count = static_cast<int32_t>(std::min<int64_t>(size, window));
+    windows.push_back({0, count, static_cast<int32_t>(next)});
+    next = count;
+  }
   while (next < size) {
     const int64_t end = std::min<int64_t>(size, next + window - 1);
     const int64_t begin = end - window;
@@ -183,6 +198,7 @@ absl::StatusOr<ScorePlan> plan_score(const v1::ScoreRequest& in, const Engine& e
   if (!attention.ok()) return attention.status();
   plan.attention = *attention;
   if (plan.attention.mode == Mode::kDense) plan.schedule = nullptr;
+  if (!in.has_window_tokens()) plan.window_tokens = largest_window(engine, *plan.attention.mode);
   PromptOptions options{.parse_special_tokens = in.parse_special_tokens()};
   if (in.has_add_bos()) options.add_bos = in.add_bos();
   const auto encoder = PromptEncoder::create(engine, options);

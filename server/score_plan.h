@@ -47,10 +47,11 @@ struct ScorePlan {
   int32_t windows() const;
 };
 
-// Cuts `size` tokens, all but the first scored once, into windows of at most `window` tokens. Every
-// window after the first begins with the last token of the one before; the last one is filled up
-// from the front. Equals loglikelihood_rolling with context_len 1 and max_seq_len = window − 1.
-std::vector<ScoreWindow> rolling_windows(int64_t size, int32_t window);
+// Cuts `size` tokens, those from `first_scored` on scored once, into windows of at most `window`
+// tokens. Every window after the first begins with the last token of the one before; the last one
+// is filled up from the front. With first_scored 1 equal to loglikelihood_rolling with context_len
+// 1 and max_seq_len = window − 1.
+std::vector<ScoreWindow> rolling_windows(int64_t size, int32_t window, int64_t first_scored = 1);
 
 absl::StatusOr<ScorePlan> plan_score(const v1::ScoreRequest& in, const Engine& engine,
                                      absl::Time deadline);

@@ -51,10 +51,12 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
       if (ending_ || broken_) return;
       const bool foldable = fold != nullptr && outbox_.size() > (writing_ ? 1u : 0u);
       if (!foldable || !fold(outbox_.back().message, response)) {
-        const size_t bytes = response.ByteSizeLong();
-        unsent_bytes_ += bytes;
-        outbox_.push_back({std::move(response), bytes});
+        outbox_.push_back({std::move(response)});
       }
+      Waiting& last = outbox_.back();
+      unsent_bytes_ -= last.bytes;  // before a fold
+      last.bytes = last.message.ByteSizeLong();
+      unsent_bytes_ += last.bytes;
     }
     pump();
   }

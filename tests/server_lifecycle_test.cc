@@ -229,6 +229,29 @@ TEST_F(ServerLifecycleTest, TheScheduleDirectoryKeepsSchedulesAndWhichOneIsActiv
   EXPECT_EQ(server->engine().active_schedule(), nullptr);
 }
 
+TEST_F(ServerLifecycleTest, OfTooManyScheduleFilesTheNewestAreKept) {
+  auto options = server_options(dir_.path());
+  options.schedule_directory = dir_ / "schedules";
+  std::filesystem::create_directories(options.schedule_directory);
+  {
+    TestServer server(options);
+    Schedule made = schedule(server->engine());
+    for (int i = 0; i < 260; ++i) {  // the newest has the first name
+      made.created_at = absl::StrCat(2300 - i, "-01-02T03:04:05Z");
+      seal(made);
+      ASSERT_TRUE(
+          save_schedule(made, options.schedule_directory / absl::StrCat(1000 + i, ".json")).ok());
+    }
+  }
+  TestServer server(options);
+  grpc::ClientContext context;
+  v1::ListSchedulesResponse schedules;
+  ASSERT_TRUE(server.calibration->ListSchedules(&context, {}, &schedules).ok());
+  ASSERT_EQ(schedules.schedules_size(), 256);
+  EXPECT_EQ(schedules.schedules(0).created_at().seconds(), 10413889445);   // in 2300
+  EXPECT_EQ(schedules.schedules(255).created_at().seconds(), 2366939045);  // in 2045
+}
+
 TEST_F(ServerLifecycleTest, AScheduleFileIsActivatedAtStartOrItsErrorStopsTheServer) {
   auto options = server_options(dir_.path());
   Schedule made;
