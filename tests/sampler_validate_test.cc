@@ -66,7 +66,7 @@ const Fault kFaults[] = {
      "logit_bias must be of at most 1024 tokens, is of 1025"},
     {[](Generate& g) { g.stop_tokens = {1, 10}; }, "stop_tokens[1] must be in [0, 9], is 10"},
     {[](Generate& g) { g.stop_tokens = {-1}; }, "stop_tokens[0]"},
-    {[](Generate& g) { g.stop_tokens.resize(321); }, "stop_tokens must be at most 320 tokens"},
+    {[](Generate& g) { g.stop_tokens.resize(513); }, "stop_tokens must be at most 512 tokens"},
     {[](Generate& g) { g.max_new_tokens = 0; }, "max_new_tokens must be ≥ 1, is 0"},
     {[](Generate& g) { g.min_new_tokens = -1; }, "min_new_tokens must be in [0, 256], is -1"},
     {[](Generate& g) { g.min_new_tokens = 257; }, "min_new_tokens must be in [0, 256], is 257"},
