@@ -267,8 +267,11 @@ class Dense(ClientTest):
         self.bad("activate", scratch / "no-schedule.json", code="INVALID_ARGUMENT")
 
     def test_timeout(self):
-        message = self.bad("score", MODEL / "calibration.txt", "--timeout", "0.05",
-                           code="DEADLINE_EXCEEDED")
+        done = kascade("score", MODEL / "calibration.txt", "--timeout", "0.05")
+        self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+        # Lines of progress may stand before the error.
+        message = done.stderr.splitlines()[-1]
+        self.assertTrue(message.startswith("kascade: DEADLINE_EXCEEDED: "), message)
         self.assertIn("0.05 s", message)
 
     def test_interrupt_cancels(self):
