@@ -117,9 +117,11 @@ void GenerateCall::observe_step(size_t tokens) {
 
 void GenerateCall::finish(const kascade::Finish& finish) {
   Metrics& metrics = host().metrics;
-  metrics.queue_time.Observe(absl::ToDoubleSeconds(finish.queued));
-  metrics.prefill_time.Observe(absl::ToDoubleSeconds(finish.prefill));
-  metrics.request_generated_tokens.Observe(generated_);
+  if (first_token_) {
+    metrics.queue_time.Observe(absl::ToDoubleSeconds(finish.queued));
+    metrics.prefill_time.Observe(absl::ToDoubleSeconds(finish.prefill));
+    metrics.request_generated_tokens.Observe(generated_);
+  }
   if (!matched_stop_ && !finish.status.ok()) return close(finish.status);
   if (!matched_stop_) {
     v1::GenerateResponse rest;

@@ -32,7 +32,7 @@ class ScheduleStore {
   // schedule is kept in memory even if saving fails.
   absl::StatusOr<std::string> add(std::shared_ptr<const Schedule> schedule);
 
-  // FAILED_PRECONDITION: another model's, or not passed and not `force`. INVALID_ARGUMENT: shape.
+  // FAILED_PRECONDITION: another model's or of another shape, or not passed and not `force`.
   absl::Status activate(std::shared_ptr<const Schedule> schedule, bool force);
   // The id that was active; empty when none was.
   std::string deactivate();

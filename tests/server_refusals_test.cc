@@ -110,7 +110,8 @@ TEST_F(ServerRefusalsTest, ActivateScheduleRefusesWhatDoesNotFit) {
   Schedule shape = *schedule();
   shape.layers.pop_back();
   seal(shape);
-  EXPECT_EQ(activate_json(shape).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  expect(activate_json(shape), {grpc::StatusCode::FAILED_PRECONDITION, "SCHEDULE_MISMATCH", ""},
+         "other shape");
   EXPECT_EQ(server()->engine().active_schedule(), nullptr);
   EXPECT_TRUE(activate_json(*schedule()).ok());
   EXPECT_NE(server()->engine().active_schedule(), nullptr);
