@@ -34,7 +34,8 @@ Followed follow(const Globals& globals, Call& call, Reader& reader, bool detach)
       followed.started = response.started();
       if (detach) call.cancel();
       if (!detach) show_started(globals, response.started());
-    } else if (response.has_progress()) {
+    } else if (response.has_progress() &&
+               response.progress().stage() != v1::CALIBRATION_STAGE_DONE) {
       display.show(progress_of(response.progress()));
     } else if (response.has_result()) {
       followed.result = response.result();

@@ -16,6 +16,7 @@ namespace kascade::client {
 namespace {
 
 void add_global_options(CLI::App& app, Globals& globals) {
+  app.set_version_flag("--version", KASCADE_VERSION);
   app.add_option("--server", globals.server, "Address of the server")
       ->envname("KASCADE_SERVER")
       ->type_name("HOST:PORT")

@@ -17,6 +17,7 @@ constexpr double kPlainStep = 0.1;                  // of the stage
 constexpr std::chrono::seconds kPlainInterval{10};  // sign of life in a log
 
 std::string figures(const Progress& progress, double share) {
+  if (progress.total <= 0) return "";
   std::string out = fmt::format("{:3.0f} %", share * 100);
   if (progress.tokens_per_second > 0) {
     out += fmt::format("  {} tokens/s", with_commas(std::llround(progress.tokens_per_second)));

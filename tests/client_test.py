@@ -150,6 +150,7 @@ class WithoutServer(ClientTest):
                         ["info"], ["health"], ["schedule"], ["schedules"], ["activate"],
                         ["deactivate"], ["jobs"], ["watch"], ["cancel"]):
             self.assertIn("Usage", self.good(*command, "--help"))
+        self.assertRegex(self.good("--version"), r"^\d+\.\d+\.\d+\n$")
 
 
 class Dense(ClientTest):
