@@ -99,8 +99,7 @@ absl::Status ScheduleStore::activate(std::shared_ptr<const Schedule> schedule, b
   if (const absl::Status status = check_owner(*schedule); !status.ok()) return status;
   const std::lock_guard lock(file_mutex_);  // the file tells what the engine has
   if (const absl::Status status = engine_.activate(schedule); !status.ok()) {
-    return with_reason(status, reason::kScheduleMismatch,
-                       {{"schedule_id", schedule->schedule_id}});
+    return with_reason(status, reason::kScheduleMismatch, {{"schedule_id", schedule->schedule_id}});
   }
   spdlog::info("schedule {} is active", schedule->schedule_id);
   if (directory_.empty()) return absl::OkStatus();
