@@ -76,7 +76,7 @@ absl::Status ScheduleStore::load_active(const std::filesystem::path& file) {
   return add(schedule).status();
 }
 
-absl::StatusOr<std::string> ScheduleStore::add(std::shared_ptr<const Schedule> schedule) {
+absl::StatusOr<std::string> ScheduleStore::add(const std::shared_ptr<const Schedule>& schedule) {
   const std::string file = file_of(*schedule);
   keep(schedule);
   if (file.empty()) return file;
@@ -85,7 +85,7 @@ absl::StatusOr<std::string> ScheduleStore::add(std::shared_ptr<const Schedule> s
   return file;
 }
 
-absl::Status ScheduleStore::activate(std::shared_ptr<const Schedule> schedule, bool force) {
+absl::Status ScheduleStore::activate(const std::shared_ptr<const Schedule>& schedule, bool force) {
   if (const QualityRecord& quality = schedule->quality; !quality.passed && !force) {
     const std::string why =
         quality.suspect

@@ -30,10 +30,10 @@ class ScheduleStore {
 
   // Keeps the newest 256 and the active one. Returns the file; empty without a directory. The
   // schedule is kept in memory even if saving fails.
-  absl::StatusOr<std::string> add(std::shared_ptr<const Schedule> schedule);
+  absl::StatusOr<std::string> add(const std::shared_ptr<const Schedule>& schedule);
 
   // FAILED_PRECONDITION: another model's or of another shape, or not passed and not `force`.
-  absl::Status activate(std::shared_ptr<const Schedule> schedule, bool force);
+  absl::Status activate(const std::shared_ptr<const Schedule>& schedule, bool force);
   // The id that was active; empty when none was.
   std::string deactivate();
 
