@@ -202,6 +202,14 @@ std::string token_table(const ScoreRun& run, size_t file) {
 }
 
 std::string suspicion(const v1::ScoreSummary& summary) {
+  constexpr double kUnusual = 100;
+  if (!summary.suspect() && summary.perplexity() > kUnusual) {
+    return fmt::format(
+        "perplexity {:.1f} is above {:g}, unusual for natural text: the text is not of the kind "
+        "that "
+        "the model was trained on, or the checkpoint or its tokenizer is not what it should be",
+        summary.perplexity(), kUnusual);
+  }
   if (!summary.suspect()) return "";
   const std::string causes =
       summary.suspect_causes().empty()

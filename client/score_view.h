@@ -26,7 +26,7 @@ Json score_json(const ScoreRun& run);
 // One line per scored token of a file.
 std::string token_table(const ScoreRun& run, size_t file);
 
-// "", or the warning for a dense model that is worse than guessing nearly evenly.
+// "", or the warning for a model that is hardly better than guessing, or worse than usual.
 std::string suspicion(const v1::ScoreSummary& summary);
 
 }  // namespace kascade::client
