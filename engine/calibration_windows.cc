@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/attention/similarity_recorder.h"
-#include "engine/model/checkpoint.h"
+#include "engine/digest.h"
 
 namespace kascade {
 namespace {

@@ -5,9 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "openssl/evp.h"
 #include "server/errors.h"
 #include "server/limits.h"
 #include "server/translate.h"
@@ -182,13 +180,6 @@ absl::Status read_maker(const Request& in, const ModelConfig& model, Calibration
   return absl::OkStatus();
 }
 
-std::string sha256(std::string_view bytes) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_sha256(), nullptr);
-  return absl::BytesToHexString(std::string(reinterpret_cast<const char*>(digest), size));
-}
-
 std::string digest_of(const std::vector<std::vector<Token>>& texts) {
   std::string bytes;
   for (const std::vector<Token>& text : texts) {
@@ -196,7 +187,7 @@ std::string digest_of(const std::vector<std::vector<Token>>& texts) {
     bytes.append(reinterpret_cast<const char*>(&size), sizeof(size));
     bytes.append(reinterpret_cast<const char*>(text.data()), text.size() * sizeof(Token));
   }
-  return sha256(bytes);
+  return digest(bytes);
 }
 
 // Every option in full precision, defaults applied.
@@ -222,7 +213,7 @@ std::string id_of(const CalibrationPlan& plan, const ModelIdentity& model) {
   const std::string text =
       absl::StrCat(model.weights_digest, "\n", model.config_digest, "\n", model.tokenizer_digest,
                    "\n", plan.data_digest, "\n", text_of(plan.options));
-  return absl::StrCat("cal-", sha256(text).substr(0, 16));
+  return absl::StrCat("cal-", digest(text).substr(0, 16));
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 // The schedule's JSON. One list of fields per record serves the writer and the reader, so that the
 // two cannot drift apart.
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <concepts>
@@ -9,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/attention/schedule.h"
+#include "engine/digest.h"
 
 namespace kascade {
 namespace {
@@ -296,24 +296,11 @@ bool nests_too_deep(std::string_view json) {
   return false;
 }
 
-std::string sha256_hex(const std::string& bytes) {
-  unsigned char hash[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  if (EVP_Digest(bytes.data(), bytes.size(), hash, &size, EVP_sha256(), nullptr) != 1) return "";
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string hex;
-  for (unsigned int index = 0; index < size; ++index) {
-    hex += kDigits[hash[index] >> 4];
-    hex += kDigits[hash[index] & 15];
-  }
-  return hex;
-}
-
 // Of the compact canonical form, so that layout and key order of a file do not matter.
 std::string id_of(const Schedule& schedule) {
   Json json = Writer::encode(schedule);
   json.erase("schedule_id");
-  return sha256_hex(dump(json));
+  return digest(dump(json));
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include "engine/model/checkpoint.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -10,10 +8,10 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/check.h"
+#include "engine/digest.h"
 #include "engine/model/file.h"
 #include "engine/model/json.h"
 
@@ -49,33 +47,6 @@ std::array<LayerEntry, 9> layer_table(const ModelConfig& config) {
       {"mlp.down_proj.weight", &LayerTensors::down, hidden, ffn},
   }};
 }
-
-// Hashing memory fails only if OpenSSL itself is broken or out of memory.
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new()) {
-    KASCADE_CHECK(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
-  }
-  void add(const void* data, int64_t bytes) {
-    KASCADE_CHECK(EVP_DigestUpdate(context_.get(), data, static_cast<size_t>(bytes)) == 1);
-  }
-  void add(std::string_view text) { add(text.data(), static_cast<int64_t>(text.size())); }
-  std::string hex() {
-    std::string raw(EVP_MAX_MD_SIZE, '\0');
-    unsigned size = 0;
-    KASCADE_CHECK(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(raw.data()),
-                                     &size) == 1);
-    raw.resize(size);
-    return absl::BytesToHexString(raw);
-  }
-
- private:
-  struct Free {
-    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-  };
-
-  std::unique_ptr<EVP_MD_CTX, Free> context_;
-};
 
 std::optional<DType> float_type(const std::string& stored) {
   if (stored == "F32") return DType::kF32;
@@ -214,25 +185,6 @@ absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& director
   checkpoint.dtype = taker.dtype();
   checkpoint.weights_digest = digest_of(checkpoint.files->tensors());
   return checkpoint;
-}
-
-absl::StatusOr<std::string> file_digest(const std::filesystem::path& file) {
-  const auto opened = RegularFile::open(file);
-  if (!opened.ok()) return opened.status();
-  Sha256 sha;
-  std::string chunk(1 << 20, '\0');
-  while (true) {
-    const auto got = opened->read(chunk.data(), static_cast<int64_t>(chunk.size()));
-    if (!got.ok()) return got.status();
-    if (*got == 0) return sha.hex();
-    sha.add(chunk.data(), *got);
-  }
-}
-
-std::string digest(std::string_view bytes) {
-  Sha256 sha;
-  sha.add(bytes);
-  return sha.hex();
 }
 
 }  // namespace kascade

@@ -49,10 +49,6 @@ struct Checkpoint {
 absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& directory,
                                            const ModelConfig& config);
 
-// SHA-256 hex of a file's bytes (config.json, tokenizer.json) and of bytes in memory.
-absl::StatusOr<std::string> file_digest(const std::filesystem::path& file);
-std::string digest(std::string_view bytes);
-
 }  // namespace kascade
 
 #endif  // KASCADE_ENGINE_MODEL_CHECKPOINT_H_

@@ -1,14 +1,17 @@
 #include "engine/model/file.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/digest.h"
 
 namespace kascade {
 namespace {
@@ -58,6 +61,38 @@ absl::StatusOr<int64_t> RegularFile::read(char* target, int64_t bytes) const {
     done += got;
   }
   return done;
+}
+
+absl::StatusOr<MappedFile> MappedFile::open(const std::filesystem::path& path) {
+  const auto file = RegularFile::open(path);
+  if (!file.ok()) return file.status();
+  if (file->bytes() == 0)
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": is empty"));
+  const auto bytes = static_cast<size_t>(file->bytes());
+  void* memory = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file->descriptor(), 0);
+  if (memory == MAP_FAILED)
+    return system_error(path, absl::StrCat("map ", bytes, " bytes").c_str());
+  return MappedFile(memory, bytes);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : memory_(std::exchange(other.memory_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+MappedFile::~MappedFile() {
+  if (memory_ != nullptr) munmap(memory_, bytes_);
+}
+
+absl::StatusOr<std::string> file_digest(const std::filesystem::path& file) {
+  const auto opened = RegularFile::open(file);
+  if (!opened.ok()) return opened.status();
+  Sha256 hash;
+  std::vector<char> part(1 << 20);
+  while (true) {
+    const auto got = opened->read(part.data(), static_cast<int64_t>(part.size()));
+    if (!got.ok()) return got.status();
+    if (*got == 0) return hash.hex();
+    hash.add(part.data(), *got);
+  }
 }
 
 absl::StatusOr<std::string> read_file(const std::filesystem::path& path, int64_t max_bytes) {

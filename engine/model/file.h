@@ -3,9 +3,11 @@
 #ifndef KASCADE_ENGINE_MODEL_FILE_H_
 #define KASCADE_ENGINE_MODEL_FILE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 
@@ -32,6 +34,31 @@ class RegularFile {
   int descriptor_;
   int64_t bytes_ = 0;
 };
+
+// A whole regular file mapped read-only. It must not be shortened meanwhile: the kernel answers a
+// read past the new end with SIGBUS.
+class MappedFile {
+ public:
+  // As RegularFile::open; an empty file is INVALID_ARGUMENT.
+  static absl::StatusOr<MappedFile> open(const std::filesystem::path& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&&) = delete;
+  ~MappedFile();
+
+  // Aligned to a page.
+  std::string_view content() const { return {static_cast<const char*>(memory_), bytes_}; }
+  const std::byte* data() const { return static_cast<const std::byte*>(memory_); }
+  int64_t bytes() const { return static_cast<int64_t>(bytes_); }
+
+ private:
+  MappedFile(void* memory, size_t bytes) : memory_(memory), bytes_(bytes) {}
+
+  void* memory_;
+  size_t bytes_;
+};
+
+// SHA-256 hex of a file's bytes.
+absl::StatusOr<std::string> file_digest(const std::filesystem::path& file);
 
 // The whole file; one of more than `max_bytes` is INVALID_ARGUMENT.
 absl::StatusOr<std::string> read_file(const std::filesystem::path& path, int64_t max_bytes);

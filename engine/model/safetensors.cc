@@ -1,10 +1,7 @@
 #include "engine/model/safetensors.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <string_view>
 #include <tuple>
@@ -239,36 +236,11 @@ absl::StatusOr<NamesByShard> read_index(const std::filesystem::path& index) {
 
 }  // namespace
 
-struct Safetensors::Mapping {
-  Mapping(void* memory, int64_t size) : data(memory), bytes(size) {}
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-  ~Mapping() { munmap(data, static_cast<size_t>(bytes)); }
-
-  void* data;
-  int64_t bytes;
-};
-
-Safetensors::Safetensors() = default;
-Safetensors::~Safetensors() = default;
-
 absl::Status Safetensors::add_file(const std::filesystem::path& file,
                                    const std::set<std::string>* expected) {
-  const auto opened = RegularFile::open(file);
-  if (!opened.ok()) return opened.status();
-  const int64_t bytes = opened->bytes();
-  if (bytes == 0) return invalid(file.string(), "is empty");
-  void* memory =
-      mmap(nullptr, static_cast<size_t>(bytes), PROT_READ, MAP_PRIVATE, opened->descriptor(), 0);
-  if (memory == MAP_FAILED) {
-    return absl::ErrnoToStatus(errno,
-                               absl::StrCat(file.string(), ": cannot map ", bytes, " bytes"));
-  }
-  mappings_.push_back(std::make_unique<Mapping>(memory, bytes));
-  mapped_bytes_ += bytes;
-
-  const std::string_view content(static_cast<const char*>(memory), static_cast<size_t>(bytes));
-  auto header = read_header(file.string(), content);
+  auto mapped = MappedFile::open(file);
+  if (!mapped.ok()) return mapped.status();
+  auto header = read_header(file.string(), mapped->content());
   if (!header.ok()) return header.status();
   if (expected) {
     if (auto status = check_names(file.string(), header->entries, *expected); !status.ok()) {
@@ -276,9 +248,11 @@ absl::Status Safetensors::add_file(const std::filesystem::path& file,
     }
   }
   for (Entry& entry : header->entries) {
-    entry.tensor.data = static_cast<const std::byte*>(memory) + header->data_begin + entry.begin;
+    entry.tensor.data = mapped->data() + header->data_begin + entry.begin;
     tensors_.emplace(std::move(entry.name), std::move(entry.tensor));
   }
+  mapped_bytes_ += mapped->bytes();
+  mappings_.push_back(*std::move(mapped));
   return absl::OkStatus();
 }
 

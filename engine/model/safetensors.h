@@ -1,7 +1,6 @@
 // Read-only, memory-mapped safetensors: one file or a sharded folder with its index. Safe on
 // hostile files: every offset, size and shape is checked before a tensor is handed out. The files
-// must not be shortened while they are mapped: the kernel answers a read past the new end with
-// SIGBUS.
+// must not be shortened while they are mapped.
 #ifndef KASCADE_ENGINE_MODEL_SAFETENSORS_H_
 #define KASCADE_ENGINE_MODEL_SAFETENSORS_H_
 
@@ -16,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/model/file.h"
 
 namespace kascade {
 
@@ -33,19 +33,17 @@ class Safetensors {
   static absl::StatusOr<std::unique_ptr<Safetensors>> open_folder(
       const std::filesystem::path& directory);
   static absl::StatusOr<std::unique_ptr<Safetensors>> open_file(const std::filesystem::path& file);
-  ~Safetensors();
 
   const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
   int64_t mapped_bytes() const { return mapped_bytes_; }
 
  private:
-  struct Mapping;
-  Safetensors();
+  Safetensors() = default;
   absl::Status add_shards(const std::filesystem::path& index);
   // With `expected`, the file must hold exactly the tensors of these names.
   absl::Status add_file(const std::filesystem::path& file, const std::set<std::string>* expected);
 
-  std::vector<std::unique_ptr<Mapping>> mappings_;
+  std::vector<MappedFile> mappings_;
   std::map<std::string, StoredTensor> tensors_;
   int64_t mapped_bytes_ = 0;
 };
