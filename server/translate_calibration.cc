@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/digest.h"
 #include "server/errors.h"
 #include "server/limits.h"
 #include "server/translate.h"
