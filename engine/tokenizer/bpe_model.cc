@@ -1,6 +1,7 @@
 #include "engine/tokenizer/bpe_model.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <span>
 #include <utility>
@@ -25,6 +26,13 @@ std::optional<std::pair<std::string, std::string>> merge_parts(const Json& merge
     return std::nullopt;
   }
   return std::pair{text.substr(0, space), text.substr(space + 1)};
+}
+
+absl::StatusOr<int32_t> rank_of(const Json& rank, size_t index) {
+  constexpr int32_t kMaxRank = std::numeric_limits<int32_t>::max();
+  if (rank.is_number_unsigned() && rank.get<uint64_t>() <= kMaxRank) return rank.get<int32_t>();
+  return malformed(absl::StrCat("model.merge_ranks[", index, "]"), rank,
+                   absl::StrCat("an integer in [0, ", kMaxRank, "]"));
 }
 
 // What would change how merging works.
@@ -55,13 +63,14 @@ absl::StatusOr<BpeModel> BpeModel::parse(const Json& json, const Vocabulary& voc
   const bool ignore_merges = reader.boolean("ignore_merges", false);
   reader.object("vocab");
   const Json& merges = reader.array("merges");
+  const Json* ranks = reader.find("merge_ranks") ? &reader.array("merge_ranks") : nullptr;
   const absl::Status fields = reader.finish();
   if (!fields.ok()) return fields;
   if (byte_level && byte_fallback) {
     return unsupported("model.byte_fallback", true, "false with a ByteLevel pre_tokenizer");
   }
   model.index_symbols(vocabulary, byte_fallback);
-  const absl::Status status = model.read_merges(merges, vocabulary);
+  const absl::Status status = model.read_merges(merges, ranks, vocabulary);
   if (!status.ok()) return status;
   for (int32_t id = 0; ignore_merges && id < vocabulary.size(); ++id) {
     if (!vocabulary[id].present || vocabulary[id].special) continue;
@@ -82,7 +91,12 @@ absl::Status BpeModel::read_unknown(ObjectReader& reader, const Vocabulary& voca
   return absl::OkStatus();
 }
 
-absl::Status BpeModel::read_merges(const Json& merges, const Vocabulary& vocabulary) {
+absl::Status BpeModel::read_merges(const Json& merges, const Json* ranks,
+                                   const Vocabulary& vocabulary) {
+  if (ranks && ranks->size() != merges.size()) {
+    return malformed("model.merge_ranks", ranks->size(),
+                     absl::StrCat(merges.size(), " ranks, one per merge"));
+  }
   merges_.reserve(merges.size());
   // A byte-level piece is a word as a rule, too short to be worth cutting.
   seams_are_known_ = !byte_level_;
@@ -101,8 +115,10 @@ absl::Status BpeModel::read_merges(const Json& merges, const Vocabulary& vocabul
       const std::string missing = !left_id ? left : !right_id ? right : left + right;
       return malformed(path(), missing, "a token of model.vocab");
     }
+    const absl::StatusOr<int32_t> rank = ranks ? rank_of((*ranks)[i], i) : static_cast<int32_t>(i);
+    if (!rank.ok()) return rank.status();
     if (vocabulary[*merged_id].special) continue;
-    merges_.add(*left_id, *right_id, {static_cast<int32_t>(i), *merged_id});
+    merges_.add(*left_id, *right_id, {*rank, *merged_id});
     seams_are_known_ = seams_are_known_ && is_character(*left_id) && is_character(*right_id);
     if (seams_are_known_) index_seam(left, right);
   }

@@ -39,7 +39,8 @@ class BpeModel {
   static constexpr int32_t kNone = -1;
 
   absl::Status read_unknown(ObjectReader& reader, const Vocabulary& vocabulary);
-  absl::Status read_merges(const Json& merges, const Vocabulary& vocabulary);
+  // `ranks`: those of the merges where it is not the place in the list that says them, or nullptr.
+  absl::Status read_merges(const Json& merges, const Json* ranks, const Vocabulary& vocabulary);
   void index_symbols(const Vocabulary& vocabulary, bool byte_fallback);
   void index_seam(std::string_view left, std::string_view right);
   int32_t find_character(std::string_view character) const;

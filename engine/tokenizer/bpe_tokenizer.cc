@@ -61,8 +61,7 @@ absl::Status BpeTokenizer::read_parts(ObjectReader& file) {
     const VocabularyEntry& entry = vocabulary_[id];
     if (entry.present && !entry.special) bytes_[id] = decoder.bytes_of(entry);
   }
-  index_added_tokens();
-  return absl::OkStatus();
+  return index_added_tokens();
 }
 
 absl::Status BpeTokenizer::read_vocabulary(ObjectReader& file) {
@@ -79,18 +78,18 @@ absl::Status BpeTokenizer::read_vocabulary(ObjectReader& file) {
   return status;
 }
 
-void BpeTokenizer::index_added_tokens() {
+absl::Status BpeTokenizer::index_added_tokens() {
   for (const AddedToken& token : vocabulary_.added_tokens()) {
+    const absl::StatusOr<std::string> content =
+        token.normalized ? normalizer_.apply(token.content) : token.content;
+    if (!content.ok()) return content.status();
     const auto add_to = [&](Finders& finders) {
-      if (token.normalized) {
-        finders.in_normalised.add(normalizer_.apply(token.content), token);
-      } else {
-        finders.in_text.add(token.content, token);
-      }
+      (token.normalized ? finders.in_normalised : finders.in_text).add(*content, token);
     };
     add_to(all_added_);
     if (!token.special) add_to(plain_added_);
   }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<int32_t>> BpeTokenizer::encode(std::string_view text,
@@ -124,7 +123,9 @@ absl::Status BpeTokenizer::append_stretch(std::string_view text, bool at_start,
                                           const Finders& finders, std::vector<int32_t>& ids) const {
   std::string normalised;
   if (!normalizer_.changes_nothing()) {
-    normalised = normalizer_.apply(text);
+    absl::StatusOr<std::string> changed = normalizer_.apply(text);
+    if (!changed.ok()) return changed.status();
+    normalised = *std::move(changed);
     text = normalised;
   }
   BpeModel::Scratch scratch;

@@ -49,7 +49,7 @@ class BpeTokenizer : public Tokenizer {
 
   absl::Status read_parts(ObjectReader& file);
   absl::Status read_vocabulary(ObjectReader& file);
-  void index_added_tokens();
+  absl::Status index_added_tokens();
   absl::Status append_stretch(std::string_view text, bool at_start, const Finders& finders,
                               std::vector<int32_t>& ids) const;
 

@@ -35,23 +35,46 @@ absl::Status Normalizer::add(const Json& json, const std::string& path) {
       reader.fail(add(parts[i], absl::StrCat(path, ".normalizers[", i, "]")));
     }
   } else if (type == "Prepend") {
-    steps_.push_back({"", reader.text("prepend")});
+    steps_.push_back({.to = reader.text("prepend")});
   } else if (type == "Replace") {
-    ObjectReader pattern(reader.object("pattern"), reader.path_of("pattern"));
-    const std::string from = pattern.text("String");
-    reader.fail(pattern.finish());
-    if (from.empty()) reader.fail(malformed(reader.path_of("pattern.String"), "", "some text"));
-    steps_.push_back({from, reader.text("content")});
+    reader.fail(add_replace(reader));
   } else {
     reader.fail(unsupported(reader.path_of("type"), type, "Sequence, Prepend, Replace, or null"));
   }
   return reader.finish();
 }
 
-std::string Normalizer::apply(std::string_view text) const {
+absl::Status Normalizer::add_replace(ObjectReader& reader) {
+  Step step;
+  step.to = reader.text("content");
+  ObjectReader pattern(reader.object("pattern"), reader.path_of("pattern"));
+  const std::optional<std::string> regex = pattern.optional_text("Regex");
+  if (!regex) step.from = pattern.text("String");
+  reader.fail(pattern.finish());
+  if (!reader.status().ok()) return reader.status();
+  if (!regex) {
+    if (step.from.empty()) return malformed(reader.path_of("pattern.String"), "", "some text");
+  } else {
+    auto compiled = Pattern::compile(*regex);
+    if (!compiled.ok()) {
+      return absl::Status(
+          compiled.status().code(),
+          absl::StrCat(reader.path_of("pattern.Regex"), ": ", compiled.status().message()));
+    }
+    step.pattern = *std::move(compiled);
+  }
+  steps_.push_back(std::move(step));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Normalizer::apply(std::string_view text) const {
   std::string result(text);
   for (const Step& step : steps_) {
-    if (!step.from.empty()) {
+    if (step.pattern) {
+      absl::StatusOr<std::string> replaced = step.pattern->replace(result, step.to);
+      if (!replaced.ok()) return replaced.status();
+      result = *std::move(replaced);
+    } else if (!step.from.empty()) {
       replace_all(result, step.from, step.to);
     } else if (!result.empty()) {
       result.insert(0, step.to);

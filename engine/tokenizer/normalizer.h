@@ -2,6 +2,7 @@
 #ifndef KASCADE_ENGINE_TOKENIZER_NORMALIZER_H_
 #define KASCADE_ENGINE_TOKENIZER_NORMALIZER_H_
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/tokenizer/json_fields.h"
+#include "engine/tokenizer/pattern.h"
 
 namespace kascade::bpe {
 
@@ -20,16 +22,19 @@ class Normalizer {
   static absl::StatusOr<Normalizer> parse(const Json* json);
 
   bool changes_nothing() const { return steps_.empty(); }
-  std::string apply(std::string_view text) const;
+  // RESOURCE_EXHAUSTED when a pattern takes too many steps.
+  absl::StatusOr<std::string> apply(std::string_view text) const;
 
  private:
-  // Puts `to` in front of the text when `from` is empty, else replaces `from` by it.
+  // Replaces what `pattern` matches by `to`, or `from`; without either puts `to` in front.
   struct Step {
-    std::string from;
-    std::string to;
+    std::optional<Pattern> pattern{};
+    std::string from{};
+    std::string to{};
   };
 
   absl::Status add(const Json& json, const std::string& path);
+  absl::Status add_replace(ObjectReader& reader);
 
   std::vector<Step> steps_;
 };

@@ -55,7 +55,7 @@ class Search {
     if (found == PCRE2_ERROR_NOMATCH) return std::pair{text_.size(), text_.size()};
     if (found < 0) {
       return absl::ResourceExhaustedError(
-          absl::StrCat("pre_tokenizer pattern failed on the text: ", message_of(found)));
+          absl::StrCat("a tokenizer pattern failed on the text: ", message_of(found)));
     }
     const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(match_.get());
     return std::pair{bounds[0], bounds[1]};
@@ -112,7 +112,8 @@ absl::StatusOr<Pattern> Pattern::compile(std::string_view pattern, uint32_t opti
   return result;
 }
 
-absl::Status Pattern::split(std::string_view text, const PieceSink& sink) const {
+absl::Status Pattern::walk(std::string_view text, const PieceSink& on_gap,
+                           const PieceSink& on_match) const {
   Search search(code_.get(), text);
   size_t position = 0;
   while (position < text.size()) {
@@ -120,18 +121,38 @@ absl::Status Pattern::split(std::string_view text, const PieceSink& sink) const 
     if (!match.ok()) return match.status();
     const auto [begin, end] = *match;
     if (begin > position) {
-      const absl::Status status = sink(text.substr(position, begin - position));
+      const absl::Status status = on_gap(text.substr(position, begin - position));
       if (!status.ok()) return status;
     }
     if (end > begin) {
-      const absl::Status status = sink(text.substr(begin, end - begin));
+      const absl::Status status = on_match(text.substr(begin, end - begin));
       if (!status.ok()) return status;
     }
     // Look-behind can make a match empty that PCRE2 did not foresee: never stand still.
-    if (end <= position) return absl::InternalError("pre_tokenizer pattern matched nothing");
+    if (end <= position) return absl::InternalError("a pattern matched nothing");
     position = end;
   }
   return absl::OkStatus();
+}
+
+absl::Status Pattern::split(std::string_view text, const PieceSink& sink) const {
+  return walk(text, sink, sink);
+}
+
+absl::StatusOr<std::string> Pattern::replace(std::string_view text, std::string_view by) const {
+  std::string result;
+  const absl::Status status = walk(
+      text,
+      [&](std::string_view gap) {
+        result += gap;
+        return absl::OkStatus();
+      },
+      [&](std::string_view) {
+        result += by;
+        return absl::OkStatus();
+      });
+  if (!status.ok()) return status;
+  return result;
 }
 
 }  // namespace kascade::bpe

@@ -32,12 +32,18 @@ class Pattern {
   // `text` (valid UTF-8). RESOURCE_EXHAUSTED when a match takes too many steps.
   absl::Status split(std::string_view text, const PieceSink& sink) const;
 
+  // `text` with `by` in the place of each match; errors as of split().
+  absl::StatusOr<std::string> replace(std::string_view text, std::string_view by) const;
+
  private:
   struct FreeCode {
     void operator()(pcre2_real_code_8* code) const;
   };
 
   static absl::StatusOr<Pattern> compile(std::string_view pattern, uint32_t options);
+  // Calls `on_gap` and `on_match` for what split() gives.
+  absl::Status walk(std::string_view text, const PieceSink& on_gap,
+                    const PieceSink& on_match) const;
 
   std::unique_ptr<pcre2_real_code_8, FreeCode> code_;
 };

@@ -25,17 +25,28 @@ enum class PieceType : uint8_t {
   kByte = 6,
 };
 
-// Byte-pair merging by score with byte fallback; U+2581 stands for a space.
+// Byte-pair merging by score with byte fallback; U+2581 stands for a space. The pieces of an
+// encoded text are those of SentencePiece's BPE: the neighbours that together are the piece with
+// the highest score merge first, then the leftmost.
+//  - Control pieces and the unknown one never come out of plain text (EncodeOptions).
+//  - User-defined pieces are found in the text as a whole; what is behind one is encoded like a
+//  text
+//    of its own, as Hugging Face does. One with U+2581 in it is made by merging only.
+//  - Unused pieces never come out.
 struct SentencePieceVocabulary {
   struct Piece {
-    std::string text{};
-    float score = 0;  // of the merge that makes it: highest first
+    std::string text{};  // valid UTF-8, not empty, at most 1,024 bytes, unique
+    float score = 0;     // of the merge that makes it: highest first; finite
     PieceType type = PieceType::kNormal;
   };
-  std::vector<Piece> pieces{};  // by id
+  std::vector<Piece> pieces{};  // by id; none or all 256 of the byte pieces "<0x00>" … "<0xFF>"
   std::optional<int32_t> bos{};
   bool add_bos = true;
   bool add_dummy_prefix = true;  // a space before the text
+  // Spaces in front of, behind and beside other spaces are left out: such a text does not come
+  // back.
+  bool remove_extra_whitespaces = false;
+  bool escape_whitespaces = true;  // the pieces have U+2581 for a space
 };
 
 // Byte-level merging by rank; tokens and merges are spelled in GPT-2's byte alphabet.
@@ -46,22 +57,35 @@ struct ByteLevelVocabulary {
   };
   std::vector<Token> tokens{};        // by id
   std::vector<std::string> merges{};  // "left right", lowest rank first
-  // How text is split first, as GGUF names it (tokenizer.ggml.pre): "llama-bpe", "gpt-2", "smollm"
-  // …
+  // How text is split first, as GGUF names it (tokenizer.ggml.pre): "llama-bpe" (also "llama3",
+  // "llama-v3"), "gpt-2", "smollm".
   std::string pre_tokenizer{};
   std::optional<int32_t> bos{};
   bool add_bos = true;
   bool ignore_merges = false;  // a piece that is a token as a whole is taken as it is
 };
 
-// SentencePiece's `tokenizer.model` (protobuf).
+// Byte strings by rank, the lowest merges first, then the leftmost; the rank is the id. Split and
+// completed as Llama 3: 256 special tokens follow.
+struct TiktokenVocabulary {
+  std::vector<std::string> tokens{};  // by rank; not empty, unique, every single byte among them
+};
+
+// SentencePiece's `tokenizer.model` (protobuf). UNIMPLEMENTED for models other than BPE, for a
+// character map (normaliser "nfkc" …) and for spaces behind words.
 absl::StatusOr<SentencePieceVocabulary> parse_sentencepiece(std::string_view bytes);
 
-// The content of a tokenizer.json that encodes and decodes just the same.
+// tiktoken's lines of "base64 rank", ranks 0, 1, 2 … in this order.
+absl::StatusOr<TiktokenVocabulary> parse_tiktoken(std::string_view text);
+
+// The content of a tokenizer.json that encodes and decodes just the same. Where tokens can be made
+// in several ways it has model.merge_ranks, one number per merge: equal ones go from left to right.
 absl::StatusOr<std::string> to_tokenizer_json(const SentencePieceVocabulary& vocabulary);
 absl::StatusOr<std::string> to_tokenizer_json(const ByteLevelVocabulary& vocabulary);
+absl::StatusOr<std::string> to_tokenizer_json(const TiktokenVocabulary& vocabulary);
 
-// Meta's `tokenizer.model` of Llama 3: lines of "base64 rank"; the 256 special tokens follow.
+// Meta's `tokenizer.model` of Llama 3: parse_tiktoken, which must give 128,000 tokens. The special
+// tokens have the names of Llama 3.1 (128004 is <|finetune_right_pad_id|>, reserved in 3.0).
 absl::StatusOr<std::string> tiktoken_to_tokenizer_json(std::string_view text);
 
 }  // namespace kascade
