@@ -104,11 +104,12 @@ class RowTile {
   RowTile(Transformer& transformer, std::span<const Token> targets, const ScoreOptions& options)
       : transformer_(transformer), targets_(targets), options_(options) {}
 
-  // Adds one head tile's logits to the rows' folds.
-  void add(Tensor logits, const HeadTile& tile, std::vector<RowFold>& rows) const {
+  // Adds one head tile's logits to the rows' folds, which keep the `candidates` most likely tokens.
+  void add(Tensor logits, const HeadTile& tile, int32_t candidates,
+           std::vector<RowFold>& rows) const {
     for (size_t i = 0; i < rows.size(); ++i) {
-      fold(row_of(logits, static_cast<int64_t>(i)), tile.first_token, targets_[i],
-           options_.top_logprobs, rows[i]);
+      fold(row_of(logits, static_cast<int64_t>(i)), tile.first_token, targets_[i], candidates,
+           rows[i]);
     }
   }
 
@@ -152,7 +153,7 @@ absl::StatusOr<std::vector<ScoredToken>> Scorer::score(Tensor hidden,
     for (const HeadTile& tile : transformer_.head()) {
       const Tensor logits = logits_.first_rows(count).slice_cols(0, tile.matrix->out_features());
       transformer_.tile_logits(rows_hidden, tile, logits);
-      row_tile.add(logits, tile, rows);
+      row_tile.add(logits, tile, options.top_logprobs, rows);
     }
     if (absl::Status status = check_finite(rows, first_target + begin); !status.ok()) return status;
     row_tile.add_ranks(rows_hidden, logits_.first_rows(count), rows);
@@ -182,8 +183,8 @@ absl::StatusOr<Scorer::Compared> Scorer::compare(Tensor dense_hidden, Tensor spa
       const Tensor b = other_logits_.first_rows(count).slice_cols(0, width);
       transformer_.tile_logits(hidden_a, tile, a);
       transformer_.tile_logits(hidden_b, tile, b);
-      row_tile.add(a, tile, dense);
-      row_tile.add(b, tile, sparse);
+      row_tile.add(a, tile, options.top_logprobs, dense);
+      row_tile.add(b, tile, /*candidates=*/0, sparse);
       for (int64_t i = 0; i < count; ++i) fold_cross(row_of(a, i), row_of(b, i), cross[i]);
     }
     for (const auto* rows : {&dense, &sparse}) {

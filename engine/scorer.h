@@ -34,7 +34,8 @@ class Scorer {
     std::vector<ScoredToken> dense;
     std::vector<Comparison> comparisons;
   };
-  // The same positions run dense and sparse; KL is folded in the same pass.
+  // The same positions run dense and sparse; KL is folded in the same pass. Only the dense tokens
+  // have candidates.
   absl::StatusOr<Compared> compare(Tensor dense_hidden, Tensor sparse_hidden,
                                    std::span<const Token> targets, int32_t first_target,
                                    const ScoreOptions& options);

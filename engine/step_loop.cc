@@ -38,7 +38,6 @@ StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
       blocks_(blocks),
       scheduler_(limits, blocks),
       scorer_(transformer),
-      limits_(limits),
       max_selection_bytes_(max_selection_bytes),
       dense_(make_dense_policy()),
       generate_hidden_(DType::kF32, limits.max_sequences, transformer.config().hidden),
@@ -102,7 +101,7 @@ absl::Status StepLoop::admit(Admission admission, absl::Time now) {
   live.admission = std::move(admission);
   live.admitted = now;
   const SeqId id = live.admission.id;
-  if (absl::Status status = scheduler_.admit(id, spec_of(live), now); !status.ok()) return status;
+  if (absl::Status status = scheduler_.admit(id, spec_of(live)); !status.ok()) return status;
   if (std::holds_alternative<Generate>(live.admission.request.task)) {
     stats_.prompt_tokens += static_cast<int64_t>(live.admission.request.tokens.size());
   }

@@ -96,7 +96,6 @@ class StepLoop {
   BlockAllocator& blocks_;
   Scheduler scheduler_;
   Scorer scorer_;
-  SchedulerLimits limits_;
   int64_t max_selection_bytes_;
   std::shared_ptr<const AttentionPolicy> dense_;
   // Sequences of one schedule and ratio share a policy, and so an attention group.

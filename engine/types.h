@@ -84,8 +84,8 @@ struct ScoredToken {
 
 // Compare only: what one position gives when run sparse beside the dense run.
 struct Comparison {
-  ScoredToken sparse{};
-  float kl = 0;  // KL(dense ‖ sparse), nats
+  ScoredToken sparse{};  // without candidates
+  float kl = 0;          // KL(dense ‖ sparse), nats
   bool same_top1 = false;
 };
 

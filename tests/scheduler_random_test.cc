@@ -80,7 +80,7 @@ class RandomLoad {
     if (between(0, 9) == 0) spec.deadline = now_ + absl::Seconds(between(0, 40));
     const SeqId id = next_id_++;
     const int32_t needed = spec.branches * blocks_.blocks_for(spec.max_tokens - 1);
-    const absl::Status status = scheduler_.admit(id, spec, now_);
+    const absl::Status status = scheduler_.admit(id, spec);
     if (needed > blocks_.total_blocks() && !absl::IsResourceExhausted(status)) {
       EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
     }

@@ -111,7 +111,7 @@ class Script {
     if (words.has("background")) spec.priority = Priority::kBackground;
     const int32_t deadline = words.get("deadline", 0);
     if (deadline > 0) spec.deadline = absl::FromUnixSeconds(deadline);
-    const absl::Status status = scheduler_->admit(id, std::move(spec), now_);
+    const absl::Status status = scheduler_->admit(id, std::move(spec));
     if (!status.ok()) return status.ToString() + "\n";
     ids_.insert(id);
     return "";
@@ -298,10 +298,9 @@ TEST(BlockAllocatorDeathTest, MustOutliveItsTables) {
 TEST(SchedulerDeathTest, RefusesMalformedSequences) {
   BlockAllocator blocks(4, 16);
   Scheduler scheduler({}, blocks);
-  const absl::Time now = absl::UnixEpoch();
-  EXPECT_DEATH(scheduler.admit(1, {.tokens = {1}, .max_tokens = 1}, now).IgnoreError(), "check");
+  EXPECT_DEATH(scheduler.admit(1, {.tokens = {1}, .max_tokens = 1}).IgnoreError(), "check");
   EXPECT_DEATH(
-      scheduler.admit(1, {.tokens = {1}, .generates = true, .max_tokens = 1}, now).IgnoreError(),
+      scheduler.admit(1, {.tokens = {1}, .generates = true, .max_tokens = 1}).IgnoreError(),
       "check");
   EXPECT_DEATH(Scheduler({.max_batch_tokens = 280, .max_sequences = 32}, blocks), "check");
 }

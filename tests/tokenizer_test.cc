@@ -71,7 +71,6 @@ TEST(TokenizerVectors, Llama3) {
   check_vectors(*tokenizer, testing::shared_data() / "tokenizers/llama3/ggml-vocab-llama-bpe.gguf");
   EXPECT_EQ(tokenizer->vocab_size(), 128256);
   EXPECT_THAT(tokenizer->prefix_tokens(), ElementsAre(128000));
-  EXPECT_THAT(tokenizer->suffix_tokens(), IsEmpty());
   EXPECT_THAT(*tokenizer->encode("Hello", {}), ElementsAre(128000, 9906));
 }
 

@@ -13,9 +13,7 @@ class DensePolicy final : public AttentionPolicy {
     backend.attend(in.q, in.cache, in.batch, in.tiles, KeySet{}, in.out);
   }
   KeyCounts count(int32_t /*layer*/, const TileSpan& tile) const override {
-    const int64_t rows = tile.last - tile.first + 1;
-    const int64_t causal = rows * (int64_t{tile.first} + tile.last + 2) / 2;
-    return {.causal = causal, .attended = causal, .scored = 0, .kv_rows_read = 2 * causal};
+    return count_all_keys(tile);
   }
   Role role(int32_t /*layer*/) const override { return Role::kDense; }
 
@@ -25,6 +23,12 @@ class DensePolicy final : public AttentionPolicy {
 };
 
 }  // namespace
+
+KeyCounts count_all_keys(const TileSpan& tile) {
+  const int64_t rows = tile.last - tile.first + 1;
+  const int64_t causal = rows * (int64_t{tile.first} + tile.last + 2) / 2;
+  return {.causal = causal, .attended = causal, .scored = 0, .kv_rows_read = 2 * causal};
+}
 
 std::shared_ptr<const AttentionPolicy> make_dense_policy() {
   return std::make_shared<DensePolicy>();

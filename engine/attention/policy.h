@@ -51,6 +51,9 @@ struct TileSpan {
   bool row_rule = false;
 };
 
+// Of a layer that attends to all causal keys.
+KeyCounts count_all_keys(const TileSpan& tile);
+
 class AttentionPolicy {
  public:
   virtual ~AttentionPolicy() = default;

@@ -84,12 +84,6 @@ void SimilarityRecorder::attend(Backend& backend, int32_t layer, const Attention
   }
 }
 
-KeyCounts SimilarityRecorder::count(int32_t /*layer*/, const TileSpan& tile) const {
-  const int64_t rows = tile.last - tile.first + 1;
-  const int64_t causal = rows * (int64_t{tile.first} + tile.last + 2) / 2;
-  return {.causal = causal, .attended = causal, .scored = 0, .kv_rows_read = 2 * causal};
-}
-
 void SimilarityRecorder::record(Backend& backend, int32_t layer, const AttentionInput& in,
                                 int32_t tile) const {
   const Batch& batch = in.batch;

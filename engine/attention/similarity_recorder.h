@@ -38,7 +38,9 @@ class SimilarityRecorder final : public AttentionPolicy {
   bool chooses_keys() const override { return false; }
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
               AttentionScratch& scratch) const override;
-  KeyCounts count(int32_t layer, const TileSpan& tile) const override;
+  KeyCounts count(int32_t /*layer*/, const TileSpan& tile) const override {
+    return count_all_keys(tile);
+  }
   Role role(int32_t /*layer*/) const override { return Role::kDense; }
   bool observes_residual() const override { return true; }
   void observe_residual(int32_t layer, const Batch& batch, TileRange tiles, Tensor before,
@@ -47,7 +49,6 @@ class SimilarityRecorder final : public AttentionPolicy {
   // The window's figures: minimum over its sampled tiles (recalled mass) or their mean (Jaccard);
   // means over tokens and tiles for importance and self_recall.
   Similarity window_similarity() const;
-  int32_t tiles_recorded() const { return recorded_.tiles; }
 
  private:
   // What one sampled tile selected, layer by layer: [layers][kv_heads] ascending keys.

@@ -69,7 +69,7 @@ Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks)
   KASCADE_CHECK(limits.max_batch_tokens >= limits.max_sequences + kMaxBranches * kMaxQueryTile);
 }
 
-absl::Status Scheduler::admit(SeqId id, SequenceSpec spec, absl::Time now) {
+absl::Status Scheduler::admit(SeqId id, SequenceSpec spec) {
   KASCADE_CHECK(!sequences_.contains(id));
   KASCADE_CHECK(well_formed(spec, limits_.context));
   const int32_t queued = waiting(spec.priority);
@@ -85,9 +85,8 @@ absl::Status Scheduler::admit(SeqId id, SequenceSpec spec, absl::Time now) {
   }
   auto sequence = std::make_unique<Sequence>();
   sequence->id = id;
-  sequence->tokens = spec.tokens;
+  sequence->tokens = std::move(spec.tokens);
   sequence->spec = std::move(spec);
-  sequence->admitted = now;
   sequence->order = next_order_++;
   const int32_t tokens = sequence->last_feed_end();
   const int32_t room = blocks_.total_blocks() / sequence->spec.branches;
@@ -120,13 +119,7 @@ StepPlan Scheduler::plan(absl::Time now) {
   for (SeqId id : plan.expired) release(id);
 
   Budget budget{.rows = limits_.max_batch_tokens};
-  for (Sequence* sequence : queue_) {
-    const size_t before = plan.slices.size();
-    plan_sequence(*sequence, budget, plan);
-    if (plan.slices.size() > before) {
-      sequence->first_scheduled = std::min(sequence->first_scheduled, now);
-    }
-  }
+  for (Sequence* sequence : queue_) plan_sequence(*sequence, budget, plan);
   std::ranges::stable_partition(plan.slices,
                                 [&](const Slice& slice) { return find(slice.seq)->decoding(); });
   return plan;

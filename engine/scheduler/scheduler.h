@@ -57,7 +57,7 @@ class Scheduler {
 
   // RESOURCE_EXHAUSTED: queue full (says how many wait). FAILED_PRECONDITION: can never fit the
   // cache (says tokens and capacity) or has more branches than max_sequences.
-  absl::Status admit(SeqId id, SequenceSpec spec, absl::Time now);
+  absl::Status admit(SeqId id, SequenceSpec spec);
   void cancel(SeqId id);  // releases at once, also between plan and commit; unknown ids are ignored
 
   // Releases what is past its deadline, then deals out rows and blocks in the order (priority,

@@ -17,7 +17,7 @@ enum class Priority { kInteractive, kBackground };  // background: calibration
 // a token to feed (a text to score has at least two), a generator has room for one more token,
 // max_tokens ≤ the model's context, query_tile in [1, 128], branches 1 or 2.
 struct SequenceSpec {
-  std::vector<Token> tokens{};  // prompt, or the text to score
+  std::vector<Token> tokens{};  // prompt, or the text to score; moves to Sequence::tokens
   bool generates = false;       // appends one token per step after the prompt
   int32_t max_tokens = 0;       // prompt + generated, at most; = tokens.size() when scoring
   // Rows that are fed from tokens[0, prefill_end) use the tile rule and are cut at tile borders;
@@ -41,9 +41,7 @@ struct Sequence {
   int32_t computed = 0;         // tokens whose keys and values are in the cache (all branches)
   int32_t delivered = 0;  // rows below were booked once; differs from computed after preemption
   std::vector<BlockTable> tables{};  // [branches] while running, else empty
-  absl::Time admitted{};
-  absl::Time first_scheduled = absl::InfiniteFuture();
-  uint64_t order = 0;  // of admission; a preempted sequence keeps it
+  uint64_t order = 0;                // of admission; a preempted sequence keeps it
 
   bool running() const { return !tables.empty(); }
 

@@ -53,9 +53,8 @@ class Tokenizer {
   virtual std::optional<int32_t> token_id(std::string_view token_text) const = 0;
   virtual bool is_special(int32_t id) const = 0;
 
-  // The tokens that encode() puts in front of and behind a text when asked for special tokens.
+  // The tokens that encode() puts in front of a text when asked for special tokens.
   virtual std::span<const int32_t> prefix_tokens() const = 0;
-  virtual std::span<const int32_t> suffix_tokens() const = 0;
 
   // What decode() strips from the start of a text: a SentencePiece-like tokenizer drops one space.
   virtual bool strips_leading_space() const = 0;
