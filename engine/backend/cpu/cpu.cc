@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/backend/cpu/cores.h"
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/select.h"
 
@@ -81,7 +82,7 @@ class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
       : weights_(options.weights),
-        threads_(options.threads > 0 ? options.threads : omp_get_max_threads()),
+        threads_(options.threads > 0 ? options.threads : usable_cores(omp_get_max_threads())),
         kernels_(options.kernels != nullptr ? *options.kernels : pick_kernels()),
         matmul_(options.weights),
         scratch_(static_cast<size_t>(threads_)) {}
