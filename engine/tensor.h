@@ -3,12 +3,13 @@
 #ifndef KASCADE_ENGINE_TENSOR_H_
 #define KASCADE_ENGINE_TENSOR_H_
 
+#include <sys/mman.h>
+
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
-#include <span>
 #include <string_view>
 
 namespace kascade {
@@ -59,7 +60,6 @@ struct Tensor {
   }
   float* f32(int64_t index) const { return row<float>(index); }
   uint16_t* bf16(int64_t index) const { return row<uint16_t>(index); }
-  int32_t* i32() const { return static_cast<int32_t*>(data); }
 
   Tensor slice_rows(int64_t begin, int64_t count) const {
     return {static_cast<std::byte*>(data) + begin * stride * size_of(dtype), dtype, count, cols,
@@ -70,17 +70,9 @@ struct Tensor {
   }
 };
 
-inline Tensor view_of(std::span<float> values) {
-  const auto size = static_cast<int64_t>(values.size());
-  return {values.data(), DType::kF32, 1, size, size};
-}
-inline Tensor view_of(std::span<int32_t> values) {
-  const auto size = static_cast<int64_t>(values.size());
-  return {values.data(), DType::kI32, 1, size, size};
-}
-
-// Owns 64-byte-aligned memory of [rows, cols] elements; null if the system refuses it. The memory
-// is not initialised, so that a large pool costs physical pages only where it is written.
+// Owns memory of [rows, cols] elements, aligned to 64 bytes or, from 4 MiB on, to the 2 MiB of a
+// huge page; null if the system refuses it. The memory is not initialised, so that a large pool
+// costs physical pages only where it is written.
 class Buffer {
  public:
   Buffer() = default;
@@ -96,8 +88,15 @@ class Buffer {
     void operator()(void* memory) const { std::free(memory); }
   };
   static void* allocate(int64_t bytes) {
-    const size_t rounded = (static_cast<size_t>(bytes) + 63) / 64 * 64;
-    return std::aligned_alloc(64, rounded == 0 ? 64 : rounded);
+    constexpr size_t kHugePage = size_t{2} << 20;
+    const size_t size = bytes > 0 ? static_cast<size_t>(bytes) : 1;
+    const size_t alignment = size >= 2 * kHugePage ? kHugePage : 64;
+    const size_t rounded = (size + alignment - 1) / alignment * alignment;
+    void* memory = std::aligned_alloc(alignment, rounded);
+    // Keys gathered from all over a long context would miss the TLB at each one. Only a wish: a
+    // kernel without huge pages refuses it and nothing else changes.
+    if (memory != nullptr && alignment == kHugePage) madvise(memory, rounded, MADV_HUGEPAGE);
+    return memory;
   }
 
   DType dtype_ = DType::kF32;

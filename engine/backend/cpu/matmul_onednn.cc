@@ -5,6 +5,8 @@
 #include <tuple>
 #include <utility>
 
+#include "engine/check.h"
+
 namespace kascade::cpu {
 namespace {
 
@@ -48,13 +50,15 @@ bool has_isa(dnnl::cpu_isa isa) {
 
 class PackedMatrix final : public Matrix {
  public:
-  PackedMatrix(memory weights, int64_t out_features, int64_t in_features)
+  PackedMatrix(Buffer storage, memory weights, int64_t out_features, int64_t in_features)
       : Matrix(out_features, in_features, static_cast<int64_t>(weights.get_desc().get_size())),
+        storage_(std::move(storage)),
         weights_(std::move(weights)) {}
   const memory& weights() const { return weights_; }
 
  private:
-  memory weights_;
+  Buffer storage_;
+  memory weights_;  // in storage_
 };
 
 }  // namespace
@@ -110,10 +114,14 @@ std::unique_ptr<Matrix> MatmulOneDnn::pack(Tensor plain) {
                                   rows_of(DType::kF32, kTypicalRows, out, out), Into::kOverwrite);
   memory from({{in, out}, type_of(impl_->weights), memory::dims{1, plain.stride}}, impl_->engine,
               plain.data);
-  memory packed(described.weights_desc(), impl_->engine);
+  const memory::desc layout = described.weights_desc();
+  // In memory of ours, which is on huge pages where there are any.
+  Buffer storage(DType::kF32, 1, (static_cast<int64_t>(layout.get_size()) + 3) / 4);
+  KASCADE_CHECK(storage.view().data != nullptr);
+  memory packed(layout, impl_->engine, storage.view().data);
   dnnl::reorder(from, packed).execute(impl_->stream, from, packed);
   impl_->stream.wait();
-  return std::make_unique<PackedMatrix>(std::move(packed), out, in);
+  return std::make_unique<PackedMatrix>(std::move(storage), std::move(packed), out, in);
 }
 
 void MatmulOneDnn::run(Tensor x, const Matrix& w, Tensor out, Into into) {
