@@ -6,6 +6,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "engine/tokenizer/utf8.h"
 #include "google/protobuf/any.pb.h"
 #include "grpcpp/support/error_details.h"
 #include "kascade/v1/error_details.pb.h"
@@ -26,34 +27,17 @@ constexpr size_t kMaxValueBytes = 128;
 constexpr int kQueueRetrySeconds = 1;
 constexpr int kDrainRetrySeconds = 5;
 
-// Length of the UTF-8 character that `text` begins with; 0 if it is none.
-size_t character_bytes(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const size_t size = byte(0) < 0x80                       ? 1
-                      : byte(0) >= 0xC2 && byte(0) <= 0xDF ? 2
-                      : byte(0) >= 0xE0 && byte(0) <= 0xEF ? 3
-                      : byte(0) >= 0xF0 && byte(0) <= 0xF4 ? 4
-                                                           : 0;
-  if (size == 0 || size > text.size()) return 0;
-  for (size_t i = 1; i < size; ++i) {
-    if (byte(i) < 0x80 || byte(i) > 0xBF) return 0;
-  }
-  if (byte(0) == 0xE0 && byte(1) < 0xA0) return 0;
-  if (byte(0) == 0xED && byte(1) > 0x9F) return 0;
-  if (byte(0) == 0xF0 && byte(1) < 0x90) return 0;
-  if (byte(0) == 0xF4 && byte(1) > 0x8F) return 0;
-  return size;
-}
-
 // At most `limit` bytes and UTF-8: what is not UTF-8 could not be parsed by the client. Messages
 // may quote what was sent, or the name of a file.
 std::string presentable(std::string_view text, size_t limit) {
   std::string out;
   while (!text.empty()) {
-    const size_t size = character_bytes(text);
-    if (out.size() + size > limit) return out + "…";
-    out += size == 0 ? std::string_view("?") : text.substr(0, size);
-    text.remove_prefix(size == 0 ? 1 : size);
+    const bpe::Utf8Unit unit = bpe::first_utf8_unit(text);
+    const bool valid = unit.kind == bpe::Utf8Unit::Kind::kCharacter;
+    const std::string_view shown = valid ? text.substr(0, unit.length) : "?";
+    if (out.size() + shown.size() > limit) return out + "…";
+    out += shown;
+    text.remove_prefix(unit.length);
   }
   return out;
 }

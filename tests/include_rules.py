@@ -48,7 +48,7 @@ RULES = [
     ("engine/calibration*", ["engine/*"]),
     ("server/*", ["server/*", "kascade/v1/*", "engine/engine.h", "engine/calibration*.h",
                   "engine/attention/schedule.h", "engine/tokenizer/tokenizer.h",
-                  "engine/model/config.h"]),
+                  "engine/tokenizer/utf8.h", "engine/model/config.h"]),
     ("client/*", ["client/*", "kascade/v1/*"]),
 ]
 

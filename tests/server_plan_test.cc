@@ -158,7 +158,7 @@ TEST(Errors, WhatIsNotUtf8IsReplaced) {
   const std::string bytes = "a\xff\xc3z\xed\xa0\x80\xe2\x82\xac";
   EXPECT_EQ(to_grpc(absl::InternalError(bytes)).error_message(), "a??z???€");
   EXPECT_EQ(info_of(to_grpc(absl::InternalError(bytes))).reason(), "INTERNAL");
-  EXPECT_EQ(to_grpc(invalid_field("f", "\xe2\x82")).error_message(), "f: ??");
+  EXPECT_EQ(to_grpc(invalid_field("f", "\xe2\x82")).error_message(), "f: ?");
 }
 
 TEST(Errors, ALongMessageIsCutAtACharacter) {
