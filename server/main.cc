@@ -1,4 +1,5 @@
 // kascade-server: flags → ServerOptions, signals → drain.
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <fstream>
 #include <future>
 #include <map>
+#include <memory>
 #include <string>
 #include <system_error>
 
@@ -75,7 +77,8 @@ void add_server_flags(CLI::App& app, Flags& flags) {
       ->check(CLI::Range(int64_t{1} << 16, (int64_t{1} << 31) - 1))
       ->capture_default_str();
   app.add_option("--drain-seconds", flags.drain_seconds,
-                 "Time for running requests after SIGTERM or SIGINT; a second signal ends at once")
+                 "Time for running requests after SIGTERM or SIGINT; a second signal, or one while "
+                 "the model is loading, ends at once")
       ->check(CLI::Range(0.0, 86400.0))
       ->capture_default_str();
   app.add_option("--log-level", flags.log_level)
@@ -120,19 +123,43 @@ bool write_port_file(const std::filesystem::path& file, const Server& server) {
   return !error;
 }
 
+// Waits for `work`; the signal that came before its end, or 0.
+template <typename Result>
+int signal_during(const std::future<Result>& work, const sigset_t& signals) {
+  const timespec tick{.tv_sec = 0, .tv_nsec = 20'000'000};
+  do {
+    if (const int signal = sigtimedwait(&signals, nullptr, &tick); signal > 0) return signal;
+  } while (work.wait_for(std::chrono::seconds(0)) != std::future_status::ready);
+  return 0;
+}
+
+// Without unwinding: other threads are at work.
+[[noreturn]] void end_at_once(int code) {
+  spdlog::shutdown();
+  std::_Exit(code);
+}
+
+// A signal ends the process at once, whatever is left of the load: nothing was promised to anyone
+// yet.
+absl::StatusOr<std::unique_ptr<Server>> start(const ServerOptions& options,
+                                              const sigset_t& signals) {
+  auto started = std::async(std::launch::async, [&] { return Server::start(options); });
+  if (const int signal = signal_during(started, signals); signal != 0) {
+    spdlog::info("signal {}: ending while the model is loading", signal);
+    end_at_once(0);
+  }
+  return started.get();
+}
+
 // Until the first signal; the next one ends the process at once.
 void serve_until_signal(Server& server, const sigset_t& signals, absl::Duration grace) {
   int signal = 0;
   sigwait(&signals, &signal);
   spdlog::info("signal {}: draining for at most {} s", signal, absl::ToInt64Seconds(grace));
   auto drained = std::async(std::launch::async, [&] { server.drain(grace); });
-  const timespec tick{.tv_sec = 0, .tv_nsec = 50'000'000};
-  while (drained.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
-    if (sigtimedwait(&signals, nullptr, &tick) > 0) {
-      spdlog::warn("second signal: ending at once");
-      spdlog::shutdown();
-      std::_Exit(1);
-    }
+  if (signal_during(drained, signals) != 0) {
+    spdlog::warn("second signal: ending at once");
+    end_at_once(1);
   }
 }
 
@@ -155,7 +182,7 @@ int run(const Flags& flags) {
   spdlog::set_level(spdlog::level::from_str(flags.log_level));
   gpr_set_log_function(+[](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
 
-  auto server = Server::start(flags.server);
+  auto server = start(flags.server, signals);
   if (!server.ok()) return fail(std::string(server.status().message()));
   if (!write_port_file(flags.port_file, **server)) {
     return fail("cannot write " + flags.port_file.string());
