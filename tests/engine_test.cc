@@ -74,7 +74,7 @@ double largest_difference(const Reply& a, const Reply& b) {
 TEST_P(EngineTest, SparseDiffersFromDenseAndDropsKeys) {
   const auto engine = make_engine(options());
   for (const SelectionRule& rule : {kKeys, kTiles}) {
-    ASSERT_TRUE(engine->activate(make_schedule(engine->model(), {1}, rule)).ok());
+    ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, rule)).ok());
     const Reply dense = run(*engine, scoring(text(600), Mode::kDense));
     const Reply sparse = run(*engine, scoring(text(600), Mode::kSparse));
     EXPECT_GT(largest_difference(dense, sparse), 1e-3) << name_of(rule.family);
@@ -90,7 +90,7 @@ TEST_P(EngineTest, RatioOneIsDense) {
   SelectionRule all = kKeys;
   all.ratio = 1;
   for (const std::vector<int32_t>& anchors : {std::vector<int32_t>{1}, {1, 2, 3}, {}}) {
-    ASSERT_TRUE(engine->activate(make_schedule(engine->model(), anchors, all)).ok());
+    ASSERT_TRUE(engine->activate(make_schedule(*engine, anchors, all)).ok());
     const Reply dense = run(*engine, scoring(text(500), Mode::kDense));
     const Reply sparse = run(*engine, scoring(text(500), Mode::kSparse));
     EXPECT_LE(largest_difference(dense, sparse), std::max(tolerance(), 2e-5));
@@ -100,7 +100,7 @@ TEST_P(EngineTest, RatioOneIsDense) {
 
 TEST_P(EngineTest, RequestRatioOverridesTheSchedule) {
   const auto engine = make_engine(options());
-  ASSERT_TRUE(engine->activate(make_schedule(engine->model(), {1}, kKeys)).ok());
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
   Request request = scoring(text(500), Mode::kSparse);
   request.attention.ratio = 1.0;
   const Reply whole = run(*engine, request);
@@ -118,7 +118,7 @@ TEST_P(EngineTest, ChunkedEqualsWhole) {
   for (const SelectionRule& rule : {kKeys, kTiles}) {
     for (const Mode mode : {Mode::kDense, Mode::kSparse}) {
       for (const Phase phase : {Phase::kRow, Phase::kTile}) {
-        const auto schedule = make_schedule(whole->model(), {2}, rule);
+        const auto schedule = make_schedule(*whole, {2}, rule);
         ASSERT_TRUE(whole->activate(schedule).ok() && chunked->activate(schedule).ok());
         Request request = scoring(text(700), mode);
         std::get<Score>(request.task).phase = phase;
@@ -130,7 +130,7 @@ TEST_P(EngineTest, ChunkedEqualsWhole) {
 
 TEST_P(EngineTest, BatchedEqualsAlone) {
   const auto engine = make_engine(options());
-  ASSERT_TRUE(engine->activate(make_schedule(engine->model(), {1}, kKeys)).ok());
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
   std::vector<Request> requests;
   for (int32_t i = 0; i < 10; ++i) {
     const Mode mode = i % 2 == 0 ? Mode::kDense : Mode::kSparse;
@@ -153,7 +153,7 @@ TEST_P(EngineTest, BatchedEqualsAlone) {
 
 TEST_P(EngineTest, ScoreEqualsGenerate) {
   const auto engine = make_engine(options());
-  ASSERT_TRUE(engine->activate(make_schedule(engine->model(), {1}, kKeys)).ok());
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
   for (const Mode mode : {Mode::kDense, Mode::kSparse}) {
     const std::vector<Token> prompt = text(333);
     const Reply generated = run(*engine, greedy(prompt, mode, 60));
@@ -172,7 +172,7 @@ TEST_P(EngineTest, ScoreEqualsGenerate) {
 
 TEST_P(EngineTest, CompareEqualsSeparateRuns) {
   const auto engine = make_engine(options());
-  ASSERT_TRUE(engine->activate(make_schedule(engine->model(), {1}, kKeys)).ok());
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
   Request request = scoring(text(400), Mode::kCompare);
   std::get<Score>(request.task).want_ranks = true;
   const Reply both = run(*engine, request);
@@ -197,7 +197,7 @@ TEST_P(EngineTest, FutureTokensNeverMatter) {
   std::vector<Token> changed = text(512);
   for (size_t i = 400; i < changed.size(); ++i) changed[i] = 255 - changed[i];
   for (const SelectionRule& rule : {kKeys, kTiles}) {
-    ASSERT_TRUE(engine->activate(make_schedule(engine->model(), {1}, rule)).ok());
+    ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, rule)).ok());
     for (const Phase phase : {Phase::kRow, Phase::kTile}) {
       Request a = scoring(text(512), Mode::kSparse);
       std::get<Score>(a.task).phase = phase;
@@ -218,7 +218,7 @@ TEST_P(EngineTest, PreemptedEqualsAlone) {
   EngineOptions tight = options();
   tight.kv_memory_bytes = 24 * tight.block_size * roomy->info().kv_bytes_per_token;
   const auto engine = make_engine(tight);
-  const auto schedule = make_schedule(engine->model(), {1}, kKeys);
+  const auto schedule = make_schedule(*engine, {1}, kKeys);
   ASSERT_TRUE(engine->activate(schedule).ok() && roomy->activate(schedule).ok());
   std::vector<Request> requests;
   for (int32_t i = 0; i < 4; ++i) {
@@ -306,7 +306,7 @@ TEST_P(EngineTest, ContinuedRequestsAreTakenInWhileDraining) {
 
 TEST_P(EngineTest, SubmissionCarriesItsSchedule) {
   const auto engine = make_engine(options());
-  const auto own = make_schedule(engine->model(), {1}, kKeys);
+  const auto own = make_schedule(*engine, {1}, kKeys);
   PendingReply pending;
   ASSERT_TRUE(
       engine->submit(scoring(text(300), Mode::kSparse), {.schedule = own}, pending.sink()).ok());
@@ -316,10 +316,22 @@ TEST_P(EngineTest, SubmissionCarriesItsSchedule) {
   EXPECT_TRUE(absl::IsFailedPrecondition(none.status()));
 }
 
+TEST_P(EngineTest, ActivatesOnlyItsOwnModelsSchedules) {
+  const auto engine = make_engine(options());
+  const auto schedule = make_schedule(*engine, {1}, kKeys);
+  for (const std::string& digest : {std::string(), std::string(64, 'a')}) {
+    schedule->model.config_digest = digest;
+    const absl::Status status = engine->activate(schedule);
+    EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("model.config_digest"));
+  }
+  EXPECT_EQ(engine->active_schedule(), nullptr);
+}
+
 TEST_P(EngineTest, RunningSequenceKeepsItsSchedule) {
   const auto engine = make_engine(options());
-  const auto first = make_schedule(engine->model(), {1}, kKeys);
-  const auto second = make_schedule(engine->model(), {2}, kTiles);
+  const auto first = make_schedule(*engine, {1}, kKeys);
+  const auto second = make_schedule(*engine, {2}, kTiles);
   ASSERT_NE(first->schedule_id, second->schedule_id);
   ASSERT_TRUE(engine->activate(first).ok());
   const Reply alone = run(*engine, greedy(text(200), Mode::kSparse, 80));

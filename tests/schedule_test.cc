@@ -132,8 +132,23 @@ TEST(Validate, RefusesEachFaultOfTheLayers) {
 TEST(CheckModel, ComparesDigestsAndNotNames) {
   const Schedule schedule = example();
   EXPECT_EQ(check_model(schedule, {"other", "aa11", "bb22", "cc33"}), absl::OkStatus());
-  EXPECT_EQ(check_model(schedule, {}), absl::OkStatus());
-  EXPECT_EQ(check_model(Schedule{}, schedule.model), absl::OkStatus());
+  EXPECT_EQ(check_model(schedule, {}), absl::OkStatus());  // nothing is known of that model
+}
+
+TEST(CheckModel, RefusesAScheduleWithoutDigests) {
+  const ModelIdentity model = example().model;
+  const std::pair<std::string ModelIdentity::*, const char*> fields[] = {
+      {&ModelIdentity::weights_digest, "model.weights_digest must be aa11"},
+      {&ModelIdentity::config_digest, "model.config_digest must be bb22"},
+      {&ModelIdentity::tokenizer_digest, "model.tokenizer_digest must be cc33"}};
+  for (const auto& [field, message] : fields) {
+    Schedule schedule = example();
+    (schedule.model.*field).clear();
+    const absl::Status status = check_model(schedule, model);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(message_of(status), AllOf(HasSubstr(message), HasSubstr("is none")));
+  }
+  EXPECT_FALSE(check_model(Schedule{}, model).ok());
 }
 
 TEST(CheckModel, NamesBothSides) {

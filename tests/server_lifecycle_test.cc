@@ -26,8 +26,7 @@ class ServerLifecycleTest : public ::testing::Test {
     return std::string(server.status().message());
   }
   Schedule schedule(const Engine& engine, std::vector<int32_t> anchors = {1}) {
-    auto schedule = make_schedule(engine.model(), anchors, {.query_tile = 16, .min_keys = 8});
-    schedule->model = engine.identity();
+    auto schedule = make_schedule(engine, anchors, {.query_tile = 16, .min_keys = 8});
     schedule->created_at = "2026-01-02T03:04:05Z";
     schedule->quality.passed = true;
     seal(*schedule);
@@ -270,6 +269,10 @@ TEST_F(ServerLifecycleTest, AScheduleFileIsActivatedAtStartOrItsErrorStopsTheSer
   seal(made);
   ASSERT_TRUE(save_schedule(made, options.schedule_file).ok());
   EXPECT_THAT(error_of(options), HasSubstr(std::string(64, 'b')));
+  made.model = {};
+  seal(made);
+  ASSERT_TRUE(save_schedule(made, options.schedule_file).ok());
+  EXPECT_THAT(error_of(options), HasSubstr("model.weights_digest"));
 }
 
 }  // namespace

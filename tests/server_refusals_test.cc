@@ -28,8 +28,7 @@ class ServerRefusalsTest : public ::testing::Test {
   }
   std::shared_ptr<Schedule> schedule(Family family = Family::kKascade) {
     const SelectionRule rule{.family = family, .query_tile = 16, .min_keys = 8, .top_k = 2};
-    auto schedule = make_schedule(server()->engine().model(), {1}, rule);
-    schedule->model = server()->engine().identity();
+    auto schedule = make_schedule(server()->engine(), {1}, rule);
     schedule->created_at = "2026-01-02T03:04:05Z";
     schedule->quality.passed = true;
     seal(*schedule);
@@ -97,6 +96,14 @@ TEST_F(ServerRefusalsTest, ActivateScheduleRefusesWhatDoesNotFit) {
   EXPECT_EQ(details.metadata.at("schedule_weights_digest"), std::string(64, 'a'));
   EXPECT_EQ(details.metadata.at("model_weights_digest"),
             server()->engine().identity().weights_digest);
+
+  other.model.weights_digest = "";  // of a model that nobody can tell
+  seal(other);
+  const grpc::Status unknown = activate_json(other);
+  expect(unknown, {grpc::StatusCode::FAILED_PRECONDITION, "SCHEDULE_MISMATCH", ""}, "no digest");
+  EXPECT_THAT(unknown.error_message(),
+              AllOf(HasSubstr("model.weights_digest"), HasSubstr("is none"),
+                    HasSubstr(server()->engine().identity().weights_digest)));
 
   other.model.weights_digest = std::string(200'000, 'a');  // would not fit into the metadata
   seal(other);

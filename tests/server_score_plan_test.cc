@@ -50,7 +50,7 @@ TEST_F(ScorePlanTest, TheDefaultWindowIsWhatContextAndCacheHold) {
   request.mutable_inputs(0)->set_text(std::string(600, 'x'));
   EXPECT_EQ(plan(request).window_tokens, 11 * 32 + 1);
   EXPECT_EQ(plan(request).windows(), 2);
-  auto schedule = make_schedule(engine_->model(), {1}, {.query_tile = 16, .min_keys = 8});
+  auto schedule = make_schedule(*engine_, {1}, {.query_tile = 16, .min_keys = 8});
   schedule->model = engine_->identity();
   seal(*schedule);
   ASSERT_TRUE(engine_->activate(schedule).ok());

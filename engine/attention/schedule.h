@@ -32,8 +32,8 @@ struct LayerPlan {
   std::string reason{};             // why not reuse, for people; empty for reuse layers
 };
 
-// SHA-256 in hex; empty = unknown (only test schedules). Weights: over names, dtypes, shapes and
-// each tensor's first and last 64 KiB.
+// SHA-256 in hex; empty = unknown, never so of a loaded model. Weights: over names, dtypes, shapes
+// and each tensor's first and last 64 KiB.
 struct ModelIdentity {
   std::string name{};
   std::string weights_digest{};

@@ -93,10 +93,12 @@ inline std::vector<Token> random_tokens(int32_t count, int32_t vocab, uint64_t s
 
 // Layer 0 dense, `anchors` select, the others reuse the latest of them with a reversed head map (so
 // that an ignored map shows).
-inline std::shared_ptr<Schedule> make_schedule(const ModelConfig& model,
+inline std::shared_ptr<Schedule> make_schedule(const Engine& engine,
                                                const std::vector<int32_t>& anchors,
                                                const SelectionRule& rule) {
+  const ModelConfig& model = engine.model();
   auto schedule = std::make_shared<Schedule>();
+  schedule->model = engine.identity();
   schedule->selection = rule;
   int32_t source = 0;
   for (int32_t layer = 0; layer < model.layers; ++layer) {

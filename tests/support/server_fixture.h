@@ -24,7 +24,7 @@ class ServerTest : public ::testing::Test {
     const SelectionRule keys{
         .family = Family::kKascade, .query_tile = 16, .ratio = 0.1, .min_keys = 8};
     auto& engine = server()->engine();
-    ASSERT_TRUE(engine.activate(make_schedule(engine.model(), anchors, keys)).ok());
+    ASSERT_TRUE(engine.activate(make_schedule(engine, anchors, keys)).ok());
   }
   static v1::GenerateRequest greedy(const std::string& text, int32_t tokens) {
     v1::GenerateRequest request;
