@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <string>
+#include <vector>
 
 #include "client/print.h"
 
@@ -38,6 +40,20 @@ std::string origin_text(const v1::CalibrationSummary& made) {
                        counted(made.max_reuse_dist() - 1, "layer"));
   }
   return out;
+}
+
+// What was asked for beyond the defaults; empty: nothing.
+std::string request_text(const v1::RequestedPlan& asked) {
+  std::vector<std::string> parts;
+  if (asked.has_anchors()) parts.push_back(counted(asked.anchors(), "anchor"));
+  if (asked.dense_layers_size() > 0) {
+    parts.push_back(fmt::format("dense layers {}", fmt::join(asked.dense_layers(), ", ")));
+  }
+  if (asked.auto_dense_layers()) {
+    parts.push_back(fmt::format("dense where the own budget recalls less than {}",
+                                percent(asked.min_recall())));
+  }
+  return fmt::format("{}", fmt::join(parts, "; "));
 }
 
 // The layers as a row of letters, reuse layers in the brackets of what precedes them.
@@ -114,6 +130,8 @@ std::string schedule_text(const v1::Schedule& schedule) {
   facts.add("Model", schedule.model().name());
   facts.add("Made", fmt::format("{}; {}", time_text(schedule.created_at()),
                                 origin_text(schedule.calibration())));
+  const std::string asked = request_text(schedule.calibration().requested());
+  if (!asked.empty()) facts.add("Asked for", asked);
   facts.add("Selection", selection_text(schedule.selection()));
   facts.add("Layers", picture(schedule));
   return facts.text() + "\n" + layer_table(schedule) + totals(schedule);

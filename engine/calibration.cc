@@ -71,7 +71,8 @@ class Job {
 
  private:
   absl::StatusOr<Similarity> measure(const Texts& windows);
-  std::vector<std::vector<LayerPlan>> plan(const Similarity& similarity) const;
+  // `note` says what could not be done as asked.
+  std::vector<std::vector<LayerPlan>> plan(const Similarity& similarity, std::string& note) const;
   absl::StatusOr<GateResult> gate(std::shared_ptr<const Schedule> schedule, const Texts& windows,
                                   int64_t done, int64_t total);
   Schedule draft(const Texts& windows, const SplitTexts& parts,
@@ -125,7 +126,8 @@ absl::StatusOr<Similarity> Job::measure(const Texts& windows) {
   return mean_similarity(measured);
 }
 
-std::vector<std::vector<LayerPlan>> Job::plan(const Similarity& similarity) const {
+std::vector<std::vector<LayerPlan>> Job::plan(const Similarity& similarity,
+                                              std::string& note) const {
   std::vector<int32_t> dense = options_.dense_layers;
   if (options_.auto_dense_layers) {
     for (int32_t layer = 1; layer < similarity.layers(); ++layer) {
@@ -135,9 +137,15 @@ std::vector<std::vector<LayerPlan>> Job::plan(const Similarity& similarity) cons
   if (options_.maker == Maker::kGreedy) return {plan_greedy(similarity, options_.greedy, dense)};
   std::vector<std::vector<LayerPlan>> plans = plan_optimal(similarity, dense);
   if (options_.anchors == 0) return plans;
-  // Layers that stay dense cannot be anchors, so there may be fewer plans than asked for.
-  const size_t index = std::min<size_t>(options_.anchors, plans.size()) - 1;
-  return {std::move(plans[index])};
+  const auto most = static_cast<int32_t>(plans.size());
+  if (options_.anchors > most) {
+    note = absl::StrCat("anchors: ", options_.anchors, " were asked for, ", most,
+                        " is the most: ", similarity.layers() - most, " of ", similarity.layers(),
+                        " layers stay dense, as dense_layers names them or as their own budget "
+                        "recalls less than ",
+                        100 * options_.min_recall, " % of their attention");
+  }
+  return {std::move(plans[std::min(options_.anchors, most) - 1])};
 }
 
 // Dense and sparse in one pass over the held-out windows, every position by the row rule.
@@ -211,6 +219,8 @@ Schedule Job::draft(const Texts& windows, const SplitTexts& parts,
   schedule.layers = std::move(layers);
   CalibrationRecord& record = schedule.calibration;
   record.maker = options_.maker == Maker::kOptimal ? "dp" : "greedy";
+  record.requested = RequestedPlan{options_.anchors, options_.dense_layers,
+                                   options_.auto_dense_layers, options_.min_recall};
   record.data_digest = token_digest(parts.measured);
   record.held_out_digest = token_digest(parts.held_out);
   record.windows = static_cast<int32_t>(windows.size());
@@ -241,11 +251,11 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
   auto similarity = measure(*windows);
   if (!similarity.ok()) return similarity.status();
   report(CalibrationStage::kPlanning, 0, 0);
-  std::vector<std::vector<LayerPlan>> plans = plan(*similarity);
+  CalibrationOutcome outcome;
+  std::vector<std::vector<LayerPlan>> plans = plan(*similarity, outcome.note);
 
   const int64_t gate_tokens = count_tokens(*gate_windows);
   const int64_t total = gate_tokens * static_cast<int64_t>(plans.size());
-  CalibrationOutcome outcome;
   std::optional<Schedule> best;
   for (size_t i = 0; i < plans.size(); ++i) {
     auto schedule = std::make_shared<Schedule>(draft(*windows, *parts, std::move(plans[i])));

@@ -63,6 +63,7 @@ struct GateResult {
 
 struct CalibrationOutcome {
   Schedule schedule{};  // sealed; quality.passed tells whether it may be activated
+  std::string note{};   // what went otherwise than asked, for people; empty: nothing
   std::vector<GateResult> table{};
 };
 

@@ -41,6 +41,11 @@ absl::Status unknown_job(const std::string& id) {
                      reason::kNotFound, {{"calibration_id", id}});
 }
 
+void add_note(const std::string& note, v1::CalibrationResult& result) {
+  if (note.empty()) return;
+  result.set_note(absl::StrCat(result.note(), result.note().empty() ? "" : "; ", note));
+}
+
 v1::CalibrationState state_of(const absl::Status& status) {
   if (status.ok()) return v1::CALIBRATION_STATE_SUCCEEDED;
   return status.code() == absl::StatusCode::kCancelled ? v1::CALIBRATION_STATE_CANCELLED
@@ -208,11 +213,12 @@ void CalibrationJobs::succeed(const JobPtr& job, const CalibrationOutcome& outco
     *result.add_candidates() = server::to_proto(candidate);
   }
   result.set_passed(schedule->quality.passed);
+  add_note(outcome.note, result);
   const auto file = schedules_.add(schedule);
   if (file.ok()) {
     result.set_saved_file(*file);
   } else {
-    result.set_note(absl::StrCat("not saved: ", file.status().message()));
+    add_note(absl::StrCat("not saved: ", file.status().message()), result);
     spdlog::error("schedule {} is not saved: {}", schedule->schedule_id,
                   std::string(file.status().message()));
   }
@@ -253,7 +259,7 @@ void CalibrationJobs::activate(bool wanted, v1::CalibrationResult& result) {
   if (!schedule) return;
   const absl::Status status = schedules_.activate(schedule, /*force=*/false);
   result.set_activated(status.ok());
-  if (!status.ok()) result.set_note(absl::StrCat("not activated: ", status.message()));
+  if (!status.ok()) add_note(absl::StrCat("not activated: ", status.message()), result);
 }
 
 void CalibrationJobs::follow(const JobPtr& job, const FollowerPtr& follower, bool attached,

@@ -26,6 +26,13 @@ void fill(const ModelIdentity& in, v1::ScheduledModel& out) {
   out.set_tokenizer_digest(in.tokenizer_digest);
 }
 
+void fill(const RequestedPlan& in, v1::RequestedPlan& out) {
+  if (in.anchors > 0) out.set_anchors(in.anchors);
+  out.mutable_dense_layers()->Add(in.dense_layers.begin(), in.dense_layers.end());
+  out.set_auto_dense_layers(in.auto_dense_layers);
+  if (in.auto_dense_layers) out.set_min_recall(in.min_recall);
+}
+
 void fill(const CalibrationRecord& in, v1::CalibrationSummary& out) {
   out.set_maker(in.maker);
   out.set_data_digest(in.data_digest);
@@ -38,6 +45,7 @@ void fill(const CalibrationRecord& in, v1::CalibrationSummary& out) {
     out.set_threshold(in.threshold);
     out.set_max_reuse_dist(in.max_reuse_dist);
   }
+  if (in.requested) fill(*in.requested, *out.mutable_requested());
 }
 
 void fill(const SelectionRule& in, v1::SelectionRule& out) {

@@ -76,6 +76,28 @@ TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
   EXPECT_EQ(engine_->stats().free_blocks, engine_->stats().total_blocks);
 }
 
+TEST_F(TinyCalibrationTest, SaysThatItPlannedFewerAnchorsThanAskedFor) {
+  options_.anchors = 3;
+  options_.auto_dense_layers = true;
+  options_.min_recall = 1;  // no budget recalls everything, so every layer stays dense
+  const auto outcome = run(long_text());
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->schedule.count(Role::kDense), 4);
+  EXPECT_THAT(outcome->note, HasSubstr("anchors: 3 were asked for, 1 is the most: 3 of 4 layers"));
+  EXPECT_EQ(outcome->schedule.calibration.requested,
+            (RequestedPlan{.anchors = 3, .auto_dense_layers = true, .min_recall = 1}));
+}
+
+TEST_F(TinyCalibrationTest, HasNoNoteWhenAllWentAsAsked) {
+  options_.anchors = 2;
+  options_.dense_layers = {3};
+  const auto outcome = run(long_text());
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->note, "");
+  EXPECT_EQ(outcome->schedule.calibration.requested,
+            (RequestedPlan{.anchors = 2, .dense_layers = {3}, .min_recall = 0.6}));
+}
+
 // Held-out parts so short that no key could be dropped would make a gate that nothing can fail.
 TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
   options_.selection.min_keys = 128;

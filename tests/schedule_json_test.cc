@@ -16,6 +16,7 @@ using testing::example;
 using ::testing::HasSubstr;
 using testing::kExampleShape;
 using testing::message_of;
+using ::testing::Not;
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
   const size_t at = text.find(from);
@@ -114,7 +115,8 @@ TEST(Json, CalibrationAndQualityHaveDefaults) {
   const std::string json = unsealed_json();
   const auto cut = [&](const std::string& from, const char* key) {
     const size_t begin = from.find('{', from.find(key));
-    return std::string(from).replace(begin, from.find('}', begin) - begin + 1, "{}");
+    const size_t end = from.rfind('}', from.find('\n', begin));
+    return std::string(from).replace(begin, end - begin + 1, "{}");
   };
   const auto parsed = parse_schedule(cut(cut(json, "\"calibration\""), "\"quality\""));
   ASSERT_TRUE(parsed.ok()) << parsed.status();
@@ -126,6 +128,20 @@ TEST(Json, CalibrationAndQualityHaveDefaults) {
   ASSERT_TRUE(partial.ok()) << partial.status();
   EXPECT_EQ(partial->calibration.windows, 0);
   EXPECT_EQ(partial->calibration.window_tokens, 2048);
+}
+
+TEST(Json, WhatWasAskedForIsKeptAndMayBeMissing) {
+  EXPECT_THAT(to_json(example()),
+              HasSubstr("\"requested\":{\"anchors\":2,\"dense_layers\":[3,1],"
+                        "\"auto_dense_layers\":true,\"min_recall\":0.7000000000000001}"));
+  Schedule old = example();  // the id that it had before the field existed
+  old.calibration.requested.reset();
+  seal(old);
+  const std::string json = to_json(old);
+  EXPECT_THAT(json, Not(HasSubstr("requested")));
+  const auto parsed = parse_schedule(json);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->calibration.requested, std::nullopt);
 }
 
 TEST(Json, InvalidUtf8IsReplacedAndStillReadable) {
@@ -157,6 +173,12 @@ TEST(Json, RefusesEachEdit) {
       {"\"windows\":17", "\"windows\":true", "calibration.windows must be"},
       {"1099511627776", "18446744073709551615", "calibration.tokens must be 64-bit integer"},
       {"\"maker\":\"dp\"", "\"maker\":null", "calibration.maker must be a string, is null"},
+      {"\"anchors\":2,", "", "missing key \"anchors\" in calibration.requested"},
+      {"\"anchors\":2,", "\"anchors\":2,\"best\":1,",
+       "unknown key \"best\" in calibration.requested"},
+      {"\"dense_layers\":[3,1]", "\"dense_layers\":[3,0.5]",
+       "calibration.requested.dense_layers[1] must be 32-bit integer, is 0.5"},
+      {"\"requested\":{", "\"requested\":3,\"x\":{", "calibration.requested must be an object"},
       {"\"family\":\"kascade\"", "\"family\":\"best\"",
        "selection.family must be kascade or tile, is \"best\""},
       {"\"family\":\"kascade\"", "\"family\":3", "selection.family must be"},

@@ -42,8 +42,18 @@ struct ModelIdentity {
   bool operator==(const ModelIdentity&) const = default;
 };
 
+// What was asked of the maker.
+struct RequestedPlan {
+  int32_t anchors = 0;                  // dp: layer 0 counted; 0 = auto: the fewest that pass
+  std::vector<int32_t> dense_layers{};  // besides layer 0
+  bool auto_dense_layers = false;       // and those whose own budget recalls < min_recall
+  double min_recall = 0;                // [0, 1]
+  bool operator==(const RequestedPlan&) const = default;
+};
+
 struct CalibrationRecord {
-  std::string maker{};  // "dp" or "greedy"
+  std::string maker{};                       // "dp" or "greedy"
+  std::optional<RequestedPlan> requested{};  // files from before this was recorded have none
   std::string data_digest{};
   std::string held_out_digest{};
   int32_t windows = 0;
@@ -100,7 +110,8 @@ struct ScheduleShape {
 absl::Status validate(const Schedule& schedule, const ScheduleShape& shape);
 absl::Status validate(const SelectionRule& rule);
 
-// FAILED_PRECONDITION naming both sides when a digest differs; an empty digest matches anything.
+// FAILED_PRECONDITION naming the field and both sides when a digest of `model` that is known
+// differs from the schedule's or the schedule has none.
 absl::Status check_model(const Schedule& schedule, const ModelIdentity& model);
 
 // JSON (method, A3), keys in fixed order. parse refuses (INVALID_ARGUMENT, naming the field)

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "engine/attention/schedule.h"
@@ -29,9 +30,18 @@ void visit_fields(Visitor& visit, Record& model) {
   visit("tokenizer_digest", model.tokenizer_digest);
 }
 
+template <typename Visitor, Is<RequestedPlan> Record>
+void visit_fields(Visitor& visit, Record& requested) {
+  visit("anchors", requested.anchors);
+  visit("dense_layers", requested.dense_layers);
+  visit("auto_dense_layers", requested.auto_dense_layers);
+  visit("min_recall", requested.min_recall);
+}
+
 template <typename Visitor, Is<CalibrationRecord> Record>
 void visit_fields(Visitor& visit, Record& calibration) {
   visit("maker", calibration.maker);
+  visit.optional("requested", calibration.requested);
   visit("data_digest", calibration.data_digest);
   visit("held_out_digest", calibration.held_out_digest);
   visit("windows", calibration.windows);
@@ -105,6 +115,11 @@ class Writer {
   void with_defaults(const char* key, const T& value) {
     object_[key] = encode(value);
   }
+  // Left out when unset, so that a file from before the field existed keeps its schedule_id.
+  template <typename T>
+  void optional(const char* key, const std::optional<T>& value) {
+    if (value) object_[key] = encode(*value);
+  }
   template <typename T>
   void fixed(const char* key, const T& value) {
     object_[key] = value;
@@ -148,6 +163,12 @@ class Reader {
   template <typename T>
   void with_defaults(const char* key, T& value) {
     if (const Json* found = find(key, /*required=*/true)) read_record(*found, key, value, true);
+  }
+  template <typename T>
+  void optional(const char* key, std::optional<T>& value) {
+    if (const Json* found = find(key, /*required=*/false)) {
+      decode(*found, absl::StrCat(path_, path_.empty() ? "" : ".", key), value.emplace());
+    }
   }
   template <typename T>
   void fixed(const char* key, const T& value) {
