@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kMaxEndedJobs = 32;
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(200);
+constexpr double kLeastRateSeconds = 0.5;  // of a stage, for its rate to mean anything
 
 v1::CalibrationStage to_proto(CalibrationStage stage) {
   switch (stage) {
@@ -88,7 +89,8 @@ v1::CalibrationProgress CalibrationJobs::Job::progress_now() const {
   out.set_tokens_total(progress.total_tokens);
   out.set_candidate_anchors(progress.candidate_anchors);
   out.set_elapsed_seconds(absl::ToDoubleSeconds(now - begin));
-  if (seconds > 0 && progress.done_tokens > 0) {
+  const bool measurable = seconds >= kLeastRateSeconds && progress.stage != CalibrationStage::kDone;
+  if (measurable && progress.done_tokens > 0) {
     const double rate = static_cast<double>(progress.done_tokens) / seconds;
     out.set_tokens_per_second(rate);
     const int64_t rest = std::max<int64_t>(0, progress.total_tokens - progress.done_tokens);
@@ -191,7 +193,8 @@ void CalibrationJobs::report(const JobPtr& job, const CalibrationProgress& progr
     const bool new_stage =
         progress.stage != job->progress.stage || job->last_report == absl::Time();
     job->progress = progress;
-    if (new_stage) job->stage_begin = now;
+    // A stage's first report comes after its first step, so it began when the stage before ended.
+    if (new_stage && job->last_report != absl::Time()) job->stage_begin = job->last_report;
     if (!new_stage && now - job->last_report < kProgressInterval) return;
     job->last_report = now;
     message = job->progress_now();

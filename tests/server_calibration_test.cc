@@ -96,8 +96,11 @@ TEST_F(ServerCalibrationTest, AJobIsFollowedToItsResult) {
   EXPECT_EQ(started.data_digest().size(), 64u);
   for (size_t i = 1; i + 1 < stream.messages.size(); ++i) {
     EXPECT_TRUE(stream.messages[i].has_progress());
-    EXPECT_LE(stream.messages[i].progress().tokens_done(),
-              stream.messages[i].progress().tokens_total());
+    const auto& progress = stream.messages[i].progress();
+    EXPECT_LE(progress.tokens_done(), progress.tokens_total());
+    // A rate is told of half a second and more only.
+    EXPECT_LE(progress.tokens_per_second() / 2, static_cast<double>(progress.tokens_done()));
+    EXPECT_LE(progress.has_eta_seconds(), progress.tokens_per_second() > 0);
   }
   ASSERT_TRUE(stream.messages.back().has_result());
   const v1::CalibrationResult& result = stream.messages.back().result();
