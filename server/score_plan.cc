@@ -173,6 +173,8 @@ int32_t ScorePlan::windows() const {
 
 std::vector<ScoreWindow> rolling_windows(int64_t size, int32_t window, int64_t first_scored) {
   std::vector<ScoreWindow> windows;
+  // Windows of two tokens are as many as the tokens; growing would take as much again.
+  windows.reserve(static_cast<size_t>((size - first_scored) / (window - 1) + 2));
   int64_t next = first_scored;  // first token that is not scored yet
   if (next < window) {
     const auto count = static_cast<int32_t>(std::min<int64_t>(size, window));
