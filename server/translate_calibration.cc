@@ -1,8 +1,7 @@
 #include "server/translate_calibration.h"
 
 #include <cstdio>
-#include <iterator>
-#include <string_view>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,43 +21,32 @@ struct Kind {
   Maker maker = Maker::kOptimal;
 };
 
-absl::StatusOr<const Preset*> read_preset(const Request& in) {
-  std::string_view name;
+absl::StatusOr<std::optional<Preset>> read_preset(const Request& in) {
   switch (in.preset()) {
     case v1::CALIBRATION_PRESET_UNSPECIFIED:
-      return nullptr;
+      return std::nullopt;
     case v1::CALIBRATION_PRESET_BALANCED:
-      name = "balanced";
-      break;
+      return preset("balanced");
     case v1::CALIBRATION_PRESET_CONSERVATIVE:
-      name = "conservative";
-      break;
+      return preset("conservative");
     case v1::CALIBRATION_PRESET_AGGRESSIVE:
-      name = "aggressive";
-      break;
+      return preset("aggressive");
     case v1::CALIBRATION_PRESET_LARGE_MODEL:
-      name = "large-model";
-      break;
+      return preset("large-model");
     case v1::CALIBRATION_PRESET_CPU_8B:
-      name = "cpu-8b";
-      break;
+      return preset("cpu-8b");
     case v1::CALIBRATION_PRESET_LONG:
-      name = "long";
-      break;
+      return preset("long");
     default:
-      break;
+      return invalid_field("preset", absl::StrCat("unknown value ", int{in.preset()}));
   }
-  for (const Preset& preset : kPresets) {
-    if (preset.name == name) return &preset;
-  }
-  return invalid_field("preset", absl::StrCat("unknown value ", int{in.preset()}));
 }
 
-absl::StatusOr<Kind> read_kind(const Request& in, const Preset* preset) {
+absl::StatusOr<Kind> read_kind(const Request& in, bool has_preset) {
   Kind kind;
   switch (in.family()) {
     case v1::SELECTION_FAMILY_UNSPECIFIED:
-      kind.family = preset != nullptr ? Family::kTile : Family::kKascade;
+      kind.family = has_preset ? Family::kTile : Family::kKascade;
       break;
     case v1::SELECTION_FAMILY_KASCADE:
       kind.family = Family::kKascade;
@@ -82,10 +70,10 @@ absl::StatusOr<Kind> read_kind(const Request& in, const Preset* preset) {
     default:
       return invalid_field("maker", absl::StrCat("unknown value ", int{in.maker()}));
   }
-  if (preset != nullptr && kind.family != Family::kTile) {
+  if (has_preset && kind.family != Family::kTile) {
     return invalid_field("preset", "presets are of family TILE; family is KASCADE");
   }
-  if (preset != nullptr && kind.maker != Maker::kGreedy) {
+  if (has_preset && kind.maker != Maker::kGreedy) {
     return invalid_field("preset", "presets are of maker GREEDY; maker is DP");
   }
   return kind;
@@ -221,17 +209,18 @@ std::string id_of(const CalibrationPlan& plan, const ModelIdentity& model) {
 
 absl::StatusOr<CalibrationOptions> read_calibration_options(const Request& in,
                                                             const ModelConfig& model) {
-  const auto preset = read_preset(in);
-  if (!preset.ok()) return preset.status();
-  const auto kind = read_kind(in, *preset);
+  const auto named = read_preset(in);
+  if (!named.ok()) return named.status();
+  const std::optional<Preset>& preset = *named;
+  const auto kind = read_kind(in, preset.has_value());
   if (!kind.ok()) return kind.status();
   if (absl::Status status = check_fit(in, *kind); !status.ok()) return status;
   CalibrationOptions out;
   if (kind->family == Family::kTile) out.selection.query_tile = 16;
-  if (*preset != nullptr) {
-    out.selection = (*preset)->rule();
-    out.greedy = (*preset)->greedy();
-    out.window_tokens = (*preset)->window_tokens;
+  if (preset) {
+    out.selection = preset->rule();
+    out.greedy = preset->greedy();
+    out.window_tokens = preset->window_tokens;
   }
   out.maker = kind->maker;
   if (absl::Status status = read_rule(in, *kind, out.selection); !status.ok()) return status;
