@@ -32,7 +32,8 @@ RULES = [
     ("engine/scheduler/*", ["engine/scheduler/*", "engine/cache/blocks.h"]),
     ("engine/tokenizer/*", ["engine/tokenizer/*"]),
     # kascade-convert; its main draws the client's progress line.
-    ("engine/tools/convert_main.cc", ["engine/tools/*", "client/progress.h"]),
+    ("engine/tools/convert_main.cc", ["engine/tools/*", "client/print.h",
+                                      "client/progress.h"]),
     ("engine/tools/*", ["engine/tools/*", "engine/model/*", "engine/tokenizer/*",
                         "engine/tensor.h"]),
     ("engine/batcher.*", ["engine/scheduler/*", "engine/backend/batch.h", "engine/tensor.h",

@@ -65,8 +65,6 @@ absl::Status invalid(const std::string& name, const std::string& expected,
       absl::StrCat("tensor ", name, ": expected ", expected, ", found ", found));
 }
 
-bool is_ignored(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
-
 // Hands out the stored tensors one by one, verified; what is left at the end is foreign.
 class Taker {
  public:
@@ -105,7 +103,7 @@ class Taker {
 
   absl::Status expect_nothing_left(const ModelConfig& config) const {
     for (const auto& [name, tensor] : left_) {
-      if (is_ignored(name)) continue;
+      if (is_ignored_tensor(name)) continue;
       return invalid(
           shown(name),
           absl::StrCat("only the tensors of a Llama of ", config.layers, " layers without biases"),
@@ -161,7 +159,7 @@ absl::Status take_all(Taker& taker, const ModelConfig& config, Checkpoint& out) 
 std::string digest_of(const std::map<std::string, StoredTensor>& tensors) {
   Sha256 sha;
   for (const auto& [name, tensor] : tensors) {
-    if (is_ignored(name)) continue;
+    if (is_ignored_tensor(name)) continue;
     sha.add(absl::StrCat(name, " ", tensor.dtype, " ", shape_text(tensor.shape), "\n"));
     const int64_t part = std::min(tensor.bytes, kDigestBytes);
     sha.add(tensor.data, part);
@@ -171,6 +169,8 @@ std::string digest_of(const std::map<std::string, StoredTensor>& tensors) {
 }
 
 }  // namespace
+
+bool is_ignored_tensor(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
 
 absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& directory,
                                            const ModelConfig& config) {

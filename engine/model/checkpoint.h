@@ -49,6 +49,9 @@ struct Checkpoint {
 absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& directory,
                                            const ModelConfig& config);
 
+// What files carry along and no model needs.
+bool is_ignored_tensor(const std::string& name);
+
 }  // namespace kascade
 
 #endif  // KASCADE_ENGINE_MODEL_CHECKPOINT_H_

@@ -253,6 +253,7 @@ absl::Status Safetensors::add_file(const std::filesystem::path& file,
   }
   mapped_bytes_ += mapped->bytes();
   mappings_.push_back(*std::move(mapped));
+  paths_.push_back(file);
   return absl::OkStatus();
 }
 

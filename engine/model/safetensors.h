@@ -35,6 +35,7 @@ class Safetensors {
   static absl::StatusOr<std::unique_ptr<Safetensors>> open_file(const std::filesystem::path& file);
 
   const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
+  const std::vector<std::filesystem::path>& paths() const { return paths_; }
   int64_t mapped_bytes() const { return mapped_bytes_; }
 
  private:
@@ -44,6 +45,7 @@ class Safetensors {
   absl::Status add_file(const std::filesystem::path& file, const std::set<std::string>* expected);
 
   std::vector<MappedFile> mappings_;
+  std::vector<std::filesystem::path> paths_;  // of the mappings
   std::map<std::string, StoredTensor> tensors_;
   int64_t mapped_bytes_ = 0;
 };
