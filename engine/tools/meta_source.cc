@@ -211,11 +211,8 @@ class MetaReader {
   }
 
   void describe() {
-    const fs::path absolute = fs::absolute(folder_).lexically_normal();
-    const fs::path name =
-        absolute.has_filename() ? absolute.filename() : absolute.parent_path().filename();
-    params_.config.name = name.string();
-    choose_meta_tokens(name.string(), params_);
+    params_.config.name = folder_name(folder_);
+    choose_meta_tokens(params_.config.name, params_);
     model_.inputs.push_back(folder_ / "params.json");
     for (const TorchFile& file : model_.files) model_.inputs.push_back(file.path());
     add_side_files();

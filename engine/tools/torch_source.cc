@@ -59,6 +59,11 @@ absl::Status check_tensor(const std::filesystem::path& file, const std::string& 
       absl::StrCat(where, "only float32, bfloat16 and float16 are read, found ", tensor.type));
 }
 
+std::string folder_name(const std::filesystem::path& folder) {
+  const std::filesystem::path path = std::filesystem::absolute(folder).lexically_normal();
+  return (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
+}
+
 void TorchModel::add(const std::string& name, const std::vector<int64_t>& shape,
                      JoinedTensor tensor) {
   tensors.push_back({name, tensor.dtype(), shape});

@@ -38,6 +38,9 @@ bool is_same(const JoinedTensor& a, const JoinedTensor& b);
 absl::Status check_tensor(const std::filesystem::path& file, const std::string& name,
                           const TorchTensor& tensor, const std::vector<int64_t>& shape);
 
+// The name of the folder, however the path is written.
+std::string folder_name(const std::filesystem::path& folder);
+
 struct TorchModel {
   std::string family{};
   ModelConfig config{};
