@@ -130,6 +130,7 @@ TEST(GgufFile, ReadsVersion2AndOtherAlignments) {
 TEST(GgufFile, RefusesOtherFilesAndVersions) {
   EXPECT_THAT(error_of("GGML" + writer().file().substr(4)),
               HasSubstr("INVALID_ARGUMENT: x.gguf: does not begin with GGUF"));
+  EXPECT_THAT(error_of("FUGG" + writer().file().substr(4)), HasSubstr("is a big-endian GGUF"));
   EXPECT_THAT(error_of(writer().version(1)),
               HasSubstr("UNIMPLEMENTED: x.gguf: only versions 2 and 3 of GGUF are read, found "
                         "version 1"));

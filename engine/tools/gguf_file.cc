@@ -199,11 +199,12 @@ class GgufParser {
   }
 
   void read_header() {
-    if (take(4) != "GGUF") return fail("does not begin with GGUF");
+    const auto magic = take(4);
+    if (magic != "GGUF" && magic != "FUGG") return fail("does not begin with GGUF");
     const auto version = number<uint32_t>();
     if (!ok()) return;
-    // Both versions are small numbers; one with only high bytes was written by the other kind.
-    if ((version & 0xffff) == 0 && version != 0) {
+    // Versions are small numbers; one with only high bytes was written by the other kind.
+    if (magic == "FUGG" || ((version & 0xffff) == 0 && version != 0)) {
       return unsupported("is a big-endian GGUF file; only little-endian ones are read");
     }
     if (version != 2 && version != 3) {
