@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "engine/attention/similarity_recorder.h"
 #include "engine/calibration_windows.h"
+#include "engine/check.h"
 #include "engine/engine_impl.h"
 
 namespace kascade {
@@ -268,6 +269,7 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
     if (better) best = *schedule;
     if (result->quality.passed) break;
   }
+  KASCADE_CHECK(best.has_value());  // a maker gives at least one plan
   outcome.schedule = *std::move(best);
   outcome.schedule.created_at =
       absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone());

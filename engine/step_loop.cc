@@ -20,6 +20,7 @@ int32_t row_rule_rows(const SelectionRule& rule, const Schedule& schedule, int32
   for (const LayerPlan& layer : schedule.layers) selecting += layer.role != Role::kReuse;
   const int64_t keys = std::max(1, candidates_of(rule, tokens, /*row=*/true).budget);
   const int64_t row_bytes = keys * kv_heads * selecting * int64_t{sizeof(int32_t)};
+  KASCADE_CHECK(row_bytes > 0);  // layer 0 of a valid schedule selects
   return static_cast<int32_t>(
       std::clamp<int64_t>(bytes / row_bytes, 1, std::numeric_limits<int32_t>::max()));
 }
