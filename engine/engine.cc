@@ -124,8 +124,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
         absl::StrCat("tokenizer.json has ", (*tokenizer)->vocab_size(),
                      " ids, config.json's vocab_size is ", config->vocab));
   }
-  if (config->bos_token.has_value() && *config->bos_token >= (*tokenizer)->vocab_size()) {
-    return absl::InvalidArgumentError(absl::StrCat("config.json: bos_token_id ", *config->bos_token,
+  const auto bos = config->bos_token;
+  if (bos.has_value() && *bos >= (*tokenizer)->vocab_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("config.json: bos_token_id ", *bos,
                                                    " is not in tokenizer.json, which has ",
                                                    (*tokenizer)->vocab_size(), " ids"));
   }
