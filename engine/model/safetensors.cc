@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/model/file.h"
 #include "engine/model/json.h"
+#include "engine/model/shard_index.h"
 
 namespace kascade {
 namespace {
@@ -20,7 +21,6 @@ static_assert(std::endian::native == std::endian::little, "the format is little-
 
 constexpr int64_t kLengthBytes = 8;  // before the header: its length
 constexpr int64_t kMaxHeaderBytes = 100 << 20;
-constexpr int64_t kMaxIndexBytes = 100 << 20;
 constexpr size_t kMaxDimensions = 8;
 
 // Bytes of an element; 0 for a type that we cannot check.
@@ -208,32 +208,6 @@ absl::Status check_names(const std::string& file, const std::vector<Entry>& entr
                                     " should be in this file by the index, but is not"));
 }
 
-using NamesByShard = std::map<std::string, std::set<std::string>>;
-
-absl::StatusOr<NamesByShard> read_index(const std::filesystem::path& index) {
-  const auto text = read_file(index, kMaxIndexBytes);
-  if (!text.ok()) return text.status();
-  const auto document = parse_json_object(*text, index.string());
-  if (!document.ok()) return document.status();
-  const auto map = document->find("weight_map");
-  if (map == document->end() || !map->is_object()) {
-    return invalid(index.string(), "weight_map must be an object");
-  }
-  NamesByShard shards;
-  for (const auto& [name, shard] : map->items()) {
-    const std::string file = shard.is_string() ? shard.get<std::string>() : "";
-    if (!file.ends_with(".safetensors") || file.find_first_of("/\\\0", 0, 3) != std::string::npos) {
-      return invalid(index.string(),
-                     absl::StrCat("weight_map: ", shown(name),
-                                  ": expected the name of a .safetensors file beside the index, "
-                                  "found ",
-                                  shown(shard)));
-    }
-    shards[file].insert(name);
-  }
-  return shards;
-}
-
 }  // namespace
 
 absl::Status Safetensors::add_file(const std::filesystem::path& file,
@@ -258,7 +232,7 @@ absl::Status Safetensors::add_file(const std::filesystem::path& file,
 }
 
 absl::Status Safetensors::add_shards(const std::filesystem::path& index) {
-  const auto shards = read_index(index);
+  const auto shards = read_shard_index(index, ".safetensors");
   if (!shards.ok()) return shards.status();
   for (const auto& [shard, names] : *shards) {
     if (auto status = add_file(index.parent_path() / shard, &names); !status.ok()) return status;

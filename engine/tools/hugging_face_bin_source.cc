@@ -12,6 +12,7 @@
 #include "engine/model/checkpoint.h"
 #include "engine/model/file.h"
 #include "engine/model/json.h"
+#include "engine/model/shard_index.h"
 #include "engine/tools/hugging_face_files.h"
 #include "engine/tools/llama_tensors.h"
 #include "engine/tools/source.h"
@@ -23,37 +24,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kMaxIndexBytes = 100 << 20;
 constexpr char kSingleFile[] = "pytorch_model.bin";
 constexpr char kIndexFile[] = "pytorch_model.bin.index.json";
 
-using NamesByShard = std::map<std::string, std::set<std::string>>;
-
 absl::Status invalid(const fs::path& file, const std::string& fault) {
   return absl::InvalidArgumentError(absl::StrCat(file.string(), ": ", fault));
-}
-
-absl::StatusOr<NamesByShard> read_index(const fs::path& index) {
-  const auto text = read_file(index, kMaxIndexBytes);
-  if (!text.ok()) return text.status();
-  const auto document = parse_json_object(*text, index.string());
-  if (!document.ok()) return document.status();
-  const auto map = document->find("weight_map");
-  if (map == document->end() || !map->is_object()) {
-    return invalid(index, "weight_map must be an object");
-  }
-  NamesByShard shards;
-  for (const auto& [name, shard] : map->items()) {
-    const std::string file = shard.is_string() ? shard.get<std::string>() : "";
-    if (!file.ends_with(".bin") || file.find_first_of("/\\\0", 0, 3) != std::string::npos) {
-      return invalid(index, absl::StrCat("weight_map: ", shown(name),
-                                         ": expected the name of a .bin file beside the index, "
-                                         "found ",
-                                         shown(shard)));
-    }
-    shards[file].insert(name);
-  }
-  return shards;
 }
 
 class BinReader {
@@ -90,7 +65,7 @@ class BinReader {
   absl::Status open_files() {
     auto single = open_file(kSingleFile, nullptr);
     if (!absl::IsNotFound(single)) return single;
-    const auto shards = read_index(folder_ / kIndexFile);
+    const auto shards = read_shard_index(folder_ / kIndexFile, ".bin");
     if (absl::IsNotFound(shards.status())) {
       return absl::NotFoundError(
           absl::StrCat(folder_.string(), ": found neither ", kSingleFile, " nor ", kIndexFile));
