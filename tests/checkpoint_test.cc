@@ -1,11 +1,11 @@
 // Reading model folders: real ones, random ones in every storage variant, and damaged ones.
-#include "engine/digest.h"
 #include "engine/model/checkpoint.h"
 
 #include <algorithm>
 #include <cmath>
 #include <functional>
 
+#include "engine/digest.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/shared_data.h"

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/digest.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/file.h"
@@ -173,7 +174,7 @@ TEST(OutputPlan, ShardsKeepBelowTheLimit) {
     EXPECT_LE(bytes, 600);
   }
   EXPECT_EQ(seen.size(), source.tensors().size());
-  EXPECT_EQ(files.front().name, absl::StrCat("model-00001-of-0000", files.size(), ".safetensors"));
+  EXPECT_EQ(files.front().name, absl::StrFormat("model-00001-of-%05d.safetensors", files.size()));
   // A tensor above the limit has a shard to itself.
   EXPECT_EQ(plan_output(source, {.max_shard_bytes = 1}).size(), source.tensors().size());
 }
@@ -182,11 +183,13 @@ TEST(OutputPlan, MatricesOfSeveralTypesBecomeF32) {
   FakeSource source;
   source.tensor("lm_head.weight").dtype = DType::kBF16;
   source.tensor("model.norm.weight").dtype = DType::kF16;
-  for (const SourceTensor& tensor : plan_output(source, {})[0].tensors) {
+  const auto kept = plan_output(source, {});
+  for (const SourceTensor& tensor : kept[0].tensors) {
     const bool is_norm = tensor.name == "model.norm.weight";
     EXPECT_EQ(tensor.dtype, is_norm ? DType::kF16 : DType::kF32) << tensor.name;
   }
-  for (const auto& tensor : plan_output(source, {.dtype = DType::kBF16})[0].tensors) {
+  const auto narrowed = plan_output(source, {.dtype = DType::kBF16});
+  for (const SourceTensor& tensor : narrowed[0].tensors) {
     EXPECT_EQ(tensor.dtype, DType::kBF16) << tensor.name;
   }
 }

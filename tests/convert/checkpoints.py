@@ -23,7 +23,7 @@ class Shape:
     intermediate: int = 176  # int(8 · 64 / 3) rounded up to a multiple of 16
     multiple_of: int = 16
     ffn_dim_multiplier: float | None = None
-    vocab: int = 96
+    vocab: int = 300
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     context: int = 4096
@@ -272,7 +272,16 @@ def write_llama2c(path, shape, model):
     header = struct.pack("<I8iB", 0x616b3432, 1, shape.hidden, shape.intermediate, shape.layers,
                          shape.heads, shape.kv_heads, shape.vocab, shape.context, shape.tied)
     path.write_bytes(header.ljust(256, b"\0") + b"".join(tensor.tobytes() for tensor in order))
+    write_llama2c_tokenizer(path.with_name("tokenizer.bin"), shape.vocab)
     return path
+
+
+def write_llama2c_tokenizer(path, size):
+    tokens = [b"<unk>", b"\n<s>\n", b"\n</s>\n"]
+    tokens += [b"<0x%02X>" % byte for byte in range(256)]
+    tokens += [chr(0x100 + i).encode() for i in range(size - len(tokens))]
+    path.write_bytes(struct.pack("<i", max(map(len, tokens))) + b"".join(
+        struct.pack("<fi", 0.0, len(token)) + token for token in tokens))
 
 
 # ---- GGUF v3, F32 --------------------------------------------------------------------------------
