@@ -150,7 +150,7 @@ TEST(HuggingFaceBin, ConfigAndSideFiles) {
   write_file(dir / "tokenizer.model", "pieces");
   const auto source = open_hugging_face_bin(dir.path(), {.rope_factor = 32});
   ASSERT_TRUE(source.ok()) << source.status();
-  EXPECT_EQ((*source)->config().rope_scaling->factor, 32);
+  EXPECT_EQ((*source)->config().rope_scaling, Llama3RopeScaling{.factor = 32});
   EXPECT_EQ(json::parse((*source)->config_json())["rope_scaling"]["factor"], 32.0);
   EXPECT_THAT((*source)->decisions(), Contains("rope factor 32: asked for"));
   ASSERT_EQ((*source)->side_files().size(), 1u);

@@ -297,7 +297,7 @@ TEST(MetaParams, RopeFactor) {
   EXPECT_THAT(parsed(llama3(16)).decisions,
               Contains("rope factor 32: 16 layers (a Llama 3.2 size)"));
   const MetaParams asked = parsed(llama3(16), {.rope_factor = 8});
-  EXPECT_EQ(asked.config.rope_scaling->factor, 8);
+  EXPECT_EQ(asked.config.rope_scaling, Llama3RopeScaling{.factor = 8});
   EXPECT_THAT(asked.decisions, Contains("rope factor 8: asked for"));
   EXPECT_THAT(params_error(llama3(16), {.rope_factor = 0.5}), HasSubstr("expected a number in 1"));
   json unscaled = llama3(16);

@@ -55,10 +55,11 @@ RawTensor numbered(const std::string& name, std::vector<int64_t> shape) {
 std::string bytes_of(const TorchTensor& tensor) {
   const int64_t rows = tensor.shape.size() == 2 ? tensor.shape[0] : 1;
   const int64_t cols = tensor.shape.back();
-  std::string bytes(static_cast<size_t>(tensor.elements * size_of(*tensor.dtype)), '\0');
+  const int64_t size = size_of(tensor.dtype.value_or(DType::kF32));
+  std::string bytes(static_cast<size_t>(tensor.elements * size), '\0');
   auto* target = reinterpret_cast<std::byte*>(bytes.data());
   for (int64_t row = 0; row < rows; ++row) {
-    tensor.copy_row(row, 0, cols, target + row * cols * size_of(*tensor.dtype));
+    tensor.copy_row(row, 0, cols, target + row * cols * size);
   }
   return bytes;
 }

@@ -20,6 +20,12 @@ int64_t JoinedTensor::columns() const {
   return parts.front()->shape.back() * (side_by_side ? static_cast<int64_t>(parts.size()) : 1);
 }
 
+DType JoinedTensor::dtype() const {
+  const auto& dtype = parts.front()->dtype;
+  KASCADE_CHECK(dtype.has_value());
+  return *dtype;
+}
+
 void JoinedTensor::copy_row(int64_t row, std::byte* target) const {
   const int64_t source_row = head_dim > 0 ? neighbouring_row(row, head_dim) : row;
   const int64_t part_columns = parts.front()->shape.back();

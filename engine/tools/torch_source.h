@@ -25,7 +25,7 @@ struct JoinedTensor {
 
   int64_t rows() const;
   int64_t columns() const;
-  DType dtype() const { return *parts.front()->dtype; }
+  DType dtype() const;
   // Row `row` in Hugging Face's order: columns() elements.
   void copy_row(int64_t row, std::byte* target) const;
 };
