@@ -193,38 +193,50 @@ absl::StatusOr<Header> read_header(const std::string& file, std::string_view con
   return header;
 }
 
-// The names in `entries` must be exactly those that the index gives to this file.
-absl::Status check_names(const std::string& file, const std::vector<Entry>& entries,
+// The names in `tensors` must be exactly those that the index gives to this file.
+absl::Status check_names(const std::string& file,
+                         const std::map<std::string, StoredTensor>& tensors,
                          const std::set<std::string>& expected) {
-  std::set<std::string> missing = expected;
-  for (const Entry& entry : entries) {
-    if (missing.erase(entry.name) == 0) {
-      return invalid(file, absl::StrCat("tensor ", shown(entry.name),
+  for (const auto& [name, tensor] : tensors) {
+    if (!expected.contains(name)) {
+      return invalid(file, absl::StrCat("tensor ", shown(name),
                                         " is in this file, but the index does not say so"));
     }
   }
-  if (missing.empty()) return absl::OkStatus();
-  return invalid(file, absl::StrCat("tensor ", shown(*missing.begin()),
-                                    " should be in this file by the index, but is not"));
+  for (const std::string& name : expected) {
+    if (!tensors.contains(name)) {
+      return invalid(file, absl::StrCat("tensor ", shown(name),
+                                        " should be in this file by the index, but is not"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
+
+absl::StatusOr<std::map<std::string, StoredTensor>> parse_safetensors(const std::string& name,
+                                                                      std::string_view content) {
+  auto header = read_header(name, content);
+  if (!header.ok()) return header.status();
+  const auto* data = reinterpret_cast<const std::byte*>(content.data()) + header->data_begin;
+  std::map<std::string, StoredTensor> tensors;
+  for (Entry& entry : header->entries) {
+    entry.tensor.data = data + entry.begin;
+    tensors.emplace(std::move(entry.name), std::move(entry.tensor));
+  }
+  return tensors;
+}
 
 absl::Status Safetensors::add_file(const std::filesystem::path& file,
                                    const std::set<std::string>* expected) {
   auto mapped = MappedFile::open(file);
   if (!mapped.ok()) return mapped.status();
-  auto header = read_header(file.string(), mapped->content());
-  if (!header.ok()) return header.status();
+  auto tensors = parse_safetensors(file.string(), mapped->content());
+  if (!tensors.ok()) return tensors.status();
   if (expected) {
-    if (auto status = check_names(file.string(), header->entries, *expected); !status.ok()) {
-      return status;
-    }
+    if (auto status = check_names(file.string(), *tensors, *expected); !status.ok()) return status;
   }
-  for (Entry& entry : header->entries) {
-    entry.tensor.data = mapped->data() + header->data_begin + entry.begin;
-    tensors_.emplace(std::move(entry.name), std::move(entry.tensor));
-  }
+  tensors_.merge(*tensors);
   mapped_bytes_ += mapped->bytes();
   mappings_.push_back(*std::move(mapped));
   paths_.push_back(file);

@@ -11,6 +11,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,6 +26,11 @@ struct StoredTensor {
   const std::byte* data = nullptr;  // aligned to the dtype, if that is one we know
   int64_t bytes = 0;
 };
+
+// The tensors of a file whose bytes are `content`, pointing into it; `name` is for errors.
+// `content` is aligned to 8 bytes.
+absl::StatusOr<std::map<std::string, StoredTensor>> parse_safetensors(const std::string& name,
+                                                                      std::string_view content);
 
 class Safetensors {
  public:
