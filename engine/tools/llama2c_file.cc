@@ -196,10 +196,11 @@ class Llama2cLayout {
     for (const Kind kind : order_in_file(header_.version)) {
       if (kind == kHead && header_.config.tied_head) continue;
       const KindShape& shape = shapes_[kind];
-      if (group_of(kind) > 0 && shape.elements() % group_of(kind) != 0) {
+      const int64_t group = group_of(kind);
+      if (group > 0 && shape.elements() % group != 0) {
         return invalid(file_,
                        absl::StrCat("group_size: expected a divisor of the ", shape.elements(),
-                                    " elements of ", shape.name, ", found ", header_.group));
+                                    " elements of ", shape.name, ", found ", group));
       }
       begins_[kind] = end;
       end += bytes_of(kind) * (shape.is_per_layer ? header_.config.layers : 1);
@@ -226,7 +227,8 @@ class Llama2cLayout {
 
   int64_t bytes_of(Kind kind) const {
     const int64_t elements = shapes_[kind].elements();
-    return group_of(kind) == 0 ? 4 * elements : elements + 4 * (elements / header_.group);
+    const int64_t group = group_of(kind);
+    return group == 0 ? 4 * elements : elements + 4 * (elements / group);
   }
 
   void add(Kind kind, int64_t layer, Llama2cFile& file) const {
