@@ -80,8 +80,8 @@ absl::StatusOr<std::unique_ptr<Source>> open_single_file(const fs::path& file,
 struct FolderContents {
   bool params_json = false;
   bool config_json = false;
-  std::vector<fs::path> torch{};  // zip files
-  std::vector<fs::path> safetensors{};
+  bool consolidated = false;  // Meta's name for its zip files
+  bool safetensors = false;
   std::vector<fs::path> single_files{};  // GGUF and llama2.c
 };
 
@@ -96,8 +96,8 @@ absl::StatusOr<FolderContents> list(const fs::path& folder) {
     contents.config_json |= name == "config.json";
     const auto kind = kind_of_file(entry.path());
     if (!kind.ok()) return kind.status();
-    if (*kind == Kind::kTorchZip) contents.torch.push_back(entry.path());
-    if (*kind == Kind::kSafetensors) contents.safetensors.push_back(entry.path());
+    contents.consolidated |= *kind == Kind::kTorchZip && name.starts_with("consolidated");
+    contents.safetensors |= *kind == Kind::kSafetensors;
     if (*kind == Kind::kGguf || *kind == Kind::kLlama2c) {
       contents.single_files.push_back(entry.path());
     }
@@ -113,10 +113,10 @@ absl::StatusOr<std::unique_ptr<Source>> open_folder(const fs::path& folder,
   const auto contents = list(folder);
   if (!contents.ok()) return contents.status();
   // Hugging Face's download of a Llama has both, the safetensors complete.
-  if (contents->config_json && !contents->safetensors.empty()) {
-    return open_hugging_face(folder, options);
+  if (contents->config_json && contents->safetensors) return open_hugging_face(folder, options);
+  if (contents->params_json && (contents->consolidated || !contents->config_json)) {
+    return open_meta(folder, options);
   }
-  if (contents->params_json) return open_meta(folder, options);
   if (contents->config_json) return open_hugging_face_bin(folder, options);
   if (contents->single_files.size() == 1)
     return open_single_file(contents->single_files[0], options);

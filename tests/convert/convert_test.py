@@ -144,6 +144,16 @@ class Roads(ScratchTest):
     def test_as_many_kv_heads_as_heads(self):
         self.expect_same_logits(Shape(kv_heads=4, heads=4))
 
+    def test_a_folder_with_both_descriptions(self):
+        """params.json beside Hugging Face's files does not make it Meta's."""
+        shape = Shape()
+        model = checkpoints.random_model(shape)
+        folder = checkpoints.write_hugging_face(self.scratch / "both", shape, model, torch=True)
+        (folder / "params.json").write_text(json.dumps(checkpoints.params_json(shape)))
+        done = convert(folder, self.scratch / "out")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("Hugging Face PyTorch", done.stdout)
+
     def test_layouts_and_sizes(self):
         shape = Shape()
         model, tokens, expected = self.expect_same_logits(shape)
