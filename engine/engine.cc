@@ -99,7 +99,9 @@ absl::StatusOr<ModelIdentity> identify(const std::filesystem::path& directory,
                                        const ModelConfig& config, const Checkpoint& checkpoint) {
   auto config_digest = file_digest(directory / "config.json");
   if (!config_digest.ok()) return config_digest.status();
-  auto tokenizer_digest = file_digest(directory / "tokenizer.json");
+  const auto tokenizer_file = find_tokenizer_file(directory);
+  if (!tokenizer_file.ok()) return tokenizer_file.status();
+  auto tokenizer_digest = file_digest(*tokenizer_file);
   if (!tokenizer_digest.ok()) return tokenizer_digest.status();
   return ModelIdentity{config.name, checkpoint.weights_digest, *std::move(config_digest),
                        *std::move(tokenizer_digest)};
@@ -121,13 +123,13 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   if (!tokenizer.ok()) return tokenizer.status();
   if ((*tokenizer)->vocab_size() > config->vocab) {
     return absl::InvalidArgumentError(
-        absl::StrCat("tokenizer.json has ", (*tokenizer)->vocab_size(),
+        absl::StrCat("the tokenizer has ", (*tokenizer)->vocab_size(),
                      " ids, config.json's vocab_size is ", config->vocab));
   }
   const auto bos = config->bos_token;
   if (bos.has_value() && *bos >= (*tokenizer)->vocab_size()) {
     return absl::InvalidArgumentError(absl::StrCat("config.json: bos_token_id ", *bos,
-                                                   " is not in tokenizer.json, which has ",
+                                                   " is not in the tokenizer, which has ",
                                                    (*tokenizer)->vocab_size(), " ids"));
   }
   auto checkpoint = open_checkpoint(options.model_directory, *config);

@@ -7,35 +7,6 @@
 namespace kascade::bpe {
 namespace {
 
-// The property White_Space.
-bool is_space(uint32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
-         c == 0x3000;
-}
-
-size_t leading_space(std::string_view text) {
-  size_t position = 0;
-  while (position < text.size()) {
-    const size_t length = utf8_length(text[position]);
-    if (!is_space(code_point(text.substr(position, length)))) break;
-    position += length;
-  }
-  return position;
-}
-
-// Where the white space at the end of `text` begins.
-size_t trailing_space(std::string_view text) {
-  size_t end = text.size();
-  while (end > 0) {
-    size_t begin = end - 1;
-    while ((static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) --begin;
-    if (!is_space(code_point(text.substr(begin, end - begin)))) break;
-    end = begin;
-  }
-  return end;
-}
-
 uint64_t edge(int32_t node, char byte) {
   return static_cast<uint64_t>(node) << 8 | static_cast<uint8_t>(byte);
 }
@@ -81,8 +52,8 @@ std::vector<AddedTokenFinder::Segment> AddedTokenFinder::split(std::string_view 
     const Leaf& leaf = leaves_[match.leaf];
     size_t begin = i;
     size_t end = i + match.length;
-    if (leaf.lstrip) begin = done + trailing_space(text.substr(done, begin - done));
-    if (leaf.rstrip) end += leading_space(text.substr(end));
+    if (leaf.lstrip) begin = begin - trailing_space_length(text.substr(done, begin - done));
+    if (leaf.rstrip) end += leading_space_length(text.substr(end));
     if (begin > done) segments.push_back({text.substr(done, begin - done), -1});
     segments.push_back({text.substr(begin, end - begin), leaf.id});
     done = i = end;

@@ -47,13 +47,16 @@ absl::StatusOr<TiktokenVocabulary> parse_tiktoken(std::string_view text) {
   return vocabulary;
 }
 
+absl::StatusOr<TiktokenVocabulary> parse_llama3_tiktoken(std::string_view text) {
+  absl::StatusOr<TiktokenVocabulary> vocabulary = parse_tiktoken(text);
+  if (!vocabulary.ok() || vocabulary->tokens.size() == kLlama3Tokens) return vocabulary;
+  return absl::UnimplementedError(absl::StrCat("found ", vocabulary->tokens.size(),
+                                               " ranks, supported: ", kLlama3Tokens, " (Llama 3)"));
+}
+
 absl::StatusOr<std::string> tiktoken_to_tokenizer_json(std::string_view text) {
-  const absl::StatusOr<TiktokenVocabulary> vocabulary = parse_tiktoken(text);
+  const absl::StatusOr<TiktokenVocabulary> vocabulary = parse_llama3_tiktoken(text);
   if (!vocabulary.ok()) return vocabulary.status();
-  if (vocabulary->tokens.size() != kLlama3Tokens) {
-    return absl::UnimplementedError(absl::StrCat(
-        "found ", vocabulary->tokens.size(), " ranks, supported: ", kLlama3Tokens, " (Llama 3)"));
-  }
   return to_tokenizer_json(*vocabulary);
 }
 

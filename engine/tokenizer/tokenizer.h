@@ -1,4 +1,5 @@
-// Text ↔ token ids, from a Hugging Face `tokenizer.json`. Called by RPC threads; a Tokenizer is
+// Text ↔ token ids, from a Hugging Face `tokenizer.json`, or from the `tokenizer.model` of Llama 2
+// (SentencePiece) or of Meta's Llama 3 (tiktoken). Called by RPC threads; a Tokenizer is
 // immutable and safe for any number of threads, an IncrementalDecoder belongs to one request.
 #ifndef KASCADE_ENGINE_TOKENIZER_TOKENIZER_H_
 #define KASCADE_ENGINE_TOKENIZER_TOKENIZER_H_
@@ -60,9 +61,12 @@ class Tokenizer {
   virtual bool strips_leading_space() const = 0;
 };
 
-// Opens DIR/tokenizer.json. Whatever the file asks for and this code does not do (another model
-// kind, normaliser, pre-tokenizer, dropout …) is refused here by name: UNIMPLEMENTED; a damaged
-// file is INVALID_ARGUMENT; a missing one NOT_FOUND.
+// DIR/tokenizer.json, or DIR/tokenizer.model where there is none; NOT_FOUND names both.
+absl::StatusOr<std::filesystem::path> find_tokenizer_file(const std::filesystem::path& directory);
+
+// Opens that file; the kind of a tokenizer.model is told by its first byte. Whatever the file asks
+// for and this code does not do (another model kind, normaliser, pre-tokenizer, dropout …) is
+// refused here by name: UNIMPLEMENTED; a damaged file is INVALID_ARGUMENT; a missing one NOT_FOUND.
 absl::StatusOr<std::unique_ptr<Tokenizer>> open_tokenizer(const std::filesystem::path& directory);
 absl::StatusOr<std::unique_ptr<Tokenizer>> parse_tokenizer_json(std::string_view json);
 

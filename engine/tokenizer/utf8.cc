@@ -22,6 +22,13 @@ bool is_second_byte(uint8_t lead, uint8_t byte) {
   }
 }
 
+// The property White_Space.
+bool is_space(uint32_t c) {
+  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
+}
+
 }  // namespace
 
 size_t utf8_length(char lead) {
@@ -97,6 +104,27 @@ void append_code_point(uint32_t code_point, std::string& out) {
     tail(6);
     tail(0);
   }
+}
+
+size_t leading_space_length(std::string_view text) {
+  size_t position = 0;
+  while (position < text.size()) {
+    const size_t length = utf8_length(text[position]);
+    if (!is_space(code_point(text.substr(position, length)))) break;
+    position += length;
+  }
+  return position;
+}
+
+size_t trailing_space_length(std::string_view text) {
+  size_t end = text.size();
+  while (end > 0) {
+    size_t begin = end - 1;
+    while ((static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) --begin;
+    if (!is_space(code_point(text.substr(begin, end - begin)))) break;
+    end = begin;
+  }
+  return text.size() - end;
 }
 
 }  // namespace kascade::bpe

@@ -32,6 +32,10 @@ size_t utf8_length(char lead);
 uint32_t code_point(std::string_view character);
 void append_code_point(uint32_t code_point, std::string& out);
 
+// Bytes of white space (the property White_Space) at either end of valid UTF-8.
+size_t leading_space_length(std::string_view text);
+size_t trailing_space_length(std::string_view text);
+
 }  // namespace kascade::bpe
 
 #endif  // KASCADE_ENGINE_TOKENIZER_UTF8_H_

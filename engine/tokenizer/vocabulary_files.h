@@ -84,8 +84,10 @@ absl::StatusOr<std::string> to_tokenizer_json(const SentencePieceVocabulary& voc
 absl::StatusOr<std::string> to_tokenizer_json(const ByteLevelVocabulary& vocabulary);
 absl::StatusOr<std::string> to_tokenizer_json(const TiktokenVocabulary& vocabulary);
 
-// Meta's `tokenizer.model` of Llama 3: parse_tiktoken, which must give 128,000 tokens. The special
-// tokens have the names of Llama 3.1 (128004 is <|finetune_right_pad_id|>, reserved in 3.0).
+// Meta's `tokenizer.model` of Llama 3: UNIMPLEMENTED for another number of ranks than 128,000. The
+// special tokens have the names of Llama 3.1 (128004 is <|finetune_right_pad_id|>, reserved
+// in 3.0).
+absl::StatusOr<TiktokenVocabulary> parse_llama3_tiktoken(std::string_view text);
 absl::StatusOr<std::string> tiktoken_to_tokenizer_json(std::string_view text);
 
 }  // namespace kascade
