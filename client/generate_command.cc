@@ -27,6 +27,9 @@ struct GenerateOptions {
   std::vector<std::string> stops{};
   std::vector<int32_t> stop_tokens{};
   std::string mode{};
+  std::string system{};
+  std::string chat_format = "auto";
+  bool chat = false;
   bool ignore_eos = false;
   bool include_stop = false;
   bool no_bos = false;
@@ -64,9 +67,27 @@ void fill_stopping(const GenerateOptions& options, v1::StoppingCriteria& stoppin
   if (options.include_stop) stopping.set_include_stop_string(true);
 }
 
+void fill_chat(const GenerateOptions& options, std::string prompt, v1::ChatPrompt& chat) {
+  if (!options.system.empty()) {
+    auto& system = *chat.add_messages();
+    system.set_role(v1::CHAT_ROLE_SYSTEM);
+    system.set_content(options.system);
+  }
+  auto& user = *chat.add_messages();
+  user.set_role(v1::CHAT_ROLE_USER);
+  user.set_content(std::move(prompt));
+  if (options.chat_format != "auto") {
+    chat.set_format(value_of<v1::ChatFormat>(options.chat_format));
+  }
+}
+
 v1::GenerateRequest request_of(const GenerateOptions& options, std::string prompt) {
   v1::GenerateRequest request;
-  request.set_text(std::move(prompt));
+  if (options.chat) {
+    fill_chat(options, std::move(prompt), *request.mutable_chat());
+  } else {
+    request.set_text(std::move(prompt));
+  }
   fill_sampling(options, *request.mutable_sampling());
   fill_stopping(options, *request.mutable_stopping());
   if (options.logprobs) {
@@ -195,6 +216,20 @@ int run_generate(const Globals& globals, const GenerateOptions& options) {
   return kSuccess;
 }
 
+void add_chat_options(CLI::App& command, GenerateOptions& options) {
+  CLI::Option* chat = command.add_flag("--chat", options.chat, "Answer the prompt as a chat");
+  command.add_option("--system", options.system, "Instructions in front of the chat")->needs(chat);
+  command.add_option("--chat-format", options.chat_format, "How the chat is written [auto]")
+      ->check(CLI::IsMember({"auto", "llama3", "llama2"}))
+      ->needs(chat);
+  // The chat's tokens are the server's to build.
+  command.add_flag("--no-bos", options.no_bos, "Do not put the BOS token in front")->excludes(chat);
+  command
+      .add_flag("--parse-special", options.parse_special,
+                "Special tokens' names in the prompt become those tokens")
+      ->excludes(chat);
+}
+
 void add_sampling_options(CLI::App& command, GenerateOptions& options) {
   command.add_option("--temperature", options.temperature, "0 = most likely token [1]");
   command.add_option("--top-k", options.top_k, "Draw from so many tokens, 0 = all [0]");
@@ -229,6 +264,7 @@ void add_generate(CLI::App& app, const Globals& globals, Action& chosen) {
       ->add_option("PROMPT", options->prompt,
                    "The text; - reads standard input, less one final newline")
       ->required();
+  add_chat_options(*command, *options);
   add_sampling_options(*command, *options);
   add_stopping_options(*command, *options);
   command->add_option("--mode", options->mode, "Attention [sparse if a schedule is active]")
@@ -238,9 +274,6 @@ void add_generate(CLI::App& app, const Globals& globals, Action& chosen) {
       ->add_option("--logprobs", options->logprobs,
                    "Log-probabilities of the tokens, and of the N most likely ones")
       ->type_name("N");
-  command->add_flag("--no-bos", options->no_bos, "Do not put the BOS token in front");
-  command->add_flag("--parse-special", options->parse_special,
-                    "Special tokens' names in the prompt become those tokens");
   command->add_flag("--stats", options->stats, "Figures on standard error at the end");
   command->callback(
       [&, options] { chosen = [&globals, options] { return run_generate(globals, *options); }; });

@@ -30,7 +30,8 @@ Json model_json(const v1::ModelInfo& model) {
               {"context_length", model.context_length()},
               {"bos_token_id", model.has_bos_token_id() ? Json(model.bos_token_id()) : Json()},
               {"eos_token_ids", model.eos_token_ids()},
-              {"adds_bos", model.adds_bos()}};
+              {"adds_bos", model.adds_bos()},
+              {"chat_format", name_of(model.chat_format())}};
   out["weights_digest"] = model.weights_digest();
   out["config_digest"] = model.config_digest();
   out["tokenizer_digest"] = model.tokenizer_digest();

@@ -24,6 +24,7 @@ struct ScoreOptions {
   std::optional<double> ratio{};
   std::optional<int32_t> window_tokens{};
   bool no_bos = false;
+  bool parse_special = false;
   bool tokens = false;
   // Demands: exit code kGate when one is not met.
   std::optional<double> degradation_below{}, keys_attended_below{}, reuse_layers_at_least{};
@@ -42,6 +43,7 @@ v1::ScoreRequest request_of(const ScoreOptions& options, std::vector<std::string
   }
   if (options.window_tokens) request.set_window_tokens(*options.window_tokens);
   if (options.no_bos) request.set_add_bos(false);
+  if (options.parse_special) request.set_parse_special_tokens(true);
   if (options.tokens) request.mutable_response()->set_tokens(true);
   return request;
 }
@@ -209,6 +211,8 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
   command->add_option("--window-tokens", options->window_tokens,
                       "Tokens of a window [the model's context]");
   command->add_flag("--no-bos", options->no_bos, "Do not put the BOS token in front");
+  command->add_flag("--parse-special", options->parse_special,
+                    "Special tokens' names in the texts become those tokens");
   command->add_flag("--tokens", options->tokens, "Also one line per token");
   add_demands(*command, *options);
   command->callback(

@@ -122,9 +122,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   auto tokenizer = open_tokenizer(options.model_directory);
   if (!tokenizer.ok()) return tokenizer.status();
   if ((*tokenizer)->vocab_size() > config->vocab) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the tokenizer has ", (*tokenizer)->vocab_size(),
-                     " ids, config.json's vocab_size is ", config->vocab));
+    return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", (*tokenizer)->vocab_size(),
+                                                   " ids, config.json's vocab_size is ",
+                                                   config->vocab));
   }
   const auto bos = config->bos_token;
   if (bos.has_value() && *bos >= (*tokenizer)->vocab_size()) {
@@ -165,6 +165,7 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
                    const KvCacheShape& shape)
     : config(model_config),
       tokenizer(std::move(model_tokenizer)),
+      chat_format(find_chat_format(options.model_directory, *tokenizer)),
       identity(std::move(model_identity)),
       backend(std::move(model_backend)),
       transformer(config, std::move(checkpoint), *backend, options.max_batch_tokens),
@@ -345,6 +346,7 @@ std::shared_ptr<const Schedule> Engine::active_schedule() const {
 }
 
 const Tokenizer& Engine::tokenizer() const { return *impl_->tokenizer; }
+const absl::StatusOr<ChatFormat>& Engine::chat_format() const { return impl_->chat_format; }
 const ModelConfig& Engine::model() const { return impl_->config; }
 const ModelIdentity& Engine::identity() const { return impl_->identity; }
 const EngineInfo& Engine::info() const { return impl_->info; }

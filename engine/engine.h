@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "engine/attention/schedule.h"
 #include "engine/model/config.h"
+#include "engine/tokenizer/chat.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/types.h"
 
@@ -112,6 +113,8 @@ class Engine {
   std::shared_ptr<const Schedule> active_schedule() const;
 
   const Tokenizer& tokenizer() const;
+  // The model's own; why not otherwise (find_chat_format).
+  const absl::StatusOr<ChatFormat>& chat_format() const;
   const ModelConfig& model() const;
   const ModelIdentity& identity() const;
   const EngineInfo& info() const;

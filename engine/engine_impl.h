@@ -37,6 +37,7 @@ struct Engine::Impl {
   // Constant after construction, or the engine thread's own.
   const ModelConfig config;
   const std::unique_ptr<Tokenizer> tokenizer;
+  const absl::StatusOr<ChatFormat> chat_format;
   const ModelIdentity identity;
   EngineInfo info;
   const std::unique_ptr<Backend> backend;

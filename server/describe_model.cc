@@ -1,4 +1,5 @@
 // What GetModelInfo tells; see translate.h.
+#include "server/prompt.h"
 #include "server/translate.h"
 
 namespace kascade::server {
@@ -23,6 +24,7 @@ void describe(const Engine& engine, v1::ModelInfo& out) {
   out.set_weights_digest(engine.identity().weights_digest);
   out.set_config_digest(engine.identity().config_digest);
   out.set_tokenizer_digest(engine.identity().tokenizer_digest);
+  if (engine.chat_format().ok()) out.set_chat_format(to_proto(*engine.chat_format()));
 }
 
 void describe(const EngineInfo& info, v1::RuntimeInfo& out) {

@@ -23,6 +23,7 @@ inline constexpr char kDraining[] = "DRAINING";
 inline constexpr char kNoSchedule[] = "NO_SCHEDULE";
 inline constexpr char kScheduleMismatch[] = "SCHEDULE_MISMATCH";
 inline constexpr char kScheduleNotPassed[] = "SCHEDULE_NOT_PASSED";
+inline constexpr char kNoChatFormat[] = "NO_CHAT_FORMAT";
 inline constexpr char kNotFound[] = "NOT_FOUND";
 inline constexpr char kCalibrationRunning[] = "CALIBRATION_RUNNING";
 inline constexpr char kCancelled[] = "CANCELLED";

@@ -32,7 +32,7 @@ void GenerateCall::start(const v1::GenerateRequest& request, absl::Time deadline
   if (!plan.ok()) return close(plan.status());
   plan_ = *std::move(plan);
   decoder_.emplace(host().engine.tokenizer(), plan_.stop_strings, plan_.skip_special_tokens,
-                   plan_.include_stop_string, /*continues_text=*/plan_.prompt_has_text);
+                   plan_.include_stop_string, plan_.continues_text);
   host().metrics.request_prompt_tokens.Observe(static_cast<double>(plan_.request.tokens.size()));
   send_started();
   auto self = std::static_pointer_cast<GenerateCall>(shared_from_this());
@@ -160,8 +160,8 @@ void GenerateCall::describe_reason(const kascade::Finish& finish, v1::GenerateFi
   }
   switch (finish.reason) {
     case FinishReason::kStopToken: {
-      const auto& eos = host().engine.model().eos_tokens;
-      const bool is_eos = std::find(eos.begin(), eos.end(), last_token_) != eos.end();
+      const auto& ends = plan_.end_tokens;
+      const bool is_eos = std::find(ends.begin(), ends.end(), last_token_) != ends.end();
       out.set_reason(is_eos ? v1::FINISH_REASON_EOS_TOKEN : v1::FINISH_REASON_STOP_TOKEN);
       out.set_stop_token_id(last_token_);
       break;

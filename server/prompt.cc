@@ -7,6 +7,45 @@
 #include "server/errors.h"
 
 namespace kascade::server {
+namespace {
+
+absl::StatusOr<ChatRole> role_of(const v1::ChatMessage& message, int index) {
+  switch (message.role()) {
+    case v1::CHAT_ROLE_SYSTEM:
+      return ChatRole::kSystem;
+    case v1::CHAT_ROLE_USER:
+      return ChatRole::kUser;
+    case v1::CHAT_ROLE_ASSISTANT:
+      return ChatRole::kAssistant;
+    default:
+      return invalid_field(
+          absl::StrCat("chat.messages[", index, "].role"),
+          absl::StrCat("must be SYSTEM, USER or ASSISTANT, got ", int{message.role()}));
+  }
+}
+
+absl::Status no_chat_format(const absl::Status& status) {
+  return failed_precondition(absl::StrCat("chat.format: ", status.message()), reason::kNoChatFormat,
+                             "chat.format",
+                             "name a format that the model was trained on, or send text or token "
+                             "ids");
+}
+
+absl::StatusOr<ChatFormat> format_of(const v1::ChatPrompt& chat, const Engine& engine) {
+  switch (chat.format()) {
+    case v1::CHAT_FORMAT_LLAMA3:
+      return ChatFormat::kLlama3;
+    case v1::CHAT_FORMAT_LLAMA2:
+      return ChatFormat::kLlama2;
+    case v1::CHAT_FORMAT_UNSPECIFIED:
+      if (engine.chat_format().ok()) return engine.chat_format();
+      return no_chat_format(engine.chat_format().status());
+    default:
+      return invalid_field("chat.format", absl::StrCat("unknown value ", int{chat.format()}));
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<PromptEncoder> PromptEncoder::create(const Engine& engine,
                                                     const PromptOptions& options) {
@@ -57,6 +96,25 @@ size_t PromptEncoder::bos_count(const std::vector<Token>& tokens) const {
   const bool there = tokens.size() >= text_bos_.size() &&
                      std::equal(text_bos_.begin(), text_bos_.end(), tokens.begin());
   return there ? text_bos_.size() : 0;
+}
+
+absl::StatusOr<ChatPrompt> encode_chat(const v1::ChatPrompt& chat, const Engine& engine) {
+  std::vector<ChatMessage> messages;
+  for (const v1::ChatMessage& message : chat.messages()) {
+    const auto role = role_of(message, static_cast<int>(messages.size()));
+    if (!role.ok()) return role.status();
+    messages.push_back({*role, message.content()});
+  }
+  const auto format = format_of(chat, engine);
+  if (!format.ok()) return format.status();
+  auto prompt = kascade::encode_chat(engine.tokenizer(), *format, messages);
+  if (prompt.ok()) return prompt;
+  if (absl::IsFailedPrecondition(prompt.status())) return no_chat_format(prompt.status());
+  return with_field_prefix(prompt.status(), "chat");
+}
+
+v1::ChatFormat to_proto(ChatFormat format) {
+  return format == ChatFormat::kLlama3 ? v1::CHAT_FORMAT_LLAMA3 : v1::CHAT_FORMAT_LLAMA2;
 }
 
 absl::Status check_ids(const google::protobuf::RepeatedField<int32_t>& ids, int32_t vocab,

@@ -1,5 +1,5 @@
-// From what a client sends, text or token ids, to the tokens that the engine gets: encoding, BOS
-// and the check of ids.
+// From what a client sends, text, token ids or a conversation, to the tokens that the engine gets:
+// encoding, BOS and the check of ids.
 #ifndef KASCADE_SERVER_PROMPT_H_
 #define KASCADE_SERVER_PROMPT_H_
 
@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "kascade/v1/chat.pb.h"
 #include "kascade/v1/generate.pb.h"
 
 namespace kascade::server {
@@ -44,6 +45,12 @@ class PromptEncoder {
   std::vector<Token> text_bos_;  // before texts
   std::vector<Token> ids_bos_;   // before token ids
 };
+
+// INVALID_ARGUMENT naming the field below "chat"; FAILED_PRECONDITION: no format is named and the
+// model's own is not known, or the tokenizer lacks the format's control tokens.
+absl::StatusOr<ChatPrompt> encode_chat(const v1::ChatPrompt& chat, const Engine& engine);
+
+v1::ChatFormat to_proto(ChatFormat format);
 
 // INVALID_ARGUMENT naming field, index, value and limit.
 absl::Status check_ids(const google::protobuf::RepeatedField<int32_t>& ids, int32_t vocab,

@@ -118,10 +118,7 @@ absl::Status read_stops(const v1::StoppingCriteria& in, const ModelConfig& model
   absl::Status status = check_ids(in.stop_token_ids(), model.vocab, "stopping.stop_token_ids");
   if (!status.ok()) return status;
   generate.stop_tokens.assign(in.stop_token_ids().begin(), in.stop_token_ids().end());
-  if (!in.ignore_eos()) {
-    generate.stop_tokens.insert(generate.stop_tokens.end(), model.eos_tokens.begin(),
-                                model.eos_tokens.end());
-  }
+  if (!in.ignore_eos()) plan.end_tokens = model.eos_tokens;
   return absl::OkStatus();
 }
 
@@ -147,20 +144,47 @@ absl::Status read_response(const v1::ResponseOptions& in, GeneratePlan& plan, Ge
   return reader.status();
 }
 
-absl::Status read_prompt(const v1::GenerateRequest& in, const Engine& engine, GeneratePlan& plan) {
+// Text or token ids.
+absl::Status read_plain_prompt(const v1::GenerateRequest& in, const Engine& engine,
+                               GeneratePlan& plan) {
   PromptOptions options{.parse_special_tokens = in.parse_special_tokens()};
   if (in.has_add_bos()) options.add_bos = in.add_bos();
   const auto encoder = PromptEncoder::create(engine, options);
   if (!encoder.ok()) return encoder.status();
-  if (in.prompt_case() == v1::GenerateRequest::PROMPT_NOT_SET) {
-    return invalid_field("prompt", "either text or token_ids must be set");
-  }
   auto tokens =
       in.has_text() ? encoder->text(in.text(), "text") : encoder->ids(in.token_ids(), "token_ids");
   if (!tokens.ok()) return tokens.status();
+  plan.continues_text = tokens->size() > encoder->bos_count(*tokens);
+  plan.request.tokens = *std::move(tokens);
+  return absl::OkStatus();
+}
+
+// The answer is a text of its own; the format's end token joins the model's.
+absl::Status read_chat(const v1::GenerateRequest& in, const Engine& engine, GeneratePlan& plan) {
+  for (const auto& [set, field] :
+       {std::pair{in.has_add_bos(), "add_bos"},
+        std::pair{in.has_parse_special_tokens(), "parse_special_tokens"}}) {
+    if (set) return invalid_field(field, "has no meaning with chat");
+  }
+  auto prompt = encode_chat(in.chat(), engine);
+  if (!prompt.ok()) return prompt.status();
+  plan.request.tokens = std::move(prompt->tokens);
+  if (in.stopping().ignore_eos()) return absl::OkStatus();
+  plan.end_tokens.insert(plan.end_tokens.end(), prompt->end_tokens.begin(),
+                         prompt->end_tokens.end());
+  return absl::OkStatus();
+}
+
+absl::Status read_prompt(const v1::GenerateRequest& in, const Engine& engine, GeneratePlan& plan) {
+  const char* field = in.has_text() ? "text" : in.has_chat() ? "chat" : "token_ids";
+  if (in.prompt_case() == v1::GenerateRequest::PROMPT_NOT_SET) {
+    return invalid_field("prompt", "text, token_ids or chat must be set");
+  }
+  const absl::Status status =
+      in.has_chat() ? read_chat(in, engine, plan) : read_plain_prompt(in, engine, plan);
+  if (!status.ok()) return status;
   const int64_t limit = engine.model().context - 1;
-  const auto size = static_cast<int64_t>(tokens->size());
-  const char* field = in.has_text() ? "text" : "token_ids";
+  const auto size = static_cast<int64_t>(plan.request.tokens.size());
   if (size == 0) return invalid_field(field, "the prompt has no token, not even a BOS");
   if (size > limit) {
     return invalid_field(field,
@@ -168,8 +192,6 @@ absl::Status read_prompt(const v1::GenerateRequest& in, const Engine& engine, Ge
                                       " leave room for a new one in the model's context"),
                          reason::kTooLong);
   }
-  plan.prompt_has_text = tokens->size() > encoder->bos_count(*tokens);
-  plan.request.tokens = *std::move(tokens);
   return absl::OkStatus();
 }
 
@@ -216,6 +238,8 @@ absl::StatusOr<GeneratePlan> plan_generate(const v1::GenerateRequest& in, const 
         read_response(in.response(), plan, generate), read_prompt(in, engine, plan)}) {
     if (!status.ok()) return status;
   }
+  generate.stop_tokens.insert(generate.stop_tokens.end(), plan.end_tokens.begin(),
+                              plan.end_tokens.end());
   plan.request.task = std::move(generate);
   plan.request.deadline = deadline;
   return plan;

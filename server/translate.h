@@ -33,7 +33,8 @@ struct GeneratePlan {
   bool send_token_ids = false;
   bool send_logprobs = false;
   bool send_prompt_ids = false;
-  bool prompt_has_text = false;  // beside the BOS
+  bool continues_text = false;      // the prompt ends with text, which the new text goes on
+  std::vector<Token> end_tokens{};  // of the model and of the chat, unless they are ignored
 
   const Generate& generate() const { return std::get<Generate>(request.task); }
   Mode mode() const { return *request.attention.mode; }

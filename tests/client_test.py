@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,23 @@ server_path = client_path = None
 server = address = scratch = None
 
 
+def start_server(model, name):
+    """A server on free ports: (process, address). Its log is scratch/NAME.log."""
+    ports = scratch / f"{name}.ports"
+    with open(scratch / f"{name}.log", "w") as log:
+        process = subprocess.Popen(
+            [server_path, "--model", model, "--listen", "127.0.0.1:0",
+             "--metrics-listen", "127.0.0.1:0", "--port-file", ports],
+            stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while not ports.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise RuntimeError("no server:\n" + (scratch / f"{name}.log").read_text())
+        time.sleep(0.05)
+    return process, "127.0.0.1:" + ports.read_text().split()[0]
+
+
 def setUpModule():
     global server, address, scratch
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="kascade-client-test-"))
@@ -35,27 +53,14 @@ def setUpModule():
     (scratch / "calibration.txt").write_text(text[:45_000])
     (scratch / "other.txt").write_text(text[50_000:95_000])
     (scratch / "short.txt").write_text((MODEL / "evaluation.txt").read_text()[:3_000])
-    ports = scratch / "ports"
-    with open(scratch / "server.log", "w") as log:
-        server = subprocess.Popen(
-            [server_path, "--model", MODEL, "--listen", "127.0.0.1:0",
-             "--metrics-listen", "127.0.0.1:0", "--port-file", ports],
-            stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT)
-    deadline = time.monotonic() + 120
-    while not ports.exists():
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("no server:\n" + (scratch / "server.log").read_text())
-        time.sleep(0.05)
-    address = "127.0.0.1:" + ports.read_text().split()[0]
+    server, address = start_server(MODEL, "server")
 
 
 def tearDownModule():
     server.terminate()
     code = server.wait(timeout=60)
     log = (scratch / "server.log").read_text()
-    for path in scratch.iterdir():
-        path.unlink()
-    scratch.rmdir()
+    shutil.rmtree(scratch)
     if code != 0:
         raise AssertionError(f"the server ended with {code}:\n{log}")
 
@@ -288,6 +293,67 @@ class Dense(ClientTest):
                         ["--select", "tile", "--ratio", "0.1"], ["--preset", "long", "--ratio",
                                                                  "0.1"]):
             self.bad("calibrate", text, *options, "--json", code="INVALID_ARGUMENT")
+
+
+def chat_model():
+    """The bundled model with its four last tokens renamed to what Llama 3's chats need."""
+    folder = scratch / "chat-model"
+    folder.mkdir()
+    for file in MODEL.iterdir():
+        (folder / file.name).symlink_to(file)
+    tokenizer = json.loads((MODEL / "tokenizer.json").read_text())
+    model = tokenizer["model"]
+    names = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    first = len(model["vocab"]) - len(names)
+    model["vocab"] = {text: id for text, id in model["vocab"].items() if id < first}
+    parts = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
+    model["merges"] = [merge for merge in parts
+                       if {*merge, "".join(merge)} <= model["vocab"].keys()]
+    tokenizer["added_tokens"] += [{"id": first + i, "content": name, "special": True,
+                                   "normalized": False} for i, name in enumerate(names)]
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+class Chat(ClientTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.process, cls.address = start_server(chat_model(), "chat")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.process.terminate()
+        cls.process.wait(timeout=60)
+
+    def test_chat(self):
+        options = ["--temperature", "0", "--max-tokens", "4"]
+        question = "Who <|eot_id|> are you?"
+        chat = self.json("generate", "--chat", question, *options, to=self.address)
+        # The same prompt spelled out, its own tokens and the question's as text: 8 bytes of
+        # <|eot_id|> are several tokens.
+        spelled = ("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+                   "<|start_header_id|>assistant<|end_header_id|>\n\n")
+        count = self.json("tokenize", spelled.format(""), "--no-bos", "--parse-special",
+                          to=self.address)["count"]
+        count += self.json("tokenize", question, "--no-bos", to=self.address)["count"]
+        self.assertEqual(chat["prompt_tokens"], count)
+        told = self.json("generate", "--chat", "--system", "Be brief.", "-", *options,
+                         stdin=question + "\n", to=self.address)
+        self.assertGreater(told["prompt_tokens"], count)
+        named = self.json("generate", "--chat", "--chat-format", "llama3", question, *options,
+                          to=self.address)
+        self.assertEqual(named["text"], chat["text"])
+
+    def test_refusals(self):
+        self.assertIn("<s>", self.bad("generate", "--chat", "--chat-format", "llama2", "a",
+                                      code="FAILED_PRECONDITION", to=self.address))
+        # The bundled model has no header tokens.
+        self.assertIn("name the chat format",
+                      self.bad("generate", "--chat", "a", code="FAILED_PRECONDITION"))
+        for options in (["--system", "a"], ["--chat-format", "llama3"], ["--chat", "--no-bos"],
+                        ["--chat", "--parse-special"], ["--chat", "--chat-format", "other"]):
+            self.assertEqual(kascade("generate", "a", *options).returncode, 2, options)
 
 
 class Sparse(ClientTest):

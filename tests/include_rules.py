@@ -48,8 +48,9 @@ RULES = [
     ("engine/step_loop.*", ["engine/*"]),
     ("engine/calibration*", ["engine/*"]),
     ("server/*", ["server/*", "kascade/v1/*", "engine/engine.h", "engine/calibration*.h",
-                  "engine/attention/schedule.h", "engine/tokenizer/tokenizer.h",
-                  "engine/tokenizer/utf8.h", "engine/model/config.h"]),
+                  "engine/attention/schedule.h", "engine/tokenizer/chat.h",
+                  "engine/tokenizer/tokenizer.h", "engine/tokenizer/utf8.h",
+                  "engine/model/config.h"]),
     ("client/*", ["client/*", "kascade/v1/*"]),
 ]
 

@@ -8,7 +8,6 @@
 #include <iostream>
 #include <memory>
 #include <random>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -18,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/tokenizer_files.h"
+#include "tests/support/tokenizer_vectors.h"
 
 namespace kascade {
 namespace {
@@ -30,45 +30,18 @@ using testing::Json;
 constexpr EncodeOptions kPlain{.add_special_tokens = false};
 constexpr EncodeOptions kSpecialInText{.add_special_tokens = false, .parse_special_tokens = true};
 
-std::vector<std::string> cases_of(const std::string& text) {
-  constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";
-  std::vector<std::string> cases;
-  size_t begin = 0;
-  for (size_t end; (end = text.find(kSeparator, begin)) != std::string::npos;) {
-    cases.push_back(text.substr(begin, end - begin));
-    begin = end + kSeparator.size();
-  }
-  if (begin < text.size()) cases.push_back(text.substr(begin));
-  return cases;
-}
-
-void check_vectors(const Tokenizer& tokenizer, const std::filesystem::path& stem) {
-  const std::vector<std::string> cases = cases_of(testing::read_file(stem.string() + ".inp"));
-  std::istringstream lines(testing::read_file(stem.string() + ".out"));
-  size_t count = 0;
-  for (std::string line; std::getline(lines, line); ++count) {
-    ASSERT_LT(count, cases.size());
-    std::istringstream numbers(line);
-    std::vector<int32_t> expected;
-    for (int32_t id; numbers >> id;) expected.push_back(id);
-    const auto ids = tokenizer.encode(cases[count], kPlain);
-    ASSERT_TRUE(ids.ok()) << ids.status();
-    EXPECT_EQ(*ids, expected) << "case " << count << ": " << cases[count];
-  }
-  EXPECT_EQ(count, cases.size());
-  EXPECT_GT(count, 40u);
-}
-
 TEST(TokenizerVectors, Gpt2) {
   KASCADE_NEEDS_DATA("tokenizers/gpt2");
   const auto tokenizer = testing::parse_or_fail(testing::gpt2_json());
-  check_vectors(*tokenizer, testing::shared_data() / "tokenizers/gpt2/ggml-vocab-gpt-2.gguf");
+  testing::check_vectors(*tokenizer,
+                         testing::shared_data() / "tokenizers/gpt2/ggml-vocab-gpt-2.gguf");
 }
 
 TEST(TokenizerVectors, Llama3) {
   KASCADE_NEEDS_DATA("tokenizers/llama3");
   const auto tokenizer = testing::parse_or_fail(testing::llama3_json());
-  check_vectors(*tokenizer, testing::shared_data() / "tokenizers/llama3/ggml-vocab-llama-bpe.gguf");
+  testing::check_vectors(*tokenizer,
+                         testing::shared_data() / "tokenizers/llama3/ggml-vocab-llama-bpe.gguf");
   EXPECT_EQ(tokenizer->vocab_size(), 128256);
   EXPECT_THAT(tokenizer->prefix_tokens(), ElementsAre(128000));
   EXPECT_THAT(*tokenizer->encode("Hello", {}), ElementsAre(128000, 9906));
@@ -77,7 +50,8 @@ TEST(TokenizerVectors, Llama3) {
 TEST(TokenizerVectors, Llama2) {
   KASCADE_NEEDS_DATA("tokenizers/llama2");
   const auto tokenizer = testing::parse_or_fail(testing::llama2_json());
-  check_vectors(*tokenizer, testing::shared_data() / "tokenizers/llama2/ggml-vocab-llama-spm.gguf");
+  testing::check_vectors(*tokenizer,
+                         testing::shared_data() / "tokenizers/llama2/ggml-vocab-llama-spm.gguf");
   EXPECT_TRUE(tokenizer->strips_leading_space());
   EXPECT_EQ(tokenizer->token_bytes(13), "\n");
   EXPECT_EQ(tokenizer->token_text(13), "<0x0A>");

@@ -30,7 +30,7 @@ std::optional<std::pair<std::string, std::string>> merge_parts(const Json& merge
 
 absl::StatusOr<int32_t> rank_of(const Json& rank, size_t index) {
   constexpr int32_t kMaxRank = std::numeric_limits<int32_t>::max();
-  if (rank.is_number_unsigned() && rank.get<uint64_t>() <= kMaxRank) return rank.get<int32_t>();
+  if (is_natural(rank) && rank.get<uint64_t>() <= kMaxRank) return rank.get<int32_t>();
   return malformed(absl::StrCat("model.merge_ranks[", index, "]"), rank,
                    absl::StrCat("an integer in [0, ", kMaxRank, "]"));
 }

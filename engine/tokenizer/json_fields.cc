@@ -72,6 +72,10 @@ absl::Status unsupported(const std::string& path, const Json& found, const std::
       absl::StrCat(path, ": found ", describe(found), ", supported: ", supported));
 }
 
+bool is_natural(const Json& value) {
+  return value.is_number_unsigned() || (value.is_number_integer() && value.get<int64_t>() >= 0);
+}
+
 ObjectReader::ObjectReader(const Json& value, std::string path)
     : object_(&value), path_(std::move(path)) {
   if (value.is_object()) return;
@@ -124,8 +128,7 @@ const Json& ObjectReader::object(const std::string& name) {
 
 int32_t ObjectReader::integer(const std::string& name, int32_t limit) {
   const Json* value = find(name);
-  if (value && value->is_number_unsigned() &&
-      value->get<uint64_t>() < static_cast<uint64_t>(limit)) {
+  if (value && is_natural(*value) && value->get<uint64_t>() < static_cast<uint64_t>(limit)) {
     return value->get<int32_t>();
   }
   fail(malformed(path_of(name), value ? *value : Json(),

@@ -19,6 +19,9 @@ using Json = nlohmann::json;
 // INVALID_ARGUMENT for text that is no JSON, no UTF-8 or nested too deeply.
 absl::StatusOr<Json> parse_json(std::string_view text);
 
+// A whole number ≥ 0. Parsed text keeps such numbers as unsigned, values made by code may not.
+bool is_natural(const Json& value);
+
 // INVALID_ARGUMENT: the field cannot mean anything.
 absl::Status malformed(const std::string& path, const Json& found, const std::string& expected);
 // UNIMPLEMENTED: the field is fine, but this code does not do what it asks for.

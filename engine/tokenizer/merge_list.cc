@@ -1,6 +1,5 @@
 #include "engine/tokenizer/merge_list.h"
 
-#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -54,7 +53,6 @@ absl::Status list_merges(const std::vector<MergeResult>& tokens, Json& model) {
       merges.push_back({text.substr(0, cut), text.substr(cut), token.rank});
     }
   }
-  std::ranges::stable_sort(merges, {}, &Merge::rank);
 
   Json::array_t list;
   Json::array_t ranks;

@@ -18,14 +18,14 @@ constexpr size_t kMaxTokenBytes = 1024;
 
 struct MergeResult {
   std::string text{};  // valid UTF-8, at most kMaxTokenBytes
-  int32_t rank = 0;    // lowest first; several tokens may share one
+  int32_t rank = 0;    // several tokens may share one
 };
 
-// Sets model.merges to every way of making one of `tokens` (texts are unique) of two others, cut
-// between characters, and model.merge_ranks to the rank of each: a token that can be made in
-// several ways has one rank for all of them, which the place in a list cannot say. Readers that do
-// not know merge_ranks take the merges in the right order but for such ties. INVALID_ARGUMENT when
-// there are too many.
+// Sets model.merges to every way of making one of `tokens` (lowest rank first, texts unique) of two
+// others, cut between characters, and model.merge_ranks to the rank of each: a token that can be
+// made in several ways has one rank for all of them, which the place in a list cannot say. Readers
+// that do not know merge_ranks take the merges in the right order but for such ties.
+// INVALID_ARGUMENT when there are too many.
 absl::Status list_merges(const std::vector<MergeResult>& tokens, Json& model);
 
 }  // namespace kascade::bpe

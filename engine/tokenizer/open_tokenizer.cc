@@ -39,6 +39,10 @@ absl::StatusOr<std::string> read_bytes(const std::filesystem::path& path) {
   return text;
 }
 
+absl::Status in_file(const std::filesystem::path& path, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(path.string(), ": ", status.message()));
+}
+
 // A vocabulary's file as the value that a tokenizer is made from.
 absl::StatusOr<bpe::Json> vocabulary_json(std::string_view bytes) {
   if (bytes.starts_with(kSentencePieceStart)) {
@@ -69,11 +73,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> open_tokenizer(const std::filesystem:
   if (!bytes.ok()) return bytes.status();
   const absl::StatusOr<bpe::Json> json =
       path->filename() == kJsonName ? bpe::parse_json(*bytes) : vocabulary_json(*bytes);
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = json.status();
-  if (json.ok()) tokenizer = bpe::BpeTokenizer::parse(*json);
-  if (tokenizer.ok()) return tokenizer;
-  return absl::Status(tokenizer.status().code(),
-                      absl::StrCat(path->string(), ": ", tokenizer.status().message()));
+  if (!json.ok()) return in_file(*path, json.status());
+  auto tokenizer = bpe::BpeTokenizer::parse(*json);
+  if (!tokenizer.ok()) return in_file(*path, tokenizer.status());
+  return tokenizer;
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> parse_tokenizer_json(std::string_view json) {

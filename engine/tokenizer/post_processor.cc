@@ -68,7 +68,7 @@ class TemplateReader {
     fields.ignore("id");
     fields.ignore("tokens");  // their texts
     for (const Json& id : fields.array("ids")) {
-      const bool is_id = id.is_number_unsigned() && id.get<uint64_t>() < Vocabulary::kMaxIds;
+      const bool is_id = is_natural(id) && id.get<uint64_t>() < Vocabulary::kMaxIds;
       if (!is_id || !vocabulary_.has(id.get<int32_t>())) {
         return malformed(fields.path_of("ids"), id, "ids of the vocabulary");
       }

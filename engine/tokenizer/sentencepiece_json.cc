@@ -131,7 +131,9 @@ std::vector<MergeResult> ranked(const SentencePieceVocabulary& vocabulary) {
   for (const Piece& piece : vocabulary.pieces) {
     if (is_made_by_merging(piece)) pieces.push_back(&piece);
   }
-  std::ranges::stable_sort(pieces, std::ranges::greater(), &Piece::score);
+  std::ranges::sort(pieces, [](const Piece* a, const Piece* b) {
+    return a->score != b->score ? a->score > b->score : a < b;
+  });
   std::vector<MergeResult> results;
   int32_t rank = 0;
   for (size_t i = 0; i < pieces.size(); ++i) {

@@ -27,7 +27,7 @@ absl::Status Vocabulary::add(const std::string& path, const std::string& text, i
 absl::Status Vocabulary::add_model_tokens(const Json& vocab) {
   ids_.reserve(vocab.size());
   for (const auto& [text, id] : vocab.items()) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() >= kMaxIds) {
+    if (!is_natural(id) || id.get<uint64_t>() >= kMaxIds) {
       return malformed(absl::StrCat("model.vocab[", Json(text).dump(), "]"), id,
                        absl::StrCat("an id in [0, ", kMaxIds, ")"));
     }
