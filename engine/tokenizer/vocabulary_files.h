@@ -28,10 +28,9 @@ enum class PieceType : uint8_t {
 // Byte-pair merging by score with byte fallback; U+2581 stands for a space. The pieces of an
 // encoded text are those of SentencePiece's BPE: the neighbours that together are the piece with
 // the highest score merge first, then the leftmost.
-//  - Control pieces and the unknown one never come out of plain text (EncodeOptions).
+//  - Control pieces never come out of plain text; the unknown one does for what has no piece.
 //  - User-defined pieces are found in the text as a whole; what is behind one is encoded like a
-//  text
-//    of its own, as Hugging Face does. One with U+2581 in it is made by merging only.
+//    text of its own, as Hugging Face does. One with U+2581 in it is made by merging only.
 //  - Unused pieces never come out.
 struct SentencePieceVocabulary {
   struct Piece {
@@ -43,8 +42,7 @@ struct SentencePieceVocabulary {
   std::optional<int32_t> bos{};
   bool add_bos = true;
   bool add_dummy_prefix = true;  // a space before the text
-  // Spaces in front of, behind and beside other spaces are left out: such a text does not come
-  // back.
+  // Leaves out spaces at both ends and beside others: such a text does not come back.
   bool remove_extra_whitespaces = false;
   bool escape_whitespaces = true;  // the pieces have U+2581 for a space
 };
