@@ -48,13 +48,6 @@ std::array<LayerEntry, 9> layer_table(const ModelConfig& config) {
   }};
 }
 
-std::optional<DType> float_type(const std::string& stored) {
-  if (stored == "F32") return DType::kF32;
-  if (stored == "BF16") return DType::kBF16;
-  if (stored == "F16") return DType::kF16;
-  return std::nullopt;
-}
-
 std::string shape_text(const std::vector<int64_t>& shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }

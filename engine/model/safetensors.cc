@@ -214,6 +214,13 @@ absl::Status check_names(const std::string& file,
 
 }  // namespace
 
+std::optional<DType> float_type(std::string_view stored) {
+  if (stored == "F32") return DType::kF32;
+  if (stored == "BF16") return DType::kBF16;
+  if (stored == "F16") return DType::kF16;
+  return std::nullopt;
+}
+
 absl::StatusOr<std::map<std::string, StoredTensor>> parse_safetensors(const std::string& name,
                                                                       std::string_view content) {
   auto header = read_header(name, content);

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/model/file.h"
+#include "engine/tensor.h"
 
 namespace kascade {
 
@@ -26,6 +28,9 @@ struct StoredTensor {
   const std::byte* data = nullptr;  // aligned to the dtype, if that is one we know
   int64_t bytes = 0;
 };
+
+// F32, BF16 or F16 as the engine's type; unset for any other.
+std::optional<DType> float_type(std::string_view stored);
 
 // The tensors of a file whose bytes are `content`, pointing into it; `name` is for errors.
 // `content` is aligned to 8 bytes.

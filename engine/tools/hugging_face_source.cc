@@ -6,20 +6,13 @@
 #include "engine/check.h"
 #include "engine/model/checkpoint.h"
 #include "engine/tools/hugging_face_files.h"
+#include "engine/tools/llama_tensors.h"
 #include "engine/tools/source.h"
 
 namespace kascade::convert {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr char kEmbedding[] = "model.embed_tokens.weight";
-constexpr char kHead[] = "lm_head.weight";
-
-DType dtype_of(const StoredTensor& tensor) {
-  if (tensor.dtype == "F32") return DType::kF32;
-  return tensor.dtype == "BF16" ? DType::kBF16 : DType::kF16;
-}
 
 class HuggingFaceSource : public Source {
  public:
@@ -33,9 +26,10 @@ class HuggingFaceSource : public Source {
     for (const auto& [name, tensor] : stored) {
       if (is_ignored_tensor(name)) continue;
       // Either name may hold the table of a tied head.
-      const bool tied_head = config_.tied_head && name == kHead;
-      if (tied_head && stored.contains(kEmbedding)) continue;
-      tensors_.push_back({tied_head ? kEmbedding : name, dtype_of(tensor), tensor.shape});
+      const bool tied_head = config_.tied_head && name == kHeadName;
+      if (tied_head && stored.contains(kEmbeddingName)) continue;
+      tensors_.push_back(
+          {tied_head ? kEmbeddingName : name, *float_type(tensor.dtype), tensor.shape});
       stored_.push_back(&tensor);
     }
   }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "engine/tools/llama_tensors.h"
 #include "nlohmann/json.hpp"
 
 namespace kascade::convert {
@@ -23,9 +24,9 @@ constexpr char kOuterFile[] = "embeddings.safetensors";
 // Embedding, layers, last norm, head.
 int64_t place_of(const std::string& name) {
   if (const auto layer = layer_of(name)) return 1 + *layer;
-  if (name == "model.embed_tokens.weight") return 0;
+  if (name == kEmbeddingName) return 0;
   const int64_t end = int64_t{std::numeric_limits<int32_t>::max()} + 2;
-  return name == "lm_head.weight" ? end + 1 : end;
+  return name == kHeadName ? end + 1 : end;
 }
 
 std::vector<size_t> in_order(const Source& source) {

@@ -17,14 +17,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-DType dtype_of(const StoredTensor& tensor) {
-  if (tensor.dtype == "F32") return DType::kF32;
-  return tensor.dtype == "BF16" ? DType::kBF16 : DType::kF16;
-}
-
 TensorSummary summarise(const std::string& name, const StoredTensor& tensor) {
   TensorSummary summary{.name = name, .dtype = tensor.dtype, .shape = tensor.shape};
-  const DType dtype = dtype_of(tensor);
+  const DType dtype = *float_type(tensor.dtype);
   const std::span<const std::byte> values(tensor.data, static_cast<size_t>(tensor.bytes));
   const int64_t count = tensor.bytes / size_of(dtype);
   double squares = 0;
