@@ -31,8 +31,8 @@ struct LayerTensors {
 };
 
 struct Checkpoint {
-  std::unique_ptr<Safetensors> files;
-  Tensor embedding;  // [vocab, hidden]
+  std::unique_ptr<Safetensors> files;  // null if the tensors lie in memory of their maker
+  Tensor embedding;                    // [vocab, hidden]
   std::vector<LayerTensors> layers;
   Tensor norm;                // [1, hidden]
   Tensor head;                // [vocab, hidden]; the embedding itself when tied

@@ -66,7 +66,7 @@ class Transformer {
 
   const ModelConfig& config() const { return config_; }
   int64_t packed_bytes() const { return packed_bytes_; }
-  int64_t mapped_bytes() const { return checkpoint_.files->mapped_bytes(); }
+  int64_t mapped_bytes() const { return checkpoint_.files ? checkpoint_.files->mapped_bytes() : 0; }
 
  private:
   struct Workspace {

@@ -1,0 +1,105 @@
+#include "tests/bench/ceilings.h"
+
+#include <omp.h>
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "engine/check.h"
+
+namespace kascade::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMemory = int64_t{1} << 30;
+constexpr int64_t kBurst = int64_t{256} << 20;
+constexpr int64_t kBurstOperations = int64_t{1} << 30;  // per thread
+constexpr int kRounds = 7;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Processor time of the calling thread: waiting for a processor does not count.
+double thread_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+uint64_t sum_words(const uint64_t* words, int64_t count) {
+  uint64_t sums[8] = {};
+  for (int64_t i = 0; i + 8 <= count; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) sums[lane] += words[i + lane];
+  }
+  uint64_t sum = 0;
+  for (const uint64_t part : sums) sum += part;
+  return sum;
+}
+
+}  // namespace
+
+CeilingMeter::CeilingMeter(int32_t threads)
+    : threads_(threads), memory_(DType::kF32, kMemory / size_of(DType::kF32), 1) {
+  KASCADE_CHECK(memory_.view().data != nullptr);
+  std::memset(memory_.view().data, 1, kMemory);
+}
+
+double CeilingMeter::undisturbed_operations_per_second(const CeilingLoop& loop) const {
+  if (loop.run == nullptr) return 0;
+  const auto iterations = static_cast<int64_t>(kBurstOperations / loop.operations);
+  double sum = 0;
+#pragma omp parallel num_threads(threads_) reduction(+ : sum)
+  {
+    const double start = thread_seconds();
+    loop.run(iterations);
+    sum += static_cast<double>(iterations) * loop.operations / (thread_seconds() - start);
+  }
+  return sum;
+}
+
+double CeilingMeter::operations_per_second(const CeilingLoop& loop) const {
+  if (loop.run == nullptr) return 0;
+  const auto iterations = static_cast<int64_t>(kBurstOperations / loop.operations);
+  const auto start = Clock::now();
+#pragma omp parallel num_threads(threads_)
+  loop.run(iterations);
+  return static_cast<double>(iterations) * loop.operations * threads_ / seconds_since(start);
+}
+
+double CeilingMeter::read(int64_t begin, int64_t bytes) const {
+  const auto* words = memory_.view().row<uint64_t>(0) + begin / 8;
+  const int64_t share = bytes / 8 / threads_;
+  uint64_t sum = 0;
+  const auto start = Clock::now();
+#pragma omp parallel num_threads(threads_) reduction(+ : sum)
+  sum += sum_words(words + share * omp_get_thread_num(), share);
+  const double seconds = seconds_since(start);
+  asm volatile("" : : "r"(sum));  // the sum is wanted
+  return static_cast<double>(share * 8 * threads_) / seconds;
+}
+
+double CeilingMeter::read_burst() {
+  const int64_t begin = next_;
+  next_ = (next_ + kBurst) % kMemory;
+  return read(begin, kBurst);
+}
+
+Ceilings CeilingMeter::measure() {
+  Ceilings ceilings;
+  std::vector<double> reads;
+  for (int round = 0; round < kRounds; ++round) {
+    ceilings.f32 = std::max(ceilings.f32, undisturbed_operations_per_second(f32_loop()));
+    ceilings.bf16 = std::max(ceilings.bf16, undisturbed_operations_per_second(bf16_loop()));
+    ceilings.int8 = std::max(ceilings.int8, undisturbed_operations_per_second(int8_loop()));
+    reads.push_back(read(0, kMemory));
+  }
+  ceilings.read = summarize(std::move(reads));
+  return ceilings;
+}
+
+}  // namespace kascade::bench

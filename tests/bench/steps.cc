@@ -1,0 +1,109 @@
+#include "tests/bench/steps.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <utility>
+
+#include "engine/backend/select.h"
+#include "engine/batcher.h"
+#include "engine/check.h"
+#include "engine/sampler.h"
+
+namespace kascade::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+}  // namespace
+
+Batch build_rows(SyntheticContexts& contexts, const AttentionPolicy& policy,
+                 const std::vector<RowRun>& runs) {
+  std::vector<Slice> slices;
+  std::vector<PlannedSlice> planned;
+  slices.reserve(runs.size());
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const RowRun& run = runs[i];
+    const int32_t end = run.first + run.count;
+    contexts.set_prefill_end(static_cast<int32_t>(i), run.row_rule ? run.first : end);
+    slices.push_back({.seq = static_cast<SeqId>(i),
+                      .begin = run.first,
+                      .count = run.count,
+                      .first_logit = end - 1});
+    planned.push_back({&slices.back(), &contexts.sequences()[i], &policy});
+  }
+  return build_batch(planned, contexts.cache().shape().block_size).batch;
+}
+
+double StepRunner::sample_all(Tensor logits) {
+  const auto start = Clock::now();
+  const Generate greedy{.sampling = {.temperature = 0}};
+  for (int64_t row = 0; row < logits.rows; ++row) {
+    const std::span<const float> values(logits.f32(row), static_cast<size_t>(logits.cols));
+    KASCADE_CHECK(sample(values, greedy, {}, {}, 0).ok());
+  }
+  return seconds_between(start, Clock::now());
+}
+
+StepTime StepRunner::run(const AttentionPolicy& policy, const std::vector<RowRun>& runs) {
+  const Buffer logits(DType::kF32, static_cast<int64_t>(runs.size()), model_.config().vocab);
+  StepTime time;
+  backend_.take_seconds();
+  const auto start = Clock::now();
+  Step step;
+  step.batch = build_rows(contexts_, policy, runs);
+  step.groups.push_back({&policy, {0, step.batch.tiles()}, &scratch_});
+  const Tensor hidden = model_.transformer().forward(step, contexts_.cache());
+  model_.transformer().logits(hidden, logits.view());
+  const double sampling = sample_all(logits.view());
+  time.seconds = seconds_between(start, Clock::now());
+  time.stages = backend_.take_seconds();
+  at(time.stages, Stage::kSampling) = sampling;
+  at(time.stages, Stage::kOther) =
+      time.seconds - std::accumulate(time.stages.begin(), time.stages.end(), 0.0);
+  return time;
+}
+
+double StepRunner::selection_seconds(const AttentionPolicy& policy,
+                                     const std::vector<RowRun>& runs) {
+  const Batch batch = build_rows(contexts_, policy, runs);
+  const int32_t kv_heads = model_.config().kv_heads;
+  const int32_t keys = *std::ranges::max_element(batch.positions) + 1;
+  const Buffer scores = random_matrix(1, keys, 1, /*seed=*/1);
+  std::vector<float> plain(static_cast<size_t>(keys));
+  for (int32_t key = 0; key < keys; ++key) plain[key] = from_bf16(scores.view().bf16(0)[key]);
+  Selection selection;
+  reset_selection(batch, {0, batch.tiles()}, kv_heads, selection);
+  std::vector<ChoiceScratch> scratch(static_cast<size_t>(backend_.threads()));
+  const auto choose_all = [&] {
+#pragma omp parallel for num_threads(backend_.threads()) schedule(dynamic, 1)
+    for (int32_t item = 0; item < batch.tiles() * kv_heads; ++item) {
+      const int32_t tile = item / kv_heads;
+      const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
+                          batch.budget[tile], 1};
+      choose_keys(plain.data(), choice, scratch[static_cast<size_t>(omp_get_thread_num())],
+                  selection.slot(tile, kv_heads, item % kv_heads).data());
+    }
+  };
+  choose_all();  // makes room
+  const auto start = Clock::now();
+  choose_all();
+  return seconds_between(start, Clock::now());
+}
+
+int32_t selecting_layers(const AttentionPolicy& policy, int32_t layers) {
+  constexpr int32_t kFar = 1 << 16;  // where no rule takes all keys
+  int32_t count = 0;
+  for (int32_t layer = 0; layer < layers; ++layer) {
+    count += policy.count(layer, {kFar, kFar, true}).scored > 0;
+  }
+  return count;
+}
+
+}  // namespace kascade::bench

@@ -1,0 +1,79 @@
+// A backend that forwards to another and adds up the time of each kind of operation, so that the
+// product itself needs no clocks.
+#ifndef KASCADE_TESTS_BENCH_TIMED_BACKEND_H_
+#define KASCADE_TESTS_BENCH_TIMED_BACKEND_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <unordered_set>
+#include <utility>
+
+#include "engine/backend/backend.h"
+
+namespace kascade::bench {
+
+enum class Stage {
+  kMatmul,     // of the layers
+  kScoring,    // select_keys() whole; what choosing takes of it is measured apart
+  kSelection,  // choosing keys by their scores
+  kAttention,
+  kRows,  // norm, rope, SiLU, embedding, writing keys and values
+  kHead,
+  kSampling,
+  kOther,  // scheduling, batches, rotary angles: the rest of the step
+};
+inline constexpr size_t kStages = 8;
+inline constexpr std::string_view kStageNames[kStages] = {
+    "matmul",      "scoring", "selection", "attention",
+    "norm, rope…", "head",    "sampling",  "scheduling, other"};
+
+using StageSeconds = std::array<double, kStages>;
+inline double& at(StageSeconds& seconds, Stage stage) {
+  return seconds[static_cast<size_t>(stage)];
+}
+
+// One run of what is measured.
+struct StepTime {
+  double seconds = 0;
+  StageSeconds stages{};
+};
+
+class TimedBackend final : public Backend {
+ public:
+  explicit TimedBackend(std::unique_ptr<Backend> timed) : timed_(std::move(timed)) {}
+
+  // Since the last call.
+  StageSeconds take_seconds() { return std::exchange(seconds_, StageSeconds{}); }
+  // Whose products are booked as the head's.
+  void mark_head(const Matrix* matrix) { head_.insert(matrix); }
+
+  std::string_view name() const override { return timed_->name(); }
+  Precision precision() const override { return timed_->precision(); }
+  int32_t threads() const override { return timed_->threads(); }
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts) override;
+  void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override;
+  void gather_rows(Tensor table, std::span<const int32_t> ids, Tensor out) override;
+  void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override;
+  void rope(Tensor x, int32_t heads, Tensor rotation) override;
+  void write_kv(Tensor keys, Tensor values, std::span<const int32_t> slots,
+                LayerCache cache) override;
+  void silu_mul(Tensor gate_up, Tensor out) override;
+  void attend(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, const KeySet& keys,
+              Tensor out) override;
+  void pool_scores(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, Pooling pooling,
+                   Tensor scores) override;
+  void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                   const SelectKeys& how, Selection& selection) override;
+
+ private:
+  std::unique_ptr<Backend> timed_;
+  StageSeconds seconds_{};
+  std::unordered_set<const Matrix*> head_;
+};
+
+}  // namespace kascade::bench
+
+#endif  // KASCADE_TESTS_BENCH_TIMED_BACKEND_H_

@@ -1,0 +1,56 @@
+#include "tests/bench/work.h"
+
+#include <algorithm>
+
+namespace kascade::bench {
+namespace {
+
+KeyCounts count_rows(const AttentionPolicy& policy, int32_t layer, const RowRun& run) {
+  const int32_t end = run.first + run.count;
+  const int32_t tile = run.row_rule ? 1 : policy.rule().query_tile;
+  KeyCounts sum;
+  for (int32_t first = run.first; first < end;) {
+    const int32_t next = std::min(end, (first / tile + 1) * tile);
+    sum += policy.count(layer, {first, next - 1, run.row_rule});
+    first = next;
+  }
+  return sum;
+}
+
+}  // namespace
+
+double matmul_flops_per_row(const ModelConfig& config) {
+  const double hidden = config.hidden;
+  const double weights =
+      hidden * (2.0 * config.q_dim() + 2.0 * config.kv_dim()) + 3.0 * hidden * config.intermediate;
+  return 2 * weights * config.layers;
+}
+
+StepWork step_work(const ModelConfig& config, const AttentionPolicy& policy,
+                   std::span<const RowRun> runs, double weight_bytes, double kv_element_bytes) {
+  StepWork work{.weight_bytes = weight_bytes};
+  const double kv_row_bytes = kv_element_bytes * config.kv_dim();
+  for (const RowRun& run : runs) {
+    work.matmul_flops += run.count * matmul_flops_per_row(config);
+    work.head_flops += 2.0 * config.hidden * config.vocab;
+    for (int32_t layer = 0; layer < config.layers; ++layer) {
+      const KeyCounts keys = count_rows(policy, layer, run);
+      work.attention_flops += 4.0 * config.q_dim() * static_cast<double>(keys.attended);
+      work.scoring_flops += 2.0 * config.q_dim() * static_cast<double>(keys.scored);
+      // No row of a chunk reads more than its last one, and that much cannot be avoided.
+      const int32_t last = run.first + run.count - 1;
+      const int64_t read =
+          run.row_rule ? keys.kv_rows_read : policy.count(layer, {last, last, false}).kv_rows_read;
+      work.kv_bytes += kv_row_bytes * static_cast<double>(read);
+    }
+  }
+  return work;
+}
+
+double floor_seconds(const StepWork& work, const Speeds& speeds) {
+  const double computing = (work.matmul_flops + work.head_flops) / speeds.matmul +
+                           (work.attention_flops + work.scoring_flops) / speeds.attention;
+  return std::max(computing, work.bytes() / speeds.read);
+}
+
+}  // namespace kascade::bench

@@ -1,0 +1,154 @@
+// The arithmetic of kascade-bench: statistics, fits, shares, floors.
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/attention/policy.h"
+#include "gtest/gtest.h"
+#include "tests/bench/processor_time.h"
+#include "tests/bench/samples.h"
+#include "tests/bench/shapes.h"
+#include "tests/bench/statistics.h"
+#include "tests/bench/work.h"
+
+namespace kascade::bench {
+namespace {
+
+TEST(Summarize, MedianAndRange) {
+  const Summary odd = summarize({5, 1, 3});
+  EXPECT_EQ(odd.median, 3);
+  EXPECT_EQ(odd.least, 1);
+  EXPECT_EQ(odd.most, 5);
+  EXPECT_EQ(summarize({4, 1, 3, 2}).median, 2.5);
+  EXPECT_EQ(summarize({}).median, 0);
+}
+
+TEST(Fit, FindsTheCoefficientsOfASum) {
+  std::vector<std::vector<double>> features;
+  std::vector<double> targets;
+  for (const double rows : {1.0, 8.0, 128.0, 512.0}) {
+    for (const double keys : {0.0, 1e6, 2e9}) {
+      features.push_back({1, rows, keys});
+      targets.push_back(0.05 + 2e-3 * rows + 3e-9 * keys);
+    }
+  }
+  const auto found = fit_nonnegative(features, targets);
+  EXPECT_NEAR(found[0], 0.05, 1e-9);
+  EXPECT_NEAR(found[1], 2e-3, 1e-9);
+  EXPECT_NEAR(found[2], 3e-9, 1e-15);
+  EXPECT_NEAR(predict({1, 4, 1e9}, found), 0.05 + 8e-3 + 3, 1e-6);
+}
+
+TEST(Fit, LeavesOutWhatWouldBeNegativeOrSaysNothing) {
+  // The target falls with the second feature; the third repeats the first; the fourth is zero.
+  const std::vector<std::vector<double>> features = {{1, 1, 2, 0}, {1, 2, 2, 0}, {1, 3, 2, 0}};
+  const auto found = fit_nonnegative(features, {4, 3, 2});
+  EXPECT_GT(found[0], 2);
+  EXPECT_LT(found[0], 4);
+  EXPECT_EQ(found[1], 0);
+  EXPECT_EQ(found[2], 0);
+  EXPECT_EQ(found[3], 0);
+}
+
+TEST(Fit, WeighsRelativeErrors) {
+  // With absolute errors the constant would follow the long step.
+  const auto found = fit_nonnegative({{1}, {1}, {1}}, {1, 1, 100});
+  EXPECT_LT(found[0], 2);
+}
+
+TEST(ProcessorTime, ParsesTheFirstLine) {
+  const auto ticks = parse_proc_stat("cpu  100 20 30 4000 50 6 7 8 9 10\ncpu0 1 1 1 1 1 1 1 1");
+  ASSERT_TRUE(ticks.has_value());
+  EXPECT_EQ(ticks->busy, 100 + 20 + 30 + 6 + 7);
+  EXPECT_EQ(ticks->stolen, 8);
+  for (const char* text : {"", "cpu", "cpu0 1 2 3 4 5 6 7 8", "cpu 1 2 3", "intr 1 2"}) {
+    EXPECT_EQ(parse_proc_stat(text), std::nullopt) << text;
+  }
+}
+
+TEST(ProcessorTime, ForeignShareIsBusyMinusOwnOfAllProcessors) {
+  const ProcessorTime before{.wall_seconds = 10, .busy_seconds = 100, .own_seconds = 7};
+  const ProcessorTime after{.wall_seconds = 12, .busy_seconds = 103, .own_seconds = 9.5};
+  EXPECT_DOUBLE_EQ(foreign_share(before, after, 2), 0.5 / 4);
+  EXPECT_DOUBLE_EQ(foreign_share(before, after, 1), 0.5 / 2);
+  // Ticks lag behind: own time may exceed what is booked as busy.
+  EXPECT_EQ(foreign_share(before, {12, 101, 9.5}, 2), 0);
+  EXPECT_EQ(foreign_share(before, before, 2), 0);
+}
+
+TEST(Sift, DropsDisturbedSamplesUnlessAllAre) {
+  const std::vector<Sample> samples = {{.seconds = 1, .foreign_share = 0.01},
+                                       {.seconds = 2, .foreign_share = 0.5},
+                                       {.seconds = 3, .foreign_share = kMostForeignShare}};
+  const SampleSet some = sift(samples);
+  EXPECT_EQ(some.kept.size(), 2u);
+  EXPECT_EQ(some.dropped, 1);
+  EXPECT_FALSE(some.all_disturbed);
+  EXPECT_EQ(some.of([](const Sample& sample) { return sample.seconds; }).median, 2);
+  const SampleSet none = sift({samples[1]});
+  EXPECT_EQ(none.kept.size(), 1u);
+  EXPECT_TRUE(none.all_disturbed);
+}
+
+ModelConfig one_b() { return *shape_named("llama-3.2-1b"); }
+
+TEST(Floor, DensePrefillOfALlama1B) {
+  const ModelConfig config = one_b();
+  EXPECT_NEAR(matmul_flops_per_row(config), 1.946e9, 1e6);
+  const std::vector<RowRun> chunk = {{8192, 512, false}};
+  const StepWork work = step_work(config, *make_dense_policy(), chunk, 2.47e9, 2);
+  // 4 · 16 layers · 2048 per key, 8192 + 256.5 keys on average.
+  EXPECT_NEAR(work.attention_flops / 512, 1.31072e5 * 8448.5, 1);
+  EXPECT_EQ(work.scoring_flops, 0);
+  EXPECT_DOUBLE_EQ(work.kv_bytes, 8704.0 * 32768);
+  const Speeds speeds{.matmul = 464e9, .attention = 464e9, .read = 35e9};
+  EXPECT_NEAR(512 / floor_seconds(work, speeds), 152, 1);
+}
+
+TEST(Floor, DenseDecodeReadsWeightsAndCache) {
+  const ModelConfig config = one_b();
+  const std::vector<RowRun> rows = {{16383, 1, true}, {16383, 1, true}};
+  const StepWork work = step_work(config, *make_dense_policy(), rows, 2.47e9, 2);
+  EXPECT_DOUBLE_EQ(work.kv_bytes, 2 * 16384.0 * 32768);
+  EXPECT_DOUBLE_EQ(work.head_flops, 2 * 2.0 * 2048 * 128256);
+  EXPECT_DOUBLE_EQ(floor_seconds(work, {464e9, 464e9, 35e9}), (2.47e9 + work.kv_bytes) / 35e9);
+}
+
+TEST(Floor, SparseDecodeScoresInAnchorsOnly) {
+  const ModelConfig config = one_b();
+  const auto policy = make_kascade_policy(typical_schedule(config, 0.10), std::nullopt);
+  const std::vector<RowRun> row = {{16384, 1, true}};
+  const StepWork work = step_work(config, *policy, row, 0, 2);
+  const double attended = 1 * 16385 + 15 * (1638 + 1);
+  EXPECT_DOUBLE_EQ(work.attention_flops, 4 * 2048 * attended);
+  EXPECT_DOUBLE_EQ(work.scoring_flops, 2 * 2048 * 4 * 16385.0);
+  // Layer 0 reads keys and values; anchors all keys and the chosen values; the rest what they
+  // attend to.
+  const double read = 2 * 16385.0 + 4 * (16385 + 1639) + 11 * 2 * 1639;
+  EXPECT_DOUBLE_EQ(work.kv_bytes, read * 512 * 2);
+}
+
+TEST(TypicalSchedule, OneDenseAQuarterAnchors) {
+  for (const char* name : {"llama-3.2-1b", "llama-3.1-8b", "smollm2-135m"}) {
+    const ModelConfig config = *shape_named(name);
+    const auto schedule = typical_schedule(config, 0.10);
+    EXPECT_TRUE(validate(*schedule, {config.layers, config.kv_heads}).ok()) << name;
+    EXPECT_EQ(schedule->count(Role::kDense), 1);
+    EXPECT_EQ(schedule->count(Role::kAnchor), config.layers / 4);
+  }
+  for (int32_t layers = 1; layers < 6; ++layers) {
+    ModelConfig config = one_b();
+    config.layers = layers;
+    EXPECT_TRUE(validate(*typical_schedule(config, 0.10), {layers, config.kv_heads}).ok());
+  }
+}
+
+TEST(ShapeNamed, RefusesWhatIsNeitherNameNorFile) {
+  const auto config = shape_named("llama-9");
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_NE(std::string(config.status().message()).find("llama-3.2-1b"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace kascade::bench
