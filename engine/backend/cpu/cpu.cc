@@ -159,9 +159,9 @@ class CpuBackend final : public Backend {
       const int32_t tile = tiles.begin + index;
       const Queries queries = queries_of(q, cache, batch, tile, g);
       float* to = out.f32(batch.tile_start[tile]) + (queries.q - q.f32(batch.tile_start[tile]));
-      kernels_.attend(queries, rows_of_head(cache, batch, tile, g),
-                      keys_of(batch, tiles, index, keys, cache.kv_heads, g), to, out.stride,
-                      scratch.kernel(kernels_.scratch_size(queries, 0)));
+      const CachedRows rows = rows_of_head(cache, batch, tile, g);
+      kernels_.attend(queries, rows, keys_of(batch, tiles, index, keys, cache.kv_heads, g), to,
+                      out.stride, scratch.kernel(kernels_.scratch_size(queries, rows.bf16, 0)));
     });
   }
 
@@ -233,9 +233,9 @@ class CpuBackend final : public Backend {
     Queries queries = queries_of(q, cache, batch, tile, kv_head);
     if (pooling != Pooling::kSum) queries = last_row(queries);
     const int32_t keys = queries.first_position + queries.rows;
-    kernels_.pool(queries, rows_of_head(cache, batch, tile, kv_head),
-                  pooling == Pooling::kLastRowMax ? Pool::kMax : Pool::kSum, scores,
-                  scratch.kernel(kernels_.scratch_size(queries, keys)));
+    const CachedRows rows = rows_of_head(cache, batch, tile, kv_head);
+    kernels_.pool(queries, rows, pooling == Pooling::kLastRowMax ? Pool::kMax : Pool::kSum, scores,
+                  scratch.kernel(kernels_.scratch_size(queries, rows.bf16, keys)));
   }
 
   DType weights_;

@@ -21,6 +21,16 @@ void attend_row(const Queries& queries, const CachedRows& cache, const KeyList& 
 void pool_row(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
               float* scratch);
 
+#ifdef __AVX512BF16__
+// The same over bf16 keys and values by the bf16 dot product.
+int64_t bf16_tile_scratch_size(const Queries& queries);
+void attend_bf16_tile(const Queries& queries, const CachedRows& cache, const KeyList& keys,
+                      float* out, int64_t out_stride, float* scratch);
+int64_t bf16_row_scratch_size(const Queries& queries);
+void attend_bf16_row(const Queries& queries, const CachedRows& cache, const KeyList& keys,
+                     float* out, float* scratch);
+#endif
+
 }  // namespace kascade::cpu::KASCADE_ISA
 
 #endif  // KASCADE_ENGINE_BACKEND_CPU_ISA_H_

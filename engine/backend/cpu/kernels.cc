@@ -3,6 +3,9 @@
 namespace kascade::cpu {
 
 #ifdef KASCADE_X86_KERNELS
+namespace avx512bf16 {
+extern const Kernels kernels;
+}
 namespace avx512 {
 extern const Kernels kernels;
 }
@@ -23,6 +26,7 @@ int32_t usable_kernels(const Kernels** out, int32_t room) {
   const bool avx2_fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx2_fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    if (__builtin_cpu_supports("avx512bf16")) add(avx512bf16::kernels);
     add(avx512::kernels);
   }
   if (avx2_fma) add(avx2::kernels);

@@ -48,9 +48,9 @@ enum class Pool { kSum, kMax };
 struct Kernels {
   const char* isa;
 
-  // f32 elements of scratch, 64-byte aligned, that attend() and pool() need; `keys` only matters to
-  // pool().
-  int64_t (*scratch_size)(const Queries& queries, int32_t keys);
+  // f32 elements of scratch, 64-byte aligned, that attend() and pool() need over a cache of bf16 or
+  // f32; `keys` only matters to pool().
+  int64_t (*scratch_size)(const Queries& queries, bool bf16, int32_t keys);
 
   // Row i sees the keys of the list up to its own position. out is laid out like q.
   void (*attend)(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,

@@ -13,18 +13,20 @@ constexpr int kBlock = 64;  // keys per block: K and V of one block stay in L1/L
 KASCADE_INLINE int32_t count(const KeyList& keys) {
   return keys.sinks + keys.chosen_count + keys.own_end - keys.own_begin;
 }
-KASCADE_INLINE int32_t key_at(const KeyList& keys, int32_t index) {
-  if (index < keys.sinks) return index;
-  index -= keys.sinks;
-  return index < keys.chosen_count ? keys.chosen[index]
-                                   : keys.own_begin + index - keys.chosen_count;
-}
-
 struct KeyBlock {
   int count;
   int32_t position[kBlock];
   int64_t row[kBlock];
 };
+
+// The positions of keys [first, first + count) of the list, run by run.
+KASCADE_INLINE void list_keys(const KeyList& keys, int32_t first, int count, int32_t* position) {
+  const int32_t own = keys.sinks + keys.chosen_count;
+  int j = 0;
+  for (; j < count && first + j < keys.sinks; ++j) position[j] = first + j;
+  for (; j < count && first + j < own; ++j) position[j] = keys.chosen[first + j - keys.sinks];
+  for (; j < count; ++j) position[j] = keys.own_begin + first + j - own;
+}
 
 KASCADE_INLINE void find_keys(const CachedRows& cache, const KeyList& keys, int32_t first,
                               KeyBlock& block) {
@@ -33,11 +35,11 @@ KASCADE_INLINE void find_keys(const CachedRows& cache, const KeyList& keys, int3
   // Sizes are powers of two as a rule: no division per key.
   const int shift = (size & (size - 1)) == 0 ? __builtin_ctz(static_cast<uint32_t>(size)) : -1;
   block.count = left < kBlock ? left : kBlock;
+  list_keys(keys, first, block.count, block.position);
   for (int j = 0; j < block.count; ++j) {
-    const int32_t position = key_at(keys, first + j);
+    const int32_t position = block.position[j];
     const int32_t index = shift >= 0 ? position >> shift : position / size;
     const int64_t head = static_cast<int64_t>(cache.blocks[index]) * cache.kv_heads + cache.kv_head;
-    block.position[j] = position;
     block.row[j] = head * size + position - index * size;
   }
 }

@@ -86,20 +86,50 @@ Queries row_of(const Queries& queries, int32_t row) {
           queries.first_position + row};
 }
 
-int64_t scratch_size(const Queries& queries, int32_t keys) {
-  return fills_a_vector(queries) ? tile_scratch_size(queries) : row_scratch_size(queries, keys);
+// Of the kernels for this cache, tile and row alike.
+int64_t attend_scratch_size(const Queries& queries, [[maybe_unused]] bool bf16) {
+#ifdef __AVX512BF16__
+  if (bf16) {
+    return fills_a_vector(queries) ? bf16_tile_scratch_size(queries)
+                                   : bf16_row_scratch_size(queries);
+  }
+#endif
+  return fills_a_vector(queries) ? tile_scratch_size(queries) : row_scratch_size(queries, 0);
+}
+
+int64_t scratch_size(const Queries& queries, bool bf16, int32_t keys) {
+  const int64_t attending = attend_scratch_size(queries, bf16);
+  const int64_t pooling =
+      fills_a_vector(queries) ? tile_scratch_size(queries) : row_scratch_size(queries, keys);
+  return attending > pooling ? attending : pooling;
+}
+
+void attend_tile_of(const Queries& queries, const CachedRows& cache, const KeyList& keys,
+                    float* out, int64_t out_stride, float* scratch) {
+#ifdef __AVX512BF16__
+  if (cache.bf16) return attend_bf16_tile(queries, cache, keys, out, out_stride, scratch);
+#endif
+  attend_tile(queries, cache, keys, out, out_stride, scratch);
+}
+
+void attend_row_of(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,
+                   float* scratch) {
+#ifdef __AVX512BF16__
+  if (cache.bf16) return attend_bf16_row(queries, cache, keys, out, scratch);
+#endif
+  attend_row(queries, cache, keys, out, scratch);
 }
 
 void attend(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,
             int64_t out_stride, float* scratch) {
   if (fills_a_vector(queries)) {
-    return attend_tile(queries, cache, keys, out, out_stride, scratch);
+    return attend_tile_of(queries, cache, keys, out, out_stride, scratch);
   }
   for (int32_t row = 0; row < queries.rows; ++row) {
     const Queries one = row_of(queries, row);
     KeyList causal = keys;
     if (causal.own_end > one.first_position + 1) causal.own_end = one.first_position + 1;
-    attend_row(one, cache, causal, out + row * out_stride, scratch);
+    attend_row_of(one, cache, causal, out + row * out_stride, scratch);
   }
 }
 
