@@ -1,5 +1,6 @@
 #include "engine/tools/gguf_vocabulary.h"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -43,6 +44,29 @@ bool read_add_bos(const std::optional<int32_t>& bos, bool fallback, GgufFields& 
   return add;
 }
 
+// llama.cpp's converter gives every token of a tokenizer.json the same score, so that its merges
+// are lost. The ids remain: byte-pair training numbers tokens in the order of their merges.
+void order_by_id_if_unscored(SentencePieceVocabulary& vocabulary) {
+  const auto scored = [](const auto& piece) { return piece.type == PieceType::kNormal; };
+  const auto first = std::find_if(vocabulary.pieces.begin(), vocabulary.pieces.end(), scored);
+  for (const auto& piece : vocabulary.pieces) {
+    if (scored(piece) && piece.score != first->score) return;
+  }
+  for (size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+    vocabulary.pieces[id].score = -static_cast<float>(id);
+  }
+}
+
+// The same converter makes <unk> a control token.
+void mark_unknown(SentencePieceVocabulary& vocabulary, GgufFields& fields) {
+  const auto id = fields.maybe_integer("tokenizer.ggml.unknown_token_id");
+  if (!id || *id < 0 || *id >= static_cast<int64_t>(vocabulary.pieces.size())) return;
+  for (const auto& piece : vocabulary.pieces) {
+    if (piece.type == PieceType::kUnknown) return;
+  }
+  vocabulary.pieces[static_cast<size_t>(*id)].type = PieceType::kUnknown;
+}
+
 SentencePieceVocabulary read_sentencepiece(GgufFields& fields) {
   SentencePieceVocabulary vocabulary;
   const auto tokens = fields.texts(kTokens, kMaxTokens);
@@ -59,6 +83,8 @@ SentencePieceVocabulary read_sentencepiece(GgufFields& fields) {
     vocabulary.pieces.push_back({std::string(tokens[id]), static_cast<float>(score.value_or(0)),
                                  type_of(types, id, fields)});
   }
+  order_by_id_if_unscored(vocabulary);
+  mark_unknown(vocabulary, fields);
   return vocabulary;
 }
 

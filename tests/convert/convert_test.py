@@ -314,7 +314,7 @@ class RealModels(ScratchTest):
         for name in ("stories260K.bin", "stories260K-v1.bin", "stories260K-q8.bin"):
             with serving(self.converted(folder / name), self.scratch) as kascade:
                 if name != "stories260K-q8.bin":
-                    found = kascade("generate", "", "--temperature", "0", "--max-tokens", "255",
+                    found = kascade("generate", "", "--temperature", "0", "--max-tokens", "256",
                                     "--stop-token", "1")
                     self.assertEqual(found["text"].strip(), golden, name)
                 (self.scratch / "story.txt").write_text(story)
@@ -334,7 +334,7 @@ class RealModels(ScratchTest):
                 ids = [kascade("tokenize", "-", stdin=text.read_text()) for text in texts]
                 found.append((ids, kascade("score", texts[0])["dense"]["perplexity"]))
         (expected_ids, expected), (ids, perplexity) = found
-        self.assertEqual(ids, expected_ids)
+        self.assertTrue(ids == expected_ids, "token ids differ")  # a diff would be of megabytes
         self.assertAlmostEqual(perplexity / expected, 1, delta=0.005)
 
 
