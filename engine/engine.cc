@@ -62,11 +62,12 @@ absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const Mod
 }
 
 absl::StatusOr<WeightFormat> weight_format(const std::string& name) {
-  if (name == "auto") return WeightFormat::kAuto;
-  if (name == "f32") return WeightFormat::kF32;
-  if (name == "bf16") return WeightFormat::kBF16;
+  for (const WeightFormat format : {WeightFormat::kAuto, WeightFormat::kF32, WeightFormat::kBF16,
+                                    WeightFormat::kInt8, WeightFormat::kInt4}) {
+    if (name == std::string(name_of(format))) return format;
+  }
   return absl::InvalidArgumentError(
-      absl::StrCat("weights: expected auto, f32 or bf16, got \"", name, "\""));
+      absl::StrCat("weights: expected auto, f32, bf16, int8 or int4, got \"", name, "\""));
 }
 
 absl::Status check_options(const EngineOptions& options) {

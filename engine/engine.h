@@ -23,7 +23,7 @@ namespace kascade {
 struct EngineOptions {
   std::filesystem::path model_directory{};
   std::string backend = "auto";  // auto, reference, cpu, cuda
-  std::string weights = "auto";  // auto, f32, bf16
+  std::string weights = "auto";  // auto, f32, bf16, int8, int4
   int32_t threads = 0;           // 0 = one per core that this process may use
   // Bytes of the paged KV cache; 0 = what max_sequences full contexts need, at most a quarter of
   // the memory that is available at start.
@@ -61,8 +61,8 @@ struct EngineStats {
 
 // What was loaded; constant.
 struct EngineInfo {
-  std::string backend{};        // "cpu", "reference"
-  DType weights = DType::kF32;  // as computed with
+  std::string backend{};                      // "cpu", "reference"
+  WeightFormat weights = WeightFormat::kF32;  // as computed with
   DType cache = DType::kF32;
   int32_t threads = 1;
   int64_t parameters = 0;

@@ -34,6 +34,15 @@ constexpr std::string_view name_of(DType dtype) {
   return "?";
 }
 
+// How weights are kept and multiplied; the integer formats are those of
+// engine/backend/quantization.h.
+enum class WeightFormat { kAuto, kF32, kBF16, kInt8, kInt4 };
+
+constexpr std::string_view name_of(WeightFormat format) {
+  constexpr std::string_view kNames[] = {"auto", "f32", "bf16", "int8", "int4"};
+  return kNames[static_cast<size_t>(format)];
+}
+
 // bf16 is kept as the upper 16 bits of an f32. Rounds to nearest, ties to even; a NaN stays a NaN.
 constexpr uint16_t to_bf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);

@@ -38,8 +38,9 @@ void add_engine_flags(CLI::App& app, kascade::EngineOptions& engine) {
       ->check(CLI::IsMember({"auto", "reference", "cpu", "cuda"}))
       ->capture_default_str();
   app.add_option("--weights", engine.weights,
-                 "Computed with; auto keeps the checkpoint's where the backend can")
-      ->check(CLI::IsMember({"auto", "f32", "bf16"}))
+                 "Computed with; auto keeps the checkpoint's where the backend can; int8 and int4 "
+                 "round them to save memory and time")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}))
       ->capture_default_str();
   const std::map<std::string, int64_t> units{
       {"KiB", int64_t{1} << 10}, {"MiB", int64_t{1} << 20}, {"GiB", int64_t{1} << 30}};

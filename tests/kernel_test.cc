@@ -201,7 +201,8 @@ Buffer absolute_product(Backend& reference, Tensor x, Tensor w) {
   }
   Buffer product(DType::kF32, x.rows, w.rows);
   const Tensor parts[] = {abs_w.view()};
-  reference.matmul(abs_x.view(), *reference.pack(parts), product.view(), Into::kOverwrite);
+  reference.matmul(abs_x.view(), *reference.pack(parts, MatrixUse::kLayer), product.view(),
+                   Into::kOverwrite);
   return product;
 }
 
@@ -213,7 +214,8 @@ TEST_P(MatmulTest, EqualsTheReference) {
     const Buffer w = normal_matrix(DType::kF32, shape.out, shape.in, random);
     const Tensor parts[] = {w.view().slice_rows(0, shape.out / 2),
                             w.view().slice_rows(shape.out / 2, shape.out - shape.out / 2)};
-    const auto packed = backend_->pack(parts), plain = reference_->pack(parts);
+    const auto packed = backend_->pack(parts, MatrixUse::kLayer),
+               plain = reference_->pack(parts, MatrixUse::kLayer);
     EXPECT_EQ(packed->out_features(), shape.out);
     EXPECT_EQ(packed->in_features(), shape.in);
     const Buffer size = absolute_product(*reference_, in, w.view());
@@ -251,7 +253,7 @@ TEST_P(MatmulTest, ARowDoesNotDependOnTheOthers) {
   const Buffer x = normal_matrix(DType::kF32, 97, 256, random);
   const Buffer w = normal_matrix(DType::kF32, 192, 256, random);
   const Tensor parts[] = {w.view()};
-  const auto packed = backend_->pack(parts);
+  const auto packed = backend_->pack(parts, MatrixUse::kLayer);
   const Buffer all(DType::kF32, 97, 192), some(DType::kF32, 97, 192);
   backend_->matmul(x.view(), *packed, all.view(), Into::kOverwrite);
   for (const int64_t rows : {1, 2, 7, 16, 31, 64}) {
@@ -272,8 +274,10 @@ TEST_P(MatmulTest, PacksEveryDtype) {
     std::iota(ids.begin(), ids.end(), 0);
     reference_->gather_rows(w.view(), ids, plain.view());
     const Tensor parts[] = {w.view()};
-    backend_->matmul(x.view(), *backend_->pack(parts), out.view(), Into::kOverwrite);
-    reference_->matmul(x.view(), *reference_->pack(parts), expected.view(), Into::kOverwrite);
+    backend_->matmul(x.view(), *backend_->pack(parts, MatrixUse::kLayer), out.view(),
+                     Into::kOverwrite);
+    reference_->matmul(x.view(), *reference_->pack(parts, MatrixUse::kLayer), expected.view(),
+                       Into::kOverwrite);
     const Buffer size = absolute_product(*reference_, x.view(), plain.view());
     const double relative = 2 * 33 * kUnit + (dtype() == DType::kBF16 ? 2.01 * kUnitBf16 : 0);
     expect_close(
@@ -290,12 +294,12 @@ TEST(OpenBackend, ChoosesByCheckpointAndMachine) {
   auto backend = open_backend({.checkpoint_dtype = DType::kBF16});
   ASSERT_TRUE(backend.ok());
   EXPECT_EQ((*backend)->name(), "cpu");
-  EXPECT_EQ((*backend)->precision().weights, bf16 ? DType::kBF16 : DType::kF32);
+  EXPECT_EQ((*backend)->precision().weights, bf16 ? WeightFormat::kBF16 : WeightFormat::kF32);
   EXPECT_EQ((*backend)->precision().cache, bf16 ? DType::kBF16 : DType::kF32);
   backend = open_backend({.name = "cpu", .checkpoint_dtype = DType::kF16, .threads = 1});
-  EXPECT_EQ((*backend)->precision().weights, DType::kF32);
+  EXPECT_EQ((*backend)->precision().weights, WeightFormat::kF32);
   backend = open_backend({.weights = WeightFormat::kF32, .checkpoint_dtype = DType::kBF16});
-  EXPECT_EQ((*backend)->precision().weights, DType::kF32);
+  EXPECT_EQ((*backend)->precision().weights, WeightFormat::kF32);
   EXPECT_EQ(open_backend({.weights = WeightFormat::kBF16}).ok(), bf16);
 }
 

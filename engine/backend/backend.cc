@@ -11,17 +11,13 @@ namespace kascade {
 namespace {
 
 absl::StatusOr<std::unique_ptr<Backend>> open_cpu(const BackendOptions& options) {
-  const bool wanted = options.weights == WeightFormat::kBF16;
-  const bool natural =
-      options.weights == WeightFormat::kAuto && options.checkpoint_dtype == DType::kBF16;
-  DType weights = DType::kF32;
-  if (wanted || natural) {
-    if (cpu::bf16_matmul_supported()) {
-      weights = DType::kBF16;
-    } else if (wanted) {
-      return absl::UnavailableError(
-          "weights bf16: this machine has no bf16 instructions (avx512_bf16); use f32");
-    }
+  WeightFormat weights = options.weights;
+  if (weights == WeightFormat::kAuto) {
+    const bool bf16 = options.checkpoint_dtype == DType::kBF16 && cpu::bf16_matmul_supported();
+    weights = bf16 ? WeightFormat::kBF16 : WeightFormat::kF32;
+  } else if (weights == WeightFormat::kBF16 && !cpu::bf16_matmul_supported()) {
+    return absl::UnavailableError(
+        "weights bf16: this machine has no bf16 instructions (avx512_bf16); use f32 or int8");
   }
   return cpu::make_cpu_backend({.weights = weights, .threads = options.threads});
 }
@@ -33,9 +29,10 @@ absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& opti
   if (options.name == "cuda") return absl::UnavailableError("backend cuda: built without CUDA");
   if (options.name == "reference") {
     if (options.weights == WeightFormat::kBF16) {
-      return absl::UnavailableError("weights bf16: backend reference computes in f32 only");
+      return absl::UnavailableError("weights bf16: backend reference has f32, int8 and int4");
     }
-    return make_reference_backend();
+    return make_reference_backend(options.weights == WeightFormat::kAuto ? WeightFormat::kF32
+                                                                         : options.weights);
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "backend: must be auto, reference, cpu or cuda, is \"", std::string(options.name), "\""));

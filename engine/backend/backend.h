@@ -32,10 +32,13 @@ class Matrix {
 
 enum class Into { kOverwrite, kAdd };
 
+// Four bits are too few for the head: it is int8 beside int4 layers.
+enum class MatrixUse { kLayer, kHead };
+
 // What a backend keeps its weights and its KV cache in.
 struct Precision {
-  DType weights = DType::kF32;  // f32 or bf16
-  DType cache = DType::kF32;    // f32 with f32 weights, else bf16
+  WeightFormat weights = WeightFormat::kF32;  // never kAuto
+  DType cache = DType::kF32;                  // f32 with f32 weights, else bf16
 };
 
 class Backend {
@@ -47,9 +50,10 @@ class Backend {
 
   // Stacks the parts on their rows (q over k over v) and packs them. Parts are f32, bf16 or f16
   // with equal cols; they are not needed afterwards.
-  virtual std::unique_ptr<Matrix> pack(std::span<const Tensor> parts) = 0;
+  virtual std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) = 0;
 
-  // out[r, o] (+)= Σ_i x[r, i] · w[o, i]. x, out f32; x [rows, in], out [rows, out].
+  // out[r, o] (+)= Σ_i x[r, i] · w[o, i]. x, out f32; x [rows, in], out [rows, out]. With int8 and
+  // int4 weights x is quantised as well, row by row.
   virtual void matmul(Tensor x, const Matrix& w, Tensor out, Into into) = 0;
 
   // out[r, :] = table[ids[r], :]; table any float dtype, out f32.
@@ -86,8 +90,6 @@ class Backend {
                            const SelectKeys& how, Selection& selection) = 0;
 };
 
-enum class WeightFormat { kAuto, kF32, kBF16 };
-
 struct BackendOptions {
   std::string_view name = "auto";  // auto, reference, cpu, cuda
   WeightFormat weights = WeightFormat::kAuto;
@@ -100,8 +102,8 @@ struct BackendOptions {
 // INVALID_ARGUMENT for an unknown name.
 absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& options);
 
-// Plain loops in f32: the oracle for the others, and the fallback.
-std::unique_ptr<Backend> make_reference_backend();
+// Plain loops: the oracle for the others, and the fallback. Weights f32, int8 or int4.
+std::unique_ptr<Backend> make_reference_backend(WeightFormat weights = WeightFormat::kF32);
 
 }  // namespace kascade
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/quantization.h"
 
 namespace kascade {
 namespace {
@@ -39,6 +40,38 @@ class ReferenceMatrix final : public Matrix {
 
  private:
   Buffer values_;
+};
+
+// Channels in integers: level · multiple, the multiple being 1 for int8.
+class IntegerReferenceMatrix final : public Matrix {
+ public:
+  IntegerReferenceMatrix(Tensor values, WeightFormat format)
+      : Matrix(values.rows, values.cols,
+               values.rows * (values.cols * size_of(DType::kI32) + size_of(DType::kF32))),
+        sum_length_(format == WeightFormat::kInt8 ? kInt8SumLength : kInt4SumLength),
+        steps_(static_cast<size_t>(values.rows * values.cols)),
+        scales_(static_cast<size_t>(values.rows)) {
+    std::vector<int8_t> levels(static_cast<size_t>(values.cols));
+    std::vector<int8_t> multiples(levels.size() / kInt4Group + 1, 1);
+    for (int64_t row = 0; row < values.rows; ++row) {
+      scales_[row] =
+          format == WeightFormat::kInt8
+              ? quantize_int8(values.f32(row), values.cols, levels.data())
+              : quantize_int4(values.f32(row), values.cols, levels.data(), multiples.data());
+      for (int64_t i = 0; i < values.cols; ++i) {
+        const int32_t multiple = format == WeightFormat::kInt8 ? 1 : multiples[i / kInt4Group];
+        steps_[row * values.cols + i] = levels[i] * multiple;
+      }
+    }
+  }
+  int64_t sum_length() const { return sum_length_; }
+  const int32_t* steps(int64_t channel) const { return steps_.data() + channel * in_features(); }
+  float scale(int64_t channel) const { return scales_[channel]; }
+
+ private:
+  int64_t sum_length_;
+  std::vector<int32_t> steps_;  // [out, in]
+  std::vector<float> scales_;   // [out]
 };
 
 // One query head at one position, and the KV head that it reads.
@@ -118,10 +151,14 @@ std::vector<int32_t> best_keys(const float* scores, int32_t begin, int32_t end, 
 
 class ReferenceBackend final : public Backend {
  public:
-  std::string_view name() const override { return "reference"; }
-  Precision precision() const override { return {DType::kF32, DType::kF32}; }
+  explicit ReferenceBackend(WeightFormat weights) : weights_(weights) {}
 
-  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts) override {
+  std::string_view name() const override { return "reference"; }
+  Precision precision() const override {
+    return {weights_, weights_ == WeightFormat::kF32 ? DType::kF32 : DType::kBF16};
+  }
+
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
     int64_t rows = 0;
     for (const Tensor& part : parts) rows += part.rows;
     const int64_t cols = parts.front().cols;
@@ -132,10 +169,18 @@ class ReferenceBackend final : public Backend {
         for (int64_t col = 0; col < cols; ++col) *out++ = load(part, row, col);
       }
     }
-    return std::make_unique<ReferenceMatrix>(std::move(values), rows, cols);
+    if (weights_ == WeightFormat::kF32) {
+      return std::make_unique<ReferenceMatrix>(std::move(values), rows, cols);
+    }
+    const bool head = use == MatrixUse::kHead;
+    return std::make_unique<IntegerReferenceMatrix>(values.view(),
+                                                    head ? WeightFormat::kInt8 : weights_);
   }
 
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
+    if (weights_ != WeightFormat::kF32) {
+      return multiply_integers(x, static_cast<const IntegerReferenceMatrix&>(w), out, into);
+    }
     const Tensor weights = static_cast<const ReferenceMatrix&>(w).values();
     for (int64_t row = 0; row < x.rows; ++row) {
       for (int64_t o = 0; o < weights.rows; ++o) {
@@ -254,6 +299,24 @@ class ReferenceBackend final : public Backend {
   }
 
  private:
+  static void multiply_integers(Tensor x, const IntegerReferenceMatrix& w, Tensor out, Into into) {
+    std::vector<int8_t> levels(static_cast<size_t>(x.cols));
+    for (int64_t row = 0; row < x.rows; ++row) {
+      const float scale = quantize_int8(x.f32(row), x.cols, levels.data());
+      for (int64_t o = 0; o < w.out_features(); ++o) {
+        float& to = out.f32(row)[o];
+        if (into == Into::kOverwrite) to = 0;
+        for (int64_t first = 0; first < x.cols; first += w.sum_length()) {
+          int32_t sum = 0;
+          for (int64_t i = first; i < std::min(first + w.sum_length(), x.cols); ++i) {
+            sum += levels[i] * w.steps(o)[i];
+          }
+          to += static_cast<float>(sum) * w.scale(o) * scale;
+        }
+      }
+    }
+  }
+
   // All query heads of KV head g for one row.
   static void attend_group(Tensor q, LayerCache cache, const Batch& batch, int32_t tile,
                            int32_t row, int32_t g, const std::vector<int32_t>& keys, Tensor out) {
@@ -289,10 +352,14 @@ class ReferenceBackend final : public Backend {
           static_cast<int32_t>(chosen.size());
     }
   }
+
+  WeightFormat weights_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+std::unique_ptr<Backend> make_reference_backend(WeightFormat weights) {
+  return std::make_unique<ReferenceBackend>(weights);
+}
 
 }  // namespace kascade

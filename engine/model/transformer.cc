@@ -52,20 +52,20 @@ Transformer::Transformer(const ModelConfig& config, Checkpoint checkpoint, Backe
       workspace_(config, max_rows) {
   for (const LayerTensors& tensors : checkpoint_.layers) {
     layers_.push_back({.attention_norm = to_f32(tensors.attention_norm),
-                       .qkv = packed({tensors.q, tensors.k, tensors.v}),
-                       .attention_out = packed({tensors.o}),
+                       .qkv = packed({tensors.q, tensors.k, tensors.v}, MatrixUse::kLayer),
+                       .attention_out = packed({tensors.o}, MatrixUse::kLayer),
                        .ffn_norm = to_f32(tensors.ffn_norm),
-                       .gate_up = packed({tensors.gate, tensors.up}),
-                       .down = packed({tensors.down})});
+                       .gate_up = packed({tensors.gate, tensors.up}, MatrixUse::kLayer),
+                       .down = packed({tensors.down}, MatrixUse::kLayer)});
   }
   for (int32_t first = 0; first < config_.vocab; first += kHeadTile) {
     const int32_t count = std::min(kHeadTile, config_.vocab - first);
-    head_.push_back({first, packed({checkpoint_.head.slice_rows(first, count)})});
+    head_.push_back({first, packed({checkpoint_.head.slice_rows(first, count)}, MatrixUse::kHead)});
   }
 }
 
-std::unique_ptr<Matrix> Transformer::packed(std::initializer_list<Tensor> parts) {
-  auto matrix = backend_.pack(std::span<const Tensor>(parts.begin(), parts.size()));
+std::unique_ptr<Matrix> Transformer::packed(std::initializer_list<Tensor> parts, MatrixUse use) {
+  auto matrix = backend_.pack(std::span<const Tensor>(parts.begin(), parts.size()), use);
   packed_bytes_ += matrix->bytes();
   return matrix;
 }

@@ -85,7 +85,7 @@ class Transformer {
   void layer(int32_t index, const Step& step, const KvCache& cache);
   void attention(int32_t index, const Step& step, const KvCache& cache);
   void fill_rotation(std::span<const int32_t> positions);
-  std::unique_ptr<Matrix> packed(std::initializer_list<Tensor> parts);
+  std::unique_ptr<Matrix> packed(std::initializer_list<Tensor> parts, MatrixUse use);
 
   ModelConfig config_;
   Checkpoint checkpoint_;

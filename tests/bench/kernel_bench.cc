@@ -37,13 +37,17 @@ double operations(const AttentionData& data, const AttentionCase& shape, bool sp
 
 DType dtype_of(int64_t bf16) { return bf16 != 0 ? DType::kBF16 : DType::kF32; }
 
+WeightFormat format_of(DType dtype) {
+  return dtype == DType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
+}
+
 void bench_attend(benchmark::State& state, bool row_rule, bool sparse) {
   const auto shape =
       shape_of(static_cast<int32_t>(state.range(0)), static_cast<int32_t>(state.range(1)),
                static_cast<int32_t>(state.range(2)), row_rule);
   const DType dtype = dtype_of(state.range(3));
   AttentionData data(shape, dtype);
-  const auto backend = cpu::make_cpu_backend({.weights = dtype});
+  const auto backend = cpu::make_cpu_backend({.weights = format_of(dtype)});
   const Buffer out(DType::kF32, data.batch.rows(), data.width());
   const Selection selection = data.random_selection();
   const KeySet keys{sparse ? &selection : nullptr, {}};
@@ -70,7 +74,7 @@ void select_keys(benchmark::State& state) {
                static_cast<int32_t>(state.range(2)), row_rule);
   const DType dtype = dtype_of(state.range(3));
   AttentionData data(shape, dtype);
-  const auto backend = cpu::make_cpu_backend({.weights = dtype});
+  const auto backend = cpu::make_cpu_backend({.weights = format_of(dtype)});
   Selection selection;
   for (auto _ : state) {
     backend->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, selection);
@@ -86,11 +90,11 @@ void matmul(benchmark::State& state) {
     return state.SkipWithError("no bf16 instructions");
   }
   Random random(1);
-  const auto backend = cpu::make_cpu_backend({.weights = dtype});
+  const auto backend = cpu::make_cpu_backend({.weights = format_of(dtype)});
   const Buffer x = normal_matrix(DType::kF32, rows, in, random);
   const Buffer plain = normal_matrix(dtype, out, in, random);
   const Tensor parts[] = {plain.view()};
-  const auto weights = backend->pack(parts);
+  const auto weights = backend->pack(parts, MatrixUse::kLayer);
   const Buffer y(DType::kF32, rows, out);
   for (auto _ : state) backend->matmul(x.view(), *weights, y.view(), Into::kOverwrite);
   state.counters["FLOP/s"] = per_second(2.0 * static_cast<double>(rows * in * out));

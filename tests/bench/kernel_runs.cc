@@ -107,7 +107,7 @@ void Runs::matmul_of(const std::string& what, int64_t out_features, int64_t in_f
   std::vector<std::unique_ptr<Matrix>> copies;
   int64_t bytes = 0;
   while (bytes < kColdBytes) {
-    copies.push_back(backend_->pack(parts));
+    copies.push_back(backend_->pack(parts, MatrixUse::kLayer));
     bytes += copies.back()->bytes();
   }
   for (const int32_t rows : {1, 4, 8, 32, 128, 512}) {

@@ -102,7 +102,8 @@ int main(int argc, char** argv) {
   app.add_option("--mode", settings.modes)
       ->delimiter(',')
       ->check(CLI::IsMember({"dense", "sparse"}));
-  app.add_option("--weights", settings.weights)->check(CLI::IsMember({"auto", "f32", "bf16"}));
+  app.add_option("--weights", settings.weights)
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}));
   app.add_option("--ratio", settings.ratio, "share of the keys that sparse layers attend to")
       ->check(CLI::Range(0.001, 1.0));
   app.add_option("--rule", settings.rule, "who chooses keys in prefill: tiles or single rows")

@@ -15,11 +15,12 @@ namespace kascade::bench {
 namespace {
 
 absl::StatusOr<WeightFormat> weight_format(const std::string& name) {
-  if (name == "auto") return WeightFormat::kAuto;
-  if (name == "f32") return WeightFormat::kF32;
-  if (name == "bf16") return WeightFormat::kBF16;
+  for (const WeightFormat format : {WeightFormat::kAuto, WeightFormat::kF32, WeightFormat::kBF16,
+                                    WeightFormat::kInt8, WeightFormat::kInt4}) {
+    if (name == std::string(name_of(format))) return format;
+  }
   return absl::InvalidArgumentError(
-      absl::StrCat("weights: must be auto, f32 or bf16, is \"", name, "\""));
+      absl::StrCat("weights: must be auto, f32, bf16, int8 or int4, is \"", name, "\""));
 }
 
 absl::Status check(const Settings& settings, const ModelConfig& config) {
@@ -89,13 +90,13 @@ absl::StatusOr<SyntheticContexts*> Runs::contexts(int32_t sequences, int32_t tok
 }
 
 Speeds Runs::speeds() const {
-  const bool narrow = backend_->precision().weights == DType::kBF16;
+  const bool narrow = backend_->precision().weights == WeightFormat::kBF16;
   const double operations = narrow && ceilings_.bf16 > 0 ? ceilings_.bf16 : ceilings_.f32;
   return {.matmul = operations, .attention = operations, .read = ceilings_.read.median};
 }
 
 SamplePlan Runs::plan(bool short_enough_to_repeat) const {
-  const bool narrow = backend_->precision().weights == DType::kBF16;
+  const bool narrow = backend_->precision().weights == WeightFormat::kBF16;
   return {.repeat = settings_.repeat,
           .least_seconds = short_enough_to_repeat ? 0.3 : 0,
           .loop = narrow ? bf16_loop() : f32_loop()};

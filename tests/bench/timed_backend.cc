@@ -21,8 +21,8 @@ class Timer {
 
 }  // namespace
 
-std::unique_ptr<Matrix> TimedBackend::pack(std::span<const Tensor> parts) {
-  return timed_->pack(parts);
+std::unique_ptr<Matrix> TimedBackend::pack(std::span<const Tensor> parts, MatrixUse use) {
+  return timed_->pack(parts, use);
 }
 
 void TimedBackend::matmul(Tensor x, const Matrix& w, Tensor out, Into into) {

@@ -53,7 +53,7 @@ class TimedBackend final : public Backend {
   std::string_view name() const override { return timed_->name(); }
   Precision precision() const override { return timed_->precision(); }
   int32_t threads() const override { return timed_->threads(); }
-  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts) override;
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override;
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override;
   void gather_rows(Tensor table, std::span<const int32_t> ids, Tensor out) override;
   void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override;

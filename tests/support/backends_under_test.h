@@ -31,13 +31,17 @@ inline std::vector<BackendCase> backend_cases() {
   return cases;
 }
 
+inline WeightFormat format_of(DType dtype) {
+  return dtype == DType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
+}
+
 // With one thread: the suites run under the thread sanitizer, which does not know libgomp's
 // barriers. WithThreads covers the others.
 class CpuTest : public ::testing::TestWithParam<BackendCase> {
  protected:
   DType dtype() const { return GetParam().dtype; }
-  std::unique_ptr<Backend> backend_ =
-      cpu::make_cpu_backend({.weights = dtype(), .threads = 1, .kernels = GetParam().kernels});
+  std::unique_ptr<Backend> backend_ = cpu::make_cpu_backend(
+      {.weights = format_of(dtype()), .threads = 1, .kernels = GetParam().kernels});
   std::unique_ptr<Backend> reference_ = make_reference_backend();
 };
 

@@ -2,7 +2,8 @@
 // selections, so that an independent reference can judge them
 // (tests/reference/engine_agreement.py):
 //   engine_probe SPEC.json
-// {"model": DIR, "backend": "reference"|"cpu", "weights": "auto"|"f32"|"bf16", "threads": N,
+// {"model": DIR, "backend": "reference"|"cpu", "weights": "auto"|"f32"|"bf16"|"int8"|"int4",
+//  "threads": N,
 //  "max_batch_tokens": N,
 //  "runs": [{"tokens": [ids], "tile_rule_end": N, "mode": "dense"|"sparse", "schedule": FILE|null,
 //            "ratio": X|null, "chunk": N (0 = max_batch_tokens), "logits": FILE,
@@ -123,6 +124,14 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
   }
 }
 
+WeightFormat format_named(const std::string& name) {
+  for (const WeightFormat format :
+       {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt4}) {
+    if (name == name_of(format)) return format;
+  }
+  return WeightFormat::kAuto;
+}
+
 int probe(const std::string& path) {
   std::ifstream file(path);
   const json spec = json::parse(file);
@@ -132,14 +141,11 @@ int probe(const std::string& path) {
   const auto max_batch_tokens = spec.value("max_batch_tokens", 512);
   const ModelConfig config = value_or_exit(load_config(directory));
   Checkpoint checkpoint = value_or_exit(open_checkpoint(directory, config));
-  const auto backend =
-      value_or_exit(open_backend({.name = backend_name,
-                                  .weights = weights == "f32"    ? WeightFormat::kF32
-                                             : weights == "bf16" ? WeightFormat::kBF16
-                                                                 : WeightFormat::kAuto,
-                                  .checkpoint_dtype = checkpoint.dtype,
-                                  .head_dim = config.head_dim,
-                                  .threads = spec.value("threads", 1)}));
+  const auto backend = value_or_exit(open_backend({.name = backend_name,
+                                                   .weights = format_named(weights),
+                                                   .checkpoint_dtype = checkpoint.dtype,
+                                                   .head_dim = config.head_dim,
+                                                   .threads = spec.value("threads", 1)}));
   size_t longest = 0;
   for (const json& run : spec.at("runs")) longest = std::max(longest, run.at("tokens").size());
   constexpr int32_t kBlockSize = 16;

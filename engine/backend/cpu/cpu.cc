@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/backend/cpu/cores.h"
+#include "engine/backend/cpu/matmul_integer.h"
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/select.h"
 
@@ -84,17 +85,26 @@ class CpuBackend final : public Backend {
       : weights_(options.weights),
         threads_(options.threads > 0 ? options.threads : usable_cores(omp_get_max_threads())),
         kernels_(options.kernels != nullptr ? *options.kernels : pick_kernels()),
-        matmul_(options.weights),
+        matmul_(own_dtype()),
+        integer_matmul_(
+            options.integer_kernels != nullptr ? *options.integer_kernels : pick_integer_kernels(),
+            threads_),
         scratch_(static_cast<size_t>(threads_)) {}
 
   std::string_view name() const override { return "cpu"; }
-  Precision precision() const override { return {weights_, weights_}; }
+  Precision precision() const override {
+    return {weights_, weights_ == WeightFormat::kF32 ? DType::kF32 : DType::kBF16};
+  }
   int32_t threads() const override { return threads_; }
 
-  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts) override {
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
+    if (is_integer()) {
+      const bool narrow = weights_ == WeightFormat::kInt4 && use == MatrixUse::kLayer;
+      return integer_matmul_.pack(parts, narrow ? WeightFormat::kInt4 : WeightFormat::kInt8);
+    }
     int64_t rows = 0;
     for (const Tensor& part : parts) rows += part.rows;
-    const Buffer plain(weights_, rows, parts.front().cols);
+    const Buffer plain(own_dtype(), rows, parts.front().cols);
     int64_t first = 0;
     for (const Tensor& part : parts) {
       const Tensor to = plain.view().slice_rows(first, part.rows);
@@ -106,8 +116,9 @@ class CpuBackend final : public Backend {
   }
 
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
+    if (is_integer()) return integer_matmul_.run(x, w, out, into);
     use_threads();
-    if (weights_ == DType::kF32) return matmul_.run(x, w, out, into);
+    if (weights_ == WeightFormat::kF32) return matmul_.run(x, w, out, into);
     if (narrow_.bytes() < x.rows * x.cols * size_of(DType::kBF16)) {
       narrow_ = Buffer(DType::kBF16, x.rows, x.cols);
     }
@@ -190,6 +201,11 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  bool is_integer() const {
+    return weights_ == WeightFormat::kInt8 || weights_ == WeightFormat::kInt4;
+  }
+  DType own_dtype() const { return weights_ == WeightFormat::kBF16 ? DType::kBF16 : DType::kF32; }
+
   // oneDNN asks OpenMP, whose setting belongs to the calling thread.
   void use_threads() const { omp_set_num_threads(threads_); }
 
@@ -238,10 +254,11 @@ class CpuBackend final : public Backend {
                   scratch.kernel(kernels_.scratch_size(queries, rows.bf16, keys)));
   }
 
-  DType weights_;
+  WeightFormat weights_;
   int32_t threads_;
   const Kernels& kernels_;
   MatmulOneDnn matmul_;
+  MatmulInteger integer_matmul_;
   std::vector<Scratch> scratch_;
   Buffer narrow_{};  // bf16 copy of matmul()'s x
 };

@@ -5,14 +5,17 @@
 #include <memory>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/cpu/integer_kernels.h"
 #include "engine/backend/cpu/kernels.h"
 
 namespace kascade::cpu {
 
 struct CpuOptions {
-  DType weights = DType::kF32;       // f32, or bf16 where bf16_matmul_supported()
-  int32_t threads = 0;               // 0 = one per core that this process may use
-  const Kernels* kernels = nullptr;  // nullptr = the best for this machine
+  WeightFormat weights = WeightFormat::kF32;  // not kAuto; kBF16 where bf16_matmul_supported()
+  int32_t threads = 0;                        // 0 = one per core that this process may use
+  // nullptr = the best for this machine
+  const Kernels* kernels = nullptr;
+  const IntegerKernels* integer_kernels = nullptr;
 };
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);

@@ -1,0 +1,118 @@
+// The integer kernels without instructions for byte products: loops that the compiler turns into
+// what the machine has.
+#include "engine/backend/cpu/integer_kernels.h"
+#include "engine/backend/cpu/vector.h"
+
+#define KASCADE_TEXT_OF(name) #name
+#define KASCADE_TEXT(name) KASCADE_TEXT_OF(name)
+
+namespace kascade::cpu::KASCADE_ISA {
+namespace {
+
+KASCADE_INLINE int32_t level_of(int32_t four, int i) {
+  return static_cast<int8_t>(static_cast<uint32_t>(four) >> (8 * i));
+}
+
+void finish(const int32_t* sums, const IntegerTile& tile, int32_t row, const IntegerPanel& panel,
+            const IntegerOut& to) {
+  float* out = to.out + row * to.stride;
+  for (int32_t c = 0; c < panel.channels; ++c) {
+    const float value = static_cast<float>(sums[c]) * panel.scales[c] * tile.scales[row];
+    out[c] = to.add ? out[c] + value : value;
+  }
+}
+
+// Modulo 2³²: with the weights' offset a sum may pass 2³¹ on its way to a result that does not.
+void int8_tile(const IntegerTile& tile, const IntegerPanel& panel, const IntegerOut& to) {
+  for (int32_t row = 0; row < tile.rows; ++row) {
+    uint32_t sums[kInt8Channels];
+    for (uint32_t& sum : sums) sum = static_cast<uint32_t>(tile.starts[row]);
+    const uint8_t* w = panel.weights;
+    for (int64_t step = 0; step < panel.blocks; ++step, w += kInt8StepBytes) {
+      const int32_t four = tile.levels[step * tile.rows + row];
+      const int32_t x[] = {level_of(four, 0), level_of(four, 1), level_of(four, 2),
+                           level_of(four, 3)};
+      for (int32_t c = 0; c < kInt8Channels; ++c) {
+        const int32_t sum =
+            x[0] * w[4 * c] + x[1] * w[4 * c + 1] + x[2] * w[4 * c + 2] + x[3] * w[4 * c + 3];
+        sums[c] += static_cast<uint32_t>(sum);
+      }
+    }
+    int32_t result[kInt8Channels];
+    for (int32_t c = 0; c < kInt8Channels; ++c) result[c] = static_cast<int32_t>(sums[c]);
+    finish(result, tile, row, panel, to);
+  }
+}
+
+// Adds one group's products to sums [kInt4Channels].
+KASCADE_INLINE void add_group(const int32_t* levels, int32_t rows, int32_t start, const uint8_t* w,
+                              const int8_t* multiples, int32_t* sums) {
+  int32_t group[kInt4Channels];
+  for (int32_t c = 0; c < kInt4Channels; ++c) group[c] = start;
+  for (int part = 0; part < 2; ++part) {
+    const int32_t low = levels[part * rows], high = levels[(part + 2) * rows];
+    for (int i = 0; i < 4; ++i) {
+      const int32_t x_low = level_of(low, i), x_high = level_of(high, i);
+      for (int32_t c = 0; c < kInt4Channels; ++c) {
+        const uint8_t byte = w[64 * part + 4 * c + i];
+        group[c] += x_low * (byte & 15) + x_high * (byte >> 4);
+      }
+    }
+  }
+  for (int32_t c = 0; c < kInt4Channels; ++c) sums[c] += group[c] * multiples[c];
+}
+
+void int4_tile(const IntegerTile& tile, const IntegerPanel& panel, const IntegerOut& to) {
+  for (int32_t row = 0; row < tile.rows; ++row) {
+    int32_t sums[kInt4Channels] = {};
+    const uint8_t* w = panel.weights;
+    for (int64_t block = 0; block < panel.blocks; ++block, w += kInt4BlockBytes) {
+      const auto* multiples =
+          reinterpret_cast<const int8_t*>(w + kInt4BlockGroups * kInt4GroupBytes);
+      for (int64_t g = 0; g < kInt4BlockGroups; ++g) {
+        const int64_t group = block * kInt4BlockGroups + g;
+        add_group(tile.levels + 4 * group * tile.rows + row, tile.rows,
+                  tile.starts[group * tile.rows + row], w + g * kInt4GroupBytes,
+                  multiples + g * kInt4Channels, sums);
+      }
+    }
+    finish(sums, tile, row, panel, to);
+  }
+}
+
+float quantize(const float* x, int64_t size, const IntegerRow& row) {
+  float largest = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < size; ++i) {
+    const float magnitude = __builtin_fabsf(x[i]);
+    finite &= magnitude <= __FLT_MAX__;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const bool usable = finite && largest >= 0x1p-100f;
+  const float inverse = usable ? 127.0f / largest : 0.0f;
+  int32_t sum = 0;
+  int32_t* start = row.starts;
+  for (int64_t i = 0; i < row.padded; i += 4) {
+    uint32_t four = 0;
+    for (int64_t j = 0; j < 4 && usable && i + j < size; ++j) {
+      const auto level = static_cast<int32_t>(__builtin_lrintf(x[i + j] * inverse));
+      four |= (static_cast<uint32_t>(level) & 0xffu) << (8 * j);
+      sum += level;
+    }
+    row.levels[i / 4 * row.rows] = static_cast<int32_t>(four);
+    if ((i + 4) % row.sum_length == 0 || i + 4 == row.padded) {
+      *start = -row.offset * sum;
+      start += row.rows;
+      sum = 0;
+    }
+  }
+  if (!finite) return __builtin_nanf("");
+  return usable ? largest / 127.0f : 0.0f;
+}
+
+}  // namespace
+
+extern const IntegerKernels integer_kernels;
+const IntegerKernels integer_kernels = {KASCADE_TEXT(KASCADE_ISA), quantize, int8_tile, int4_tile};
+
+}  // namespace kascade::cpu::KASCADE_ISA

@@ -1,0 +1,110 @@
+#include "engine/backend/quantization.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace kascade {
+namespace {
+
+// The largest magnitude; NaN if a value is not finite.
+float largest_of(const float* values, int64_t size) {
+  float largest = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < size; ++i) {
+    const float magnitude = std::abs(values[i]);
+    finite &= magnitude <= std::numeric_limits<float>::max();
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return finite ? largest : std::numeric_limits<float>::quiet_NaN();
+}
+
+// What is added and taken away again leaves the nearest integer, ties to even, for what an int8
+// holds: in vectors, unlike std::nearbyint.
+constexpr float kFractionless = 0x1.8p23f;
+float rounded(float value) { return (value + kFractionless) - kFractionless; }
+
+typedef float Group __attribute__((vector_size(kInt4Group * sizeof(float))));
+
+// A group of a channel, and how far its best levels so far are off.
+struct GroupSearch {
+  Group values{};
+  Group levels{};
+  float multiple = 0;
+  float error = std::numeric_limits<float>::infinity();
+
+  void offer(float candidate, float scale) {
+    const float step = candidate * scale;
+    const Group lowest = Group{} - 8.0f, highest = Group{} + 7.0f;
+    Group found = values * (1.0f / step);
+    found = (found + kFractionless) - kFractionless;
+    found = found < lowest ? lowest : found;
+    found = found > highest ? highest : found;
+    const Group miss = values - found * step;
+    const Group squares = miss * miss;
+    float sum = 0;
+    for (int64_t i = 0; i < kInt4Group; ++i) sum += squares[i];
+    if (!(sum < error)) return;
+    error = sum;
+    levels = found;
+    multiple = candidate;
+  }
+};
+
+// The value of largest magnitude comes to lie at level ∓8, or up to a quarter inside or outside.
+constexpr float kTightest = 6.0f, kWidest = 10.0f, kPace = 0.5f;
+constexpr float kLargestMultiple = 127.0f;
+
+GroupSearch search(const Group& values, float scale) {
+  GroupSearch best{.values = values};
+  float largest = 0;
+  for (int64_t i = 0; i < kInt4Group; ++i) {
+    if (std::abs(values[i]) > std::abs(largest)) largest = values[i];
+  }
+  if (largest == 0) return best;
+  for (float level = kTightest; level <= kWidest; level += kPace) {
+    const float size = std::abs(largest) / (level * scale);
+    const float multiple = std::clamp(rounded(size), 1.0f, kLargestMultiple);
+    best.offer(largest > 0 ? -multiple : multiple, scale);
+    best.offer(largest > 0 ? multiple : -multiple, scale);
+  }
+  return best;
+}
+
+}  // namespace
+
+float quantize_int8(const float* values, int64_t size, int8_t* levels) {
+  const float largest = largest_of(values, size);
+  if (!(largest >= kNegligible)) {
+    std::fill_n(levels, size, int8_t{0});
+    return largest < kNegligible ? 0.0f : largest;
+  }
+  const float inverse = 127.0f / largest;
+  for (int64_t i = 0; i < size; ++i) {
+    levels[i] = static_cast<int8_t>(rounded(values[i] * inverse));
+  }
+  return largest / 127.0f;
+}
+
+float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* multiples) {
+  const float largest = largest_of(values, size);
+  if (!(largest >= kNegligible)) {
+    std::fill_n(levels, size, int8_t{0});
+    std::fill_n(multiples, (size + kInt4Group - 1) / kInt4Group, int8_t{0});
+    return largest < kNegligible ? 0.0f : largest;
+  }
+  // Squares of large values would overflow: the search runs on shares of the largest.
+  const float inverse = 1.0f / largest;
+  constexpr float kScale = 1.0f / (kTightest * kLargestMultiple);
+  for (int64_t first = 0; first < size; first += kInt4Group) {
+    const int64_t count = std::min(kInt4Group, size - first);
+    Group group{};
+    for (int64_t i = 0; i < count; ++i) group[i] = values[first + i] * inverse;
+    const GroupSearch best = search(group, kScale);
+    for (int64_t i = 0; i < count; ++i) levels[first + i] = static_cast<int8_t>(best.levels[i]);
+    multiples[first / kInt4Group] = static_cast<int8_t>(best.multiple);
+  }
+  return largest * kScale;
+}
+
+}  // namespace kascade
