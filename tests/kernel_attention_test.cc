@@ -210,15 +210,18 @@ constexpr Pooling kPoolings[] = {Pooling::kSum, Pooling::kLastRowMax, Pooling::k
 
 // Relative error of a pooled score: of its probabilities, and of their sum over `group` heads and
 // at most 32 rows.
-double score_error(const AttentionData& data, const AttentionCase& shape) {
-  return probability_error(data) + 2 * 32 * shape.group * kUnit;
+double score_error(const AttentionData& data, const AttentionCase& shape, bool bf16) {
+  return probability_error(data) + 2 * 32 * shape.group * kUnit +
+         (bf16 ? 2 * (kUnitBf16 + kRoughPower) : 0);
 }
 
 TEST_P(AttentionTest, PoolScores) {
   Random random(11);
   for (const AttentionCase& shape : attention_cases()) {
     const AttentionData data(shape, dtype());
-    const double relative = score_error(data, shape);
+    const double relative = score_error(data, shape, multiplies_bf16());
+    const Buffer narrow = narrowed_q(data);
+    const Tensor q = multiplies_bf16() ? narrow.view() : data.q;
     for (const Pooling pooling : kPoolings) {
       for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
         const int64_t keys = data.last_position(tile) + 1;
@@ -226,7 +229,7 @@ TEST_P(AttentionTest, PoolScores) {
         const Buffer expected(DType::kF32, shape.kv_heads, keys);
         const float beyond = wide.view().f32(0)[keys];
         backend_->pool_scores(data.q, data.cache, data.batch, tile, pooling, wide.view());
-        reference_->pool_scores(data.q, data.cache, data.batch, tile, pooling, expected.view());
+        reference_->pool_scores(q, data.cache, data.batch, tile, pooling, expected.view());
         EXPECT_EQ(wide.view().f32(0)[keys], beyond) << "written past the last key";
         // Probabilities below the smallest normal number may vanish in either.
         expect_close(
@@ -266,13 +269,15 @@ class SelectionTest : public AttentionTest {
  protected:
   void expect_selects_well(const AttentionCase& shape, const SelectKeys& how) {
     const AttentionData data(shape, dtype());
-    const double error = score_error(data, shape);
+    const double error = score_error(data, shape, multiplies_bf16());
+    const Buffer narrow = narrowed_q(data);
+    const Tensor q = multiplies_bf16() ? narrow.view() : data.q;
     Selection selection;
     backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), how, selection);
     for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
       const int32_t keys = data.last_position(tile) + 1;
       const Buffer scores(DType::kF32, shape.kv_heads, keys);
-      reference_->pool_scores(data.q, data.cache, data.batch, tile, how.pooling, scores.view());
+      reference_->pool_scores(q, data.cache, data.batch, tile, how.pooling, scores.view());
       for (int32_t g = 0; g < shape.kv_heads; ++g) {
         std::vector<float> ranks(scores.view().f32(g), scores.view().f32(g) + keys);
         for (int32_t unit = 0; unit + how.unit <= keys; unit += how.unit) {

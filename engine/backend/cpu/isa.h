@@ -22,13 +22,20 @@ void pool_row(const Queries& queries, const CachedRows& cache, Pool how, float* 
               float* scratch);
 
 #ifdef __AVX512BF16__
-// The same over bf16 keys and values by the bf16 dot product.
+// The same over bf16 keys and values by the bf16 dot product. A row has the same bits alone and in
+// a tile. Scratch of pooling grows with the keys, not with the rows.
 int64_t bf16_tile_scratch_size(const Queries& queries);
 void attend_bf16_tile(const Queries& queries, const CachedRows& cache, const KeyList& keys,
                       float* out, int64_t out_stride, float* scratch);
 int64_t bf16_row_scratch_size(const Queries& queries);
 void attend_bf16_row(const Queries& queries, const CachedRows& cache, const KeyList& keys,
                      float* out, float* scratch);
+int64_t bf16_pool_tile_scratch_size(const Queries& queries, int32_t keys);
+void pool_bf16_tile(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
+                    float* scratch);
+int64_t bf16_pool_row_scratch_size(const Queries& queries, int32_t keys);
+void pool_bf16_row(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
+                   float* scratch);
 #endif
 
 }  // namespace kascade::cpu::KASCADE_ISA

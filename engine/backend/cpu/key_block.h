@@ -53,8 +53,11 @@ struct Ahead {
 
   KASCADE_INLINE void ask(int j) const {
     constexpr int64_t kLine = 64;
+    constexpr int kSecondLevel = 2;  // the first level has too few buffers for lines under way
     if (j >= count) return;
-    for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(row[j] + at);
+    for (int64_t at = 0; at < bytes; at += kLine) {
+      __builtin_prefetch(row[j] + at, 0, kSecondLevel);
+    }
   }
 };
 

@@ -86,24 +86,28 @@ Queries row_of(const Queries& queries, int32_t row) {
           queries.first_position + row};
 }
 
-// Of the kernels for this cache, tile and row alike.
-int64_t attend_scratch_size(const Queries& queries, [[maybe_unused]] bool bf16) {
+// The kernels of a tile and of a row, for either cache.
+[[maybe_unused]] int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+int64_t tile_scratch_of(const Queries& queries, [[maybe_unused]] bool bf16,
+                        [[maybe_unused]] int32_t keys) {
 #ifdef __AVX512BF16__
   if (bf16) {
-    return fills_a_vector(queries) ? bf16_tile_scratch_size(queries)
-                                   : bf16_row_scratch_size(queries);
+    const int64_t pooling = keys > 0 ? bf16_pool_tile_scratch_size(queries, keys) : 0;
+    return larger(bf16_tile_scratch_size(queries), pooling);
   }
 #endif
-  return fills_a_vector(queries) ? tile_scratch_size(queries) : row_scratch_size(queries, 0);
+  return tile_scratch_size(queries);
 }
-
-int64_t scratch_size(const Queries& queries, bool bf16, int32_t keys) {
-  const int64_t attending = attend_scratch_size(queries, bf16);
-  const int64_t pooling =
-      fills_a_vector(queries) ? tile_scratch_size(queries) : row_scratch_size(queries, keys);
-  return attending > pooling ? attending : pooling;
+int64_t row_scratch_of(const Queries& queries, [[maybe_unused]] bool bf16, int32_t keys) {
+#ifdef __AVX512BF16__
+  if (bf16) {
+    const int64_t pooling = keys > 0 ? bf16_pool_row_scratch_size(queries, keys) : 0;
+    return larger(bf16_row_scratch_size(queries), pooling);
+  }
+#endif
+  return row_scratch_size(queries, keys);
 }
-
 void attend_tile_of(const Queries& queries, const CachedRows& cache, const KeyList& keys,
                     float* out, int64_t out_stride, float* scratch) {
 #ifdef __AVX512BF16__
@@ -111,13 +115,31 @@ void attend_tile_of(const Queries& queries, const CachedRows& cache, const KeyLi
 #endif
   attend_tile(queries, cache, keys, out, out_stride, scratch);
 }
-
 void attend_row_of(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,
                    float* scratch) {
 #ifdef __AVX512BF16__
   if (cache.bf16) return attend_bf16_row(queries, cache, keys, out, scratch);
 #endif
   attend_row(queries, cache, keys, out, scratch);
+}
+void pool_tile_of(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
+                  float* scratch) {
+#ifdef __AVX512BF16__
+  if (cache.bf16) return pool_bf16_tile(queries, cache, how, scores, scratch);
+#endif
+  pool_tile(queries, cache, how, scores, scratch);
+}
+void pool_row_of(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
+                 float* scratch) {
+#ifdef __AVX512BF16__
+  if (cache.bf16) return pool_bf16_row(queries, cache, how, scores, scratch);
+#endif
+  pool_row(queries, cache, how, scores, scratch);
+}
+
+int64_t scratch_size(const Queries& queries, bool bf16, int32_t keys) {
+  return fills_a_vector(queries) ? tile_scratch_of(queries, bf16, keys)
+                                 : row_scratch_of(queries, bf16, keys);
 }
 
 void attend(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,
@@ -135,10 +157,10 @@ void attend(const Queries& queries, const CachedRows& cache, const KeyList& keys
 
 void pool(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
           float* scratch) {
-  if (fills_a_vector(queries)) return pool_tile(queries, cache, how, scores, scratch);
+  if (fills_a_vector(queries)) return pool_tile_of(queries, cache, how, scores, scratch);
   for (int32_t j = 0; j < queries.first_position + queries.rows; ++j) scores[j] = 0;
   for (int32_t row = 0; row < queries.rows; ++row) {
-    pool_row(row_of(queries, row), cache, how, scores, scratch);
+    pool_row_of(row_of(queries, row), cache, how, scores, scratch);
   }
 }
 

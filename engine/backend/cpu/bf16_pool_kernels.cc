@@ -1,0 +1,203 @@
+// Pooled probabilities over bf16 keys, by the bf16 dot product. Each key is multiplied once: what
+// a probability is relative to is only known after the last key, so the powers wait in scratch,
+// those of one group of lanes (bf16_lanes.h) at a time.
+#include "engine/backend/cpu/bf16_lanes.h"
+#include "engine/backend/cpu/bf16_row.h"
+#include "engine/backend/cpu/isa.h"
+#include "engine/backend/cpu/scratch.h"
+
+namespace kascade::cpu::KASCADE_ISA {
+namespace {
+
+constexpr int kMostWidth = kMostVecs * kLanes;
+
+// Scratch of a tile: for n keys and w lanes of a group 2 · n · w bytes, whatever the rows.
+struct Tile {
+  Lanes lanes;
+  uint32_t* p;  // [keys / 2][lanes of one group] pairs of keys, relative to `tops`
+  float* tops;  // [blocks][lanes of one group] ⌈largest logit up to that block⌉
+};
+
+int64_t lay_out(const Queries& in, int32_t keys, float* memory, Tile& tile) {
+  Scratch scratch(memory);
+  const int64_t blocks = (static_cast<int64_t>(keys) + kBlock - 1) / kBlock;
+  lay_out_lanes(in, scratch, tile.lanes);
+  scratch.take(tile.p, blocks * kBlock / 2 * kMostWidth);
+  scratch.take(tile.tops, blocks * kMostWidth);
+  return scratch.used();
+}
+
+KeyList all_keys(const Queries& in) { return {0, nullptr, 0, 0, in.first_position + in.rows}; }
+
+// One group over all keys: its powers, and what they must be divided by.
+template <int kVecs>
+void collect_powers(const Queries& in, const CachedRows& cache, const Tile& tile, int64_t lane,
+                    float* top, float* sum) {
+  constexpr int64_t width = kVecs * kLanes;
+  const KeyList all = all_keys(in);
+  const AheadOfBlock nothing{};
+  for (int v = 0; v < kVecs; ++v) {
+    store(top + v * kLanes, broadcast(kLowest));
+    store(sum + v * kLanes, Vec{});
+  }
+  for (int32_t first = 0; first < count(all); first += kBlock) {
+    KeyBlock block;
+    Keys keys;
+    alignas(64) float largest[width];
+    find_keys(cache, all, first, block);
+    fetch_keys(block, cache, in.dim, tile.lanes, keys);
+    logits_of_group<kVecs>(tile.lanes, lane, keys, nothing, largest);
+    uint32_t* p = tile.p + first / 2 * width;
+    float* tops = tile.tops + first / kBlock * width;
+    for (int at = 0; at < width; at += kLanes) {
+      const Vec before = load(top + at);
+      const Vec after = _mm512_max_ps(ceiling(load(largest + at)), before);
+      store(sum + at, load(sum + at) * power_of_two(before - after));
+      store(top + at, after);
+      store(tops + at, after);
+      exponentiate(tile.lanes.logits + at, keys.count, width, after, p + at, sum + at);
+    }
+  }
+}
+
+// scores[j] (+)= Σ or maximum over the group's lanes of p[j] · weight for `count` ≤ kLanes keys.
+template <int kVecs>
+KASCADE_INLINE void pool_keys(const uint32_t* p, const Vec* weight, int count, Pool how,
+                              float* scores) {
+  constexpr int64_t width = kVecs * kLanes;
+  Vec pooled[kLanes] = {};
+#pragma GCC unroll 8
+  for (int j = 0; j < kLanes; j += 2) {
+    if (j >= count) break;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      const PairVec pair = load_pairs(p + j / 2 * width + v * kLanes);
+      const Vec first = reinterpret_cast<Vec>(_mm512_slli_epi32(pair, 16)) * weight[v];
+      const Vec second =
+          reinterpret_cast<Vec>(_mm512_and_si512(pair, _mm512_set1_epi32(-65536))) * weight[v];
+      pooled[j] = how == Pool::kSum ? pooled[j] + first : max(first, pooled[j]);
+      pooled[j + 1] = how == Pool::kSum ? pooled[j + 1] + second : max(second, pooled[j + 1]);
+    }
+  }
+  const __mmask16 real = first_lanes(count);
+  const Vec before = _mm512_maskz_loadu_ps(real, scores);
+  Vec after;
+  if (how == Pool::kSum) {
+    after = before + reduce(pooled);
+  } else {
+    for (int j = 0; j < kLanes; ++j) after[j] = max_of(pooled[j]);
+    after = max(after, before);
+  }
+  _mm512_mask_storeu_ps(scores, real, after);
+}
+
+template <int kVecs>
+void pool_group(const Queries& in, const Tile& tile, int64_t lane, const float* top,
+                const float* sum, Pool how, float* scores) {
+  constexpr int64_t width = kVecs * kLanes;
+  const int32_t keys = count(all_keys(in));
+  const int64_t queries = static_cast<int64_t>(in.rows) * in.heads;
+  for (int32_t first = 0; first < keys; first += kBlock) {
+    Vec weight[kVecs];
+    for (int v = 0; v < kVecs; ++v) {
+      const int at = v * kLanes;
+      const Vec then = load(tile.tops + first / kBlock * width + at);
+      const Vec share = power_of_two(then - load(top + at)) / load(sum + at);
+      // The lanes past the last query repeat it.
+      weight[v] = _mm512_maskz_mov_ps(first_lanes(queries - lane - at), share);
+    }
+    for (int j = 0; j < kBlock && first + j < keys; j += kLanes) {
+      const int here = keys - first - j < kLanes ? keys - first - j : kLanes;
+      pool_keys<kVecs>(tile.p + (first + j) / 2 * width, weight, here, how, scores + first + j);
+    }
+  }
+}
+
+// Scratch of one row.
+struct Row {
+  int64_t width;   // components of a row of q: dim, rounded up to whole vectors of bf16
+  int64_t stride;  // keys, rounded up to whole blocks
+  uint32_t* q;     // [heads][width] bf16
+  float* logits;   // [heads][stride], base 2
+};
+
+int64_t lay_out(const Queries& in, int32_t keys, float* memory, Row& row) {
+  Scratch scratch(memory);
+  row.width = round_up(in.dim, kHalves);
+  row.stride = round_up(keys, kBlock);
+  scratch.take(row.q, in.heads * row.width / 2);
+  scratch.take(row.logits, in.heads * row.stride);
+  return scratch.used();
+}
+
+// Adds one head's probabilities to the scores. Its logits beyond `count` are −∞ up to whole blocks.
+void pool_head(float* logits, int32_t count, Pool how, float* scores) {
+  Vec largest = broadcast(kLowest);
+  for (int32_t j = 0; j < count; j += kLanes) largest = _mm512_max_ps(load(logits + j), largest);
+  const Vec top = ceiling(broadcast(max_of(largest)));
+  Vec sum{};
+  for (int32_t j = 0; j < count; j += kLanes) {
+    const Vec p = rough_exp2(load(logits + j) - top);
+    store(logits + j, p);
+    sum += p;
+  }
+  const Vec scale = broadcast(1.0f / sum_of(sum));
+  for (int32_t j = 0; j < count; j += kLanes) {
+    const __mmask16 real = first_lanes(count - j);
+    const Vec p = load(logits + j) * scale;
+    const Vec before = _mm512_maskz_loadu_ps(real, scores + j);
+    _mm512_mask_storeu_ps(scores + j, real, how == Pool::kSum ? before + p : max(p, before));
+  }
+}
+
+}  // namespace
+
+int64_t bf16_pool_tile_scratch_size(const Queries& queries, int32_t keys) {
+  Tile tile;
+  return lay_out(queries, keys, nullptr, tile);
+}
+
+void pool_bf16_tile(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
+                    float* scratch) {
+  Tile tile;
+  const int32_t keys = count(all_keys(queries));
+  lay_out(queries, keys, scratch, tile);
+  load_queries(queries, tile.lanes);
+  for (int32_t key = 0; key < keys; ++key) scores[key] = 0;
+  for_each_group(tile.lanes, [&](auto vecs, int64_t lane) {
+    alignas(64) float top[kMostWidth], sum[kMostWidth];
+    collect_powers<vecs.value>(queries, cache, tile, lane, top, sum);
+    pool_group<vecs.value>(queries, tile, lane, top, sum, how, scores);
+  });
+}
+
+int64_t bf16_pool_row_scratch_size(const Queries& queries, int32_t keys) {
+  Row row;
+  return lay_out(queries, keys, nullptr, row);
+}
+
+void pool_bf16_row(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
+                   float* scratch) {
+  Row row;
+  const KeyList all = all_keys(queries);
+  const int32_t keys = count(all);
+  lay_out(queries, keys, scratch, row);
+  auto* q = reinterpret_cast<uint16_t*>(row.q);
+  load_row_queries(queries, row.width, q);
+  BlockRows rows[2];
+  find_rows(cache, all, 0, rows[0]);
+  for (int32_t first = 0, now = 0; first < keys; first += kBlock, now = 1 - now) {
+    find_rows(cache, all, first + kBlock, rows[1 - now]);
+    for_each_heads(queries.heads, [&](auto taken, int32_t head) {
+      const bool asks = head == 0 && rows[1 - now].count > 0;
+      dot_rows<taken.value>(q + head * row.width, row.width, rows[now].keys, rows[now].count,
+                            queries.dim, asks ? rows[1 - now].keys : nullptr, row.stride,
+                            row.logits + head * row.stride + first);
+    });
+  }
+  for (int32_t head = 0; head < queries.heads; ++head) {
+    pool_head(row.logits + head * row.stride, keys, how, scores);
+  }
+}
+
+}  // namespace kascade::cpu::KASCADE_ISA

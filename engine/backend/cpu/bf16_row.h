@@ -1,0 +1,130 @@
+// The logits of one row over bf16 keys by the bf16 dot product. Keys are turned so that each has a
+// lane: a logit's products are then added in the order of bf16_lanes.h. Like vector.h, only for
+// files compiled once per instruction set.
+#ifndef KASCADE_ENGINE_BACKEND_CPU_BF16_ROW_H_
+#define KASCADE_ENGINE_BACKEND_CPU_BF16_ROW_H_
+
+#include "engine/backend/cpu/bf16_vector.h"
+#include "engine/backend/cpu/kernels.h"
+#include "engine/backend/cpu/key_block.h"
+
+namespace kascade::cpu::KASCADE_ISA {
+
+constexpr int kMostHeads = 4;  // heads at a time
+
+// Queries of one row, [heads][width] bf16: scaled by log₂ e / √D, zero from dim on.
+inline void load_row_queries(const Queries& in, int64_t width, uint16_t* q) {
+  for (int32_t head = 0; head < in.heads; ++head) {
+    for (int64_t d = 0; d < in.dim; d += kHalves) {
+      store_pairs(q + head * width + d, scaled_query(in.q + head * in.dim + d, in.dim - d, in.dim));
+    }
+  }
+}
+
+// Calls visit(heads as a type's value, first head) for up to kMostHeads heads at a time.
+template <int kHeads>
+struct Heads {
+  static constexpr int value = kHeads;
+};
+template <typename Visit>
+KASCADE_INLINE void for_each_heads(int32_t heads, const Visit& visit) {
+  for (int32_t head = 0; head < heads; head += kMostHeads) {
+    const int32_t left = heads - head;
+    if (left >= kMostHeads) {
+      visit(Heads<kMostHeads>{}, head);
+    } else if (left == 3) {
+      visit(Heads<3>{}, head);
+    } else if (left == 2) {
+      visit(Heads<2>{}, head);
+    } else {
+      visit(Heads<1>{}, head);
+    }
+  }
+}
+
+// Where a block's rows lie; past the last key it repeats that one.
+struct BlockRows {
+  int count = 0;
+  const uint16_t* keys[kBlock];
+  const uint16_t* values[kBlock];
+};
+
+inline void find_rows(const CachedRows& cache, const KeyList& list, int32_t first,
+                      BlockRows& rows) {
+  rows.count = 0;
+  if (first >= count(list)) return;
+  KeyBlock block;
+  find_keys(cache, list, first, block);
+  for (int j = block.count; j < kBlock; ++j) block.row[j] = block.row[block.count - 1];
+  rows.count = block.count;
+  const auto* keys = static_cast<const uint16_t*>(cache.keys);
+  const auto* values = static_cast<const uint16_t*>(cache.values);
+  for (int j = 0; j < kBlock; ++j) rows.keys[j] = keys + block.row[j] * cache.key_stride;
+  for (int j = 0; j < kBlock; ++j) rows.values[j] = values + block.row[j] * cache.value_stride;
+}
+
+// Asks for one line of a row: too scattered for the hardware to foresee, and too many at once would
+// wait for each other, so kernels ask for one with each that they work on. Into the second-level
+// cache: the first level has too few buffers for lines under way.
+KASCADE_INLINE void ask(const uint16_t* row) {
+  constexpr int kSecondLevel = 2;
+  __builtin_prefetch(row, 0, kSecondLevel);
+}
+
+// A block that none was worked on before.
+inline void ask_all(const BlockRows& rows, int32_t dim) {
+  for (int j = 0; j < rows.count; ++j) {
+    for (int32_t d = 0; d < dim; d += kHalves) {
+      ask(rows.keys[j] + d);
+      ask(rows.values[j] + d);
+    }
+  }
+}
+
+// logits[h][j] = q[h] · k[j] in rows `stride` apart, −∞ past the last key. Two vectors of keys at a
+// time: one would wait for each sum in turn.
+template <int kHeads>
+void dot_rows(const uint16_t* q, int64_t width, const uint16_t* const* keys, int count, int32_t dim,
+              const uint16_t* const* next, int64_t stride, float* logits) {
+  constexpr int kVecs = 2;
+  for (int j = 0; j < count; j += kVecs * kLanes) {
+    Vec dots[kVecs][kHeads] = {};
+    for (int64_t d = 0; d < dim; d += kHalves) {
+      const __mmask32 kept = first_halves(dim - d);
+      PairVec part[kVecs][kLanes];
+#pragma GCC unroll 2
+      for (int v = 0; v < kVecs; ++v) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) {
+          part[v][i] = load_halves(keys[j + v * kLanes + i] + d, kept);
+        }
+        transpose(part[v]);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        if (next != nullptr) {
+          for (int v = 0; v < kVecs; ++v) ask(next[j + kVecs * i + v] + d);
+        }
+#pragma GCC unroll 4
+        for (int h = 0; h < kHeads; ++h) {
+          const PairVec component = broadcast_pair(q + h * width + d + 2 * i);
+#pragma GCC unroll 2
+          for (int v = 0; v < kVecs; ++v) {
+            dots[v][h] = add_products(dots[v][h], part[v][i], component);
+          }
+        }
+      }
+    }
+    for (int h = 0; h < kHeads; ++h) {
+      for (int v = 0; v < kVecs; ++v) {
+        const int at = j + v * kLanes;
+        store(logits + h * stride + at,
+              _mm512_mask_mov_ps(broadcast(-kInfinity), first_lanes(count - at), dots[v][h]));
+      }
+    }
+  }
+}
+
+}  // namespace kascade::cpu::KASCADE_ISA
+
+#endif  // KASCADE_ENGINE_BACKEND_CPU_BF16_ROW_H_
