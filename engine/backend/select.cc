@@ -1,6 +1,8 @@
 #include "engine/backend/select.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstddef>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -8,16 +10,71 @@
 namespace kascade {
 namespace {
 
-// One rank per unit, free of NaN: with one, neither nth_element nor the thresholds are defined.
-void rank_units(const float* scores, const Choice& choice, std::vector<float>& ranks) {
-  ranks.clear();
-  for (int32_t first = choice.begin; first < choice.end; first += choice.unit) {
-    float largest = -std::numeric_limits<float>::infinity();
-    for (int32_t key = first; key < first + choice.unit; ++key) {
-      if (scores[key] > largest) largest = scores[key];
-    }
-    ranks.push_back(largest);
+// A first look at the ranks counts them by their highest bits: sign, exponent, start of the
+// mantissa. Neighbours are counted apart, so that equal ones do not wait for each other.
+constexpr int kBucketBits = 11, kShift = 32 - kBucketBits, kCounters = 4;
+constexpr size_t kBuckets = size_t{1} << kBucketBits;
+
+// Bits that order as the numbers do; −0 and 0 are equal. NaN, of which neither order nor thresholds
+// are defined, ranks as −∞.
+uint32_t rank_of(float score) {
+  const float number = score >= -std::numeric_limits<float>::infinity()
+                           ? score + 0.0f
+                           : -std::numeric_limits<float>::infinity();
+  const auto bits = std::bit_cast<uint32_t>(number);
+  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+// One rank per unit.
+void rank_units(const float* scores, const Choice& choice, std::vector<uint32_t>& ranks) {
+  ranks.resize(static_cast<size_t>((choice.end - choice.begin) / choice.unit));
+  if (choice.unit == 1) {
+    std::transform(scores + choice.begin, scores + choice.end, ranks.begin(), rank_of);
+    return;
   }
+  const float* unit = scores + choice.begin;
+  for (uint32_t& rank : ranks) {
+    rank = 0;
+    for (const float* end = unit + choice.unit; unit < end; ++unit) {
+      rank = std::max(rank, rank_of(*unit));
+    }
+  }
+}
+
+void count_buckets(const std::vector<uint32_t>& ranks, std::vector<int32_t>& histogram) {
+  histogram.assign(kBuckets * kCounters, 0);
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    ++histogram[(ranks[i] >> kShift) * kCounters + i % kCounters];
+  }
+}
+
+// The lowest rank of the best `wanted`, and how many units of just that rank are among them.
+struct Threshold {
+  uint32_t rank;
+  int32_t ties;
+};
+Threshold find_threshold(int32_t wanted, ChoiceScratch& scratch) {
+  count_buckets(scratch.ranks, scratch.histogram);
+  const auto count_of = [&](size_t bucket) {
+    const auto first = scratch.histogram.begin() + static_cast<ptrdiff_t>(bucket * kCounters);
+    return std::accumulate(first, first + kCounters, 0);
+  };
+  size_t bucket = kBuckets - 1;
+  for (int32_t count = count_of(bucket); count < wanted; count = count_of(bucket)) {
+    wanted -= count;
+    --bucket;
+  }
+  std::vector<uint32_t>& close = scratch.close;
+  close.resize(scratch.ranks.size() + 1);
+  size_t size = 0;
+  for (const uint32_t rank : scratch.ranks) {
+    close[size] = rank;  // kept if the next does not overwrite it
+    size += rank >> kShift == bucket ? 1 : 0;
+  }
+  const auto begin = close.begin(), last = begin + (wanted - 1);
+  std::nth_element(begin, last, begin + static_cast<ptrdiff_t>(size), std::greater<>());
+  const auto above = std::count_if(begin, last, [&](uint32_t rank) { return rank > *last; });
+  return {*last, wanted - static_cast<int32_t>(above)};
 }
 
 }  // namespace
@@ -29,21 +86,18 @@ void choose_keys(const float* scores, const Choice& choice, ChoiceScratch& scrat
     return;
   }
   rank_units(scores, choice, scratch.ranks);
-  scratch.order = scratch.ranks;
-  const int32_t units = choice.budget / choice.unit;
-  const auto last = scratch.order.begin() + (units - 1);
-  std::nth_element(scratch.order.begin(), last, scratch.order.end(), std::greater<>());
-  const float threshold = *last;
-  // All that rank above the threshold now stand before it; the rest of the budget goes to the first
-  // units that equal it.
-  auto ties = units - std::count_if(scratch.order.begin(), last,
-                                    [&](float rank) { return rank > threshold; });
-  for (size_t index = 0; index < scratch.ranks.size(); ++index) {
-    const float rank = scratch.ranks[index];
-    if (rank < threshold || (rank == threshold && ties-- <= 0)) continue;
+  Threshold threshold = find_threshold(choice.budget / choice.unit, scratch);
+  const int32_t* end = out + choice.budget;
+  for (size_t index = 0; out < end; ++index) {
+    const uint32_t rank = scratch.ranks[index];
+    // The rest of the budget goes to the first units that equal the threshold.
+    const int32_t tie = rank == threshold.rank && threshold.ties > 0 ? 1 : 0;
+    threshold.ties -= tie;
+    const int32_t taken = rank > threshold.rank ? 1 : tie;
+    // Written in any case, kept if taken: which unit is, no processor can predict.
     const auto first = choice.begin + static_cast<int32_t>(index) * choice.unit;
-    std::iota(out, out + choice.unit, first);
-    out += choice.unit;
+    for (int32_t i = 0; i < choice.unit; ++i) out[i] = first + i;
+    out += taken * choice.unit;
   }
 }
 

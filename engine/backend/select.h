@@ -22,8 +22,9 @@ struct Choice {
 
 // Memory that choose_keys() reuses from call to call.
 struct ChoiceScratch {
-  std::vector<float> ranks;
-  std::vector<float> order;
+  std::vector<uint32_t> ranks;  // of each unit
+  std::vector<uint32_t> close;  // those near the threshold
+  std::vector<int32_t> histogram;
 };
 
 // Writes the `budget` best-scored keys to `out`, ascending; equal scores → lower index. A unit
