@@ -91,6 +91,7 @@ struct MatmulOneDnn::Impl {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
   std::map<Shape, Prepared> prepared{};
+  Buffer gapless{};  // see run_strided()
 
   const Prepared& prepare(Tensor x, const PackedMatrix& w, Tensor out, Into into) {
     const Shape shape{x.cols, out.cols, x.rows, x.stride, out.stride, into};
@@ -132,12 +133,28 @@ void MatmulOneDnn::run(Tensor x, const Matrix& w, Tensor out, Into into) {
     x.stride = x.cols;
     out.stride = out.cols;
   }
+  if (out.stride != out.cols) return run_strided(x, w, out, into);
   const Impl::Prepared& prepared = impl_->prepare(x, packed, out, into);
   const memory from(prepared.x, impl_->engine, x.data), to(prepared.out, impl_->engine, out.data);
   prepared.matmul.execute(
       impl_->stream,
       {{DNNL_ARG_SRC, from}, {DNNL_ARG_WEIGHTS, packed.weights()}, {DNNL_ARG_DST, to}});
   impl_->stream.wait();
+}
+
+// oneDNN 2.6 has only its plain loops for a result with gaps between the rows, hundreds of times
+// slower: the logits of several sequences, written tile by tile, are one.
+void MatmulOneDnn::run_strided(Tensor x, const Matrix& w, Tensor out, Into into) {
+  if (impl_->gapless.bytes() < out.rows * out.cols * size_of(DType::kF32)) {
+    impl_->gapless = Buffer(DType::kF32, out.rows, out.cols);
+  }
+  const Tensor gapless{impl_->gapless.view().data, DType::kF32, out.rows, out.cols, out.cols};
+  run(x, w, gapless, Into::kOverwrite);
+  for (int64_t row = 0; row < out.rows; ++row) {
+    const float* from = gapless.f32(row);
+    float* to = out.f32(row);
+    for (int64_t i = 0; i < out.cols; ++i) to[i] = into == Into::kAdd ? to[i] + from[i] : from[i];
+  }
 }
 
 }  // namespace kascade::cpu

@@ -29,6 +29,8 @@ class MatmulOneDnn {
   void run(Tensor x, const Matrix& w, Tensor out, Into into);
 
  private:
+  void run_strided(Tensor x, const Matrix& w, Tensor out, Into into);
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
