@@ -1,4 +1,5 @@
 // The arithmetic of kascade-bench: statistics, fits, shares, floors.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -6,6 +7,7 @@
 
 #include "engine/attention/policy.h"
 #include "gtest/gtest.h"
+#include "tests/bench/cost_model.h"
 #include "tests/bench/processor_time.h"
 #include "tests/bench/samples.h"
 #include "tests/bench/shapes.h"
@@ -81,12 +83,12 @@ TEST(Sift, DropsDisturbedSamplesUnlessAllAre) {
   const std::vector<Sample> samples = {{.seconds = 1, .foreign_share = 0.01},
                                        {.seconds = 2, .foreign_share = 0.5},
                                        {.seconds = 3, .foreign_share = kMostForeignShare}};
-  const SampleSet some = sift(samples);
+  const SampleSet some = sift(samples, kMostForeignShare);
   EXPECT_EQ(some.kept.size(), 2u);
   EXPECT_EQ(some.dropped, 1);
   EXPECT_FALSE(some.all_disturbed);
   EXPECT_EQ(some.of([](const Sample& sample) { return sample.seconds; }).median, 2);
-  const SampleSet none = sift({samples[1]});
+  const SampleSet none = sift({samples[1]}, kMostForeignShare);
   EXPECT_EQ(none.kept.size(), 1u);
   EXPECT_TRUE(none.all_disturbed);
 }
@@ -127,6 +129,33 @@ TEST(Floor, SparseDecodeScoresInAnchorsOnly) {
   // attend to.
   const double read = 2 * 16385.0 + 4 * (16385 + 1639) + 11 * 2 * 1639;
   EXPECT_DOUBLE_EQ(work.kv_bytes, read * 512 * 2);
+}
+
+TEST(Costs, PredictWhatTheFitHasNotSeen) {
+  const ModelConfig config = one_b();
+  const Speeds speeds{.matmul = 464e9, .attention = 464e9, .read = 35e9};
+  const auto policies = {make_dense_policy(),
+                         make_kascade_policy(typical_schedule(config, 0.10), std::nullopt)};
+  std::vector<MeasuredStep> steps;
+  for (const auto& policy : policies) {
+    for (const int32_t rows : {1, 128, 512}) {
+      for (const int32_t depth : {0, 2048, 4096, 8192, 16384}) {
+        const std::vector<RowRun> runs = {{depth, rows, rows == 1}};
+        MeasuredStep step{.work = step_work(config, *policy, runs, 2.47e9, 2),
+                          .rows = rows,
+                          .row_rule = rows == 1,
+                          .fitted = steps.size() % 2 == 0};
+        const double keys = step.work.attention_flops * (rows == 1 ? 3e-11 : 5e-12);
+        const double matrices = std::max(2.47e9 / 35e9, step.work.matmul_flops / 464e9);
+        step.seconds = 0.01 + 1.2 * matrices + keys + 1e-11 * step.work.scoring_flops;
+        steps.push_back(step);
+      }
+    }
+  }
+  const CostModel model = fit_costs(steps, speeds);
+  EXPECT_EQ(model.judged.size(), 15u);
+  EXPECT_LT(model.absolute_error.most, 0.01);
+  EXPECT_NEAR(model.coefficients[2], 5, 0.1);
 }
 
 TEST(TypicalSchedule, OneDenseAQuarterAnchors) {

@@ -1,10 +1,8 @@
 #include "tests/bench/ceilings.h"
 
 #include <omp.h>
-#include <time.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <vector>
 
@@ -13,23 +11,10 @@
 namespace kascade::bench {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr int64_t kMemory = int64_t{1} << 30;
 constexpr int64_t kBurst = int64_t{256} << 20;
 constexpr int64_t kBurstOperations = int64_t{1} << 30;  // per thread
 constexpr int kRounds = 7;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// Processor time of the calling thread: waiting for a processor does not count.
-double thread_seconds() {
-  timespec time{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
 
 uint64_t sum_words(const uint64_t* words, int64_t count) {
   uint64_t sums[8] = {};
@@ -43,8 +28,9 @@ uint64_t sum_words(const uint64_t* words, int64_t count) {
 
 }  // namespace
 
-CeilingMeter::CeilingMeter(int32_t threads)
-    : threads_(threads), memory_(DType::kF32, kMemory / size_of(DType::kF32), 1) {
+CeilingMeter::CeilingMeter(int32_t threads, Clock clock)
+    : threads_(threads), clock_(clock), memory_(DType::kF32, kMemory / size_of(DType::kF32), 1) {
+  KASCADE_CHECK(clock == Clock::kWall || threads == 1);
   KASCADE_CHECK(memory_.view().data != nullptr);
   std::memset(memory_.view().data, 1, kMemory);
 }
@@ -55,9 +41,10 @@ double CeilingMeter::undisturbed_operations_per_second(const CeilingLoop& loop) 
   double sum = 0;
 #pragma omp parallel num_threads(threads_) reduction(+ : sum)
   {
-    const double start = thread_seconds();
+    const double start = seconds_now(Clock::kThread);
     loop.run(iterations);
-    sum += static_cast<double>(iterations) * loop.operations / (thread_seconds() - start);
+    sum +=
+        static_cast<double>(iterations) * loop.operations / (seconds_now(Clock::kThread) - start);
   }
   return sum;
 }
@@ -65,20 +52,21 @@ double CeilingMeter::undisturbed_operations_per_second(const CeilingLoop& loop) 
 double CeilingMeter::operations_per_second(const CeilingLoop& loop) const {
   if (loop.run == nullptr) return 0;
   const auto iterations = static_cast<int64_t>(kBurstOperations / loop.operations);
-  const auto start = Clock::now();
+  const double start = seconds_now(clock_);
 #pragma omp parallel num_threads(threads_)
   loop.run(iterations);
-  return static_cast<double>(iterations) * loop.operations * threads_ / seconds_since(start);
+  return static_cast<double>(iterations) * loop.operations * threads_ /
+         (seconds_now(clock_) - start);
 }
 
 double CeilingMeter::read(int64_t begin, int64_t bytes) const {
   const auto* words = memory_.view().row<uint64_t>(0) + begin / 8;
   const int64_t share = bytes / 8 / threads_;
   uint64_t sum = 0;
-  const auto start = Clock::now();
+  const double start = seconds_now(clock_);
 #pragma omp parallel num_threads(threads_) reduction(+ : sum)
   sum += sum_words(words + share * omp_get_thread_num(), share);
-  const double seconds = seconds_since(start);
+  const double seconds = seconds_now(clock_) - start;
   asm volatile("" : : "r"(sum));  // the sum is wanted
   return static_cast<double>(share * 8 * threads_) / seconds;
 }

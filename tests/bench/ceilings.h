@@ -7,6 +7,7 @@
 
 #include "engine/tensor.h"
 #include "tests/bench/ceiling_loops.h"
+#include "tests/bench/processor_time.h"
 #include "tests/bench/statistics.h"
 
 namespace kascade::bench {
@@ -22,7 +23,7 @@ struct Ceilings {
 // Owns 1 GiB of memory to read.
 class CeilingMeter {
  public:
-  explicit CeilingMeter(int32_t threads);
+  CeilingMeter(int32_t threads, Clock clock);  // Clock::kThread: of one thread
 
   // The best of several short runs of each loop, as if nobody else used the processors, and reads
   // of all the memory.
@@ -39,6 +40,7 @@ class CeilingMeter {
   double read(int64_t begin, int64_t bytes) const;
 
   int32_t threads_;
+  Clock clock_;
   Buffer memory_;
   int64_t next_ = 0;  // byte where the next burst begins
 };

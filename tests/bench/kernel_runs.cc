@@ -1,6 +1,5 @@
 // The commands that measure single operations: attention and matmul.
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "engine/check.h"
@@ -23,10 +22,10 @@ Buffer random_rows(int64_t rows, int64_t cols, double deviation) {
 }
 
 template <typename Work>
-StepTime timed(const Work& work) {
-  const auto start = std::chrono::steady_clock::now();
+StepTime timed(Clock clock, const Work& work) {
+  const double start = seconds_now(clock);
   work();
-  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), {}};
+  return {seconds_now(clock) - start, {}};
 }
 
 }  // namespace
@@ -62,7 +61,7 @@ void Runs::attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows
     m.mode = mode;
     m.work = work;
     run();
-    m.samples = collect(meter_, plan(true), [&] { return timed(run); });
+    m.samples = collect(meter_, plan(), [&] { return timed(settings_.clock, run); });
     note(std::move(m));
   };
 
@@ -123,7 +122,7 @@ void Runs::matmul_of(const std::string& what, int64_t out_features, int64_t in_f
     m.ceilings = speeds();
     m.work.matmul_flops = 2.0 * static_cast<double>(rows * in_features * out_features);
     m.work.weight_bytes = static_cast<double>(copies.front()->bytes());
-    m.samples = collect(meter_, plan(true), [&] { return timed(run); });
+    m.samples = collect(meter_, plan(), [&] { return timed(settings_.clock, run); });
     note(std::move(m));
   }
 }

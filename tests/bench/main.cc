@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -58,6 +59,8 @@ int run(const Settings& settings, const std::vector<std::string>& commands,
     if (command == "decode") status = (*runs)->decode();
     if (command == "attention") status = (*runs)->attention();
     if (command == "matmul") (*runs)->matmul();
+    if (command == "end-to-end") status = (*runs)->end_to_end();
+    if (command == "cost-model") status = (*runs)->cost_model();
   }
   if (!status.ok()) {
     std::fprintf(stderr, "kascade-bench: %s\n", std::string(status.message()).c_str());
@@ -69,9 +72,11 @@ int run(const Settings& settings, const std::vector<std::string>& commands,
   circumstances.weights = std::string(name_of((*runs)->backend().precision().weights));
   circumstances.ceilings = (*runs)->ceilings();
   circumstances.load_end = load_average();
-  const std::string text = to_markdown(circumstances, (*runs)->measurements());
+  circumstances.clock = settings.clock;
+  const auto& measurements = (*runs)->measurements();
+  const std::string text = to_markdown(circumstances, measurements, (*runs)->costs());
   std::printf("%s", text.c_str());
-  const std::string json = to_json(circumstances, (*runs)->measurements()).dump(1) + "\n";
+  const std::string json = to_json(circumstances, measurements, (*runs)->costs()).dump(1) + "\n";
   return write(outputs.markdown, text) && write(outputs.json, json) ? 0 : 1;
 }
 
@@ -79,6 +84,7 @@ int run(const Settings& settings, const std::vector<std::string>& commands,
 }  // namespace kascade::bench
 
 int main(int argc, char** argv) {
+  using kascade::bench::Clock;
   kascade::bench::Settings settings;
   kascade::bench::Outputs outputs;
   std::vector<std::string> commands;
@@ -86,7 +92,8 @@ int main(int argc, char** argv) {
   app.option_defaults()->always_capture_default();
   app.add_option("commands", commands, "what to measure")
       ->required()
-      ->check(CLI::IsMember({"prefill", "decode", "attention", "matmul"}));
+      ->check(
+          CLI::IsMember({"prefill", "decode", "attention", "matmul", "end-to-end", "cost-model"}));
   app.add_option("--shape", settings.shape,
                  "llama-3.2-1b, llama-3.1-8b, smollm2-135m or a config.json");
   app.add_option("--layers", settings.layers, "use the first N layers only; 0 = all")
@@ -110,6 +117,10 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"tile", "row"}));
   app.add_option("--threads", settings.threads, "0 = one per core that this process may use")
       ->check(CLI::Range(0, 1024));
+  app.add_option("--clock", settings.clock,
+                 "wall time, or with --threads 1 the thread's own (on a busy machine)")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, Clock>{{"wall", Clock::kWall}, {"thread", Clock::kThread}}));
   app.add_option("--repeat", settings.repeat, "samples of each measurement")
       ->check(CLI::Range(1, 1000));
   app.add_option("--json", outputs.json, "file for all figures");

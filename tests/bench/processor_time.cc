@@ -1,11 +1,11 @@
 #include "tests/bench/processor_time.h"
 
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <fstream>
 #include <sstream>
 
@@ -17,6 +17,12 @@ double seconds_of(const timeval& time) {
 }
 
 }  // namespace
+
+double seconds_now(Clock clock) {
+  timespec time{};
+  clock_gettime(clock == Clock::kWall ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 std::optional<BusyTicks> parse_proc_stat(const std::string& text) {
   std::istringstream line(text);
@@ -45,8 +51,7 @@ ProcessorTime processor_time_now() {
     time.busy_seconds = static_cast<double>(ticks->busy + ticks->stolen) /
                         static_cast<double>(sysconf(_SC_CLK_TCK));
   }
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  time.wall_seconds = std::chrono::duration<double>(now).count();
+  time.wall_seconds = seconds_now(Clock::kWall);
   return time;
 }
 

@@ -8,6 +8,11 @@
 
 namespace kascade::bench {
 
+// What durations are measured by. On a busy machine the calling thread's own processor time, which
+// does not count waiting for a processor, is the better figure; it sees one thread only.
+enum class Clock { kWall, kThread };
+double seconds_now(Clock clock);
+
 // The first line of /proc/stat.
 struct BusyTicks {
   int64_t busy = 0;    // user, nice, system, interrupts

@@ -135,6 +135,35 @@ Json to_json(const Measurement& m) {
   return out;
 }
 
+std::string cost_table(const CostModel& model) {
+  std::string text = absl::StrFormat(
+      "\nA sum of costs fitted to one half of the steps, the other half predicted: off by %.1f %% "
+      "(median), %.1f %% at most.\n\n| Cost | |\n|---|--:|\n",
+      model.absolute_error.median * 100, model.absolute_error.most * 100);
+  for (size_t i = 0; i < kCosts; ++i) {
+    absl::StrAppendFormat(&text, "| %s | %.4g |\n", std::string(kCostNames[i]),
+                          model.coefficients[i]);
+  }
+  text += "\n| Step | measured, ms | predicted, ms | off by |\n|---|--:|--:|--:|\n";
+  for (const JudgedStep& step : model.judged) {
+    absl::StrAppendFormat(&text, "| %s | %.1f | %.1f | %+.1f %% |\n", step.name,
+                          step.measured * 1e3, step.predicted * 1e3, step.relative_error() * 100);
+  }
+  return text;
+}
+
+Json to_json(const CostModel& model) {
+  Json out = {{"error", to_json(model.absolute_error)}};
+  for (size_t i = 0; i < kCosts; ++i) {
+    out["coefficients"][std::string(kCostNames[i])] = model.coefficients[i];
+  }
+  for (const JudgedStep& step : model.judged) {
+    out["judged"].push_back(
+        {{"step", step.name}, {"measured", step.measured}, {"predicted", step.predicted}});
+  }
+  return out;
+}
+
 }  // namespace
 
 Summary Measurement::seconds() const {
@@ -149,7 +178,8 @@ Summary Measurement::share_of_floor() const {
   });
 }
 
-std::string to_markdown(const Circumstances& c, const std::vector<Measurement>& measurements) {
+std::string to_markdown(const Circumstances& c, const std::vector<Measurement>& measurements,
+                        const std::optional<CostModel>& costs) {
   std::string text = absl::StrFormat(
       "# %s, %d layers, %s, %d threads\n\n%s, %s. Load average %s at the beginning, %s at the "
       "end.\n\n%s",
@@ -167,17 +197,20 @@ std::string to_markdown(const Circumstances& c, const std::vector<Measurement>& 
     last = m.command;
     text += tables_of(m.command, measurements);
   }
+  if (costs) text += cost_table(*costs);
+  if (c.clock == Clock::kThread) text += "\nTimes are the thread's own processor time.\n";
   return text;
 }
 
-nlohmann::ordered_json to_json(const Circumstances& c,
-                               const std::vector<Measurement>& measurements) {
+nlohmann::ordered_json to_json(const Circumstances& c, const std::vector<Measurement>& measurements,
+                               const std::optional<CostModel>& costs) {
   Json out = {{"model", c.model},
               {"processor", c.processor},
               {"date", c.date},
               {"layers", c.layers},
               {"weights", c.weights},
               {"threads", c.threads},
+              {"clock", c.clock == Clock::kWall ? "wall" : "thread"},
               {"load_begin", c.load_begin},
               {"load_end", c.load_end},
               {"ceilings",
@@ -187,6 +220,7 @@ nlohmann::ordered_json to_json(const Circumstances& c,
                 {"read", to_json(c.ceilings.read)}}},
               {"measurements", Json::array()}};
   for (const Measurement& m : measurements) out["measurements"].push_back(to_json(m));
+  if (costs) out["cost_model"] = to_json(*costs);
   return out;
 }
 

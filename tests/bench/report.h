@@ -3,11 +3,14 @@
 #define KASCADE_TESTS_BENCH_REPORT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "nlohmann/json.hpp"
 #include "tests/bench/ceilings.h"
+#include "tests/bench/cost_model.h"
+#include "tests/bench/processor_time.h"
 #include "tests/bench/samples.h"
 #include "tests/bench/work.h"
 
@@ -21,6 +24,7 @@ struct Measurement {
   int32_t depth = 0;      // tokens before the rows
   int32_t sequences = 1;
   int32_t rows = 0;  // of all sequences
+  bool row_rule = false;
   StepWork work{};
   Speeds ceilings{};  // read: replaced by what each sample measured beside it
   SampleSet samples{};
@@ -39,13 +43,16 @@ struct Circumstances {
   std::string load_end{};
   int32_t layers = 0;
   int32_t threads = 0;
+  Clock clock = Clock::kWall;
   Ceilings ceilings{};
 };
 
 std::string to_markdown(const Circumstances& circumstances,
-                        const std::vector<Measurement>& measurements);
+                        const std::vector<Measurement>& measurements,
+                        const std::optional<CostModel>& costs);
 nlohmann::ordered_json to_json(const Circumstances& circumstances,
-                               const std::vector<Measurement>& measurements);
+                               const std::vector<Measurement>& measurements,
+                               const std::optional<CostModel>& costs);
 
 }  // namespace kascade::bench
 

@@ -6,13 +6,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "engine/backend/backend.h"
 #include "engine/check.h"
 #include "tests/bench/shapes.h"
 
 namespace kascade::bench {
 namespace {
+
+constexpr int32_t kMinRows = 512;  // of a step in end_to_end()
 
 absl::StatusOr<WeightFormat> weight_format(const std::string& name) {
   for (const WeightFormat format : {WeightFormat::kAuto, WeightFormat::kF32, WeightFormat::kBF16,
@@ -24,6 +25,9 @@ absl::StatusOr<WeightFormat> weight_format(const std::string& name) {
 }
 
 absl::Status check(const Settings& settings, const ModelConfig& config) {
+  if (settings.clock == Clock::kThread && settings.threads != 1) {
+    return absl::InvalidArgumentError("clock thread: sees one thread only, needs --threads 1");
+  }
   const int32_t most = config.context - settings.length;
   for (const int32_t depth : settings.depths) {
     if (depth <= most) continue;
@@ -39,10 +43,10 @@ absl::Status check(const Settings& settings, const ModelConfig& config) {
 Runs::Runs(const Settings& settings, const ModelConfig& config, std::unique_ptr<Backend> backend)
     : settings_(settings),
       config_(config),
-      backend_(std::make_unique<TimedBackend>(std::move(backend))),
+      backend_(std::make_unique<TimedBackend>(std::move(backend), settings.clock)),
       dense_(make_dense_policy()),
       sparse_(make_kascade_policy(typical_schedule(config, settings.ratio), std::nullopt)),
-      meter_(backend_->threads()),
+      meter_(backend_->threads(), settings.clock),
       ceilings_(meter_.measure()) {}
 
 absl::StatusOr<std::unique_ptr<Runs>> Runs::make(const Settings& settings) {
@@ -66,7 +70,8 @@ const AttentionPolicy& Runs::policy(const std::string& mode) const {
 
 SyntheticModel& Runs::model() {
   if (!model_) {
-    const int32_t rows = std::max(settings_.length, *std::ranges::max_element(settings_.sequences));
+    const int32_t rows =
+        std::max({kMinRows, settings_.length, *std::ranges::max_element(settings_.sequences)});
     model_ = std::make_unique<SyntheticModel>(config_, *backend_, rows);
     for (const HeadTile& tile : model_->transformer().head()) {
       backend_->mark_head(tile.matrix.get());
@@ -89,29 +94,31 @@ absl::StatusOr<SyntheticContexts*> Runs::contexts(int32_t sequences, int32_t tok
   return contexts_.get();
 }
 
+// Integer weights multiply integers; attention is as wide as the cache.
 Speeds Runs::speeds() const {
-  const bool narrow = backend_->precision().weights == WeightFormat::kBF16;
-  const double operations = narrow && ceilings_.bf16 > 0 ? ceilings_.bf16 : ceilings_.f32;
-  return {.matmul = operations, .attention = operations, .read = ceilings_.read.median};
+  const WeightFormat weights = backend_->precision().weights;
+  const bool integers =
+      (weights == WeightFormat::kInt8 || weights == WeightFormat::kInt4) && ceilings_.int8 > 0;
+  const bool narrow_cache = backend_->precision().cache == DType::kBF16 && ceilings_.bf16 > 0;
+  const double attention = narrow_cache ? ceilings_.bf16 : ceilings_.f32;
+  return {.matmul = integers ? ceilings_.int8 : attention,
+          .attention = attention,
+          .read = ceilings_.read.median};
 }
 
-SamplePlan Runs::plan(bool short_enough_to_repeat) const {
-  const bool narrow = backend_->precision().weights == WeightFormat::kBF16;
+SamplePlan Runs::plan() const {
+  const bool narrow = backend_->precision().cache == DType::kBF16;
   return {.repeat = settings_.repeat,
-          .least_seconds = short_enough_to_repeat ? 0.3 : 0,
-          .loop = narrow ? bf16_loop() : f32_loop()};
+          .loop = narrow ? bf16_loop() : f32_loop(),
+          .clock = settings_.clock};
 }
 
-void Runs::note(Measurement measurement) {
-  const Summary seconds = measurement.seconds();
-  std::fprintf(stderr, "%s",
-               absl::StrFormat("%s %s %s, depth %d, %d rows: %.2f ms, %.0f %% of the floor%s\n",
-                               measurement.command, measurement.mode, measurement.what,
-                               measurement.depth, measurement.rows, seconds.median * 1e3,
-                               measurement.share_of_floor().median * 100,
-                               measurement.samples.all_disturbed ? " (disturbed)" : "")
-                   .c_str());
-  measurements_.push_back(std::move(measurement));
+void Runs::note(Measurement m) {
+  std::fprintf(stderr, "%s %s %s, depth %d, %d rows: %.2f ms, %.0f %% of the floor%s\n",
+               m.command.c_str(), m.mode.c_str(), m.what.c_str(), m.depth, m.rows,
+               m.seconds().median * 1e3, m.share_of_floor().median * 100,
+               m.samples.all_disturbed ? " (disturbed)" : "");
+  measurements_.push_back(std::move(m));
 }
 
 void Runs::one_step(StepRunner& runner, Measurement m, const std::vector<RowRun>& runs) {
@@ -120,7 +127,7 @@ void Runs::one_step(StepRunner& runner, Measurement m, const std::vector<RowRun>
   m.work =
       step_work(config_, chosen, runs, static_cast<double>(model().transformer().packed_bytes()),
                 static_cast<double>(size_of(backend_->precision().cache)));
-  m.samples = collect(meter_, plan(true), [&] { return runner.run(chosen, runs); });
+  m.samples = collect(meter_, plan(), [&] { return runner.run(chosen, runs); });
   if (m.work.scoring_flops > 0) {
     const double choosing =
         runner.selection_seconds(chosen, runs) * selecting_layers(chosen, config_.layers);
@@ -133,39 +140,37 @@ void Runs::one_step(StepRunner& runner, Measurement m, const std::vector<RowRun>
   note(std::move(m));
 }
 
-absl::Status Runs::steps(const std::string& command, const std::string& what, int32_t sequences,
-                         int32_t rows, bool row_rule) {
+absl::Status Runs::steps(const std::string& command, int32_t sequences, int32_t rows,
+                         bool row_rule) {
   const int32_t deepest = *std::ranges::max_element(settings_.depths);
   auto made = contexts(sequences, deepest + rows);
   if (!made.ok()) return made.status();
   StepRunner runner(model(), *backend_, **made);
   for (const std::string& mode : settings_.modes) {
-    for (size_t index = 0; index < settings_.depths.size(); ++index) {
-      const int32_t depth = settings_.depths[index];
-      const std::vector<RowRun> runs(static_cast<size_t>(sequences), {depth, rows, row_rule});
-      // The first step of so many rows builds what is built once; at any depth.
-      const std::vector<RowRun> first(static_cast<size_t>(sequences), {0, rows, row_rule});
-      if (index == 0) runner.run(policy(mode), first);
+    // The first step of so many rows builds what is built once; at any depth.
+    runner.run(policy(mode), std::vector<RowRun>(sequences, {0, rows, row_rule}));
+    for (const int32_t depth : settings_.depths) {
       one_step(runner,
                {.command = command,
-                .what = what,
+                .what = row_rule ? "by rows" : "by tiles",
                 .mode = mode,
                 .depth = depth,
                 .sequences = sequences,
-                .rows = sequences * rows},
-               runs);
+                .rows = sequences * rows,
+                .row_rule = row_rule},
+               std::vector<RowRun>(sequences, {depth, rows, row_rule}));
     }
   }
   return absl::OkStatus();
 }
 
 absl::Status Runs::prefill() {
-  return steps("prefill", "chunk", 1, settings_.length, settings_.rule == "row");
+  return steps("prefill", 1, settings_.length, settings_.rule == "row");
 }
 
 absl::Status Runs::decode() {
   for (const int32_t sequences : settings_.sequences) {
-    auto status = steps("decode", "step", sequences, 1, /*row_rule=*/true);
+    auto status = steps("decode", sequences, 1, /*row_rule=*/true);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "engine/attention/policy.h"
 #include "tests/bench/ceilings.h"
+#include "tests/bench/cost_model.h"
 #include "tests/bench/report.h"
 #include "tests/bench/samples.h"
 #include "tests/bench/steps.h"
@@ -28,7 +30,8 @@ struct Settings {
   std::vector<std::string> modes = {"dense", "sparse"};
   std::string weights = "auto";
   double ratio = 0.10;
-  std::string rule = "tile";  // of prefill
+  std::string rule = "tile";   // of prefill
+  Clock clock = Clock::kWall;  // kThread: of one thread
   int32_t threads = 0;
   int32_t repeat = 3;
 };
@@ -40,10 +43,14 @@ class Runs {
 
   absl::Status prefill();
   absl::Status decode();
-  absl::Status attention();  // of one layer, each operation alone
-  void matmul();             // each matrix of the shape, from memory
+  absl::Status attention();   // of one layer, each operation alone
+  void matmul();              // each matrix of the shape, from memory
+  absl::Status end_to_end();  // the engine's own loop: prompts, decoding together, both at once
+  // Fits to half of a grid of steps (rows × depth × mode) and predicts the other half.
+  absl::Status cost_model();
 
   const std::vector<Measurement>& measurements() const { return measurements_; }
+  const std::optional<CostModel>& costs() const { return costs_; }
   const Ceilings& ceilings() const { return ceilings_; }
   const ModelConfig& config() const { return config_; }
   const TimedBackend& backend() const { return *backend_; }
@@ -55,13 +62,13 @@ class Runs {
   SyntheticModel& model();
   // Contexts of at least so many sequences and tokens; the last made are kept.
   absl::StatusOr<SyntheticContexts*> contexts(int32_t sequences, int32_t tokens);
-  absl::Status steps(const std::string& command, const std::string& what, int32_t sequences,
-                     int32_t rows, bool row_rule);
+  // `rows` of each sequence at every depth in every mode.
+  absl::Status steps(const std::string& command, int32_t sequences, int32_t rows, bool row_rule);
   void one_step(StepRunner& runner, Measurement measurement, const std::vector<RowRun>& runs);
   void attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows, bool row_rule);
   void matmul_of(const std::string& what, int64_t out_features, int64_t in_features);
   Speeds speeds() const;
-  SamplePlan plan(bool short_enough_to_repeat) const;
+  SamplePlan plan() const;
   void note(Measurement measurement);
 
   Settings settings_;
@@ -74,6 +81,7 @@ class Runs {
   CeilingMeter meter_;
   Ceilings ceilings_{};
   std::vector<Measurement> measurements_{};
+  std::optional<CostModel> costs_{};
 };
 
 }  // namespace kascade::bench

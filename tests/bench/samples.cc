@@ -7,9 +7,9 @@
 namespace kascade::bench {
 namespace {
 
-// The mean of as many runs as the plan's time takes.
-void measure_into(const SamplePlan& plan, const std::function<StepTime()>& measure,
-                  Sample& sample) {
+// The mean of as many runs as the plan's time takes. Returns the time of all.
+double measure_into(const SamplePlan& plan, const std::function<StepTime()>& measure,
+                    Sample& sample) {
   int32_t runs = 0;
   double all = 0;
   do {
@@ -20,6 +20,7 @@ void measure_into(const SamplePlan& plan, const std::function<StepTime()>& measu
   } while (all < plan.least_seconds);
   sample.seconds = all / runs;
   for (double& seconds : sample.stages) seconds /= runs;
+  return all;
 }
 
 }  // namespace
@@ -38,10 +39,10 @@ StageSeconds SampleSet::median_stages() const {
   return medians;
 }
 
-SampleSet sift(const std::vector<Sample>& samples) {
+SampleSet sift(const std::vector<Sample>& samples, double most_foreign_share) {
   SampleSet set;
   for (const Sample& sample : samples) {
-    if (sample.foreign_share <= kMostForeignShare) set.kept.push_back(sample);
+    if (sample.foreign_share <= most_foreign_share) set.kept.push_back(sample);
   }
   if (set.kept.empty()) return {.kept = samples, .dropped = 0, .all_disturbed = true};
   set.dropped = static_cast<int32_t>(samples.size() - set.kept.size());
@@ -52,17 +53,18 @@ SampleSet collect(CeilingMeter& meter, const SamplePlan& plan,
                   const std::function<StepTime()>& measure) {
   std::vector<Sample> samples;
   const int32_t processors = online_processors();
-  for (int32_t round = 0; round < plan.repeat; ++round) {
+  double spent = 0;
+  for (int32_t round = 0; round < plan.repeat && spent < plan.most_seconds; ++round) {
     Sample& sample = samples.emplace_back();
     sample.operations_before = meter.operations_per_second(plan.loop);
     sample.read_before = meter.read_burst();
     const ProcessorTime before = processor_time_now();
-    measure_into(plan, measure, sample);
+    spent += measure_into(plan, measure, sample);
     sample.foreign_share = foreign_share(before, processor_time_now(), processors);
     sample.read_after = meter.read_burst();
     sample.operations_after = meter.operations_per_second(plan.loop);
   }
-  return sift(samples);
+  return sift(samples, plan.clock == Clock::kWall ? kMostForeignShare : 1);
 }
 
 }  // namespace kascade::bench

@@ -37,13 +37,15 @@ struct SampleSet {
   StageSeconds median_stages() const;
 };
 
-// Sets aside the disturbed samples, unless there are no others.
-SampleSet sift(const std::vector<Sample>& samples);
+// Sets aside the samples with more than this foreign share, unless there are no others.
+SampleSet sift(const std::vector<Sample>& samples, double most_foreign_share);
 
 struct SamplePlan {
-  int32_t repeat = 3;          // samples
+  int32_t repeat = 3;          // samples, fewer if they have taken
+  double most_seconds = 20;    // so long
   double least_seconds = 0.3;  // of a sample: shorter measurements are repeated within it
   CeilingLoop loop{};
+  Clock clock = Clock::kWall;  // by kThread no sample is disturbed: waiting does not count
 };
 
 SampleSet collect(CeilingMeter& meter, const SamplePlan& plan,

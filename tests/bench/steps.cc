@@ -3,7 +3,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 #include <utility>
 
@@ -13,15 +12,6 @@
 #include "engine/sampler.h"
 
 namespace kascade::bench {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_between(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
-
-}  // namespace
 
 Batch build_rows(SyntheticContexts& contexts, const AttentionPolicy& policy,
                  const std::vector<RowRun>& runs) {
@@ -42,27 +32,27 @@ Batch build_rows(SyntheticContexts& contexts, const AttentionPolicy& policy,
 }
 
 double StepRunner::sample_all(Tensor logits) {
-  const auto start = Clock::now();
+  const double start = seconds_now(backend_.clock());
   const Generate greedy{.sampling = {.temperature = 0}};
   for (int64_t row = 0; row < logits.rows; ++row) {
     const std::span<const float> values(logits.f32(row), static_cast<size_t>(logits.cols));
     KASCADE_CHECK(sample(values, greedy, {}, {}, 0).ok());
   }
-  return seconds_between(start, Clock::now());
+  return seconds_now(backend_.clock()) - start;
 }
 
 StepTime StepRunner::run(const AttentionPolicy& policy, const std::vector<RowRun>& runs) {
   const Buffer logits(DType::kF32, static_cast<int64_t>(runs.size()), model_.config().vocab);
   StepTime time;
   backend_.take_seconds();
-  const auto start = Clock::now();
+  const double start = seconds_now(backend_.clock());
   Step step;
   step.batch = build_rows(contexts_, policy, runs);
   step.groups.push_back({&policy, {0, step.batch.tiles()}, &scratch_});
   const Tensor hidden = model_.transformer().forward(step, contexts_.cache());
   model_.transformer().logits(hidden, logits.view());
   const double sampling = sample_all(logits.view());
-  time.seconds = seconds_between(start, Clock::now());
+  time.seconds = seconds_now(backend_.clock()) - start;
   time.stages = backend_.take_seconds();
   at(time.stages, Stage::kSampling) = sampling;
   at(time.stages, Stage::kOther) =
@@ -92,9 +82,9 @@ double StepRunner::selection_seconds(const AttentionPolicy& policy,
     }
   };
   choose_all();  // makes room
-  const auto start = Clock::now();
+  const double start = seconds_now(backend_.clock());
   choose_all();
-  return seconds_between(start, Clock::now());
+  return seconds_now(backend_.clock()) - start;
 }
 
 int32_t selecting_layers(const AttentionPolicy& policy, int32_t layers) {

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "engine/backend/backend.h"
+#include "tests/bench/processor_time.h"
 
 namespace kascade::bench {
 
@@ -43,7 +44,10 @@ struct StepTime {
 
 class TimedBackend final : public Backend {
  public:
-  explicit TimedBackend(std::unique_ptr<Backend> timed) : timed_(std::move(timed)) {}
+  TimedBackend(std::unique_ptr<Backend> timed, Clock clock)
+      : timed_(std::move(timed)), clock_(clock) {}
+
+  Clock clock() const { return clock_; }
 
   // Since the last call.
   StageSeconds take_seconds() { return std::exchange(seconds_, StageSeconds{}); }
@@ -70,6 +74,7 @@ class TimedBackend final : public Backend {
 
  private:
   std::unique_ptr<Backend> timed_;
+  Clock clock_;
   StageSeconds seconds_{};
   std::unordered_set<const Matrix*> head_;
 };

@@ -1,0 +1,68 @@
+// The grid of steps that the cost model is fitted to and judged by.
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tests/bench/runs.h"
+
+namespace kascade::bench {
+namespace {
+
+constexpr char kCommand[] = "cost model";
+
+// Rows of each sequence.
+struct GridRow {
+  int32_t sequences;
+  int32_t rows;
+  bool row_rule;
+};
+
+std::vector<GridRow> grid_of(const Settings& settings) {
+  std::vector<GridRow> grid = {{1, 32, false}, {1, 128, false}, {1, 512, false}};
+  for (const int32_t sequences : settings.sequences) grid.push_back({sequences, 1, true});
+  return grid;
+}
+
+bool is_of(const Measurement& m, const GridRow& row) {
+  const bool steps = m.command == kCommand || m.command == "prefill" || m.command == "decode";
+  return steps && m.sequences == row.sequences && m.rows == row.sequences * row.rows &&
+         m.row_rule == row.row_rule;
+}
+
+}  // namespace
+
+absl::Status Runs::cost_model() {
+  std::vector<MeasuredStep> measured;
+  std::vector<double> reads;
+  const std::vector<GridRow> grid = grid_of(settings_);
+  for (size_t index = 0; index < grid.size(); ++index) {
+    const GridRow& row = grid[index];
+    const auto same = [&](const Measurement& m) { return is_of(m, row); };
+    if (std::ranges::none_of(measurements_, same)) {
+      auto status = steps(kCommand, row.sequences, row.rows, row.row_rule);
+      if (!status.ok()) return status;
+    }
+    // Every other step is for fitting, like the fields of one colour on a chessboard.
+    size_t colour = index;
+    for (const Measurement& m : measurements_) {
+      if (!same(m)) continue;
+      measured.push_back(
+          {.name = absl::StrCat(m.mode, ", ", m.rows, " rows ", m.what, ", depth ", m.depth),
+           .work = m.work,
+           .rows = m.rows,
+           .row_rule = m.row_rule,
+           .seconds = m.seconds().median,
+           .fitted = colour % 2 == 0});
+      colour += m.depth == settings_.depths.back() && settings_.depths.size() % 2 == 0 ? 2 : 1;
+      for (const Sample& sample : m.samples.kept) reads.push_back(sample.read());
+    }
+  }
+  Speeds typical = speeds();
+  typical.read = summarize(std::move(reads)).median;
+  costs_ = fit_costs(measured, typical);
+  return absl::OkStatus();
+}
+
+}  // namespace kascade::bench
