@@ -51,8 +51,10 @@ absl::StatusOr<std::optional<std::string>> find_template(const std::filesystem::
   if (!text.ok() || *text) return text;
   const std::filesystem::path path = directory / "tokenizer_config.json";
   text = read_if_there(path);
-  if (!text.ok() || !*text) return text;
-  const absl::StatusOr<bpe::Json> config = bpe::parse_json(**text);
+  if (!text.ok()) return text;
+  const std::optional<std::string>& content = *text;
+  if (!content) return text;
+  const absl::StatusOr<bpe::Json> config = bpe::parse_json(*content);
   if (!config.ok()) return damaged(path, std::string(config.status().message()));
   return template_of(*config, path);
 }
@@ -68,13 +70,14 @@ bool has_all(const std::string& text, std::initializer_list<const char*> parts) 
 
 absl::StatusOr<ChatFormat> find_chat_format(const std::filesystem::path& directory,
                                             const Tokenizer& tokenizer) {
-  const auto text = find_template(directory);
-  if (!text.ok()) return text.status();
-  if (*text) {
-    if (has_all(**text, {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"})) {
+  const auto found = find_template(directory);
+  if (!found.ok()) return found.status();
+  const std::optional<std::string>& text = *found;
+  if (text) {
+    if (has_all(*text, {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"})) {
       return ChatFormat::kLlama3;
     }
-    if (has_all(**text, {"[INST]", "[/INST]", "<<SYS>>"})) return ChatFormat::kLlama2;
+    if (has_all(*text, {"[INST]", "[/INST]", "<<SYS>>"})) return ChatFormat::kLlama2;
     return absl::FailedPreconditionError(
         "the model's chat template is not one of llama3, llama2; name the format to use one of "
         "them nevertheless");

@@ -23,10 +23,11 @@ constexpr const char* kModelTypes[] = {"none", "unigram", "bpe", "word", "char"}
 template <typename Take>
 absl::Status read_fields(WireReader& reader, const Take& take) {
   while (true) {
-    const absl::StatusOr<std::optional<WireField>> field = reader.next();
-    if (!field.ok()) return field.status();
-    if (!*field) return absl::OkStatus();
-    const absl::Status status = take(**field);
+    const absl::StatusOr<std::optional<WireField>> next = reader.next();
+    if (!next.ok()) return next.status();
+    const std::optional<WireField>& field = *next;
+    if (!field) return absl::OkStatus();
+    const absl::Status status = take(*field);
     if (!status.ok()) return status;
   }
 }
