@@ -333,11 +333,8 @@ TEST_P(SelectionTest, SurvivesNaN) {
 INSTANTIATE_TEST_SUITE_P(Cpu, AttentionTest, ::testing::ValuesIn(backend_cases()), name_of_case);
 INSTANTIATE_TEST_SUITE_P(Cpu, SelectionTest, ::testing::ValuesIn(backend_cases()), name_of_case);
 
-// The result must not depend on the number of threads. Left out where OpenMP was told to use one,
-// as under the thread sanitizer.
+// The result must not depend on the number of threads.
 TEST(WithThreads, SameBitsAsOneThread) {
-  const char* limit = std::getenv("OMP_NUM_THREADS");
-  if (limit != nullptr && std::string(limit) == "1") GTEST_SKIP() << "OMP_NUM_THREADS=1";
   AttentionData data({.rule = small_rule(), .sequences = kSomeSequences}, DType::kF32);
   const auto one = cpu::make_cpu_backend({.threads = 1});
   const auto three = cpu::make_cpu_backend({.threads = 3});

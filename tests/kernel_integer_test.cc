@@ -2,7 +2,6 @@
 // reference, whose integers are the same. Results then agree to the bit.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -284,10 +283,7 @@ TEST(Int8, IsCloseToTheProductInF32) {
   }
 }
 
-// Left out where OpenMP was told to use one thread, as under the thread sanitizer.
 TEST(IntegerWithThreads, SameBitsAsOneThread) {
-  const char* limit = std::getenv("OMP_NUM_THREADS");
-  if (limit != nullptr && std::string(limit) == "1") GTEST_SKIP() << "OMP_NUM_THREADS=1";
   Random random(17);
   const Buffer x = normal_matrix(DType::kF32, 150, 700, random);
   const Buffer w = normal_matrix(DType::kF32, 500, 700, random);

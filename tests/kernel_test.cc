@@ -184,7 +184,7 @@ INSTANTIATE_TEST_SUITE_P(Cpu, RowTest, ::testing::ValuesIn(backend_cases()), nam
 class MatmulTest : public CpuTest {
  protected:
   void SetUp() override {
-    if (dtype() == DType::kBF16 && !cpu::bf16_matmul_supported()) {
+    if (dtype() == DType::kBF16 && cpu::pick_bf16_kernels() == nullptr) {
       GTEST_SKIP() << "no bf16 instructions on this machine";
     }
   }
@@ -290,7 +290,7 @@ TEST_P(MatmulTest, PacksEveryDtype) {
 INSTANTIATE_TEST_SUITE_P(Cpu, MatmulTest, ::testing::ValuesIn(backend_cases()), name_of_case);
 
 TEST(OpenBackend, ChoosesByCheckpointAndMachine) {
-  const bool bf16 = cpu::bf16_matmul_supported();
+  const bool bf16 = cpu::pick_bf16_kernels() != nullptr;
   auto backend = open_backend({.checkpoint_dtype = DType::kBF16});
   ASSERT_TRUE(backend.ok());
   EXPECT_EQ((*backend)->name(), "cpu");

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "engine/attention/policy.h"
-#include "engine/backend/cpu/matmul_onednn.h"
+#include "engine/backend/cpu/panel_kernels.h"
 #include "engine/batcher.h"
 #include "engine/model/transformer.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -143,7 +143,7 @@ void expect_within_bars(const Text& text) {
   };
   for (const Bar& bar : {Bar{WeightFormat::kF32, 1e-9}, Bar{WeightFormat::kBF16, 0.1},
                          Bar{WeightFormat::kInt8, 0.5}, Bar{WeightFormat::kInt4, 4}}) {
-    if (bar.format == WeightFormat::kBF16 && !cpu::bf16_matmul_supported()) continue;
+    if (bar.format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
     const LogProbabilities rounded(text, bar.format);
     const Loss loss = compare(text, exact, rounded);
     const std::string name(name_of(bar.format));

@@ -5,7 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cpu/cpu.h"
-#include "engine/backend/cpu/matmul_onednn.h"
+#include "engine/backend/cpu/panel_kernels.h"
 
 namespace kascade {
 namespace {
@@ -13,9 +13,10 @@ namespace {
 absl::StatusOr<std::unique_ptr<Backend>> open_cpu(const BackendOptions& options) {
   WeightFormat weights = options.weights;
   if (weights == WeightFormat::kAuto) {
-    const bool bf16 = options.checkpoint_dtype == DType::kBF16 && cpu::bf16_matmul_supported();
+    const bool bf16 =
+        options.checkpoint_dtype == DType::kBF16 && cpu::pick_bf16_kernels() != nullptr;
     weights = bf16 ? WeightFormat::kBF16 : WeightFormat::kF32;
-  } else if (weights == WeightFormat::kBF16 && !cpu::bf16_matmul_supported()) {
+  } else if (weights == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) {
     return absl::UnavailableError(
         "weights bf16: this machine has no bf16 instructions (avx512_bf16); use f32 or int8");
   }

@@ -1,9 +1,8 @@
 #include "tests/bench/ceilings.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "engine/check.h"
@@ -14,6 +13,8 @@ namespace {
 constexpr int64_t kMemory = int64_t{1} << 30;
 constexpr int64_t kBurst = int64_t{256} << 20;
 constexpr int64_t kBurstOperations = int64_t{1} << 30;  // per thread
+constexpr int kTasksPerThread = 16;
+constexpr int64_t kReadAtOnce = int64_t{512} << 10;
 constexpr int kRounds = 7;
 
 uint64_t sum_words(const uint64_t* words, int64_t count) {
@@ -29,46 +30,44 @@ uint64_t sum_words(const uint64_t* words, int64_t count) {
 }  // namespace
 
 CeilingMeter::CeilingMeter(int32_t threads, Clock clock)
-    : threads_(threads), clock_(clock), memory_(DType::kF32, kMemory / size_of(DType::kF32), 1) {
+    : pool_(threads), clock_(clock), memory_(DType::kF32, kMemory / size_of(DType::kF32), 1) {
   KASCADE_CHECK(clock == Clock::kWall || threads == 1);
   KASCADE_CHECK(memory_.view().data != nullptr);
   std::memset(memory_.view().data, 1, kMemory);
 }
 
-double CeilingMeter::undisturbed_operations_per_second(const CeilingLoop& loop) const {
+double CeilingMeter::undisturbed_operations_per_second(const CeilingLoop& loop) {
   if (loop.run == nullptr) return 0;
   const auto iterations = static_cast<int64_t>(kBurstOperations / loop.operations);
-  double sum = 0;
-#pragma omp parallel num_threads(threads_) reduction(+ : sum)
-  {
+  std::vector<double> rates(static_cast<size_t>(pool_.threads()));
+  pool_.run(pool_.threads(), [&](int64_t task, int32_t) {
     const double start = seconds_now(Clock::kThread);
     loop.run(iterations);
-    sum +=
+    rates[static_cast<size_t>(task)] =
         static_cast<double>(iterations) * loop.operations / (seconds_now(Clock::kThread) - start);
-  }
-  return sum;
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
-double CeilingMeter::operations_per_second(const CeilingLoop& loop) const {
+double CeilingMeter::operations_per_second(const CeilingLoop& loop) {
   if (loop.run == nullptr) return 0;
-  const auto iterations = static_cast<int64_t>(kBurstOperations / loop.operations);
+  const int64_t tasks = int64_t{kTasksPerThread} * pool_.threads();
+  const auto iterations =
+      static_cast<int64_t>(kBurstOperations / kTasksPerThread / loop.operations);
   const double start = seconds_now(clock_);
-#pragma omp parallel num_threads(threads_)
-  loop.run(iterations);
-  return static_cast<double>(iterations) * loop.operations * threads_ /
-         (seconds_now(clock_) - start);
+  pool_.run(tasks, [&](int64_t, int32_t) { loop.run(iterations); });
+  return static_cast<double>(iterations * tasks) * loop.operations / (seconds_now(clock_) - start);
 }
 
-double CeilingMeter::read(int64_t begin, int64_t bytes) const {
+double CeilingMeter::read(int64_t begin, int64_t bytes) {
   const auto* words = memory_.view().row<uint64_t>(0) + begin / 8;
-  const int64_t share = bytes / 8 / threads_;
-  uint64_t sum = 0;
+  const int64_t tasks = bytes / kReadAtOnce;
   const double start = seconds_now(clock_);
-#pragma omp parallel num_threads(threads_) reduction(+ : sum)
-  sum += sum_words(words + share * omp_get_thread_num(), share);
-  const double seconds = seconds_now(clock_) - start;
-  asm volatile("" : : "r"(sum));  // the sum is wanted
-  return static_cast<double>(share * 8 * threads_) / seconds;
+  pool_.run(tasks, [&](int64_t task, int32_t) {
+    const uint64_t sum = sum_words(words + task * (kReadAtOnce / 8), kReadAtOnce / 8);
+    asm volatile("" : : "r"(sum));  // the sum is wanted
+  });
+  return static_cast<double>(tasks * kReadAtOnce) / (seconds_now(clock_) - start);
 }
 
 double CeilingMeter::read_burst() {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "engine/backend/cpu/thread_pool.h"
 #include "engine/tensor.h"
 #include "tests/bench/ceiling_loops.h"
 #include "tests/bench/processor_time.h"
@@ -31,15 +32,15 @@ class CeilingMeter {
 
   // About 5 ms of the loop: operations per second of all threads, which may have to wait for a
   // processor; 0 without the instruction.
-  double operations_per_second(const CeilingLoop& loop) const;
+  double operations_per_second(const CeilingLoop& loop);
   // Sums the next part of the memory, far more than caches hold: bytes per second. ~10 ms.
   double read_burst();
 
  private:
-  double undisturbed_operations_per_second(const CeilingLoop& loop) const;
-  double read(int64_t begin, int64_t bytes) const;
+  double undisturbed_operations_per_second(const CeilingLoop& loop);
+  double read(int64_t begin, int64_t bytes);
 
-  int32_t threads_;
+  cpu::ThreadPool pool_;
   Clock clock_;
   Buffer memory_;
   int64_t next_ = 0;  // byte where the next burst begins

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "engine/backend/cpu/cpu.h"
-#include "engine/backend/cpu/matmul_onednn.h"
+#include "engine/backend/cpu/panel_kernels.h"
 #include "tests/support/kernel_cases.h"
 
 namespace kascade::testing {
@@ -86,7 +86,7 @@ void select_keys(benchmark::State& state) {
 void matmul(benchmark::State& state) {
   const int64_t rows = state.range(0), in = state.range(1), out = state.range(2);
   const DType dtype = dtype_of(state.range(3));
-  if (dtype == DType::kBF16 && !cpu::bf16_matmul_supported()) {
+  if (dtype == DType::kBF16 && cpu::pick_bf16_kernels() == nullptr) {
     return state.SkipWithError("no bf16 instructions");
   }
   Random random(1);

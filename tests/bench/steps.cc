@@ -1,11 +1,10 @@
 #include "tests/bench/steps.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <numeric>
 #include <utility>
 
+#include "engine/backend/cpu/thread_pool.h"
 #include "engine/backend/select.h"
 #include "engine/batcher.h"
 #include "engine/check.h"
@@ -71,15 +70,15 @@ double StepRunner::selection_seconds(const AttentionPolicy& policy,
   Selection selection;
   reset_selection(batch, {0, batch.tiles()}, kv_heads, selection);
   std::vector<ChoiceScratch> scratch(static_cast<size_t>(backend_.threads()));
+  cpu::ThreadPool pool(backend_.threads());
   const auto choose_all = [&] {
-#pragma omp parallel for num_threads(backend_.threads()) schedule(dynamic, 1)
-    for (int32_t item = 0; item < batch.tiles() * kv_heads; ++item) {
-      const int32_t tile = item / kv_heads;
+    pool.run(int64_t{batch.tiles()} * kv_heads, [&](int64_t item, int32_t worker) {
+      const auto tile = static_cast<int32_t>(item / kv_heads);
       const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
                           batch.budget[tile], 1};
-      choose_keys(plain.data(), choice, scratch[static_cast<size_t>(omp_get_thread_num())],
-                  selection.slot(tile, kv_heads, item % kv_heads).data());
-    }
+      choose_keys(plain.data(), choice, scratch[static_cast<size_t>(worker)],
+                  selection.slot(tile, kv_heads, static_cast<int32_t>(item % kv_heads)).data());
+    });
   };
   choose_all();  // makes room
   const double start = seconds_now(backend_.clock());

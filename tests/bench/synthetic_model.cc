@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/backend/cpu/thread_pool.h"
 #include "engine/check.h"
 
 namespace kascade::bench {
@@ -15,6 +17,11 @@ namespace {
 constexpr double kWeightDeviation = 0.02;
 constexpr int32_t kBlockSize = 32;
 constexpr int64_t kTableRows = 4096;  // distinct keys that contexts are filled from
+
+cpu::ThreadPool& all_cores() {
+  static cpu::ThreadPool pool(std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  return pool;
+}
 
 // splitmix64.
 uint64_t random_bits(uint64_t& state) {
@@ -62,13 +69,12 @@ void fill_rows(Tensor out, Tensor table, uint64_t& state) {
 Buffer random_matrix(int64_t rows, int64_t cols, double deviation, uint64_t seed) {
   Buffer matrix(DType::kBF16, rows, cols);
   KASCADE_CHECK(matrix.view().data != nullptr);
-#pragma omp parallel for schedule(static)
-  for (int64_t row = 0; row < rows; ++row) {
+  all_cores().run(rows, [&](int64_t row, int32_t) {
     uint64_t state = seed ^ (static_cast<uint64_t>(row) << 24);
     for (int64_t i = 0; i < cols; ++i) {
       matrix.view().bf16(row)[i] = to_bf16(static_cast<float>(deviation) * random_normal(state));
     }
-  }
+  });
   return matrix;
 }
 
@@ -145,13 +151,12 @@ void SyntheticContexts::fill(double deviation) {
   const KvCacheShape& shape = cache_.shape();
   const Buffer table =
       as_type(random_matrix(kTableRows, shape.head_dim, deviation, /*seed=*/1), shape.dtype);
-#pragma omp parallel for schedule(dynamic)
-  for (int32_t layer = 0; layer < shape.layers; ++layer) {
-    const LayerCache cache = cache_.layer(layer);
+  all_cores().run(shape.layers, [&](int64_t layer, int32_t) {
+    const LayerCache cache = cache_.layer(static_cast<int32_t>(layer));
     auto state = static_cast<uint64_t>(layer);
     fill_rows(cache.keys, table.view(), state);
     fill_rows(cache.values, table.view(), state);
-  }
+  });
 }
 
 }  // namespace kascade::bench

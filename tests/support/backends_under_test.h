@@ -35,8 +35,7 @@ inline WeightFormat format_of(DType dtype) {
   return dtype == DType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
 }
 
-// With one thread: the suites run under the thread sanitizer, which does not know libgomp's
-// barriers. WithThreads covers the others.
+// With one thread; WithThreads covers the others.
 class CpuTest : public ::testing::TestWithParam<BackendCase> {
  protected:
   DType dtype() const { return GetParam().dtype; }

@@ -1,21 +1,21 @@
 #include "engine/backend/cpu/cpu.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstring>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "engine/backend/cpu/cores.h"
-#include "engine/backend/cpu/matmul_integer.h"
 #include "engine/backend/cpu/matmul_onednn.h"
+#include "engine/backend/cpu/matmul_panels.h"
+#include "engine/backend/cpu/thread_pool.h"
 #include "engine/backend/select.h"
 
 namespace kascade::cpu {
 namespace {
 
-// Rows below which a loop over them is not worth waking the other threads.
+// Rows that a thread takes at a time: fewer are not worth sharing.
 constexpr int64_t kFewRows = 8;
 
 // What one thread works in; grows to what it has met and stays.
@@ -83,48 +83,31 @@ class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
       : weights_(options.weights),
-        threads_(options.threads > 0 ? options.threads : usable_cores(omp_get_max_threads())),
+        pool_(options.threads > 0
+                  ? options.threads
+                  : usable_cores(static_cast<int32_t>(std::thread::hardware_concurrency()))),
         kernels_(options.kernels != nullptr ? *options.kernels : pick_kernels()),
-        matmul_(own_dtype()),
-        integer_matmul_(
+        f32_matmul_(pool_),
+        panel_matmul_(
             options.integer_kernels != nullptr ? *options.integer_kernels : pick_integer_kernels(),
-            threads_),
-        scratch_(static_cast<size_t>(threads_)) {}
+            pick_bf16_kernels(), pool_),
+        scratch_(static_cast<size_t>(pool_.threads())) {}
 
   std::string_view name() const override { return "cpu"; }
   Precision precision() const override {
     return {weights_, weights_ == WeightFormat::kF32 ? DType::kF32 : DType::kBF16};
   }
-  int32_t threads() const override { return threads_; }
+  int32_t threads() const override { return pool_.threads(); }
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
-    if (is_integer()) {
-      const bool narrow = weights_ == WeightFormat::kInt4 && use == MatrixUse::kLayer;
-      return integer_matmul_.pack(parts, narrow ? WeightFormat::kInt4 : WeightFormat::kInt8);
-    }
-    int64_t rows = 0;
-    for (const Tensor& part : parts) rows += part.rows;
-    const Buffer plain(own_dtype(), rows, parts.front().cols);
-    int64_t first = 0;
-    for (const Tensor& part : parts) {
-      const Tensor to = plain.view().slice_rows(first, part.rows);
-      for_rows(part.rows, [&](int64_t row) { convert_row(part, row, to); });
-      first += part.rows;
-    }
-    use_threads();
-    return matmul_.pack(plain.view());
+    if (weights_ == WeightFormat::kF32) return f32_matmul_.pack(parts);
+    const bool head_of_int4 = weights_ == WeightFormat::kInt4 && use == MatrixUse::kHead;
+    return panel_matmul_.pack(parts, head_of_int4 ? WeightFormat::kInt8 : weights_);
   }
 
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
-    if (is_integer()) return integer_matmul_.run(x, w, out, into);
-    use_threads();
-    if (weights_ == WeightFormat::kF32) return matmul_.run(x, w, out, into);
-    if (narrow_.bytes() < x.rows * x.cols * size_of(DType::kBF16)) {
-      narrow_ = Buffer(DType::kBF16, x.rows, x.cols);
-    }
-    const Tensor narrow{narrow_.view().data, DType::kBF16, x.rows, x.cols, x.cols};
-    for_rows(x.rows, [&](int64_t row) { kernels_.to_bf16(x.f32(row), x.cols, narrow.bf16(row)); });
-    matmul_.run(narrow, w, out, into);
+    if (weights_ == WeightFormat::kF32) return f32_matmul_.run(x, w, out, into);
+    panel_matmul_.run(x, w, out, into);
   }
 
   void gather_rows(Tensor table, std::span<const int32_t> ids, Tensor out) override {
@@ -201,27 +184,21 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  bool is_integer() const {
-    return weights_ == WeightFormat::kInt8 || weights_ == WeightFormat::kInt4;
-  }
-  DType own_dtype() const { return weights_ == WeightFormat::kBF16 ? DType::kBF16 : DType::kF32; }
-
-  // oneDNN asks OpenMP, whose setting belongs to the calling thread.
-  void use_threads() const { omp_set_num_threads(threads_); }
-
   template <typename Work>
-  void for_rows(int64_t rows, const Work& work) const {
-#pragma omp parallel for num_threads(threads_) schedule(static) if (rows > kFewRows)
-    for (int64_t row = 0; row < rows; ++row) work(row);
+  void for_rows(int64_t rows, const Work& work) {
+    const int64_t runs = (rows + kFewRows - 1) / kFewRows;
+    pool_.run(runs, [&](int64_t run, int32_t) {
+      const int64_t end = std::min(rows, (run + 1) * kFewRows);
+      for (int64_t row = run * kFewRows; row < end; ++row) work(row);
+    });
   }
 
-  // Tiles differ in keys, so threads take the next (tile, head) as they come free.
   template <typename Work>
   void for_tiles(int32_t tiles, int32_t kv_heads, const Work& work) {
-#pragma omp parallel for num_threads(threads_) schedule(dynamic, 1)
-    for (int32_t item = 0; item < tiles * kv_heads; ++item) {
-      work(item / kv_heads, item % kv_heads, scratch_[static_cast<size_t>(omp_get_thread_num())]);
-    }
+    pool_.run(int64_t{tiles} * kv_heads, [&](int64_t item, int32_t worker) {
+      work(static_cast<int32_t>(item / kv_heads), static_cast<int32_t>(item % kv_heads),
+           scratch_[static_cast<size_t>(worker)]);
+    });
   }
 
   // Row `row` of `from` into row `row_to` of `to`, in its dtype.
@@ -242,7 +219,6 @@ class CpuBackend final : public Backend {
       }
     }
   }
-  void convert_row(Tensor from, int64_t row, Tensor to) const { convert_row(from, row, to, row); }
 
   void pool(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head,
             Pooling pooling, float* scores, Scratch& scratch) const {
@@ -255,12 +231,11 @@ class CpuBackend final : public Backend {
   }
 
   WeightFormat weights_;
-  int32_t threads_;
+  ThreadPool pool_;
   const Kernels& kernels_;
-  MatmulOneDnn matmul_;
-  MatmulInteger integer_matmul_;
-  std::vector<Scratch> scratch_;
-  Buffer narrow_{};  // bf16 copy of matmul()'s x
+  MatmulOneDnn f32_matmul_;
+  MatmulPanels panel_matmul_;
+  std::vector<Scratch> scratch_;  // of each thread
 };
 
 }  // namespace

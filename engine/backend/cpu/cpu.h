@@ -1,17 +1,17 @@
-// The CPU backend: oneDNN's matrix products and our own kernels on OpenMP threads.
+// The CPU backend: our own kernels, and oneDNN's matrix products in f32.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_CPU_H_
 #define KASCADE_ENGINE_BACKEND_CPU_CPU_H_
 
 #include <memory>
 
 #include "engine/backend/backend.h"
-#include "engine/backend/cpu/integer_kernels.h"
 #include "engine/backend/cpu/kernels.h"
+#include "engine/backend/cpu/panel_kernels.h"
 
 namespace kascade::cpu {
 
 struct CpuOptions {
-  WeightFormat weights = WeightFormat::kF32;  // not kAuto; kBF16 where bf16_matmul_supported()
+  WeightFormat weights = WeightFormat::kF32;  // not kAuto; kBF16 where pick_bf16_kernels() has some
   int32_t threads = 0;                        // 0 = one per core that this process may use
   // nullptr = the best for this machine
   const Kernels* kernels = nullptr;

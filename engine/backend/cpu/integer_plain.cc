@@ -1,6 +1,6 @@
 // The integer kernels without instructions for byte products: loops that the compiler turns into
 // what the machine has.
-#include "engine/backend/cpu/integer_kernels.h"
+#include "engine/backend/cpu/panel_kernels.h"
 #include "engine/backend/cpu/vector.h"
 
 #define KASCADE_TEXT_OF(name) #name
@@ -13,8 +13,8 @@ KASCADE_INLINE int32_t level_of(int32_t four, int i) {
   return static_cast<int8_t>(static_cast<uint32_t>(four) >> (8 * i));
 }
 
-void finish(const int32_t* sums, const IntegerTile& tile, int32_t row, const IntegerPanel& panel,
-            const IntegerOut& to) {
+void finish(const int32_t* sums, const PanelTile& tile, int32_t row, const Panel& panel,
+            const PanelOut& to) {
   float* out = to.out + row * to.stride;
   for (int32_t c = 0; c < panel.channels; ++c) {
     const float value = static_cast<float>(sums[c]) * panel.scales[c] * tile.scales[row];
@@ -23,13 +23,13 @@ void finish(const int32_t* sums, const IntegerTile& tile, int32_t row, const Int
 }
 
 // Modulo 2³²: with the weights' offset a sum may pass 2³¹ on its way to a result that does not.
-void int8_tile(const IntegerTile& tile, const IntegerPanel& panel, const IntegerOut& to) {
+void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   for (int32_t row = 0; row < tile.rows; ++row) {
     uint32_t sums[kInt8Channels];
     for (uint32_t& sum : sums) sum = static_cast<uint32_t>(tile.starts[row]);
     const uint8_t* w = panel.weights;
     for (int64_t step = 0; step < panel.blocks; ++step, w += kInt8StepBytes) {
-      const int32_t four = tile.levels[step * tile.rows + row];
+      const int32_t four = tile.words[step * tile.rows + row];
       const int32_t x[] = {level_of(four, 0), level_of(four, 1), level_of(four, 2),
                            level_of(four, 3)};
       for (int32_t c = 0; c < kInt8Channels; ++c) {
@@ -62,7 +62,7 @@ KASCADE_INLINE void add_group(const int32_t* levels, int32_t rows, int32_t start
   for (int32_t c = 0; c < kInt4Channels; ++c) sums[c] += group[c] * multiples[c];
 }
 
-void int4_tile(const IntegerTile& tile, const IntegerPanel& panel, const IntegerOut& to) {
+void int4_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   for (int32_t row = 0; row < tile.rows; ++row) {
     int32_t sums[kInt4Channels] = {};
     const uint8_t* w = panel.weights;
@@ -71,7 +71,7 @@ void int4_tile(const IntegerTile& tile, const IntegerPanel& panel, const Integer
           reinterpret_cast<const int8_t*>(w + kInt4BlockGroups * kInt4GroupBytes);
       for (int64_t g = 0; g < kInt4BlockGroups; ++g) {
         const int64_t group = block * kInt4BlockGroups + g;
-        add_group(tile.levels + 4 * group * tile.rows + row, tile.rows,
+        add_group(tile.words + 4 * group * tile.rows + row, tile.rows,
                   tile.starts[group * tile.rows + row], w + g * kInt4GroupBytes,
                   multiples + g * kInt4Channels, sums);
       }
@@ -99,7 +99,7 @@ float quantize(const float* x, int64_t size, const IntegerRow& row) {
       four |= (static_cast<uint32_t>(level) & 0xffu) << (8 * j);
       sum += level;
     }
-    row.levels[i / 4 * row.rows] = static_cast<int32_t>(four);
+    row.words[i / 4 * row.rows] = static_cast<int32_t>(four);
     if ((i + 4) % row.sum_length == 0 || i + 4 == row.padded) {
       *start = -row.offset * sum;
       start += row.rows;

@@ -2,7 +2,7 @@
 // instruction; a tile's sums stay in registers over all inputs.
 #include <immintrin.h>
 
-#include "engine/backend/cpu/integer_kernels.h"
+#include "engine/backend/cpu/panel_kernels.h"
 #include "engine/backend/cpu/vector.h"
 
 namespace kascade::cpu::KASCADE_ISA {
@@ -44,11 +44,11 @@ KASCADE_INLINE void finish(__m512i sum, const float* channel_scales, float row_s
 }
 
 template <int kRows>
-void int8_rows(const IntegerTile& tile, const IntegerPanel& panel, const IntegerOut& to) {
+void int8_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   __m512i low[kRows], high[kRows];
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) low[r] = high[r] = _mm512_set1_epi32(tile.starts[r]);
-  const int32_t* x = tile.levels;
+  const int32_t* x = tile.words;
   const uint8_t* w = panel.weights;
   for (int64_t step = 0; step < panel.blocks; ++step, x += kRows, w += kInt8StepBytes) {
     const __m512i w_low = load_bytes(w), w_high = load_bytes(w + 64);
@@ -68,13 +68,13 @@ void int8_rows(const IntegerTile& tile, const IntegerPanel& panel, const Integer
 }
 
 template <int kRows>
-void int4_rows(const IntegerTile& tile, const IntegerPanel& panel, const IntegerOut& to) {
+void int4_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   const __m512i nibble = _mm512_set1_epi8(15);
   const __m512i low_half = _mm512_set1_epi32(0xffff);
   __m512i total[kRows];
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) total[r] = _mm512_setzero_si512();
-  const int32_t* x = tile.levels;
+  const int32_t* x = tile.words;
   const int32_t* start = tile.starts;
   const uint8_t* w = panel.weights;
   for (int64_t block = 0; block < panel.blocks; ++block) {
@@ -115,7 +115,7 @@ void int4_rows(const IntegerTile& tile, const IntegerPanel& panel, const Integer
   }
 }
 
-using Rows = void (*)(const IntegerTile&, const IntegerPanel&, const IntegerOut&);
+using Rows = void (*)(const PanelTile&, const Panel&, const PanelOut&);
 constexpr Rows kInt8[kTileRows] = {int8_rows<1>, int8_rows<2>,  int8_rows<3>,  int8_rows<4>,
                                    int8_rows<5>, int8_rows<6>,  int8_rows<7>,  int8_rows<8>,
                                    int8_rows<9>, int8_rows<10>, int8_rows<11>, int8_rows<12>};
@@ -123,10 +123,10 @@ constexpr Rows kInt4[kTileRows] = {int4_rows<1>, int4_rows<2>,  int4_rows<3>,  i
                                    int4_rows<5>, int4_rows<6>,  int4_rows<7>,  int4_rows<8>,
                                    int4_rows<9>, int4_rows<10>, int4_rows<11>, int4_rows<12>};
 
-void int8_tile(const IntegerTile& tile, const IntegerPanel& panel, const IntegerOut& out) {
+void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& out) {
   kInt8[tile.rows - 1](tile, panel, out);
 }
-void int4_tile(const IntegerTile& tile, const IntegerPanel& panel, const IntegerOut& out) {
+void int4_tile(const PanelTile& tile, const Panel& panel, const PanelOut& out) {
   kInt4[tile.rows - 1](tile, panel, out);
 }
 
@@ -160,7 +160,7 @@ float quantize(const float* x, int64_t size, const IntegerRow& row) {
     const __m512 scaled = _mm512_maskz_mul_ps(kept, load_some(x, i, size), inverse);
     const __m512i levels = _mm512_cvtps_epi32(scaled);
     const __m128i bytes = _mm512_cvtepi32_epi8(levels);
-    int32_t* to = row.levels + i / 4 * row.rows;
+    int32_t* to = row.words + i / 4 * row.rows;
     to[0] = _mm_extract_epi32(bytes, 0);
     to[row.rows] = _mm_extract_epi32(bytes, 1);
     to[2 * row.rows] = _mm_extract_epi32(bytes, 2);

@@ -1,10 +1,15 @@
 #include "engine/backend/cpu/matmul_onednn.h"
 
+#include <omp.h>
+
+#include <algorithm>
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <tuple>
 #include <utility>
+#include <vector>
 
+#include "engine/backend/cpu/channels.h"
 #include "engine/check.h"
 
 namespace kascade::cpu {
@@ -12,29 +17,24 @@ namespace {
 
 using dnnl::memory;
 
-// Weights are packed for this many rows; the layout is the same for others, or run() would still be
-// right with it.
-constexpr int64_t kTypicalRows = 128;
+// A slice of a product: so many channels of the weights by so many rows, some 0.1 ms of work.
+constexpr int64_t kSliceChannels = 256;
+constexpr int64_t kSliceRows = 96;
 // Primitives kept. A server meets few shapes of matrix but any number of rows; beyond the bound
 // all are dropped, which costs a step some milliseconds.
 constexpr size_t kMostPrimitives = 1024;
 
-memory::data_type type_of(DType dtype) {
-  return dtype == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
-}
+constexpr int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-memory::desc rows_of(DType dtype, int64_t rows, int64_t cols, int64_t stride) {
-  return {{rows, cols}, type_of(dtype), memory::dims{stride, 1}};
+memory::desc rows_of(int64_t rows, int64_t cols, int64_t stride) {
+  return {{rows, cols}, memory::data_type::f32, memory::dims{stride, 1}};
 }
 
 dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const memory::desc& x,
-                                      const memory::desc& w, const memory::desc& out, Into into) {
+                                      const memory::desc& w, const memory::desc& out) {
+  // Primitives run on other threads than the one that made them, so each brings its memory.
   dnnl::primitive_attr attributes;
-  if (into == Into::kAdd) {
-    dnnl::post_ops sum;
-    sum.append_sum();
-    attributes.set_post_ops(sum);
-  }
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
 #if DNNL_VERSION_MAJOR >= 3
   return {engine, x, w, out, attributes};
 #else
@@ -42,119 +42,161 @@ dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const memory::
 #endif
 }
 
-// What oneDNN may use here, which its environment variables can limit.
-bool has_isa(dnnl::cpu_isa isa) {
-  const auto wanted = static_cast<unsigned>(isa);
-  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
-}
-
-class PackedMatrix final : public Matrix {
+class SlicedMatrix final : public Matrix {
  public:
-  PackedMatrix(Buffer storage, memory weights, int64_t out_features, int64_t in_features)
-      : Matrix(out_features, in_features, static_cast<int64_t>(weights.get_desc().get_size())),
-        storage_(std::move(storage)),
-        weights_(std::move(weights)) {}
-  const memory& weights() const { return weights_; }
+  struct Slice {
+    Buffer storage;  // on huge pages where there are any
+    memory weights;  // in storage; [in, channels]
+    int64_t channels() const { return weights.get_desc().dims()[1]; }
+  };
+  SlicedMatrix(std::vector<Slice> slices, int64_t out_features, int64_t in_features, int64_t bytes)
+      : Matrix(out_features, in_features, bytes), slices_(std::move(slices)) {}
+  const std::vector<Slice>& slices() const { return slices_; }
 
  private:
-  Buffer storage_;
-  memory weights_;  // in storage_
+  std::vector<Slice> slices_;
 };
 
 }  // namespace
 
-bool bf16_matmul_supported() {
-  if (!has_isa(dnnl::cpu_isa::avx512_core_bf16)) return false;
-  try {
-    const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-    const memory::desc any({64, 64}, memory::data_type::bf16, memory::format_tag::any);
-    describe(engine, rows_of(DType::kBF16, 16, 64, 64), any, rows_of(DType::kF32, 16, 64, 64),
-             Into::kOverwrite);
-    return true;
-  } catch (const dnnl::error&) {
-    return false;
-  }
+bool rows_are_independent() {
+  const auto wanted = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
 }
 
-bool rows_are_independent() { return has_isa(dnnl::cpu_isa::avx512_core); }
-
 struct MatmulOneDnn::Impl {
-  // in, out, rows, strides of x and out, Into
-  using Shape = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, Into>;
+  using Shape = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // in, channels, rows, x's stride
   struct Prepared {
     memory::desc x;
     memory::desc out;
+    memory::desc scratchpad;
     dnnl::matmul matmul;
   };
+  // What one thread works with.
+  struct Worker {
+    explicit Worker(const dnnl::engine& engine) : stream(engine) {}
+    dnnl::stream stream;
+    Buffer out{DType::kF32, kSliceRows, kSliceChannels};  // without gaps: run() says why
+    Buffer scratchpad{};
+  };
 
-  DType weights;
-  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
-  dnnl::stream stream{engine};
-  std::map<Shape, Prepared> prepared{};
-  Buffer gapless{};  // see run_strided()
-
-  const Prepared& prepare(Tensor x, const PackedMatrix& w, Tensor out, Into into) {
-    const Shape shape{x.cols, out.cols, x.rows, x.stride, out.stride, into};
-    const auto found = prepared.find(shape);
-    if (found != prepared.end()) return found->second;
-    if (prepared.size() >= kMostPrimitives) prepared.clear();
-    const memory::desc from = rows_of(x.dtype, x.rows, x.cols, x.stride);
-    const memory::desc to = rows_of(out.dtype, out.rows, out.cols, out.stride);
-    const auto described = describe(engine, from, w.weights().get_desc(), to, into);
-    return prepared.emplace(shape, Prepared{from, to, dnnl::matmul(described)}).first->second;
+  explicit Impl(ThreadPool& threads) : pool(threads) {
+    for (int32_t i = 0; i < pool.threads(); ++i) workers.emplace_back(engine);
   }
+
+  SlicedMatrix::Slice pack(const Buffer& plain, int64_t channels, int64_t in) const;
+  // The product of one slice by x; only looks it up if it was prepared before.
+  const Prepared& prepare(const SlicedMatrix::Slice& slice, Tensor x);
+  void run_slice(Worker& worker, const Prepared& product, Tensor x,
+                 const SlicedMatrix::Slice& slice, Tensor out, Into into) const;
+
+  ThreadPool& pool;
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  std::vector<Worker> workers{};
+  std::map<Shape, Prepared> prepared{};
 };
 
-MatmulOneDnn::MatmulOneDnn(DType weights) : impl_(new Impl{.weights = weights}) {}
+MatmulOneDnn::MatmulOneDnn(ThreadPool& pool) : impl_(new Impl(pool)) {}
 MatmulOneDnn::~MatmulOneDnn() = default;
 
-std::unique_ptr<Matrix> MatmulOneDnn::pack(Tensor plain) {
-  const int64_t out = plain.rows, in = plain.cols;
-  const memory::desc any({in, out}, type_of(impl_->weights), memory::format_tag::any);
-  const auto described = describe(impl_->engine, rows_of(impl_->weights, kTypicalRows, in, in), any,
-                                  rows_of(DType::kF32, kTypicalRows, out, out), Into::kOverwrite);
-  memory from({{in, out}, type_of(impl_->weights), memory::dims{1, plain.stride}}, impl_->engine,
-              plain.data);
+// `plain` is [channels, in].
+SlicedMatrix::Slice MatmulOneDnn::Impl::pack(const Buffer& plain, int64_t channels,
+                                             int64_t in) const {
+  const memory::desc any({in, channels}, memory::data_type::f32, memory::format_tag::any);
+  // The layout for many rows; with others run() is still right.
+  const auto described =
+      describe(engine, rows_of(kSliceRows, in, in), any, rows_of(kSliceRows, channels, channels));
+  memory from({{in, channels}, memory::data_type::f32, memory::dims{1, in}}, engine,
+              plain.view().data);
   const memory::desc layout = described.weights_desc();
-  // In memory of ours, which is on huge pages where there are any.
-  Buffer storage(DType::kF32, 1, (static_cast<int64_t>(layout.get_size()) + 3) / 4);
+  Buffer storage(DType::kF32, 1, divided_up(static_cast<int64_t>(layout.get_size()), 4));
   KASCADE_CHECK(storage.view().data != nullptr);
-  memory packed(layout, impl_->engine, storage.view().data);
-  dnnl::reorder(from, packed).execute(impl_->stream, from, packed);
-  impl_->stream.wait();
-  return std::make_unique<PackedMatrix>(std::move(storage), std::move(packed), out, in);
+  memory packed(layout, engine, storage.view().data);
+  dnnl::stream stream(engine);
+  dnnl::reorder(from, packed).execute(stream, from, packed);
+  stream.wait();
+  return {std::move(storage), std::move(packed)};
+}
+
+std::unique_ptr<Matrix> MatmulOneDnn::pack(std::span<const Tensor> parts) {
+  omp_set_num_threads(1);  // belongs to the calling thread, and oneDNN asks for it
+  const int64_t out_features = rows_of_all(parts), in_features = parts.front().cols;
+  const Buffer plain(DType::kF32, kSliceChannels, in_features);
+  KASCADE_CHECK(plain.view().data != nullptr);
+  std::vector<SlicedMatrix::Slice> slices;
+  int64_t bytes = 0;
+  for (int64_t first = 0; first < out_features; first += kSliceChannels) {
+    const int64_t channels = std::min(kSliceChannels, out_features - first);
+    for (int64_t i = 0; i < channels; ++i) read_channel(parts, first + i, plain.view().f32(i));
+    slices.push_back(impl_->pack(plain, channels, in_features));
+    bytes += slices.back().storage.bytes();
+  }
+  return std::make_unique<SlicedMatrix>(std::move(slices), out_features, in_features, bytes);
+}
+
+const MatmulOneDnn::Impl::Prepared& MatmulOneDnn::Impl::prepare(const SlicedMatrix::Slice& slice,
+                                                                Tensor x) {
+  const int64_t channels = slice.channels();
+  const Shape shape{x.cols, channels, x.rows, x.stride};
+  const auto found = prepared.find(shape);
+  if (found != prepared.end()) return found->second;
+  const memory::desc from = rows_of(x.rows, x.cols, x.stride);
+  const memory::desc to = rows_of(x.rows, channels, channels);
+  const auto described = describe(engine, from, slice.weights.get_desc(), to);
+  const Prepared made{from, to, described.scratchpad_desc(), dnnl::matmul(described)};
+  return prepared.emplace(shape, made).first->second;
+}
+
+// Into the worker's memory first: oneDNN 2.6 has only its plain loops for a result with gaps
+// between the rows, hundreds of times slower.
+void MatmulOneDnn::Impl::run_slice(Worker& worker, const Prepared& product, Tensor x,
+                                   const SlicedMatrix::Slice& slice, Tensor out, Into into) const {
+  const auto scratch_bytes = static_cast<int64_t>(product.scratchpad.get_size());
+  if (worker.scratchpad.bytes() < scratch_bytes) {
+    worker.scratchpad = Buffer(DType::kF32, 1, divided_up(scratch_bytes, 4));
+  }
+  float* result = worker.out.view().f32(0);
+  product.matmul.execute(
+      worker.stream,
+      {{DNNL_ARG_SRC, memory(product.x, engine, x.data)},
+       {DNNL_ARG_WEIGHTS, slice.weights},
+       {DNNL_ARG_DST, memory(product.out, engine, result)},
+       {DNNL_ARG_SCRATCHPAD, memory(product.scratchpad, engine, worker.scratchpad.view().data)}});
+  for (int64_t row = 0; row < out.rows; ++row, result += out.cols) {
+    float* to = out.f32(row);
+    for (int64_t i = 0; i < out.cols; ++i)
+      to[i] = into == Into::kAdd ? to[i] + result[i] : result[i];
+  }
 }
 
 void MatmulOneDnn::run(Tensor x, const Matrix& w, Tensor out, Into into) {
   if (x.rows == 0) return;
-  const auto& packed = static_cast<const PackedMatrix&>(w);
   // A single row has no stride; naming one would only prepare the same product again.
-  if (x.rows == 1) {
-    x.stride = x.cols;
-    out.stride = out.cols;
+  if (x.rows == 1) x.stride = x.cols;
+  const auto& slices = static_cast<const SlicedMatrix&>(w).slices();
+  const int64_t row_runs = divided_up(x.rows, kSliceRows);
+  omp_set_num_threads(1);  // belongs to the calling thread, and oneDNN asks for it
+  if (impl_->prepared.size() + 4 > kMostPrimitives) impl_->prepared.clear();
+  // All but the last slices are equal, in rows as in channels.
+  const auto rows_at = [&](Tensor matrix, int64_t run) {
+    const int64_t first = run * kSliceRows;
+    return matrix.slice_rows(first, std::min(kSliceRows, matrix.rows - first));
+  };
+  for (const int64_t run : {int64_t{0}, row_runs - 1}) {
+    for (const size_t slice : {size_t{0}, slices.size() - 1}) {
+      impl_->prepare(slices[slice], rows_at(x, run));
+    }
   }
-  if (out.stride != out.cols) return run_strided(x, w, out, into);
-  const Impl::Prepared& prepared = impl_->prepare(x, packed, out, into);
-  const memory from(prepared.x, impl_->engine, x.data), to(prepared.out, impl_->engine, out.data);
-  prepared.matmul.execute(
-      impl_->stream,
-      {{DNNL_ARG_SRC, from}, {DNNL_ARG_WEIGHTS, packed.weights()}, {DNNL_ARG_DST, to}});
-  impl_->stream.wait();
-}
-
-// oneDNN 2.6 has only its plain loops for a result with gaps between the rows, hundreds of times
-// slower: the logits of several sequences, written tile by tile, are one.
-void MatmulOneDnn::run_strided(Tensor x, const Matrix& w, Tensor out, Into into) {
-  if (impl_->gapless.bytes() < out.rows * out.cols * size_of(DType::kF32)) {
-    impl_->gapless = Buffer(DType::kF32, out.rows, out.cols);
-  }
-  const Tensor gapless{impl_->gapless.view().data, DType::kF32, out.rows, out.cols, out.cols};
-  run(x, w, gapless, Into::kOverwrite);
-  for (int64_t row = 0; row < out.rows; ++row) {
-    const float* from = gapless.f32(row);
-    float* to = out.f32(row);
-    for (int64_t i = 0; i < out.cols; ++i) to[i] = into == Into::kAdd ? to[i] + from[i] : from[i];
-  }
+  const auto tasks = static_cast<int64_t>(slices.size()) * row_runs;
+  impl_->pool.run(tasks, [&](int64_t task, int32_t worker) {
+    omp_set_num_threads(1);
+    const auto& slice = slices[static_cast<size_t>(task / row_runs)];
+    const Tensor rows = rows_at(x, task % row_runs);
+    const Tensor to = rows_at(out, task % row_runs)
+                          .slice_cols(task / row_runs * kSliceChannels, slice.channels());
+    impl_->run_slice(impl_->workers[static_cast<size_t>(worker)], impl_->prepare(slice, rows), rows,
+                     slice, to, into);
+  });
 }
 
 }  // namespace kascade::cpu

@@ -1,8 +1,11 @@
-#include "engine/backend/cpu/integer_kernels.h"
+#include "engine/backend/cpu/panel_kernels.h"
 
 namespace kascade::cpu {
 
 #ifdef KASCADE_X86_KERNELS
+namespace avx512bf16 {
+extern const Bf16Kernels bf16_kernels;
+}
 namespace avx512vnni {
 extern const IntegerKernels integer_kernels;
 }
@@ -30,6 +33,17 @@ int32_t usable_integer_kernels(const IntegerKernels** out, int32_t room) {
 #endif
   add(baseline::integer_kernels);
   return count;
+}
+
+const Bf16Kernels* pick_bf16_kernels() {
+#ifdef KASCADE_X86_KERNELS
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bf16")) {
+    return &avx512bf16::bf16_kernels;
+  }
+#endif
+  return nullptr;
 }
 
 const IntegerKernels& pick_integer_kernels() {

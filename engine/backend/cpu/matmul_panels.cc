@@ -1,0 +1,266 @@
+#include "engine/backend/cpu/matmul_panels.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "engine/backend/cpu/channels.h"
+#include "engine/backend/quantization.h"
+#include "engine/check.h"
+
+namespace kascade::cpu {
+namespace {
+
+// What a thread takes at a time: at least so many bytes of weights, at most so many tiles of rows.
+// Small enough to share out evenly when other processes use a core, large enough that memory is
+// read in long runs.
+constexpr int64_t kTaskBytes = int64_t{64} << 10;
+constexpr int64_t kTaskTiles = 8;
+// Rows of x that a thread prepares at a time.
+constexpr int64_t kTaskRows = 16;
+// Inputs are padded to this many in x: enough for the blocks of every format.
+constexpr int64_t kPaddedInputs = 64;
+
+constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+constexpr int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
+// How a format lies in memory.
+struct Layout {
+  int64_t channels;      // per panel
+  int64_t block_inputs;  // what inputs are padded to
+  int64_t block_bytes;
+  int64_t word_inputs;   // of x in 32 bits
+  int64_t sum_length;    // inputs whose products are summed before they are scaled
+  int64_t start_length;  // inputs per entry of PanelTile::starts
+  int32_t offset;
+};
+
+constexpr int64_t kAllInputs = int64_t{1} << 40;
+
+Layout layout_of(WeightFormat format) {
+  if (format == WeightFormat::kBF16) {
+    return {kBf16Channels, kBf16Step, kBf16StepBytes, 2, kAllInputs, kAllInputs, 0};
+  }
+  if (format == WeightFormat::kInt8) {
+    return {kInt8Channels,  kInt8Step,      kInt8StepBytes, 4,
+            kInt8SumLength, kInt8SumLength, kInt8Offset};
+  }
+  KASCADE_CHECK(format == WeightFormat::kInt4);
+  return {kInt4Channels,  kInt4BlockInputs, kInt4BlockBytes, 4,
+          kInt4SumLength, kInt4Group,       kInt4Offset};
+}
+
+// One channel into its place in the panel; what lies between stays as it is.
+void put_bf16(const float* values, int64_t inputs, int64_t channel, uint8_t* panel) {
+  uint16_t* pair = reinterpret_cast<uint16_t*>(panel) + channel * kBf16Step;
+  for (int64_t input = 0; input < inputs; ++input) {
+    pair[input % kBf16Step] = to_bf16(values[input]);
+    if (input % kBf16Step == kBf16Step - 1) pair += kBf16Channels * kBf16Step;
+  }
+}
+
+void put_int8(const int8_t* levels, int64_t inputs, int64_t channel, uint8_t* panel) {
+  for (int64_t input = 0; input < inputs; ++input) {
+    panel[input / kInt8Step * kInt8StepBytes + channel * kInt8Step + input % kInt8Step] =
+        static_cast<uint8_t>(levels[input] + kInt8Offset);
+  }
+}
+
+void put_int4(const std::vector<int8_t>& levels, const std::vector<int8_t>& multiples,
+              int64_t channel, uint8_t* panel) {
+  for (size_t g = 0; g < multiples.size(); ++g) {
+    const auto group = static_cast<int64_t>(g);
+    uint8_t* block = panel + group / kInt4BlockGroups * kInt4BlockBytes;
+    const int64_t in_block = group % kInt4BlockGroups;
+    block[kInt4BlockGroups * kInt4GroupBytes + in_block * kInt4Channels + channel] =
+        static_cast<uint8_t>(multiples[g]);
+    uint8_t* bytes = block + in_block * kInt4GroupBytes + channel * 4;
+    const int8_t* from = levels.data() + group * kInt4Group;
+    for (int64_t i = 0; i < kInt4Group / 2; ++i) {
+      const int low = from[i] + kInt4Offset, high = from[i + kInt4Group / 2] + kInt4Offset;
+      bytes[i / 4 * 64 + i % 4] = static_cast<uint8_t>(low | (high << 4));
+    }
+  }
+}
+
+// Rows of x in tiles of equal height, or one less.
+struct Tiling {
+  explicit Tiling(int64_t row_count)
+      : rows(row_count), tiles(divided_up(row_count, int64_t{kTileRows})) {}
+  int64_t first(int64_t tile) const { return rows * tile / tiles; }
+  int64_t tile_of(int64_t row) const { return ((row + 1) * tiles - 1) / rows; }
+  int64_t rows;
+  int64_t tiles;
+};
+
+int32_t* grown(Buffer& buffer, int64_t count) {
+  if (buffer.bytes() < count * size_of(DType::kI32)) buffer = Buffer(DType::kI32, 1, count);
+  KASCADE_CHECK(buffer.view().data != nullptr);
+  return buffer.view().row<int32_t>(0);
+}
+
+}  // namespace
+
+class MatmulPanels::PanelMatrix final : public Matrix {
+ public:
+  PanelMatrix(WeightFormat format, int64_t out_features, int64_t in_features)
+      : PanelMatrix(format, layout_of(format), out_features, in_features) {}
+
+  WeightFormat format() const { return format_; }
+  const Layout& layout() const { return layout_; }
+  int64_t panels() const { return panels_; }
+  int64_t panel_bytes() const { return panel_bytes_; }
+  uint8_t* panel(int64_t index) const {
+    return storage_.view().row<uint8_t>(0) + index * panel_bytes_;
+  }
+  float* scales(int64_t index) const { return scales_.view().f32(0) + index * layout_.channels; }
+
+ private:
+  PanelMatrix(WeightFormat format, const Layout& layout, int64_t out_features, int64_t in_features)
+      : PanelMatrix(format, layout, out_features, in_features,
+                    divided_up(out_features, layout.channels),
+                    divided_up(in_features, layout.block_inputs) * layout.block_bytes) {}
+  PanelMatrix(WeightFormat format, const Layout& layout, int64_t out_features, int64_t in_features,
+              int64_t panels, int64_t panel_bytes)
+      : Matrix(out_features, in_features,
+               panels * (panel_bytes + layout.channels * size_of(DType::kF32))),
+        format_(format),
+        layout_(layout),
+        panels_(panels),
+        panel_bytes_(panel_bytes),
+        storage_(DType::kF32, panels, panel_bytes / size_of(DType::kF32)),
+        scales_(DType::kF32, panels, layout.channels) {
+    KASCADE_CHECK(storage_.view().data != nullptr && scales_.view().data != nullptr);
+  }
+
+  WeightFormat format_;
+  Layout layout_;
+  int64_t panels_;
+  int64_t panel_bytes_;
+  Buffer storage_;
+  Buffer scales_;  // [panels, channels]
+};
+
+// The rows of a product as the kernels read them: tile after tile, see PanelTile.
+struct MatmulPanels::Rows {
+  Tiling tiling;
+  int64_t words_per_row;
+  int64_t starts_per_row;
+  int32_t* words;
+  int32_t* starts;
+  float* scales;
+
+  PanelTile tile(int64_t index, const Layout& layout, int64_t first_input) const {
+    const int64_t first = tiling.first(index);
+    const auto height = static_cast<int32_t>(tiling.first(index + 1) - first);
+    return {words + first * words_per_row + first_input / layout.word_inputs * height,
+            starts + first * starts_per_row + first_input / layout.start_length * height,
+            scales + first, height};
+  }
+};
+
+std::unique_ptr<Matrix> MatmulPanels::pack(std::span<const Tensor> parts, WeightFormat format) {
+  const int64_t out_features = rows_of_all(parts), in_features = parts.front().cols;
+  auto matrix = std::make_unique<PanelMatrix>(format, out_features, in_features);
+  const int64_t channels = matrix->layout().channels;
+  pool_.run(matrix->panels(), [&](int64_t panel, int32_t) {
+    uint8_t* to = matrix->panel(panel);
+    std::memset(to, 0, static_cast<size_t>(matrix->panel_bytes()));
+    std::fill_n(matrix->scales(panel), channels, 0.0f);
+    std::vector<float> values(static_cast<size_t>(in_features));
+    std::vector<int8_t> levels(static_cast<size_t>(round_up(in_features, kInt4Group)));
+    std::vector<int8_t> multiples(levels.size() / kInt4Group);
+    const int64_t end = std::min((panel + 1) * channels, out_features);
+    for (int64_t channel = panel * channels; channel < end; ++channel) {
+      const int64_t place = channel - panel * channels;
+      float& scale = matrix->scales(panel)[place];
+      read_channel(parts, channel, values.data());
+      if (format == WeightFormat::kBF16) {
+        put_bf16(values.data(), in_features, place, to);
+      } else if (format == WeightFormat::kInt8) {
+        scale = quantize_int8(values.data(), in_features, levels.data());
+        put_int8(levels.data(), in_features, place, to);
+      } else {
+        scale = quantize_int4(values.data(), in_features, levels.data(), multiples.data());
+        put_int4(levels, multiples, place, to);
+      }
+    }
+  });
+  return matrix;
+}
+
+void MatmulPanels::prepare_row(const PanelMatrix& w, Tensor x, int64_t row,
+                               const Rows& rows) const {
+  const Layout& layout = w.layout();
+  const int64_t tile = rows.tiling.tile_of(row);
+  const PanelTile to = rows.tile(tile, layout, 0);
+  const int64_t place = row - rows.tiling.first(tile);
+  int32_t* words = const_cast<int32_t*>(to.words) + place;
+  if (w.format() == WeightFormat::kBF16) {
+    bf16_->to_pairs(x.f32(row), x.cols, to.rows, words);
+  } else {
+    rows.scales[row] = integer_.quantize(
+        x.f32(row), x.cols,
+        {words, const_cast<int32_t*>(to.starts) + place, to.rows,
+         rows.words_per_row * layout.word_inputs, layout.start_length, layout.offset});
+  }
+}
+
+// One panel by one tile.
+void MatmulPanels::multiply(const PanelMatrix& w, int64_t panel, const Rows& rows, int64_t tile,
+                            Tensor out, Into into) const {
+  const Layout& layout = w.layout();
+  const auto kernel = w.format() == WeightFormat::kBF16   ? bf16_->multiply
+                      : w.format() == WeightFormat::kInt8 ? integer_.int8
+                                                          : integer_.int4;
+  const int64_t first_channel = panel * layout.channels;
+  const auto channels =
+      static_cast<int32_t>(std::min(layout.channels, w.out_features() - first_channel));
+  const int64_t inputs = round_up(w.in_features(), layout.block_inputs);
+  PanelOut to{out.f32(rows.tiling.first(tile)) + first_channel, out.stride, into == Into::kAdd};
+  for (int64_t input = 0; input < inputs; input += layout.sum_length) {
+    const int64_t block = input / layout.block_inputs;
+    const Panel part{w.panel(panel) + block * layout.block_bytes, w.scales(panel),
+                     std::min(layout.sum_length, inputs - input) / layout.block_inputs, channels};
+    kernel(rows.tile(tile, layout, input), part, to);
+    to.add = true;
+  }
+}
+
+void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
+  if (x.rows == 0) return;
+  const auto& w = static_cast<const PanelMatrix&>(matrix);
+  const Layout& layout = w.layout();
+  const int64_t padded = round_up(x.cols, kPaddedInputs);
+  Rows rows{.tiling = Tiling(x.rows),
+            .words_per_row = padded / layout.word_inputs,
+            .starts_per_row = divided_up(padded, layout.start_length),
+            .words = nullptr,
+            .starts = nullptr,
+            .scales = nullptr};
+  rows.words = grown(words_, x.rows * rows.words_per_row);
+  rows.starts = grown(starts_, x.rows * rows.starts_per_row);
+  rows.scales = reinterpret_cast<float*>(grown(scales_, x.rows));
+  const int64_t row_runs = divided_up(x.rows, kTaskRows);
+  pool_.run(row_runs, [&](int64_t task, int32_t) {
+    const int64_t end = std::min(x.rows, (task + 1) * kTaskRows);
+    for (int64_t row = task * kTaskRows; row < end; ++row) prepare_row(w, x, row, rows);
+  });
+  const int64_t task_panels = std::max<int64_t>(kTaskBytes / w.panel_bytes(), 1);
+  const int64_t panel_runs = divided_up(w.panels(), task_panels);
+  const int64_t tile_runs = divided_up(rows.tiling.tiles, kTaskTiles);
+  pool_.run(panel_runs * tile_runs, [&](int64_t task, int32_t) {
+    const int64_t first_panel = task / tile_runs * task_panels;
+    const int64_t last_panel = std::min(first_panel + task_panels, w.panels());
+    const int64_t first_tile = task % tile_runs * kTaskTiles;
+    const int64_t last_tile = std::min(first_tile + kTaskTiles, rows.tiling.tiles);
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+      for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+        multiply(w, panel, rows, tile, out, into);
+      }
+    }
+  });
+}
+
+}  // namespace kascade::cpu

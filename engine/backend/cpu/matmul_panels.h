@@ -1,0 +1,48 @@
+// Matrix products with bf16, int8 and int4 weights: one packed copy serves every number of rows,
+// and a row's result does not depend on the others.
+#ifndef KASCADE_ENGINE_BACKEND_CPU_MATMUL_PANELS_H_
+#define KASCADE_ENGINE_BACKEND_CPU_MATMUL_PANELS_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/cpu/panel_kernels.h"
+#include "engine/backend/cpu/thread_pool.h"
+#include "engine/tensor.h"
+
+namespace kascade::cpu {
+
+class MatmulPanels {
+ public:
+  // bf16 may be null; then nothing can be packed as kBF16.
+  MatmulPanels(const IntegerKernels& integer, const Bf16Kernels* bf16, ThreadPool& pool)
+      : integer_(integer), bf16_(bf16), pool_(pool) {}
+
+  // The parts' rows one after another, rounded or quantised to kBF16, kInt8 or kInt4. Beside the
+  // result it needs one row in f32 per channel that a thread works on.
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, WeightFormat format);
+
+  // x, out f32; both may have a stride.
+  void run(Tensor x, const Matrix& w, Tensor out, Into into);
+
+ private:
+  struct Rows;
+  class PanelMatrix;
+
+  void prepare_row(const PanelMatrix& w, Tensor x, int64_t row, const Rows& rows) const;
+  void multiply(const PanelMatrix& w, int64_t panel, const Rows& rows, int64_t tile, Tensor out,
+                Into into) const;
+
+  const IntegerKernels& integer_;
+  const Bf16Kernels* bf16_;
+  ThreadPool& pool_;
+  Buffer words_{};  // of run()'s x; grow to what was met
+  Buffer starts_{};
+  Buffer scales_{};
+};
+
+}  // namespace kascade::cpu
+
+#endif  // KASCADE_ENGINE_BACKEND_CPU_MATMUL_PANELS_H_

@@ -1,0 +1,96 @@
+#include "engine/backend/cpu/thread_pool.h"
+
+#include <chrono>
+
+#include "engine/check.h"
+
+namespace kascade::cpu {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::steady_clock;
+
+// How long a worker looks for the next call before it sleeps: the serial parts of a step are
+// shorter, and waking a thread takes tens of microseconds.
+constexpr microseconds kBetweenCalls{100};
+// How long the caller looks for the last tasks to end. Not longer: if a worker's core was taken,
+// the caller's must become idle for the system to move the worker there.
+constexpr microseconds kForLastTasks{20};
+
+void pause_core() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Until the value differs from `old`; sleeps after a while.
+template <typename T>
+void wait_for_change(const std::atomic<T>& value, T old, microseconds patience) {
+  constexpr int kLooks = 32;  // between two readings of the clock
+  const auto end = steady_clock::now() + patience;
+  do {
+    for (int look = 0; look < kLooks; ++look) {
+      if (value.load(std::memory_order_acquire) != old) return;
+      pause_core();
+    }
+  } while (steady_clock::now() < end);
+  value.wait(old, std::memory_order_acquire);
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int32_t threads) {
+  KASCADE_CHECK(threads >= 1);
+  for (int32_t worker = 1; worker < threads; ++worker) {
+    workers_.emplace_back([this, worker] { serve(worker); });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true);
+  call_.fetch_add(1);
+  call_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::take_tasks(int32_t worker) {
+  const Job job = job_;
+  for (int64_t task = next_.fetch_add(1); task < job.tasks; task = next_.fetch_add(1)) {
+    (*job.work)(task, worker);
+  }
+}
+
+// A worker counts itself in before it looks whether the call is open, run() closes the call before
+// it looks whether anybody is inside; both in the one order of all such operations. So a worker
+// that comes late finds the call closed, or run() waits for it.
+void ThreadPool::serve(int32_t worker) {
+  for (uint32_t seen = 0; !stop_.load();) {
+    wait_for_change(call_, seen, kBetweenCalls);
+    seen = call_.load();
+    inside_.fetch_add(1);
+    if (open_.load()) take_tasks(worker);
+    if (inside_.fetch_sub(1) == 1) inside_.notify_one();
+  }
+}
+
+void ThreadPool::run(int64_t tasks, Work work) {
+  if (tasks <= 0) return;
+  if (tasks == 1 || workers_.empty()) {
+    for (int64_t task = 0; task < tasks; ++task) work(task, 0);
+    return;
+  }
+  job_ = {&work, tasks};
+  next_.store(0);
+  open_.store(true);
+  call_.fetch_add(1);
+  call_.notify_all();
+  take_tasks(0);
+  open_.store(false);
+  for (int32_t inside = inside_.load(); inside != 0; inside = inside_.load()) {
+    wait_for_change(inside_, inside, kForLastTasks);
+  }
+}
+
+}  // namespace kascade::cpu

@@ -1,0 +1,52 @@
+// The threads of the CPU backend. A call hands out numbered tasks to whoever is free, so that a
+// thread that the system takes away from its core delays only the task it holds.
+#ifndef KASCADE_ENGINE_BACKEND_CPU_THREAD_POOL_H_
+#define KASCADE_ENGINE_BACKEND_CPU_THREAD_POOL_H_
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+namespace kascade::cpu {
+
+class ThreadPool {
+ public:
+  using Work = absl::FunctionRef<void(int64_t task, int32_t worker)>;
+
+  // threads ≥ 1, of which the caller of run() is one.
+  explicit ThreadPool(int32_t threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int32_t threads() const { return static_cast<int32_t>(workers_.size()) + 1; }
+
+  // Calls work(task, worker) once for each task in [0, tasks), in rising order of their starts, and
+  // returns when all are done. worker is in [0, threads()), 0 being the caller; no two tasks run
+  // at once with the same one. One call at a time; tasks may not call run().
+  void run(int64_t tasks, Work work);
+
+ private:
+  struct Job {
+    const Work* work = nullptr;
+    int64_t tasks = 0;
+  };
+
+  void serve(int32_t worker);
+  void take_tasks(int32_t worker);
+
+  Job job_{};                       // written while nobody is inside
+  std::atomic<int64_t> next_{0};    // task
+  std::atomic<bool> open_{false};   // tasks may be taken
+  std::atomic<int32_t> inside_{0};  // workers that may be at a task
+  std::atomic<uint32_t> call_{0};   // counts calls of run(), and wakes the workers
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> workers_{};
+};
+
+}  // namespace kascade::cpu
+
+#endif  // KASCADE_ENGINE_BACKEND_CPU_THREAD_POOL_H_
