@@ -79,7 +79,7 @@ struct Tensor {
   }
 };
 
-// Owns memory of [rows, cols] elements, aligned to 64 bytes or, from 4 MiB on, to the 2 MiB of a
+// Owns memory of [rows, cols] elements, aligned to 64 bytes or, from 1 MiB on, to the 2 MiB of a
 // huge page; null if the system refuses it. The memory is not initialised, so that a large pool
 // costs physical pages only where it is written.
 class Buffer {
@@ -99,7 +99,7 @@ class Buffer {
   static void* allocate(int64_t bytes) {
     constexpr size_t kHugePage = size_t{2} << 20;
     const size_t size = bytes > 0 ? static_cast<size_t>(bytes) : 1;
-    const size_t alignment = size >= 2 * kHugePage ? kHugePage : 64;
+    const size_t alignment = size >= kHugePage / 2 ? kHugePage : 64;
     const size_t rounded = (size + alignment - 1) / alignment * alignment;
     void* memory = std::aligned_alloc(alignment, rounded);
     // Keys gathered from all over a long context would miss the TLB at each one. Only a wish: a

@@ -1,8 +1,7 @@
 #include "engine/backend/cpu/thread_pool.h"
 
+#include <algorithm>
 #include <chrono>
-
-#include "engine/check.h"
 
 namespace kascade::cpu {
 namespace {
@@ -41,8 +40,7 @@ void wait_for_change(const std::atomic<T>& value, T old, microseconds patience) 
 
 }  // namespace
 
-ThreadPool::ThreadPool(int32_t threads) {
-  KASCADE_CHECK(threads >= 1);
+ThreadPool::ThreadPool(int32_t threads) : ranges_(static_cast<size_t>(std::max(threads, 1))) {
   for (int32_t worker = 1; worker < threads; ++worker) {
     workers_.emplace_back([this, worker] { serve(worker); });
   }
@@ -56,9 +54,11 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::take_tasks(int32_t worker) {
-  const Job job = job_;
-  for (int64_t task = next_.fetch_add(1); task < job.tasks; task = next_.fetch_add(1)) {
-    (*job.work)(task, worker);
+  const size_t count = ranges_.size();
+  for (size_t i = 0; i < count; ++i) {
+    Range& range = ranges_[(static_cast<size_t>(worker) + i) % count];
+    if (range.next.load() >= range.end) continue;
+    for (int64_t task = range.next++; task < range.end; task = range.next++) (*work_)(task, worker);
   }
 }
 
@@ -81,8 +81,13 @@ void ThreadPool::run(int64_t tasks, Work work) {
     for (int64_t task = 0; task < tasks; ++task) work(task, 0);
     return;
   }
-  job_ = {&work, tasks};
-  next_.store(0);
+  work_ = &work;
+  const int64_t shares = threads();
+  for (int64_t i = 0; i < shares; ++i) {
+    Range& range = ranges_[static_cast<size_t>(i)];
+    range.next.store(tasks * i / shares);
+    range.end = tasks * (i + 1) / shares;
+  }
   open_.store(true);
   call_.fetch_add(1);
   call_.notify_all();

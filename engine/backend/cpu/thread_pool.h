@@ -24,22 +24,24 @@ class ThreadPool {
 
   int32_t threads() const { return static_cast<int32_t>(workers_.size()) + 1; }
 
-  // Calls work(task, worker) once for each task in [0, tasks), in rising order of their starts, and
-  // returns when all are done. worker is in [0, threads()), 0 being the caller; no two tasks run
-  // at once with the same one. One call at a time; tasks may not call run().
+  // Calls work(task, worker) once for each task in [0, tasks) and returns when all are done. Each
+  // thread has a range of tasks, which it takes in order, then those that others have left: tasks
+  // in a row should work on what lies in a row. worker is in [0, threads()), 0 being the caller; no
+  // two tasks run at once with the same one. One call at a time; tasks may not call run().
   void run(int64_t tasks, Work work);
 
  private:
-  struct Job {
-    const Work* work = nullptr;
-    int64_t tasks = 0;
+  // What is left of one thread's tasks; others take from it as well. On a cache line of its own.
+  struct alignas(64) Range {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
   };
 
   void serve(int32_t worker);
   void take_tasks(int32_t worker);
 
-  Job job_{};                       // written while nobody is inside
-  std::atomic<int64_t> next_{0};    // task
+  const Work* work_ = nullptr;      // as ranges_, written while nobody is inside
+  std::vector<Range> ranges_;       // of each thread
   std::atomic<bool> open_{false};   // tasks may be taken
   std::atomic<int32_t> inside_{0};  // workers that may be at a task
   std::atomic<uint32_t> call_{0};   // counts calls of run(), and wakes the workers
