@@ -22,6 +22,14 @@ KASCADE_INLINE void finish(Vec sum, int32_t channels, float* out, bool add) {
 template <int kRows>
 void multiply_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   Vec low[kRows] = {}, high[kRows] = {};
+  auto* sums = reinterpret_cast<float*>(to.sums);
+  if (!panel.begins) {
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      low[r] = load(sums + r * kBf16Channels);
+      high[r] = load(sums + r * kBf16Channels + kLanes);
+    }
+  }
   const int32_t* x = tile.words;
   const uint8_t* w = panel.weights;
   for (int64_t step = 0; step < panel.blocks; ++step, x += kRows, w += kBf16StepBytes) {
@@ -31,6 +39,14 @@ void multiply_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to
       add_products_of(low[r], w_low, x[r]);
       add_products_of(high[r], w_high, x[r]);
     }
+  }
+  if (!panel.ends) {
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      store(sums + r * kBf16Channels, low[r]);
+      store(sums + r * kBf16Channels + kLanes, high[r]);
+    }
+    return;
   }
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {

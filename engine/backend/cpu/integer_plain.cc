@@ -13,8 +13,13 @@ KASCADE_INLINE int32_t level_of(int32_t four, int i) {
   return static_cast<int8_t>(static_cast<uint32_t>(four) >> (8 * i));
 }
 
-void finish(const int32_t* sums, const PanelTile& tile, int32_t row, const Panel& panel,
-            const PanelOut& to) {
+// Of a row of `width` channels.
+void finish(const int32_t* sums, int32_t width, const PanelTile& tile, int32_t row,
+            const Panel& panel, const PanelOut& to) {
+  if (!panel.ends) {
+    for (int32_t c = 0; c < width; ++c) to.sums[row * width + c] = sums[c];
+    return;
+  }
   float* out = to.out + row * to.stride;
   for (int32_t c = 0; c < panel.channels; ++c) {
     const float value = static_cast<float>(sums[c]) * panel.scales[c] * tile.scales[row];
@@ -26,7 +31,10 @@ void finish(const int32_t* sums, const PanelTile& tile, int32_t row, const Panel
 void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   for (int32_t row = 0; row < tile.rows; ++row) {
     uint32_t sums[kInt8Channels];
-    for (uint32_t& sum : sums) sum = static_cast<uint32_t>(tile.starts[row]);
+    for (int32_t c = 0; c < kInt8Channels; ++c) {
+      const int32_t start = panel.begins ? tile.starts[row] : to.sums[row * kInt8Channels + c];
+      sums[c] = static_cast<uint32_t>(start);
+    }
     const uint8_t* w = panel.weights;
     for (int64_t step = 0; step < panel.blocks; ++step, w += kInt8StepBytes) {
       const int32_t four = tile.words[step * tile.rows + row];
@@ -40,7 +48,7 @@ void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
     }
     int32_t result[kInt8Channels];
     for (int32_t c = 0; c < kInt8Channels; ++c) result[c] = static_cast<int32_t>(sums[c]);
-    finish(result, tile, row, panel, to);
+    finish(result, kInt8Channels, tile, row, panel, to);
   }
 }
 
@@ -65,6 +73,7 @@ KASCADE_INLINE void add_group(const int32_t* levels, int32_t rows, int32_t start
 void int4_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   for (int32_t row = 0; row < tile.rows; ++row) {
     int32_t sums[kInt4Channels] = {};
+    if (!panel.begins) __builtin_memcpy(sums, to.sums + row * kInt4Channels, sizeof(sums));
     const uint8_t* w = panel.weights;
     for (int64_t block = 0; block < panel.blocks; ++block, w += kInt4BlockBytes) {
       const auto* multiples =
@@ -76,7 +85,7 @@ void int4_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
                   multiples + g * kInt4Channels, sums);
       }
     }
-    finish(sums, tile, row, panel, to);
+    finish(sums, kInt4Channels, tile, row, panel, to);
   }
 }
 

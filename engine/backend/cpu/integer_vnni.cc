@@ -47,7 +47,11 @@ template <int kRows>
 void int8_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   __m512i low[kRows], high[kRows];
 #pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) low[r] = high[r] = _mm512_set1_epi32(tile.starts[r]);
+  for (int r = 0; r < kRows; ++r) {
+    const int32_t* sums = to.sums + r * kInt8Channels;
+    low[r] = panel.begins ? _mm512_set1_epi32(tile.starts[r]) : _mm512_loadu_si512(sums);
+    high[r] = panel.begins ? low[r] : _mm512_loadu_si512(sums + kSumLanes);
+  }
   const int32_t* x = tile.words;
   const uint8_t* w = panel.weights;
   for (int64_t step = 0; step < panel.blocks; ++step, x += kRows, w += kInt8StepBytes) {
@@ -57,6 +61,14 @@ void int8_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
       add_products(low[r], w_low, x[r]);
       add_products(high[r], w_high, x[r]);
     }
+  }
+  if (!panel.ends) {
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      _mm512_storeu_si512(to.sums + r * kInt8Channels, low[r]);
+      _mm512_storeu_si512(to.sums + r * kInt8Channels + kSumLanes, high[r]);
+    }
+    return;
   }
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
@@ -73,7 +85,10 @@ void int4_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   const __m512i low_half = _mm512_set1_epi32(0xffff);
   __m512i total[kRows];
 #pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) total[r] = _mm512_setzero_si512();
+  for (int r = 0; r < kRows; ++r) {
+    total[r] =
+        panel.begins ? _mm512_setzero_si512() : _mm512_loadu_si512(to.sums + r * kInt4Channels);
+  }
   const int32_t* x = tile.words;
   const int32_t* start = tile.starts;
   const uint8_t* w = panel.weights;
@@ -108,6 +123,11 @@ void int4_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
       multiples += kInt4Channels;
     }
     w = multiples;
+  }
+  if (!panel.ends) {
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) _mm512_storeu_si512(to.sums + r * kInt4Channels, total[r]);
+    return;
   }
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {

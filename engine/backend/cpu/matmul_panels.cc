@@ -12,11 +12,14 @@
 namespace kascade::cpu {
 namespace {
 
-// What a thread takes at a time: at least so many bytes of weights, at most so many tiles of rows.
-// Small enough to share out evenly when other processes use a core, large enough that memory is
-// read in long runs.
+// What a thread takes at a time: of few rows at least so many bytes of weights, of many so many
+// panels and at most so many tiles of rows. Small enough to share out evenly when other processes
+// use a core, large enough that what is in its cache serves many times.
 constexpr int64_t kTaskBytes = int64_t{64} << 10;
+constexpr int64_t kTaskPanels = 4;
 constexpr int64_t kTaskTiles = 8;
+// Of these inputs 8 tiles in bf16 are 384 KiB, a panel 128 KiB.
+constexpr int64_t kCachedInputs = 2048;
 // Rows of x that a thread prepares at a time.
 constexpr int64_t kTaskRows = 16;
 // Inputs are padded to this many in x: enough for the blocks of every format.
@@ -207,24 +210,45 @@ void MatmulPanels::prepare_row(const PanelMatrix& w, Tensor x, int64_t row,
   }
 }
 
-// One panel by one tile.
-void MatmulPanels::multiply(const PanelMatrix& w, int64_t panel, const Rows& rows, int64_t tile,
+// What a thread does at a time: panels by tiles.
+struct MatmulPanels::Part {
+  int64_t first_panel;
+  int64_t last_panel;
+  int64_t first_tile;
+  int64_t last_tile;
+};
+
+// With many tiles all of them meet kCachedInputs of a panel while these are in the core's cache;
+// the unfinished sums wait in `sums`.
+void MatmulPanels::multiply(const PanelMatrix& w, const Rows& rows, const Part& part, int32_t* sums,
                             Tensor out, Into into) const {
   const Layout& layout = w.layout();
   const auto kernel = w.format() == WeightFormat::kBF16   ? bf16_->multiply
                       : w.format() == WeightFormat::kInt8 ? integer_.int8
                                                           : integer_.int4;
-  const int64_t first_channel = panel * layout.channels;
-  const auto channels =
-      static_cast<int32_t>(std::min(layout.channels, w.out_features() - first_channel));
   const int64_t inputs = round_up(w.in_features(), layout.block_inputs);
-  PanelOut to{out.f32(rows.tiling.first(tile)) + first_channel, out.stride, into == Into::kAdd};
-  for (int64_t input = 0; input < inputs; input += layout.sum_length) {
-    const int64_t block = input / layout.block_inputs;
-    const Panel part{w.panel(panel) + block * layout.block_bytes, w.scales(panel),
-                     std::min(layout.sum_length, inputs - input) / layout.block_inputs, channels};
-    kernel(rows.tile(tile, layout, input), part, to);
-    to.add = true;
+  const int64_t tiles = part.last_tile - part.first_tile;
+  const int64_t step = tiles == 1 ? layout.sum_length : std::min(kCachedInputs, layout.sum_length);
+  for (int64_t input = 0; input < inputs; input += step) {
+    const int64_t end = std::min(input + step, inputs);
+    const bool begins = input % layout.sum_length == 0;
+    const bool ends = end % layout.sum_length == 0 || end == inputs;
+    for (int64_t p = part.first_panel; p < part.last_panel; ++p) {
+      const int64_t channel = p * layout.channels;
+      const Panel panel{w.panel(p) + input / layout.block_inputs * layout.block_bytes,
+                        w.scales(p),
+                        (end - input) / layout.block_inputs,
+                        static_cast<int32_t>(std::min(layout.channels, w.out_features() - channel)),
+                        begins,
+                        ends};
+      for (int64_t t = part.first_tile; t < part.last_tile; ++t) {
+        const int64_t place = (p - part.first_panel) * tiles + t - part.first_tile;
+        kernel(rows.tile(t, layout, input), panel,
+               {out.f32(rows.tiling.first(t)) + channel, out.stride,
+                into == Into::kAdd || input >= layout.sum_length,
+                sums + place * kTileRows * layout.channels});
+      }
+    }
   }
 }
 
@@ -247,19 +271,20 @@ void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
     const int64_t end = std::min(x.rows, (task + 1) * kTaskRows);
     for (int64_t row = task * kTaskRows; row < end; ++row) prepare_row(w, x, row, rows);
   });
-  const int64_t task_panels = std::max<int64_t>(kTaskBytes / w.panel_bytes(), 1);
+  // A single tile: only as much as lies in a row in memory matters.
+  const bool many = rows.tiling.tiles >= kTaskTiles;
+  const int64_t task_panels =
+      many ? kTaskPanels : std::max<int64_t>(kTaskBytes / w.panel_bytes(), 1);
   const int64_t panel_runs = divided_up(w.panels(), task_panels);
   const int64_t tile_runs = divided_up(rows.tiling.tiles, kTaskTiles);
-  pool_.run(panel_runs * tile_runs, [&](int64_t task, int32_t) {
-    const int64_t first_panel = task / tile_runs * task_panels;
-    const int64_t last_panel = std::min(first_panel + task_panels, w.panels());
-    const int64_t first_tile = task % tile_runs * kTaskTiles;
-    const int64_t last_tile = std::min(first_tile + kTaskTiles, rows.tiling.tiles);
-    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
-      for (int64_t tile = first_tile; tile < last_tile; ++tile) {
-        multiply(w, panel, rows, tile, out, into);
-      }
-    }
+  const int64_t room = task_panels * kTaskTiles * kTileRows * layout.channels;
+  for (Buffer& sums : sums_) grown(sums, room);
+  pool_.run(panel_runs * tile_runs, [&](int64_t task, int32_t worker) {
+    const int64_t panel = task / tile_runs * task_panels, tile = task % tile_runs * kTaskTiles;
+    const Part part{panel, std::min(panel + task_panels, w.panels()), tile,
+                    std::min(tile + kTaskTiles, rows.tiling.tiles)};
+    int32_t* sums = sums_[static_cast<size_t>(worker)].view().row<int32_t>(0);
+    multiply(w, rows, part, sums, out, into);
   });
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/panel_kernels.h"
@@ -18,7 +19,7 @@ class MatmulPanels {
  public:
   // bf16 may be null; then nothing can be packed as kBF16.
   MatmulPanels(const IntegerKernels& integer, const Bf16Kernels* bf16, ThreadPool& pool)
-      : integer_(integer), bf16_(bf16), pool_(pool) {}
+      : integer_(integer), bf16_(bf16), pool_(pool), sums_(static_cast<size_t>(pool.threads())) {}
 
   // The parts' rows one after another, rounded or quantised to kBF16, kInt8 or kInt4. Beside the
   // result it needs one row in f32 per channel that a thread works on.
@@ -29,10 +30,11 @@ class MatmulPanels {
 
  private:
   struct Rows;
+  struct Part;
   class PanelMatrix;
 
   void prepare_row(const PanelMatrix& w, Tensor x, int64_t row, const Rows& rows) const;
-  void multiply(const PanelMatrix& w, int64_t panel, const Rows& rows, int64_t tile, Tensor out,
+  void multiply(const PanelMatrix& w, const Rows& rows, const Part& part, int32_t* sums, Tensor out,
                 Into into) const;
 
   const IntegerKernels& integer_;
@@ -41,6 +43,7 @@ class MatmulPanels {
   Buffer words_{};  // of run()'s x; grow to what was met
   Buffer starts_{};
   Buffer scales_{};
+  std::vector<Buffer> sums_{};  // of each thread, see multiply()
 };
 
 }  // namespace kascade::cpu

@@ -50,12 +50,16 @@ struct Panel {
   const float* scales = nullptr;  // of all channels, also those beyond `channels`; not with bf16
   int64_t blocks = 0;             // int8: steps of 4 inputs; int4: blocks of 64; bf16: pairs
   int32_t channels = 0;           // that are wanted
+  // Whether these are the first and the last inputs of their sums.
+  bool begins = true;
+  bool ends = true;
 };
 
 struct PanelOut {
   float* out = nullptr;
   int64_t stride = 0;
   bool add = false;
+  int32_t* sums = nullptr;  // [tile's rows][channels of a panel]: between inputs of unfinished sums
 };
 
 // Where quantize() puts one row of a tile.
