@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/softmax.h"
 
 namespace kascade {
 namespace {
@@ -23,19 +24,12 @@ struct RowSummary {
 
 absl::StatusOr<RowSummary> summarize(std::span<const float> logits) {
   if (logits.empty()) return absl::InternalError("no logits to sample from");
-  RowSummary row;
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (!std::isfinite(logits[id])) {
-      return absl::InternalError(
-          absl::StrCat("the logit of token ", id, " is not finite: ", logits[id]));
-    }
-    if (logits[id] > logits[row.best]) row.best = static_cast<Token>(id);
+  if (const int64_t id = first_not_finite(logits); id >= 0) {
+    return absl::InternalError(
+        absl::StrCat("the logit of token ", id, " is not finite: ", logits[id]));
   }
-  const float max = logits[row.best];
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - max);
-  row.log_sum = max + std::log(sum);
-  return row;
+  const auto best = static_cast<Token>(largest_of(logits));
+  return RowSummary{best, logits[best] + std::log(exponential_sum(logits, logits[best]))};
 }
 
 std::vector<Candidate> most_likely(std::span<const float> logits, double log_sum, int32_t count) {
@@ -209,7 +203,7 @@ uint64_t mix(uint64_t bits) {  // the output function of SplitMix64
 
 Token choose(std::span<const float> logits, const Sampling& sampling, Token model_best,
              uint64_t step) {
-  const auto best = static_cast<Token>(std::ranges::max_element(logits) - logits.begin());
+  const auto best = static_cast<Token>(largest_of(logits));
   if (logits[best] == kBanned) return model_best;
   if (sampling.temperature == 0) return best;
   std::vector<Choice> choices = choices_of(logits, best, sampling.temperature);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/softmax.h"
 
 namespace kascade {
 namespace {
@@ -38,18 +39,16 @@ void offer(std::vector<Candidate>& top, int32_t keep, Token token, float logit) 
 }
 
 void fold(std::span<const float> logits, Token first, Token target, int32_t keep, RowFold& row) {
-  float tile_max = -std::numeric_limits<float>::infinity();
-  for (size_t i = 0; i < logits.size(); ++i) {
-    row.finite &= std::isfinite(logits[i]);
-    if (logits[i] > row.max && logits[i] > tile_max) row.best = first + static_cast<Token>(i);
-    tile_max = std::max(tile_max, logits[i]);
-    if (keep > 0) offer(row.top, keep, first + static_cast<Token>(i), logits[i]);
+  row.finite = row.finite && first_not_finite(logits) < 0;
+  if (!row.finite) return;
+  const int64_t best = largest_of(logits);
+  if (logits[best] > row.max) row.best = first + static_cast<Token>(best);
+  for (size_t i = 0; keep > 0 && i < logits.size(); ++i) {
+    offer(row.top, keep, first + static_cast<Token>(i), logits[i]);
   }
-  const float max = std::max(row.max, tile_max);
-  double sum = row.sum * std::exp(static_cast<double>(row.max) - max);
-  for (const float logit : logits) sum += std::exp(logit - max);
+  const float max = std::max(row.max, logits[best]);
+  row.sum = row.sum * std::exp(static_cast<double>(row.max) - max) + exponential_sum(logits, max);
   row.max = max;
-  row.sum = sum;
   const int64_t index = static_cast<int64_t>(target) - first;
   if (index >= 0 && index < static_cast<int64_t>(logits.size())) row.target = logits[index];
 }
