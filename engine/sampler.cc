@@ -112,6 +112,14 @@ void ban_stop_tokens(std::span<float> logits, const Generate& params,
   }
 }
 
+// Whether adjusted() would change nothing: copying a row costs more than a greedy choice from it.
+bool is_plain(const Generate& params, std::span<const Token> generated) {
+  const Sampling& sampling = params.sampling;
+  const bool bans = !params.stop_tokens.empty() && std::ssize(generated) < params.min_new_tokens;
+  return sampling.logit_bias.empty() && sampling.repetition_penalty == 1 &&
+         sampling.presence_penalty == 0 && sampling.frequency_penalty == 0 && !bans;
+}
+
 std::vector<float> adjusted(std::span<const float> logits, const Generate& params,
                             std::span<const Token> prompt, std::span<const Token> generated) {
   std::vector<float> result(logits.begin(), logits.end());
@@ -303,7 +311,9 @@ absl::StatusOr<ScoredToken> sample(std::span<const float> logits, const Generate
                                    uint64_t step) {
   const auto row = summarize(logits);
   if (!row.ok()) return row.status();
-  const std::vector<float> wanted = adjusted(logits, params, prompt, generated);
+  std::vector<float> changed;
+  if (!is_plain(params, generated)) changed = adjusted(logits, params, prompt, generated);
+  const std::span<const float> wanted = changed.empty() ? logits : changed;
   const Token token = choose(wanted, params.sampling, row->best, step);
   return describe(logits, *row, params, token);
 }
