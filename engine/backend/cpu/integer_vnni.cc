@@ -10,8 +10,7 @@ namespace {
 
 constexpr int kSumLanes = 16;
 
-// Several rows take their time over each line of int4 weights, and the processor's own prefetching
-// does not run ahead of that for long; a single row is faster without this.
+// The processor's own prefetching does not run far enough ahead of the time that int4 weights take.
 constexpr int kAhead = 2048;
 KASCADE_INLINE void prefetch(const uint8_t* from) {
   _mm_prefetch(reinterpret_cast<const char*>(from + kAhead), _MM_HINT_T0);
@@ -96,10 +95,8 @@ void int4_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
     const uint8_t* multiples = w + kInt4BlockGroups * kInt4GroupBytes;
     for (int group = 0; group < kInt4BlockGroups; ++group) {
       const __m512i first = load_bytes(w), second = load_bytes(w + 64);
-      if constexpr (kRows > 1) {
-        prefetch(w);
-        prefetch(w + 64);
-      }
+      prefetch(w);
+      prefetch(w + 64);
       const __m512i part[4] = {_mm512_and_si512(first, nibble), _mm512_and_si512(second, nibble),
                                _mm512_and_si512(_mm512_srli_epi16(first, 4), nibble),
                                _mm512_and_si512(_mm512_srli_epi16(second, 4), nibble)};
