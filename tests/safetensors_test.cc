@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <cstring>
+#include <fstream>
 #include <random>
 
 #include "engine/model/checkpoint.h"
@@ -63,6 +64,42 @@ TEST(Safetensors, ReadsWhatItShould) {
   EXPECT_EQ(tensors.at("none").bytes, 0);
   EXPECT_EQ((*file)->mapped_bytes(),
             static_cast<int64_t>(std::filesystem::file_size(dir / "file")));
+}
+
+// Pages of the mapping of `file` that this process holds in memory.
+int64_t resident_kib(const std::string& file) {
+  std::ifstream maps("/proc/self/smaps");
+  bool inside = false;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find('-') < line.find(' ')) inside = line.ends_with(file);
+    if (inside && line.starts_with("Rss:")) return std::stoll(line.substr(4));
+  }
+  return -1;
+}
+
+TEST(Safetensors, ReleasedMemoryIsReadAgain) {
+  constexpr int64_t kBytes = 4 << 20;
+  std::string data(kBytes, '\0');
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i * 7919 >> 8);
+  std::string header =
+      R"({"t": {"dtype": "F32", "shape": [1048576], "data_offsets": [0, 4194304]}})";
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  TempDir dir;
+  write_file(dir / "file", safetensors_bytes(header, data));
+  const auto file = Safetensors::open_file(dir / "file");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const StoredTensor& tensor = (*file)->tensors().at("t");
+  ASSERT_EQ(std::memcmp(tensor.data, data.data(), data.size()), 0);
+  EXPECT_GE(resident_kib(dir / "file"), kBytes / 1024);
+  (*file)->release(tensor.data, tensor.bytes);
+  EXPECT_LE(resident_kib(dir / "file"), 64);
+  EXPECT_EQ(std::memcmp(tensor.data, data.data(), data.size()), 0);
+  // Not its own memory, and not all its own.
+  const std::string before = data;
+  (*file)->release(data.data(), kBytes);
+  (*file)->release(tensor.data, kBytes + 1);
+  EXPECT_EQ(data, before);
+  EXPECT_GE(resident_kib(dir / "file"), kBytes / 1024);
 }
 
 TEST(Safetensors, UnknownDtypesAreListed) {

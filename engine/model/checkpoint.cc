@@ -163,6 +163,11 @@ std::string digest_of(const std::map<std::string, StoredTensor>& tensors) {
 
 }  // namespace
 
+void Checkpoint::release(Tensor tensor) const {
+  if (files == nullptr) return;
+  files->release(tensor.data, tensor.rows * tensor.stride * size_of(tensor.dtype));
+}
+
 bool is_ignored_tensor(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
 
 absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& directory,

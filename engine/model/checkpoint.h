@@ -40,6 +40,9 @@ struct Checkpoint {
   // SHA-256 hex over the tensors in order of name: name, dtype, shape, first and last 64 KiB. Does
   // not depend on how they are spread over files.
   std::string weights_digest{};
+
+  // Gives back the memory that holds a tensor of the files until it is read again.
+  void release(Tensor tensor) const;
 };
 
 // Maps DIR and verifies every tensor against `config`. Missing, extra, mis-shaped tensors and other

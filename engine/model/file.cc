@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -80,6 +81,16 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
 
 MappedFile::~MappedFile() {
   if (memory_ != nullptr) munmap(memory_, bytes_);
+}
+
+void MappedFile::release(const void* begin, int64_t bytes) const {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const auto* at = static_cast<const std::byte*>(begin);
+  if (std::less<>()(at, data()) || std::less<>()(data() + bytes_, at + bytes)) return;
+  // Pages that are shared with a neighbour stay.
+  const size_t first = (static_cast<size_t>(at - data()) + page - 1) / page * page;
+  const size_t last = static_cast<size_t>(at + bytes - data()) / page * page;
+  if (first < last) madvise(static_cast<std::byte*>(memory_) + first, last - first, MADV_DONTNEED);
 }
 
 absl::StatusOr<std::string> file_digest(const std::filesystem::path& file) {

@@ -50,6 +50,10 @@ class MappedFile {
   const std::byte* data() const { return static_cast<const std::byte*>(memory_); }
   int64_t bytes() const { return static_cast<int64_t>(bytes_); }
 
+  // Gives back the memory that holds this part of the file, if it lies in this mapping, until
+  // somebody reads it again.
+  void release(const void* begin, int64_t bytes) const;
+
  private:
   MappedFile(void* memory, size_t bytes) : memory_(memory), bytes_(bytes) {}
 

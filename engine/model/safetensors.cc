@@ -280,4 +280,8 @@ absl::StatusOr<std::unique_ptr<Safetensors>> Safetensors::open_folder(
       directory.string(), ": found neither model.safetensors nor model.safetensors.index.json"));
 }
 
+void Safetensors::release(const void* begin, int64_t bytes) const {
+  for (const MappedFile& file : mappings_) file.release(begin, bytes);
+}
+
 }  // namespace kascade

@@ -49,6 +49,10 @@ class Safetensors {
   const std::vector<std::filesystem::path>& paths() const { return paths_; }
   int64_t mapped_bytes() const { return mapped_bytes_; }
 
+  // Gives back the memory that holds these bytes of the files until they are read again; nothing
+  // happens to bytes that are not the files'.
+  void release(const void* begin, int64_t bytes) const;
+
  private:
   Safetensors() = default;
   absl::Status add_shards(const std::filesystem::path& index);

@@ -67,6 +67,8 @@ Transformer::Transformer(const ModelConfig& config, Checkpoint checkpoint, Backe
 std::unique_ptr<Matrix> Transformer::packed(std::initializer_list<Tensor> parts, MatrixUse use) {
   auto matrix = backend_.pack(std::span<const Tensor>(parts.begin(), parts.size()), use);
   packed_bytes_ += matrix->bytes();
+  // Else the process would hold the weights twice.
+  for (const Tensor& part : parts) checkpoint_.release(part);
   return matrix;
 }
 
