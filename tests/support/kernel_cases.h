@@ -41,8 +41,8 @@ inline Buffer normal_matrix(DType dtype, int64_t rows, int64_t cols, Random& ran
 struct MatmulCase {
   int64_t rows, in, out;
 };
-inline const std::vector<MatmulCase> kMatmulCases = {{1, 64, 48},     {17, 33, 5}, {32, 256, 192},
-                                                     {97, 80, 260},   {2, 1, 1},   {5, 512, 64},
+inline const std::vector<MatmulCase> kMatmulCases = {{1, 64, 48},   {17, 33, 5}, {32, 256, 192},
+                                                     {97, 80, 260}, {2, 1, 1},   {5, 512, 64},
                                                      {97, 4300, 35}};
 
 // Rows [first, first + count) of one sequence; earlier positions are in the cache already.
