@@ -164,6 +164,7 @@ TEST_P(RowTest, WriteKvRoundsToTheCache) {
                               normal_matrix(dtype(), 36, dim, random)};
     Buffer expected[] = {Buffer(dtype(), 36, dim), Buffer(dtype(), 36, dim)};
     for (int i = 0; i < 2; ++i) {
+      ASSERT_NE(written[i].view().data, nullptr);
       std::memcpy(expected[i].view().data, written[i].view().data,
                   static_cast<size_t>(written[i].bytes()));
     }

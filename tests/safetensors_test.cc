@@ -318,7 +318,7 @@ TEST_F(Mutations, ChangedNumbers) {
     if (entry.key() == "__metadata__") continue;
     json& list = (*entry)[random() % 2 ? "shape" : "data_offsets"];
     json& number = list[random() % list.size()];
-    const json value = values[random() % values.size()];
+    const json& value = values[random() % values.size()];
     if (number == value) continue;
     number = value;
     std::string text = changed.dump();

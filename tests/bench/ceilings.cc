@@ -53,7 +53,7 @@ double CeilingMeter::operations_per_second(const CeilingLoop& loop) {
   if (loop.run == nullptr) return 0;
   const int64_t tasks = int64_t{kTasksPerThread} * pool_.threads();
   const auto iterations =
-      static_cast<int64_t>(kBurstOperations / kTasksPerThread / loop.operations);
+      static_cast<int64_t>(kBurstOperations / (kTasksPerThread * loop.operations));
   const double start = seconds_now(clock_);
   pool_.run(tasks, [&](int64_t, int32_t) { loop.run(iterations); });
   return static_cast<double>(iterations * tasks) * loop.operations / (seconds_now(clock_) - start);
