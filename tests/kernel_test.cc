@@ -164,9 +164,8 @@ TEST_P(RowTest, WriteKvRoundsToTheCache) {
                               normal_matrix(dtype(), 36, dim, random)};
     Buffer expected[] = {Buffer(dtype(), 36, dim), Buffer(dtype(), 36, dim)};
     for (int i = 0; i < 2; ++i) {
-      ASSERT_NE(written[i].view().data, nullptr);
-      std::memcpy(expected[i].view().data, written[i].view().data,
-                  static_cast<size_t>(written[i].bytes()));
+      std::copy_n(written[i].view().row<std::byte>(0), written[i].bytes(),
+                  expected[i].view().row<std::byte>(0));
     }
     backend_->write_kv(keys.view(), values.view(), slots,
                        {written[0].view(), written[1].view(), block_size, kv_heads});
