@@ -172,9 +172,9 @@ TEST_P(RowTest, WriteKvRoundsToTheCache) {
     reference_->write_kv(keys.view(), values.view(), slots,
                          {expected[0].view(), expected[1].view(), block_size, kv_heads});
     for (int i = 0; i < 2; ++i) {
-      EXPECT_EQ(std::memcmp(written[i].view().data, expected[i].view().data,
-                            static_cast<size_t>(written[i].bytes())),
-                0);
+      const auto* bytes = written[i].view().row<std::byte>(0);
+      EXPECT_TRUE(
+          std::equal(bytes, bytes + written[i].bytes(), expected[i].view().row<std::byte>(0)));
     }
   }
 }
