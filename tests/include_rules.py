@@ -38,8 +38,9 @@ RULES = [
                         "engine/tensor.h"]),
     ("engine/batcher.*", ["engine/scheduler/*", "engine/backend/batch.h", "engine/tensor.h",
                           "engine/attention/policy.h", "engine/attention/selection.h"]),
-    ("engine/sampler.*", ["engine/tensor.h"]),
-    ("engine/scorer.*", ["engine/tensor.h", "engine/backend/backend.h",
+    ("engine/softmax.*", []),
+    ("engine/sampler.*", ["engine/softmax.h", "engine/tensor.h"]),
+    ("engine/scorer.*", ["engine/softmax.h", "engine/tensor.h", "engine/backend/backend.h",
                          "engine/model/transformer.h"]),
     # The engine itself puts the parts together.
     ("engine/engine*", ["engine/*"]),
