@@ -285,10 +285,12 @@ TEST(Int8, IsCloseToTheProductInF32) {
 
 TEST(IntegerWithThreads, SameBitsAsOneThread) {
   Random random(17);
-  const Buffer x = normal_matrix(DType::kF32, 150, 700, random);
-  const Buffer w = normal_matrix(DType::kF32, 500, 700, random);
+  const Buffer x = normal_matrix(DType::kF32, 150, 2100, random);
+  const Buffer w = normal_matrix(DType::kF32, 500, 2100, random);
   const Tensor parts[] = {w.view()};
-  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+  for (const WeightFormat format :
+       {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16}) {
+    if (format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
     Buffer results[2];
     for (const int32_t threads : {1, 3}) {
       const auto backend = cpu::make_cpu_backend({.weights = format, .threads = threads});

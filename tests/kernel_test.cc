@@ -248,10 +248,14 @@ TEST_P(MatmulTest, EqualsTheReference) {
 }
 
 TEST_P(MatmulTest, ARowDoesNotDependOnTheOthers) {
-  if (!cpu::rows_are_independent()) GTEST_SKIP() << "not promised without AVX-512";
+  if (dtype() == DType::kF32 && !cpu::rows_are_independent()) {
+    GTEST_SKIP() << "in f32 only oneDNN's AVX-512 kernels promise it; this machine has none";
+  }
   Random random(8);
-  const Buffer x = normal_matrix(DType::kF32, 97, 256, random);
-  const Buffer w = normal_matrix(DType::kF32, 192, 256, random);
+  // So many inputs that the sums of 97 rows wait unfinished, those of few rows do not.
+  constexpr int64_t kInputs = 4300;
+  const Buffer x = normal_matrix(DType::kF32, 97, kInputs, random);
+  const Buffer w = normal_matrix(DType::kF32, 192, kInputs, random);
   const Tensor parts[] = {w.view()};
   const auto packed = backend_->pack(parts, MatrixUse::kLayer);
   const Buffer all(DType::kF32, 97, 192), some(DType::kF32, 97, 192);

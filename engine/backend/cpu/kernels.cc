@@ -1,5 +1,7 @@
 #include "engine/backend/cpu/kernels.h"
 
+#include "engine/backend/cpu/features.h"
+
 namespace kascade::cpu {
 
 #ifdef KASCADE_X86_KERNELS
@@ -23,13 +25,11 @@ int32_t usable_kernels(const Kernels** out, int32_t room) {
     if (count < room) out[count++] = &kernels;
   };
 #ifdef KASCADE_X86_KERNELS
-  const bool avx2_fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2_fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+  if (has_avx512()) {
     if (__builtin_cpu_supports("avx512bf16")) add(avx512bf16::kernels);
     add(avx512::kernels);
   }
-  if (avx2_fma) add(avx2::kernels);
+  if (has_avx2()) add(avx2::kernels);
 #endif
   add(baseline::kernels);
   return count;

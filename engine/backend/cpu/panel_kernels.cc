@@ -1,5 +1,7 @@
 #include "engine/backend/cpu/panel_kernels.h"
 
+#include "engine/backend/cpu/features.h"
+
 namespace kascade::cpu {
 
 #ifdef KASCADE_X86_KERNELS
@@ -23,13 +25,8 @@ int32_t usable_integer_kernels(const IntegerKernels** out, int32_t room) {
     if (count < room) out[count++] = &kernels;
   };
 #ifdef KASCADE_X86_KERNELS
-  const bool avx2_fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2_fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512vnni")) {
-    add(avx512vnni::integer_kernels);
-  }
-  if (avx2_fma) add(avx2::integer_kernels);
+  if (has_avx512() && __builtin_cpu_supports("avx512vnni")) add(avx512vnni::integer_kernels);
+  if (has_avx2()) add(avx2::integer_kernels);
 #endif
   add(baseline::integer_kernels);
   return count;
@@ -37,11 +34,7 @@ int32_t usable_integer_kernels(const IntegerKernels** out, int32_t room) {
 
 const Bf16Kernels* pick_bf16_kernels() {
 #ifdef KASCADE_X86_KERNELS
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bf16")) {
-    return &avx512bf16::bf16_kernels;
-  }
+  if (has_avx512() && __builtin_cpu_supports("avx512bf16")) return &avx512bf16::bf16_kernels;
 #endif
   return nullptr;
 }
