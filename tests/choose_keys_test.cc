@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/backend/cpu/kernels.h"
 #include "engine/backend/select.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -41,14 +42,19 @@ std::vector<int32_t> sorted_choice(const std::vector<float>& scores, const Choic
 
 void expect_like_sorted(const std::vector<float>& scores, const Choice& choice,
                         const std::string& what) {
-  ChoiceScratch scratch;
-  constexpr int32_t kBeyond = -7;
-  std::vector<int32_t> chosen(static_cast<size_t>(choice.budget) + 1, kBeyond);
-  choose_keys(scores.data(), choice, scratch, chosen.data());
-  EXPECT_EQ(chosen.back(), kBeyond) << "written past the budget";
-  chosen.pop_back();
-  EXPECT_EQ(chosen, sorted_choice(scores, choice))
-      << what << ", " << choice.budget << " of " << choice.end - choice.begin;
+  const std::vector<int32_t> expected = sorted_choice(scores, choice);
+  const cpu::Kernels* usable[8];
+  const int32_t sets = cpu::usable_kernels(usable, 8);
+  for (int32_t set = 0; set < sets; ++set) {
+    ChoiceScratch scratch;
+    constexpr int32_t kBeyond = -7;
+    std::vector<int32_t> chosen(static_cast<size_t>(choice.budget) + 1, kBeyond);
+    choose_keys(scores.data(), choice, scratch, chosen.data(), *usable[set]->choice);
+    EXPECT_EQ(chosen.back(), kBeyond) << "written past the budget";
+    chosen.pop_back();
+    EXPECT_EQ(chosen, expected) << what << ", " << choice.budget << " of "
+                                << choice.end - choice.begin << ", " << usable[set]->isa;
+  }
 }
 
 // All sizes from one unit on, all kinds of budgets.
@@ -85,7 +91,6 @@ TEST(ChooseKeysTest, ManyEqual) {
   }
 }
 
-// What differs in the last bits only shares a bucket.
 TEST(ChooseKeysTest, AlmostEqual) {
   std::mt19937 random(3);
   std::vector<float> scores(3000);
@@ -100,6 +105,15 @@ TEST(ChooseKeysTest, EveryKindOfNumber) {
   std::vector<float> scores(1500);
   for (float& score : scores) score = kinds[random() % std::size(kinds)];
   expect_every_choice(scores, "mixed");
+}
+
+// A sample of every 32nd score would see all the best, or none of them.
+TEST(ChooseKeysTest, ASampleThatMisleads) {
+  for (const int best : {15, 16, 17}) {
+    std::vector<float> scores(5000);
+    for (int i = 0; i < 5000; ++i) scores[i] = (i % 32 == best ? 1.0f : 0.5f) + 1e-5f * (i % 7);
+    expect_every_choice(scores, "misleading");
+  }
 }
 
 TEST(ChooseKeysTest, AllNaN) { expect_every_choice(std::vector<float>(100, kNaN), "NaN"); }

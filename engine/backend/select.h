@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/backend/batch.h"
+#include "engine/backend/choice_kernels.h"
 
 namespace kascade {
 
@@ -22,15 +23,17 @@ struct Choice {
 
 // Memory that choose_keys() reuses from call to call.
 struct ChoiceScratch {
-  std::vector<uint32_t> ranks;  // of each unit
-  std::vector<uint32_t> close;  // those near the threshold
-  std::vector<int32_t> histogram;
+  std::vector<uint32_t> ranks;   // of each unit
+  std::vector<uint32_t> sample;  // some of them
+  std::vector<uint32_t> close;   // those near the threshold
+  std::vector<int32_t> units;    // chosen
 };
 
 // Writes the `budget` best-scored keys to `out`, ascending; equal scores → lower index. A unit
 // ranks by its largest score, NaN ranks lowest. `scores` is indexed by key and unused if all are
-// taken.
-void choose_keys(const float* scores, const Choice& choice, ChoiceScratch& scratch, int32_t* out);
+// taken. The kernels make no difference to the outcome.
+void choose_keys(const float* scores, const Choice& choice, ChoiceScratch& scratch, int32_t* out,
+                 const ChoiceKernels& kernels = kPlainChoice);
 
 // Makes room for the choices of the tiles.
 void reset_selection(const Batch& batch, TileRange tiles, int32_t kv_heads, Selection& selection);

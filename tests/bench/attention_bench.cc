@@ -193,7 +193,8 @@ void choose_a_tenth(benchmark::State& state) {
   std::vector<int32_t> chosen(scores.size());
   ChoiceScratch scratch;
   const Choice choice{0, keys, keys / 10, 1};
-  for (auto _ : state) choose_keys(scores.data(), choice, scratch, chosen.data());
+  const ChoiceKernels& kernels = *cpu::pick_kernels().choice;
+  for (auto _ : state) choose_keys(scores.data(), choice, scratch, chosen.data(), kernels);
   state.counters["keys/s"] = Counter(keys, Counter::kIsIterationInvariantRate, Counter::kIs1000);
 }
 

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/thread_pool.h"
 #include "engine/backend/select.h"
 #include "engine/batcher.h"
@@ -77,7 +78,8 @@ double StepRunner::selection_seconds(const AttentionPolicy& policy,
       const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
                           batch.budget[tile], 1};
       choose_keys(plain.data(), choice, scratch[static_cast<size_t>(worker)],
-                  selection.slot(tile, kv_heads, static_cast<int32_t>(item % kv_heads)).data());
+                  selection.slot(tile, kv_heads, static_cast<int32_t>(item % kv_heads)).data(),
+                  *cpu::pick_kernels().choice);
     });
   };
   choose_all();  // makes room

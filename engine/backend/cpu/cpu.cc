@@ -178,7 +178,8 @@ class CpuBackend final : public Backend {
         scores = scratch.scores(batch.positions[batch.tile_start[tile + 1] - 1] + 1);
         pool(q, cache, batch, tile, g, how.pooling, scores, scratch);
       }
-      choose_keys(scores, choice, scratch.choice, selection.slot(index, cache.kv_heads, g).data());
+      choose_keys(scores, choice, scratch.choice, selection.slot(index, cache.kv_heads, g).data(),
+                  *kernels_.choice);
       selection.counts[static_cast<size_t>(index) * cache.kv_heads + g] = choice.budget;
     });
   }

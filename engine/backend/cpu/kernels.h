@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "engine/backend/choice_kernels.h"
+
 namespace kascade::cpu {
 
 // The heads that share one KV head, for consecutive rows: head r of row i is at
@@ -66,6 +68,8 @@ struct Kernels {
   void (*silu_mul)(const float* gate, const float* up, int64_t size, float* out);
   void (*to_bf16)(const float* from, int64_t size, uint16_t* to);
   void (*from_bf16)(const uint16_t* from, int64_t size, float* to);
+
+  const ChoiceKernels* choice;
 };
 
 // Best first: every set of kernels that this machine can run.

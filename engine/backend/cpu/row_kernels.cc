@@ -166,6 +166,12 @@ void pool(const Queries& queries, const CachedRows& cache, Pool how, float* scor
 
 }  // namespace
 
+#ifdef __AVX512F__
+extern const ChoiceKernels choice_kernels;  // choice_kernels.cc
+#else
+constexpr const ChoiceKernels& choice_kernels = kPlainChoice;
+#endif
+
 extern const Kernels kernels;
 const Kernels kernels = {KASCADE_TEXT(KASCADE_ISA),
                          scratch_size,
@@ -175,6 +181,7 @@ const Kernels kernels = {KASCADE_TEXT(KASCADE_ISA),
                          rope,
                          silu_mul_row,
                          to_bf16_row,
-                         from_bf16_row};
+                         from_bf16_row,
+                         &choice_kernels};
 
 }  // namespace kascade::cpu::KASCADE_ISA

@@ -1,0 +1,77 @@
+// Choosing keys by AVX-512: sixteen scores at a time, kept ones moved together by compressing.
+#include "engine/backend/choice_kernels.h"
+
+#include <immintrin.h>
+
+#include "engine/backend/cpu/vector.h"
+
+namespace kascade::cpu::KASCADE_ISA {
+namespace {
+
+KASCADE_INLINE __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>(count >= kLanes ? 0xffff : (1 << count) - 1);
+}
+KASCADE_INLINE int count_of(__mmask16 lanes) { return __builtin_popcount(lanes); }
+
+void rank(const float* scores, int64_t count, uint32_t* ranks) {
+  const __m512 lowest = _mm512_set1_ps(-kInfinity), zero = _mm512_setzero_ps();
+  const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const __mmask16 here = first_lanes(count - i);
+    const __m512 score = _mm512_maskz_loadu_ps(here, scores + i);
+    const __mmask16 number = _mm512_cmp_ps_mask(score, score, _CMP_ORD_Q);
+    const __m512i bits =
+        _mm512_castps_si512(_mm512_mask_add_ps(lowest, number, score, zero));  // −0 + 0 = 0
+    // All bits of a negative number turn, of another only the sign.
+    const __m512i turned = _mm512_or_si512(_mm512_srai_epi32(bits, 31), sign);
+    _mm512_mask_storeu_epi32(ranks + i, here, _mm512_xor_si512(bits, turned));
+  }
+}
+
+ChoiceKernels::Split split(const uint32_t* ranks, int64_t count, uint32_t low, uint32_t high,
+                           uint32_t* inside) {
+  const __m512i lowest = _mm512_set1_epi32(static_cast<int32_t>(low));
+  const __m512i highest = _mm512_set1_epi32(static_cast<int32_t>(high));
+  ChoiceKernels::Split split{};
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const __mmask16 here = first_lanes(count - i);
+    const __m512i some = _mm512_maskz_loadu_epi32(here, ranks + i);
+    const __mmask16 above = _mm512_mask_cmpgt_epu32_mask(here, some, highest);
+    const __mmask16 kept =
+        _mm512_mask_cmpge_epu32_mask(static_cast<__mmask16>(here & ~above), some, lowest);
+    // Compressed in a register: to memory it is many times slower.
+    _mm512_storeu_si512(inside + split.inside, _mm512_maskz_compress_epi32(kept, some));
+    split.inside += count_of(kept);
+    split.above += count_of(above);
+  }
+  return split;
+}
+
+void take(const uint32_t* ranks, int64_t count, uint32_t threshold, int64_t ties, int64_t wanted,
+          int32_t* out) {
+  const __m512i limit = _mm512_set1_epi32(static_cast<int32_t>(threshold));
+  __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  for (int64_t i = 0, written = 0; written < wanted; i += kLanes) {
+    const __mmask16 here = first_lanes(count - i);
+    const __m512i some = _mm512_maskz_loadu_epi32(here, ranks + i);
+    const __mmask16 above = _mm512_mask_cmpgt_epu32_mask(here, some, limit);
+    const __mmask16 equal = _mm512_mask_cmpeq_epi32_mask(here, some, limit);
+    // No more ties than are left: the lowest bits.
+    const __mmask16 tied = count_of(equal) <= ties
+                               ? equal
+                               : static_cast<__mmask16>(_pdep_u32((1u << ties) - 1, equal));
+    const auto taken = static_cast<__mmask16>(above | tied);
+    _mm512_mask_storeu_epi32(out + written, first_lanes(count_of(taken)),
+                             _mm512_maskz_compress_epi32(taken, index));
+    ties -= count_of(tied);
+    written += count_of(taken);
+    index = _mm512_add_epi32(index, _mm512_set1_epi32(kLanes));
+  }
+}
+
+}  // namespace
+
+extern const ChoiceKernels choice_kernels;
+const ChoiceKernels choice_kernels = {rank, split, take};
+
+}  // namespace kascade::cpu::KASCADE_ISA
