@@ -61,15 +61,6 @@ absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const Mod
   return shape;
 }
 
-absl::StatusOr<WeightFormat> weight_format(const std::string& name) {
-  for (const WeightFormat format : {WeightFormat::kAuto, WeightFormat::kF32, WeightFormat::kBF16,
-                                    WeightFormat::kInt8, WeightFormat::kInt4}) {
-    if (name == std::string(name_of(format))) return format;
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("weights: expected auto, f32, bf16, int8 or int4, got \"", name, "\""));
-}
-
 absl::Status check_options(const EngineOptions& options) {
   const auto outside = [](const char* field, int64_t low, int64_t high, int64_t value) {
     return absl::InvalidArgumentError(
@@ -116,8 +107,10 @@ absl::StatusOr<ModelIdentity> identify(const std::filesystem::path& directory,
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
   const absl::Time begin = absl::Now();
   if (absl::Status status = check_options(options); !status.ok()) return status;
-  auto format = weight_format(options.weights);
+  auto format = weight_format_named(options.weights);
   if (!format.ok()) return format.status();
+  auto cache = cache_dtype_named(options.kv_cache_dtype);
+  if (!cache.ok()) return cache.status();
   auto config = load_config(options.model_directory);
   if (!config.ok()) return config.status();
   auto tokenizer = open_tokenizer(options.model_directory);
@@ -139,6 +132,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   if (!identity.ok()) return identity.status();
   auto backend = open_backend({.name = options.backend,
                                .weights = *format,
+                               .cache = *cache,
                                .checkpoint_dtype = checkpoint->dtype,
                                .head_dim = config->head_dim,
                                .threads = options.threads});

@@ -22,9 +22,10 @@ namespace kascade {
 
 struct EngineOptions {
   std::filesystem::path model_directory{};
-  std::string backend = "auto";  // auto, reference, cpu, cuda
-  std::string weights = "auto";  // auto, f32, bf16, int8, int4
-  int32_t threads = 0;           // 0 = one per core that this process may use
+  std::string backend = "auto";         // auto, reference, cpu, cuda
+  std::string weights = "auto";         // auto, f32, bf16, int8, int4
+  std::string kv_cache_dtype = "auto";  // auto (f32 with f32 weights, else bf16), f32, bf16, int8
+  int32_t threads = 0;                  // 0 = one per core that this process may use
   // Bytes of the paged KV cache; 0 = what max_sequences full contexts need, at most a quarter of
   // the memory that is available at start.
   int64_t kv_memory_bytes = 0;

@@ -196,7 +196,7 @@ StepLoop::Layout StepLoop::lay_out(const StepPlan& plan) {
 void StepLoop::count_keys(const Layout& layout) {
   const Batch& batch = layout.step.batch;
   const KvCacheShape& shape = cache_.shape();
-  const int64_t row_bytes = shape.head_dim * size_of(shape.dtype);
+  const int64_t row_bytes = shape.row_bytes();
   for (size_t i = 0; i < layout.slices.size(); ++i) {
     const auto& [slice, sequence, policy] = layout.slices[i];
     Live& live = live_.at(slice->seq);

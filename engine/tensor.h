@@ -14,10 +14,16 @@
 
 namespace kascade {
 
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32 };
+// kInt8: a row is `cols` levels of a byte, then the f32 that they are multiples of, at any address.
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kInt8 };
 
 constexpr int64_t size_of(DType dtype) {
+  if (dtype == DType::kInt8) return 1;
   return dtype == DType::kF32 || dtype == DType::kI32 ? 4 : 2;
+}
+// Elements from one row to the next where rows lie without gaps.
+constexpr int64_t row_elements(DType dtype, int64_t cols) {
+  return dtype == DType::kInt8 ? cols + 4 : cols;
 }
 
 constexpr std::string_view name_of(DType dtype) {
@@ -30,6 +36,8 @@ constexpr std::string_view name_of(DType dtype) {
       return "f16";
     case DType::kI32:
       return "i32";
+    case DType::kInt8:
+      return "int8";
   }
   return "?";
 }
@@ -86,11 +94,11 @@ class Buffer {
  public:
   Buffer() = default;
   Buffer(DType dtype, int64_t rows, int64_t cols)
-      : dtype_(dtype), rows_(rows), cols_(cols), data_(allocate(rows * cols * size_of(dtype))) {}
+      : dtype_(dtype), rows_(rows), cols_(cols), data_(allocate(bytes())) {}
 
-  Tensor view() const { return {data_.get(), dtype_, rows_, cols_, cols_}; }
+  Tensor view() const { return {data_.get(), dtype_, rows_, cols_, row_elements(dtype_, cols_)}; }
   Tensor first_rows(int64_t count) const { return view().slice_rows(0, count); }
-  int64_t bytes() const { return rows_ * cols_ * size_of(dtype_); }
+  int64_t bytes() const { return rows_ * row_elements(dtype_, cols_) * size_of(dtype_); }
 
  private:
   struct Free {

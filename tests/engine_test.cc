@@ -28,8 +28,12 @@ constexpr SelectionRule kTiles{.family = Family::kTile, .query_tile = 16, .top_k
 struct EngineCase {
   std::string backend;
   std::string weights;
+  std::string cache = "auto";
 };
-void PrintTo(const EngineCase& c, std::ostream* out) { *out << c.backend << " " << c.weights; }
+std::string name_of(const EngineCase& c) {
+  return c.backend + "_" + c.weights + (c.cache == "auto" ? "" : "_cache_" + c.cache);
+}
+void PrintTo(const EngineCase& c, std::ostream* out) { *out << name_of(c); }
 
 class EngineTest : public ::testing::TestWithParam<EngineCase> {
  protected:
@@ -46,6 +50,7 @@ class EngineTest : public ::testing::TestWithParam<EngineCase> {
     options.model_directory = dir_.path();
     options.backend = GetParam().backend;
     options.weights = GetParam().weights;
+    options.kv_cache_dtype = GetParam().cache;
     options.max_sequences = 8;
     options.max_batch_tokens = 264;
     return options;
@@ -440,10 +445,10 @@ TEST_P(EngineTest, QueueFullAndNeverFits) {
 INSTANTIATE_TEST_SUITE_P(Backends, EngineTest,
                          ::testing::Values(EngineCase{"reference", "f32"}, EngineCase{"cpu", "f32"},
                                            EngineCase{"cpu", "bf16"}, EngineCase{"cpu", "int8"},
-                                           EngineCase{"cpu", "int4"}),
-                         [](const auto& test) {
-                           return test.param.backend + "_" + test.param.weights;
-                         });
+                                           EngineCase{"cpu", "int4"},
+                                           EngineCase{"reference", "f32", "int8"},
+                                           EngineCase{"cpu", "bf16", "int8"}),
+                         [](const auto& test) { return name_of(test.param); });
 
 }  // namespace
 }  // namespace kascade::testing

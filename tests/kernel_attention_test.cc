@@ -206,6 +206,29 @@ TEST_P(AttentionTest, ATileDoesNotDependOnTheOthers) {
   expect_close(one.view(), all.view(), [](int64_t, int64_t) { return 0; }, "tile by tile");
 }
 
+// An int8 cache as the f32 or bf16 one that it stands for.
+struct WidenedCache {
+  WidenedCache(LayerCache from, DType as)
+      : keys(widened(from.keys, as)), values(widened(from.values, as)), cache(from) {
+    cache.keys = keys.view();
+    cache.values = values.view();
+  }
+  static Buffer widened(Tensor from, DType as) {
+    Buffer to(as, from.rows, from.cols);
+    std::vector<float> row_values(static_cast<size_t>(from.cols));
+    for (int64_t row = 0; row < from.rows; ++row) {
+      read_int8_row(from, row, row_values.data());
+      for (int64_t d = 0; d < from.cols; ++d) {
+        if (as == DType::kF32) to.view().f32(row)[d] = row_values[d];
+        if (as == DType::kBF16) to.view().bf16(row)[d] = to_bf16(row_values[d]);
+      }
+    }
+    return to;
+  }
+  Buffer keys, values;
+  LayerCache cache;
+};
+
 constexpr Pooling kPoolings[] = {Pooling::kSum, Pooling::kLastRowMax, Pooling::kLastRowSum};
 
 // Relative error of a pooled score: of its probabilities, and of their sum over `group` heads and
@@ -332,6 +355,43 @@ TEST_P(SelectionTest, SurvivesNaN) {
 
 INSTANTIATE_TEST_SUITE_P(Cpu, AttentionTest, ::testing::ValuesIn(backend_cases()), name_of_case);
 INSTANTIATE_TEST_SUITE_P(Cpu, SelectionTest, ::testing::ValuesIn(backend_cases()), name_of_case);
+
+// The same bits as over the numbers that the levels stand for, in the type that a set of kernels
+// multiplies.
+void expect_reads_int8(Backend& backend, DType as) {
+  for (const AttentionCase& shape : attention_cases()) {
+    AttentionData data(shape, DType::kInt8);
+    const WidenedCache wide(data.cache, as);
+    const Selection some = data.random_selection();
+    const Buffer out(DType::kF32, data.batch.rows(), data.width());
+    const Buffer expected(DType::kF32, data.batch.rows(), data.width());
+    for (const KeySet& keys : {KeySet{}, KeySet{&some, {}}}) {
+      backend.attend(data.q, data.cache, data.batch, data.tiles(), keys, out.view());
+      backend.attend(data.q, wide.cache, data.batch, data.tiles(), keys, expected.view());
+      expect_close(out.view(), expected.view(), [](int64_t, int64_t) { return 0; }, name_of(shape));
+    }
+    for (const Pooling pooling : {Pooling::kSum, Pooling::kLastRowMax}) {
+      Selection chosen, expected_choice;
+      const SelectKeys how{pooling, 1};
+      backend.select_keys(data.q, data.cache, data.batch, data.tiles(), how, chosen);
+      backend.select_keys(data.q, wide.cache, data.batch, data.tiles(), how, expected_choice);
+      EXPECT_EQ(chosen.indices, expected_choice.indices) << name_of(shape);
+    }
+  }
+}
+
+TEST(Int8Cache, EachSetOfKernelsReadsIt) {
+  const cpu::Kernels* kernels[8];
+  const int32_t sets = cpu::usable_kernels(kernels, 8);
+  for (int32_t set = 0; set < sets; ++set) {
+    SCOPED_TRACE(kernels[set]->isa);
+    const auto backend = cpu::make_cpu_backend({.threads = 1, .kernels = kernels[set]});
+    const bool bf16 = std::string(kernels[set]->isa) == "avx512bf16";
+    expect_reads_int8(*backend, bf16 ? DType::kBF16 : DType::kF32);
+  }
+}
+
+TEST(Int8Cache, TheReferenceReadsIt) { expect_reads_int8(*make_reference_backend(), DType::kF32); }
 
 // The result must not depend on the number of threads.
 TEST(WithThreads, SameBitsAsOneThread) {

@@ -71,10 +71,16 @@ class HeadData {
     const cpu::Queries queries{q_.view().f32(first), width(),    count,
                                shape_.group,         shape_.dim, shape_.depth + first};
     list.own_end = std::min(list.own_end, shape_.depth + first + count);
-    const cpu::CachedRows cache{
-        keys_.view().data, values_.view().data, true,     shape_.dim, shape_.dim,
-        blocks_.data(),    kBlockSize,          kKvHeads, kKvHead};
-    const Buffer scratch(DType::kF32, 1, kernels.scratch_size(queries, true, 0));
+    const cpu::CachedRows cache{keys_.view().data,
+                                values_.view().data,
+                                cpu::CacheFormat::kBF16,
+                                shape_.dim,
+                                shape_.dim,
+                                blocks_.data(),
+                                kBlockSize,
+                                kKvHeads,
+                                kKvHead};
+    const Buffer scratch(DType::kF32, 1, kernels.scratch_size(queries, cpu::CacheFormat::kBF16, 0));
     kernels.attend(queries, cache, list, out.f32(first), width(), scratch.view().f32(0));
   }
 

@@ -151,7 +151,7 @@ TEST_P(RowTest, GatherRowsIsExact) {
   }
 }
 
-TEST_P(RowTest, WriteKvRoundsToTheCache) {
+void expect_writes_like(Backend& backend, Backend& reference, DType dtype) {
   Random random(6);
   const int32_t kv_heads = 3, block_size = 4;
   for (const int64_t dim : {6, 16, 80}) {
@@ -160,23 +160,28 @@ TEST_P(RowTest, WriteKvRoundsToTheCache) {
     keys.view().f32(0)[0] = std::numeric_limits<float>::quiet_NaN();
     keys.view().f32(0)[1] = std::numeric_limits<float>::infinity();
     const std::vector<int32_t> slots = {11, 0, 6, 5, 8};
-    const Buffer written[] = {normal_matrix(dtype(), 36, dim, random),
-                              normal_matrix(dtype(), 36, dim, random)};
-    Buffer expected[] = {Buffer(dtype(), 36, dim), Buffer(dtype(), 36, dim)};
+    const Buffer written[] = {normal_matrix(dtype, 36, dim, random),
+                              normal_matrix(dtype, 36, dim, random)};
+    Buffer expected[] = {Buffer(dtype, 36, dim), Buffer(dtype, 36, dim)};
     for (int i = 0; i < 2; ++i) {
       std::copy_n(written[i].view().row<std::byte>(0), written[i].bytes(),
                   expected[i].view().row<std::byte>(0));
     }
-    backend_->write_kv(keys.view(), values.view(), slots,
-                       {written[0].view(), written[1].view(), block_size, kv_heads});
-    reference_->write_kv(keys.view(), values.view(), slots,
-                         {expected[0].view(), expected[1].view(), block_size, kv_heads});
+    backend.write_kv(keys.view(), values.view(), slots,
+                     {written[0].view(), written[1].view(), block_size, kv_heads});
+    reference.write_kv(keys.view(), values.view(), slots,
+                       {expected[0].view(), expected[1].view(), block_size, kv_heads});
     for (int i = 0; i < 2; ++i) {
       const auto* bytes = written[i].view().row<std::byte>(0);
       EXPECT_TRUE(
           std::equal(bytes, bytes + written[i].bytes(), expected[i].view().row<std::byte>(0)));
     }
   }
+}
+
+TEST_P(RowTest, WriteKvRoundsToTheCache) {
+  expect_writes_like(*backend_, *reference_, dtype());
+  expect_writes_like(*backend_, *reference_, DType::kInt8);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, RowTest, ::testing::ValuesIn(backend_cases()), name_of_case);

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,11 +47,13 @@ Text open_text(const std::filesystem::path& model, const std::filesystem::path& 
 // Log-probabilities of all tokens at every position of every window.
 class LogProbabilities {
  public:
-  LogProbabilities(const Text& text, WeightFormat format) {
+  LogProbabilities(const Text& text, WeightFormat format, std::optional<DType> cache_dtype = {}) {
     const auto config = load_config(text.model);
     auto checkpoint = open_checkpoint(text.model, *config);
-    const auto backend =
-        open_backend({.name = "cpu", .weights = format, .checkpoint_dtype = checkpoint->dtype});
+    const auto backend = open_backend({.name = "cpu",
+                                       .weights = format,
+                                       .cache = cache_dtype,
+                                       .checkpoint_dtype = checkpoint->dtype});
     EXPECT_TRUE(backend.ok()) << backend.status();
     vocab_ = config->vocab;
     constexpr int32_t kBlocks = kWindow / kBlockSize;
@@ -140,19 +143,23 @@ void expect_within_bars(const Text& text) {
   struct Bar {
     WeightFormat format;
     double percent;
+    std::optional<DType> cache{};
   };
-  for (const Bar& bar : {Bar{WeightFormat::kF32, 1e-9}, Bar{WeightFormat::kBF16, 0.1},
-                         Bar{WeightFormat::kInt8, 0.5}, Bar{WeightFormat::kInt4, 4}}) {
+  for (const Bar& bar :
+       {Bar{WeightFormat::kF32, 1e-9}, Bar{WeightFormat::kBF16, 0.1}, Bar{WeightFormat::kInt8, 0.5},
+        Bar{WeightFormat::kInt4, 4}, Bar{WeightFormat::kF32, 0.5, DType::kInt8}}) {
     if (bar.format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
-    const LogProbabilities rounded(text, bar.format);
+    const LogProbabilities rounded(text, bar.format, bar.cache);
     const Loss loss = compare(text, exact, rounded);
-    const std::string name(name_of(bar.format));
+    const std::string cache =
+        bar.cache ? ", " + std::string(name_of(*bar.cache)) + " KV cache" : "";
+    const std::string name = std::string(name_of(bar.format)) + cache;
     std::printf("| %s | %.2f MB | %.3f | %+.2f ± %.2f %% | %.5f |\n", name.c_str(),
                 static_cast<double>(rounded.packed_bytes()) / 1e6, loss.perplexity,
                 loss.degradation_percent, loss.standard_error_percent, loss.mean_kl);
     EXPECT_LE(loss.degradation_percent, bar.percent) << name;
     // Formats that are the same model after all would say that nothing was measured.
-    if (bar.format != WeightFormat::kF32) {
+    if (bar.format != WeightFormat::kF32 || bar.cache) {
       EXPECT_GT(loss.mean_kl, 1e-7) << name;
     }
   }

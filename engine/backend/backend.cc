@@ -20,10 +20,29 @@ absl::StatusOr<std::unique_ptr<Backend>> open_cpu(const BackendOptions& options)
     return absl::UnavailableError(
         "weights bf16: this machine has no bf16 instructions (avx512_bf16); use f32 or int8");
   }
-  return cpu::make_cpu_backend({.weights = weights, .threads = options.threads});
+  return cpu::make_cpu_backend(
+      {.weights = weights, .cache = options.cache, .threads = options.threads});
 }
 
 }  // namespace
+
+absl::StatusOr<WeightFormat> weight_format_named(std::string_view name) {
+  for (const WeightFormat format : {WeightFormat::kAuto, WeightFormat::kF32, WeightFormat::kBF16,
+                                    WeightFormat::kInt8, WeightFormat::kInt4}) {
+    if (name == name_of(format)) return format;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "weights: must be auto, f32, bf16, int8 or int4, is \"", std::string(name), "\""));
+}
+
+absl::StatusOr<std::optional<DType>> cache_dtype_named(std::string_view name) {
+  if (name == "auto") return std::nullopt;
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kInt8}) {
+    if (name == name_of(dtype)) return dtype;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "kv_cache_dtype: must be auto, f32, bf16 or int8, is \"", std::string(name), "\""));
+}
 
 absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& options) {
   if (options.name == "auto" || options.name == "cpu") return open_cpu(options);
@@ -32,8 +51,8 @@ absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& opti
     if (options.weights == WeightFormat::kBF16) {
       return absl::UnavailableError("weights bf16: backend reference has f32, int8 and int4");
     }
-    return make_reference_backend(options.weights == WeightFormat::kAuto ? WeightFormat::kF32
-                                                                         : options.weights);
+    const bool chosen = options.weights != WeightFormat::kAuto;
+    return make_reference_backend(chosen ? options.weights : WeightFormat::kF32, options.cache);
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "backend: must be auto, reference, cpu or cuda, is \"", std::string(options.name), "\""));

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -38,8 +39,12 @@ enum class MatrixUse { kLayer, kHead };
 // What a backend keeps its weights and its KV cache in.
 struct Precision {
   WeightFormat weights = WeightFormat::kF32;  // never kAuto
-  DType cache = DType::kF32;                  // f32 with f32 weights, else bf16
+  DType cache = DType::kF32;                  // f32, bf16 or int8
 };
+
+constexpr DType default_cache(WeightFormat weights) {
+  return weights == WeightFormat::kF32 ? DType::kF32 : DType::kBF16;
+}
 
 class Backend {
  public:
@@ -90,9 +95,15 @@ class Backend {
                            const SelectKeys& how, Selection& selection) = 0;
 };
 
+// Of a flag's value; INVALID_ARGUMENT tells what is accepted. "auto" leaves a cache's to the
+// weights'.
+absl::StatusOr<WeightFormat> weight_format_named(std::string_view name);
+absl::StatusOr<std::optional<DType>> cache_dtype_named(std::string_view name);
+
 struct BackendOptions {
   std::string_view name = "auto";  // auto, reference, cpu, cuda
   WeightFormat weights = WeightFormat::kAuto;
+  std::optional<DType> cache{};          // f32, bf16 or int8; default_cache() of the weights
   DType checkpoint_dtype = DType::kF32;  // of the weight files: what kAuto starts from
   int32_t head_dim = 64;
   int32_t threads = 0;  // 0 = one per core that this process may use
@@ -102,8 +113,10 @@ struct BackendOptions {
 // INVALID_ARGUMENT for an unknown name.
 absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& options);
 
-// Plain loops: the oracle for the others, and the fallback. Weights f32, int8 or int4.
-std::unique_ptr<Backend> make_reference_backend(WeightFormat weights = WeightFormat::kF32);
+// Plain loops: the oracle for the others, and the fallback. Weights f32, int8 or int4; cache f32,
+// bf16 or int8.
+std::unique_ptr<Backend> make_reference_backend(WeightFormat weights = WeightFormat::kF32,
+                                                std::optional<DType> cache = {});
 
 }  // namespace kascade
 

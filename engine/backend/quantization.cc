@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace kascade {
@@ -105,6 +106,19 @@ float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* m
     multiples[first / kInt4Group] = static_cast<int8_t>(best.multiple);
   }
   return largest * kScale;
+}
+
+void write_int8_row(const float* values, Tensor to, int64_t row) {
+  auto* levels = to.row<int8_t>(row);
+  const float scale = quantize_int8(values, to.cols, levels);
+  std::memcpy(levels + to.cols, &scale, sizeof(scale));
+}
+
+void read_int8_row(Tensor from, int64_t row, float* values) {
+  const auto* levels = from.row<int8_t>(row);
+  float scale;
+  std::memcpy(&scale, levels + from.cols, sizeof(scale));
+  for (int64_t i = 0; i < from.cols; ++i) values[i] = static_cast<float>(levels[i]) * scale;
 }
 
 }  // namespace kascade

@@ -14,6 +14,8 @@
 
 #include <cstdint>
 
+#include "engine/tensor.h"
+
 namespace kascade {
 
 constexpr int64_t kInt4Group = 16;
@@ -30,6 +32,10 @@ constexpr float kNegligible = 0x1p-100f;
 // Levels of one channel or of one row of activations; returns the scale. A value that is not finite
 // makes the scale NaN and all levels 0.
 float quantize_int8(const float* values, int64_t size, int8_t* levels);
+
+// Row `row` of a matrix of DType::kInt8: levels and scale of quantize_int8(), and back.
+void write_int8_row(const float* values, Tensor to, int64_t row);
+void read_int8_row(Tensor from, int64_t row, float* values);
 
 // levels [size], multiples [size / 16 rounded up]; returns the scale, as quantize_int8().
 float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* multiples);

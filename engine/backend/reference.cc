@@ -3,6 +3,7 @@
 // gives the same bits whole and in chunks.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -13,22 +14,33 @@
 namespace kascade {
 namespace {
 
+float load_level(const int8_t* levels, int64_t cols, int64_t col) {
+  float scale;
+  std::memcpy(&scale, levels + cols, sizeof(scale));
+  return static_cast<float>(levels[col]) * scale;
+}
+
 float load(Tensor tensor, int64_t row, int64_t col) {
   switch (tensor.dtype) {
     case DType::kBF16:
       return from_bf16(tensor.bf16(row)[col]);
     case DType::kF16:
       return from_f16(tensor.row<uint16_t>(row)[col]);
+    case DType::kInt8:
+      return load_level(tensor.row<int8_t>(row), tensor.cols, col);
     default:
       return tensor.f32(row)[col];
   }
 }
 
-void store(Tensor tensor, int64_t row, int64_t col, float value) {
-  if (tensor.dtype == DType::kBF16) {
-    tensor.bf16(row)[col] = to_bf16(value);
-  } else {
-    tensor.f32(row)[col] = value;
+void store_row(const float* values, Tensor tensor, int64_t row) {
+  if (tensor.dtype == DType::kInt8) return write_int8_row(values, tensor, row);
+  for (int64_t col = 0; col < tensor.cols; ++col) {
+    if (tensor.dtype == DType::kBF16) {
+      tensor.bf16(row)[col] = to_bf16(values[col]);
+    } else {
+      tensor.f32(row)[col] = values[col];
+    }
   }
 }
 
@@ -151,12 +163,10 @@ std::vector<int32_t> best_keys(const float* scores, int32_t begin, int32_t end, 
 
 class ReferenceBackend final : public Backend {
  public:
-  explicit ReferenceBackend(WeightFormat weights) : weights_(weights) {}
+  ReferenceBackend(WeightFormat weights, DType cache) : weights_(weights), cache_(cache) {}
 
   std::string_view name() const override { return "reference"; }
-  Precision precision() const override {
-    return {weights_, weights_ == WeightFormat::kF32 ? DType::kF32 : DType::kBF16};
-  }
+  Precision precision() const override { return {weights_, cache_}; }
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
     int64_t rows = 0;
@@ -234,10 +244,8 @@ class ReferenceBackend final : public Backend {
       const auto row = static_cast<int64_t>(i);
       for (int32_t g = 0; g < cache.kv_heads; ++g) {
         const int64_t to = cache.row(slots[i] / cache.block_size, g, slots[i] % cache.block_size);
-        for (int64_t d = 0; d < dim; ++d) {
-          store(cache.keys, to, d, keys.f32(row)[g * dim + d]);
-          store(cache.values, to, d, values.f32(row)[g * dim + d]);
-        }
+        store_row(keys.f32(row) + g * dim, cache.keys, to);
+        store_row(values.f32(row) + g * dim, cache.values, to);
       }
     }
   }
@@ -354,12 +362,13 @@ class ReferenceBackend final : public Backend {
   }
 
   WeightFormat weights_;
+  DType cache_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_reference_backend(WeightFormat weights) {
-  return std::make_unique<ReferenceBackend>(weights);
+std::unique_ptr<Backend> make_reference_backend(WeightFormat weights, std::optional<DType> cache) {
+  return std::make_unique<ReferenceBackend>(weights, cache.value_or(default_cache(weights)));
 }
 
 }  // namespace kascade

@@ -19,9 +19,9 @@ struct KvCacheShape {
   int32_t block_size = 0;  // tokens
   DType dtype = DType::kF32;
 
-  int64_t bytes_per_token() const {
-    return int64_t{2} * layers * kv_heads * head_dim * size_of(dtype);
-  }
+  // Of a key or a value of one head.
+  int64_t row_bytes() const { return row_elements(dtype, head_dim) * size_of(dtype); }
+  int64_t bytes_per_token() const { return int64_t{2} * layers * kv_heads * row_bytes(); }
 };
 
 class KvCache {

@@ -122,11 +122,18 @@ class Head {
   }
   cpu::CachedRows next_cache() {
     kv_head_ = (kv_head_ + 1) % kv_heads_;
-    return {keys_.view().data, values_.view().data, true,      dim_,    dim_,
-            blocks_.data(),    kBlockSize,          kv_heads_, kv_head_};
+    return {keys_.view().data,
+            values_.view().data,
+            cpu::CacheFormat::kBF16,
+            dim_,
+            dim_,
+            blocks_.data(),
+            kBlockSize,
+            kv_heads_,
+            kv_head_};
   }
   float* scratch() {
-    const int64_t size = kernels_->scratch_size(queries(), true, depth_ + rows_);
+    const int64_t size = kernels_->scratch_size(queries(), cpu::CacheFormat::kBF16, depth_ + rows_);
     if (scratch_.bytes() < size * size_of(DType::kF32)) scratch_ = Buffer(DType::kF32, 1, size);
     return scratch_.view().f32(0);
   }

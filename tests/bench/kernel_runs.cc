@@ -51,7 +51,7 @@ void Runs::attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows
   const Buffer q = random_rows(rows, config_.q_dim(), 1);
   const Buffer out(DType::kF32, rows, config_.q_dim());
   const LayerCache cache = contexts.cache().layer(0);
-  const auto element = static_cast<double>(size_of(cache.keys.dtype));
+  const double element = cache_element();
   const auto dense = step_work(one, *dense_, runs, 0, element);
   Measurement base{.command = "attention", .depth = depth, .rows = rows, .ceilings = speeds()};
   const auto measure = [&](const char* what, const char* mode, const StepWork& work,

@@ -100,9 +100,9 @@ absl::Status Runs::end_to_end() {
                     .sequences = static_cast<int32_t>(runs.size()),
                     .rows = sequences + new_rows};
       m.ceilings = speeds();
-      m.work = step_work(config_, policy(mode), runs,
-                         static_cast<double>(model().transformer().packed_bytes()),
-                         static_cast<double>(size_of(backend_->precision().cache)));
+      m.work =
+          step_work(config_, policy(mode), runs,
+                    static_cast<double>(model().transformer().packed_bytes()), cache_element());
       m.samples = collect(meter_, plan(), step);
       note(std::move(m));
     };

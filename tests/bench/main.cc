@@ -70,6 +70,7 @@ int run(const Settings& settings, const std::vector<std::string>& commands,
   circumstances.layers = (*runs)->config().layers;
   circumstances.threads = (*runs)->backend().threads();
   circumstances.weights = std::string(name_of((*runs)->backend().precision().weights));
+  circumstances.kv_cache = std::string(name_of((*runs)->backend().precision().cache));
   circumstances.ceilings = (*runs)->ceilings();
   circumstances.load_end = load_average();
   circumstances.clock = settings.clock;
@@ -111,6 +112,8 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"dense", "sparse"}));
   app.add_option("--weights", settings.weights)
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}));
+  app.add_option("--kv-cache-dtype", settings.kv_cache_dtype)
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}));
   app.add_option("--ratio", settings.ratio, "share of the keys that sparse layers attend to")
       ->check(CLI::Range(0.001, 1.0));
   app.add_option("--rule", settings.rule, "who chooses keys in prefill: tiles or single rows")

@@ -181,10 +181,11 @@ Summary Measurement::share_of_floor() const {
 std::string to_markdown(const Circumstances& c, const std::vector<Measurement>& measurements,
                         const std::optional<CostModel>& costs) {
   std::string text = absl::StrFormat(
-      "# %s, %d layers, %s, %d threads\n\n%s, %s. Load average %s at the beginning, %s at the "
+      "# %s, %d layers, %s, %s cache, %d threads\n\n%s, %s. Load average %s at the beginning, %s "
+      "at the "
       "end.\n\n%s",
-      c.model, c.layers, c.weights, c.threads, c.processor, c.date, c.load_begin, c.load_end,
-      ceilings_table(c.ceilings));
+      c.model, c.layers, c.weights, c.kv_cache, c.threads, c.processor, c.date, c.load_begin,
+      c.load_end, ceilings_table(c.ceilings));
   text += absl::StrFormat(
       "\nMedians with [least–most]. Floor: all operations at the ceilings above, or all bytes at "
       "the speed read beside the sample, whichever takes longer. A sample during which others took "
@@ -209,6 +210,7 @@ nlohmann::ordered_json to_json(const Circumstances& c, const std::vector<Measure
               {"date", c.date},
               {"layers", c.layers},
               {"weights", c.weights},
+              {"kv_cache", c.kv_cache},
               {"threads", c.threads},
               {"clock", c.clock == Clock::kWall ? "wall" : "thread"},
               {"load_begin", c.load_begin},

@@ -38,6 +38,7 @@ struct Circumstances {
   std::string model{};
   std::string processor{};
   std::string weights{};
+  std::string kv_cache{};
   std::string date{};  // RFC 3339, UTC
   std::string load_begin{};
   std::string load_end{};

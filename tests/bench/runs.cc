@@ -15,15 +15,6 @@ namespace {
 
 constexpr int32_t kMinRows = 512;  // of a step in end_to_end()
 
-absl::StatusOr<WeightFormat> weight_format(const std::string& name) {
-  for (const WeightFormat format : {WeightFormat::kAuto, WeightFormat::kF32, WeightFormat::kBF16,
-                                    WeightFormat::kInt8, WeightFormat::kInt4}) {
-    if (name == std::string(name_of(format))) return format;
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("weights: must be auto, f32, bf16, int8 or int4, is \"", name, "\""));
-}
-
 absl::Status check(const Settings& settings, const ModelConfig& config) {
   if (settings.clock == Clock::kThread && settings.threads != 1) {
     return absl::InvalidArgumentError("clock thread: sees one thread only, needs --threads 1");
@@ -54,9 +45,12 @@ absl::StatusOr<std::unique_ptr<Runs>> Runs::make(const Settings& settings) {
   if (!config.ok()) return config.status();
   if (settings.layers > 0) config->layers = std::min(config->layers, settings.layers);
   if (auto status = check(settings, *config); !status.ok()) return status;
-  const auto weights = weight_format(settings.weights);
+  const auto weights = weight_format_named(settings.weights);
   if (!weights.ok()) return weights.status();
+  const auto cache = cache_dtype_named(settings.kv_cache_dtype);
+  if (!cache.ok()) return cache.status();
   auto backend = open_backend({.weights = *weights,
+                               .cache = *cache,
                                .checkpoint_dtype = DType::kBF16,
                                .head_dim = config->head_dim,
                                .threads = settings.threads});
@@ -94,12 +88,18 @@ absl::StatusOr<SyntheticContexts*> Runs::contexts(int32_t sequences, int32_t tok
   return contexts_.get();
 }
 
+double Runs::cache_element() const {
+  const DType cache = backend_->precision().cache;
+  return static_cast<double>(row_elements(cache, config_.head_dim) * size_of(cache)) /
+         config_.head_dim;
+}
+
 // Integer weights multiply integers; attention is as wide as the cache.
 Speeds Runs::speeds() const {
   const WeightFormat weights = backend_->precision().weights;
   const bool integers =
       (weights == WeightFormat::kInt8 || weights == WeightFormat::kInt4) && ceilings_.int8 > 0;
-  const bool narrow_cache = backend_->precision().cache == DType::kBF16 && ceilings_.bf16 > 0;
+  const bool narrow_cache = backend_->precision().cache != DType::kF32 && ceilings_.bf16 > 0;
   const double attention = narrow_cache ? ceilings_.bf16 : ceilings_.f32;
   return {.matmul = integers ? ceilings_.int8 : attention,
           .attention = attention,
@@ -107,7 +107,7 @@ Speeds Runs::speeds() const {
 }
 
 SamplePlan Runs::plan() const {
-  const bool narrow = backend_->precision().cache == DType::kBF16;
+  const bool narrow = backend_->precision().cache != DType::kF32;
   return {.repeat = settings_.repeat,
           .loop = narrow ? bf16_loop() : f32_loop(),
           .clock = settings_.clock};
@@ -124,9 +124,8 @@ void Runs::note(Measurement m) {
 void Runs::one_step(StepRunner& runner, Measurement m, const std::vector<RowRun>& runs) {
   const AttentionPolicy& chosen = policy(m.mode);
   m.ceilings = speeds();
-  m.work =
-      step_work(config_, chosen, runs, static_cast<double>(model().transformer().packed_bytes()),
-                static_cast<double>(size_of(backend_->precision().cache)));
+  m.work = step_work(config_, chosen, runs,
+                     static_cast<double>(model().transformer().packed_bytes()), cache_element());
   m.samples = collect(meter_, plan(), [&] { return runner.run(chosen, runs); });
   if (m.work.scoring_flops > 0) {
     const double choosing =

@@ -29,6 +29,7 @@ struct Settings {
   std::vector<int32_t> sequences = {1};  // that decode together
   std::vector<std::string> modes = {"dense", "sparse"};
   std::string weights = "auto";
+  std::string kv_cache_dtype = "auto";
   double ratio = 0.10;
   std::string rule = "tile";   // of prefill
   Clock clock = Clock::kWall;  // kThread: of one thread
@@ -69,6 +70,7 @@ class Runs {
   void matmul_of(const std::string& what, int64_t out_features, int64_t in_features);
   Speeds speeds() const;
   SamplePlan plan() const;
+  double cache_element() const;  // bytes of a component of a key, its share of a scale included
   void note(Measurement measurement);
 
   Settings settings_;

@@ -5,10 +5,12 @@
 #include <cstring>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cpu/thread_pool.h"
+#include "engine/backend/quantization.h"
 #include "engine/check.h"
 
 namespace kascade::bench {
@@ -43,18 +45,20 @@ float random_normal(uint64_t& state) {
 Buffer as_type(const Buffer& bf16, DType dtype) {
   KASCADE_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
   Buffer out(dtype, bf16.view().rows, bf16.view().cols);
-  const int64_t count = bf16.view().rows * bf16.view().cols;
-  for (int64_t i = 0; i < count; ++i) {
-    const uint16_t value = bf16.view().bf16(0)[i];
-    if (dtype == DType::kF32) out.view().f32(0)[i] = from_bf16(value);
-    if (dtype == DType::kBF16) out.view().bf16(0)[i] = value;
+  std::vector<float> values(static_cast<size_t>(bf16.view().cols));
+  for (int64_t row = 0; row < bf16.view().rows; ++row) {
+    const uint16_t* from = bf16.view().bf16(row);
+    std::transform(from, from + values.size(), values.begin(), from_bf16);
+    if (dtype == DType::kF32) std::copy(values.begin(), values.end(), out.view().f32(row));
+    if (dtype == DType::kBF16) std::copy_n(from, values.size(), out.view().bf16(row));
+    if (dtype == DType::kInt8) write_int8_row(values.data(), out.view(), row);
   }
   return out;
 }
 
 // Runs of rows of the table, from ever other places.
 void fill_rows(Tensor out, Tensor table, uint64_t& state) {
-  const int64_t row_bytes = out.cols * size_of(out.dtype);
+  const int64_t row_bytes = out.stride * size_of(out.dtype);
   for (int64_t row = 0; row < out.rows;) {
     const auto from = static_cast<int64_t>(random_bits(state) % static_cast<uint64_t>(table.rows));
     const int64_t count = std::min(table.rows - from, out.rows - row);

@@ -12,6 +12,7 @@
 
 #include "engine/attention/selection.h"
 #include "engine/backend/batch.h"
+#include "engine/backend/quantization.h"
 #include "engine/tensor.h"
 
 namespace kascade::testing {
@@ -21,6 +22,12 @@ using Random = std::mt19937;
 inline void fill_normal(Tensor tensor, float deviation, Random& random) {
   std::normal_distribution<float> normal(0, deviation);
   for (int64_t row = 0; row < tensor.rows; ++row) {
+    if (tensor.dtype == DType::kInt8) {
+      std::vector<float> values(static_cast<size_t>(tensor.cols));
+      for (float& value : values) value = normal(random);
+      write_int8_row(values.data(), tensor, row);
+      continue;
+    }
     for (int64_t col = 0; col < tensor.cols; ++col) {
       const float value = normal(random);
       if (tensor.dtype == DType::kF32) tensor.f32(row)[col] = value;
@@ -120,6 +127,9 @@ class AttentionData {
                      position % shape_.block_size);
   }
   void set(Tensor rows, int64_t row, float value) const {
+    if (rows.dtype == DType::kInt8) {
+      write_int8_row(std::vector<float>(static_cast<size_t>(rows.cols), value).data(), rows, row);
+    }
     for (int64_t d = 0; d < rows.cols; ++d) {
       if (rows.dtype == DType::kF32) rows.f32(row)[d] = value;
       if (rows.dtype == DType::kBF16) rows.bf16(row)[d] = to_bf16(value);

@@ -25,6 +25,7 @@ std::string stored_name(DType dtype) {
     case DType::kF16:
       return "F16";
     case DType::kI32:
+    case DType::kInt8:
       break;
   }
   throw std::invalid_argument("a tiny model is f32, bf16 or f16");

@@ -28,7 +28,8 @@ struct Lanes {
   uint32_t* q;        // pairs, scaled by log₂ e / √D
   int32_t* position;  // [count]
   float* logits;      // [kBlock][lanes of one group], base 2
-  uint32_t* keys;     // [kBlock][pairs], for odd dim
+  uint32_t* keys;     // [kBlock][key_width] copies, for odd dim and of an int8 cache
+  int64_t key_width;  // pairs, in whole vectors
 };
 
 inline void lay_out_lanes(const Queries& in, Scratch& scratch, Lanes& lanes) {
@@ -37,7 +38,8 @@ inline void lay_out_lanes(const Queries& in, Scratch& scratch, Lanes& lanes) {
   scratch.take(lanes.q, lanes.count * lanes.pairs);
   scratch.take(lanes.position, lanes.count);
   scratch.take(lanes.logits, kBlock * kMostVecs * kLanes);
-  scratch.take(lanes.keys, in.dim % 2 == 0 ? 0 : kBlock * lanes.pairs);
+  lanes.key_width = round_up(lanes.pairs, kLanes);
+  scratch.take(lanes.keys, kBlock * lanes.key_width);
 }
 
 KASCADE_INLINE int vecs_from(const Lanes& lanes, int64_t lane) {
@@ -106,15 +108,18 @@ struct Keys {
 
 inline void fetch_keys(const KeyBlock& block, const CachedRows& cache, int32_t dim,
                        const Lanes& lanes, Keys& keys) {
-  const auto* data = static_cast<const uint16_t*>(cache.keys);
+  const bool int8 = cache.format == CacheFormat::kInt8, copies = int8 || dim % 2 != 0;
   keys.count = block.count;
   for (int j = 0; j < kBlock; ++j) {
     const int from = j < block.count ? j : block.count - 1;
-    keys.row[j] = data + block.row[from] * cache.key_stride;
+    const char* row = static_cast<const char*>(cache.keys) +
+                      block.row[from] * cache.key_stride * element_size(cache.format);
+    keys.row[j] = reinterpret_cast<const uint16_t*>(row);
     keys.position[j] = j < block.count ? block.position[j] : INT32_MAX;
-    if (dim % 2 == 0) continue;
-    auto* copy = reinterpret_cast<uint16_t*>(lanes.keys + from * lanes.pairs);
-    if (j == from) {
+    if (!copies) continue;
+    auto* copy = reinterpret_cast<uint16_t*>(lanes.keys + from * lanes.key_width);
+    if (j == from && int8) widen_row(row, dim, copy);
+    if (j == from && !int8) {
       for (int32_t d = 0; d < dim; ++d) copy[d] = keys.row[j][d];
       copy[dim] = 0;
     }

@@ -119,6 +119,7 @@ struct Row {
   int64_t stride;  // keys, rounded up to whole blocks
   uint32_t* q;     // [heads][width] bf16
   float* logits;   // [heads][stride], base 2
+  uint32_t* keys;  // [kBlock][width] bf16, of an int8 cache
 };
 
 int64_t lay_out(const Queries& in, int32_t keys, float* memory, Row& row) {
@@ -127,6 +128,7 @@ int64_t lay_out(const Queries& in, int32_t keys, float* memory, Row& row) {
   row.stride = round_up(keys, kBlock);
   scratch.take(row.q, in.heads * row.width / 2);
   scratch.take(row.logits, in.heads * row.stride);
+  scratch.take(row.keys, kBlock * row.width / 2);
   return scratch.used();
 }
 
@@ -188,6 +190,10 @@ void pool_bf16_row(const Queries& queries, const CachedRows& cache, Pool how, fl
   find_rows(cache, all, 0, rows[0]);
   for (int32_t first = 0, now = 0; first < keys; first += kBlock, now = 1 - now) {
     find_rows(cache, all, first + kBlock, rows[1 - now]);
+    if (cache.format == CacheFormat::kInt8) {
+      widen_rows(rows[now].count, queries.dim, row.width, rows[now].keys,
+                 reinterpret_cast<uint16_t*>(row.keys));
+    }
     for_each_heads(queries.heads, [&](auto taken, int32_t head) {
       const bool asks = head == 0 && rows[1 - now].count > 0;
       dot_rows<taken.value>(q + head * row.width, row.width, rows[now].keys, rows[now].count,

@@ -42,7 +42,7 @@ KASCADE_INLINE void for_each_heads(int32_t heads, const Visit& visit) {
   }
 }
 
-// Where a block's rows lie; past the last key it repeats that one.
+// Where a block's rows lie, int8 ones until widen_rows(); past the last key it repeats that one.
 struct BlockRows {
   int count = 0;
   const uint16_t* keys[kBlock];
@@ -57,10 +57,23 @@ inline void find_rows(const CachedRows& cache, const KeyList& list, int32_t firs
   find_keys(cache, list, first, block);
   for (int j = block.count; j < kBlock; ++j) block.row[j] = block.row[block.count - 1];
   rows.count = block.count;
-  const auto* keys = static_cast<const uint16_t*>(cache.keys);
-  const auto* values = static_cast<const uint16_t*>(cache.values);
-  for (int j = 0; j < kBlock; ++j) rows.keys[j] = keys + block.row[j] * cache.key_stride;
-  for (int j = 0; j < kBlock; ++j) rows.values[j] = values + block.row[j] * cache.value_stride;
+  const int64_t size = element_size(cache.format);
+  const auto row_at = [&](const void* data, int64_t stride, int j) {
+    const char* row = static_cast<const char*>(data) + block.row[j] * stride * size;
+    return reinterpret_cast<const uint16_t*>(row);
+  };
+  for (int j = 0; j < kBlock; ++j) rows.keys[j] = row_at(cache.keys, cache.key_stride, j);
+  for (int j = 0; j < kBlock; ++j) rows.values[j] = row_at(cache.values, cache.value_stride, j);
+}
+
+// Copies int8 rows as bf16 to [kBlock][width], and goes on with the copies.
+inline void widen_rows(int count, int32_t dim, int64_t width, const uint16_t** rows,
+                       uint16_t* copies) {
+  for (int j = 0; j < count; ++j) {
+    widen_row(rows[j], dim, copies + j * width);
+    rows[j] = copies + j * width;
+  }
+  for (int j = count; j < kBlock; ++j) rows[j] = rows[count - 1];
 }
 
 // Asks for one line of a row: too scattered for the hardware to foresee, and too many at once would

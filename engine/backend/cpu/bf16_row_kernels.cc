@@ -10,18 +10,20 @@ namespace kascade::cpu::KASCADE_ISA {
 namespace {
 
 struct Row {
-  int64_t width;  // components of a row of q and o: dim, rounded up to whole vectors of bf16
-  uint16_t* q;    // [heads][width], scaled by log₂ e / √D, zero from dim on
-  float* o;       // [heads][width] Σ p · v, not yet divided by Σ p
-  float* logits;  // [heads][kBlock], base 2
-  uint16_t* p;    // [heads][kBlock]
-  float* top;     // [heads] ⌈largest logit so far⌉
-  float* sum;     // [heads] Σ p, relative to top
+  int64_t width;   // components of a row of q and o: dim, rounded up to whole vectors of bf16
+  uint16_t* q;     // [heads][width], scaled by log₂ e / √D, zero from dim on
+  float* o;        // [heads][width] Σ p · v, not yet divided by Σ p
+  float* logits;   // [heads][kBlock], base 2
+  uint16_t* p;     // [heads][kBlock]
+  float* top;      // [heads] ⌈largest logit so far⌉
+  float* sum;      // [heads] Σ p, relative to top
+  uint16_t* keys;  // [kBlock][width] of an int8 cache
+  uint16_t* values;
 };
 
 int64_t lay_out(const Queries& in, float* memory, Row& row) {
   Scratch scratch(memory);
-  uint32_t *q, *p;
+  uint32_t *q, *p, *keys, *values;
   row.width = round_up(in.dim, kHalves);
   scratch.take(q, in.heads * row.width / 2);
   scratch.take(row.o, in.heads * row.width);
@@ -29,6 +31,10 @@ int64_t lay_out(const Queries& in, float* memory, Row& row) {
   scratch.take(p, in.heads * kBlock / 2);
   scratch.take(row.top, in.heads);
   scratch.take(row.sum, in.heads);
+  scratch.take(keys, kBlock * row.width / 2);
+  scratch.take(values, kBlock * row.width / 2);
+  row.keys = reinterpret_cast<uint16_t*>(keys);
+  row.values = reinterpret_cast<uint16_t*>(values);
   row.q = reinterpret_cast<uint16_t*>(q);
   row.p = reinterpret_cast<uint16_t*>(p);
   return scratch.used();
@@ -159,6 +165,10 @@ void attend_bf16_row(const Queries& queries, const CachedRows& cache, const KeyL
   clear_sums(row, queries.heads);
   for (int32_t first = 0, now = 0; first < keys; first += kBlock, now = 1 - now) {
     find_rows(cache, list, first + kBlock, rows[1 - now]);
+    if (cache.format == CacheFormat::kInt8) {
+      widen_rows(rows[now].count, dim, row.width, rows[now].keys, row.keys);
+      widen_rows(rows[now].count, dim, row.width, rows[now].values, row.values);
+    }
     for_each_heads(queries.heads, [&](auto taken, int32_t head) {
       attend_heads<taken.value>(row, head, dim, rows[now], rows[1 - now]);
     });

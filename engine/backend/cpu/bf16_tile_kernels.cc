@@ -43,22 +43,31 @@ void next_block(const CachedRows& cache, const KeyList& list, int32_t first, int
                 KeyBlock& block, AheadOfBlock& ahead) {
   if (first >= count(list)) return;
   find_keys(cache, list, first, block);
-  look_ahead(block, cache.keys, true, cache.key_stride, dim, ahead.keys);
-  look_ahead(block, cache.values, true, cache.value_stride, dim, ahead.values);
+  look_ahead(block, cache.keys, cache.format, cache.key_stride, dim, ahead.keys);
+  look_ahead(block, cache.values, cache.format, cache.value_stride, dim, ahead.values);
+}
+
+// Components [d, d + 32) of a row of values.
+KASCADE_INLINE PairVec value_halves(const void* row, CacheFormat format, int64_t d, int32_t dim) {
+  if (format == CacheFormat::kInt8) {
+    return widen_levels(static_cast<const int8_t*>(row) + d, dim - d, scale_of(row, format, dim));
+  }
+  return load_halves(static_cast<const uint16_t*>(row) + d, first_halves(dim - d));
 }
 
 // Pairs of a block's values, the last alone with 0.
 void fetch_values(const KeyBlock& block, const CachedRows& cache, int32_t dim, uint32_t* values) {
-  const auto* data = static_cast<const uint16_t*>(cache.values);
+  const auto* data = static_cast<const char*>(cache.values);
+  const int64_t stride = cache.value_stride * element_size(cache.format);
   for (int j = 0; j < block.count; j += 2) {
-    const uint16_t* first = data + block.row[j] * cache.value_stride;
-    const bool pair = j + 1 < block.count;
-    const uint16_t* second = pair ? data + block.row[j + 1] * cache.value_stride : first;
+    const char* first = data + block.row[j] * stride;
+    const char* second = j + 1 < block.count ? data + block.row[j + 1] * stride : nullptr;
     uint32_t* to = values + j / 2 * padded(dim);
     for (int32_t d = 0; d < dim; d += kHalves) {
-      const __mmask32 kept = first_halves(dim - d);
+      const PairVec none = _mm512_setzero_si512();
       const Interleaved both =
-          interleave(load_halves(first + d, kept), load_halves(second + d, pair ? kept : 0));
+          interleave(value_halves(first, cache.format, d, dim),
+                     second == nullptr ? none : value_halves(second, cache.format, d, dim));
       store_pairs(to + d, both.low);
       if (d + kLanes < dim) store_pairs(to + d + kLanes, both.high);
     }

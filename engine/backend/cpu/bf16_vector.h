@@ -61,6 +61,24 @@ KASCADE_INLINE PairVec scaled_query(const float* from, int64_t left, int32_t dim
   return narrow(low * scale, high * scale);
 }
 
+// Up to 32 levels of an int8 row from `levels` on, times their scale, 0 beyond `left`.
+KASCADE_INLINE PairVec widen_levels(const int8_t* levels, int64_t left, float scale) {
+  const auto part = [&](int64_t at) {
+    const __m128i bytes = _mm_maskz_loadu_epi8(first_lanes(left - at), levels + at);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)) * broadcast(scale);
+  };
+  return narrow(part(0), part(kLanes));
+}
+// A whole row of them; `to` has room for whole vectors of bf16.
+KASCADE_INLINE void widen_row(const void* row, int32_t dim, uint16_t* to) {
+  const auto* levels = static_cast<const int8_t*>(row);
+  float scale;
+  __builtin_memcpy(&scale, levels + dim, sizeof(scale));
+  for (int64_t d = 0; d < dim; d += kHalves) {
+    store_pairs(to + d, widen_levels(levels + d, dim - d, scale));
+  }
+}
+
 // 2ˣ within 1.1e-4 of itself: a twentieth of what rounding the result to bf16 may change. Exactly
 // the power for an integer, 0 for −∞, NaN for NaN. scalef() takes ⌊x⌋ itself.
 KASCADE_INLINE Vec rough_exp2(Vec x) {

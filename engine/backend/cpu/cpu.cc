@@ -10,6 +10,7 @@
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/cpu/matmul_panels.h"
 #include "engine/backend/cpu/thread_pool.h"
+#include "engine/backend/quantization.h"
 #include "engine/backend/select.h"
 
 namespace kascade::cpu {
@@ -32,10 +33,15 @@ struct Scratch {
   ChoiceScratch choice{};
 };
 
+CacheFormat format_of(DType dtype) {
+  if (dtype == DType::kInt8) return CacheFormat::kInt8;
+  return dtype == DType::kBF16 ? CacheFormat::kBF16 : CacheFormat::kF32;
+}
+
 CachedRows rows_of_head(LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head) {
   return {.keys = cache.keys.data,
           .values = cache.values.data,
-          .bf16 = cache.keys.dtype == DType::kBF16,
+          .format = format_of(cache.keys.dtype),
           .key_stride = cache.keys.stride,
           .value_stride = cache.values.stride,
           .blocks = batch.block_table(tile),
@@ -82,7 +88,7 @@ KeyList keys_of(const Batch& batch, TileRange tiles, int32_t index, const KeySet
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
-      : weights_(options.weights),
+      : precision_{options.weights, options.cache.value_or(default_cache(options.weights))},
         pool_(options.threads > 0
                   ? options.threads
                   : usable_cores(static_cast<int32_t>(std::thread::hardware_concurrency()))),
@@ -94,19 +100,17 @@ class CpuBackend final : public Backend {
         scratch_(static_cast<size_t>(pool_.threads())) {}
 
   std::string_view name() const override { return "cpu"; }
-  Precision precision() const override {
-    return {weights_, weights_ == WeightFormat::kF32 ? DType::kF32 : DType::kBF16};
-  }
+  Precision precision() const override { return precision_; }
   int32_t threads() const override { return pool_.threads(); }
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
-    if (weights_ == WeightFormat::kF32) return f32_matmul_.pack(parts);
-    const bool head_of_int4 = weights_ == WeightFormat::kInt4 && use == MatrixUse::kHead;
-    return panel_matmul_.pack(parts, head_of_int4 ? WeightFormat::kInt8 : weights_);
+    if (precision_.weights == WeightFormat::kF32) return f32_matmul_.pack(parts);
+    const bool head_of_int4 = precision_.weights == WeightFormat::kInt4 && use == MatrixUse::kHead;
+    return panel_matmul_.pack(parts, head_of_int4 ? WeightFormat::kInt8 : precision_.weights);
   }
 
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
-    if (weights_ == WeightFormat::kF32) return f32_matmul_.run(x, w, out, into);
+    if (precision_.weights == WeightFormat::kF32) return f32_matmul_.run(x, w, out, into);
     panel_matmul_.run(x, w, out, into);
   }
 
@@ -155,7 +159,7 @@ class CpuBackend final : public Backend {
       float* to = out.f32(batch.tile_start[tile]) + (queries.q - q.f32(batch.tile_start[tile]));
       const CachedRows rows = rows_of_head(cache, batch, tile, g);
       kernels_.attend(queries, rows, keys_of(batch, tiles, index, keys, cache.kv_heads, g), to,
-                      out.stride, scratch.kernel(kernels_.scratch_size(queries, rows.bf16, 0)));
+                      out.stride, scratch.kernel(kernels_.scratch_size(queries, rows.format, 0)));
     });
   }
 
@@ -208,6 +212,8 @@ class CpuBackend final : public Backend {
       std::memcpy(to.row<std::byte>(0) + row_to * to.stride * size_of(to.dtype),
                   from.row<std::byte>(0) + row * from.stride * size_of(from.dtype),
                   static_cast<size_t>(from.cols * size_of(from.dtype)));
+    } else if (to.dtype == DType::kInt8) {
+      write_int8_row(from.f32(row), to, row_to);
     } else if (from.dtype == DType::kF32) {
       kernels_.to_bf16(from.f32(row), from.cols, to.bf16(row_to));
     } else if (from.dtype == DType::kBF16) {
@@ -228,10 +234,10 @@ class CpuBackend final : public Backend {
     const int32_t keys = queries.first_position + queries.rows;
     const CachedRows rows = rows_of_head(cache, batch, tile, kv_head);
     kernels_.pool(queries, rows, pooling == Pooling::kLastRowMax ? Pool::kMax : Pool::kSum, scores,
-                  scratch.kernel(kernels_.scratch_size(queries, rows.bf16, keys)));
+                  scratch.kernel(kernels_.scratch_size(queries, rows.format, keys)));
   }
 
-  WeightFormat weights_;
+  Precision precision_;
   ThreadPool pool_;
   const Kernels& kernels_;
   MatmulOneDnn f32_matmul_;

@@ -3,6 +3,7 @@
 #define KASCADE_ENGINE_BACKEND_CPU_CPU_H_
 
 #include <memory>
+#include <optional>
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/kernels.h"
@@ -12,6 +13,7 @@ namespace kascade::cpu {
 
 struct CpuOptions {
   WeightFormat weights = WeightFormat::kF32;  // not kAuto; kBF16 where pick_bf16_kernels() has some
+  std::optional<DType> cache{};               // f32, bf16 or int8; default_cache() of the weights
   int32_t threads = 0;                        // 0 = one per core that this process may use
   // nullptr = the best for this machine
   const Kernels* kernels = nullptr;

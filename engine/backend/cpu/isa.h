@@ -22,8 +22,9 @@ void pool_row(const Queries& queries, const CachedRows& cache, Pool how, float* 
               float* scratch);
 
 #ifdef __AVX512BF16__
-// The same over bf16 keys and values by the bf16 dot product. A row has the same bits alone and in
-// a tile. Scratch of pooling grows with the keys, not with the rows.
+// The same by the bf16 dot product, over keys and values in bf16, or in int8, which are rounded to
+// bf16. A row has the same bits alone and in a tile. Scratch of pooling grows with the keys, not
+// with the rows.
 int64_t bf16_tile_scratch_size(const Queries& queries);
 void attend_bf16_tile(const Queries& queries, const CachedRows& cache, const KeyList& keys,
                       float* out, int64_t out_stride, float* scratch);

@@ -22,12 +22,15 @@ struct Queries {
   int32_t first_position = 0;
 };
 
+// kInt8: a row is its levels, then the f32 that they are multiples of; strides are in bytes.
+enum class CacheFormat { kF32, kBF16, kInt8 };
+
 // One KV head's rows in the paged cache: position p is row (block · kv_heads + kv_head) ·
 // block_size + p % block_size of block blocks[p / block_size].
 struct CachedRows {
   const void* keys = nullptr;
   const void* values = nullptr;
-  bool bf16 = false;  // else f32
+  CacheFormat format = CacheFormat::kF32;
   int64_t key_stride = 0;
   int64_t value_stride = 0;
   const int32_t* blocks = nullptr;  // block ids in order of position
@@ -50,9 +53,9 @@ enum class Pool { kSum, kMax };
 struct Kernels {
   const char* isa;
 
-  // f32 elements of scratch, 64-byte aligned, that attend() and pool() need over a cache of bf16 or
-  // f32; `keys` only matters to pool().
-  int64_t (*scratch_size)(const Queries& queries, bool bf16, int32_t keys);
+  // f32 elements of scratch, 64-byte aligned, that attend() and pool() need; `keys` only matters to
+  // pool().
+  int64_t (*scratch_size)(const Queries& queries, CacheFormat format, int32_t keys);
 
   // Row i sees the keys of the list up to its own position. out is laid out like q.
   void (*attend)(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,

@@ -61,40 +61,60 @@ struct Ahead {
   }
 };
 
-KASCADE_INLINE void look_ahead(const KeyBlock& block, const void* data, bool bf16, int64_t stride,
-                               int32_t dim, Ahead& ahead) {
-  const int64_t size = bf16 ? 2 : 4;
+KASCADE_INLINE int64_t element_size(CacheFormat format) {
+  return format == CacheFormat::kF32 ? 4 : format == CacheFormat::kBF16 ? 2 : 1;
+}
+
+KASCADE_INLINE void look_ahead(const KeyBlock& block, const void* data, CacheFormat format,
+                               int64_t stride, int32_t dim, Ahead& ahead) {
+  const int64_t size = element_size(format);
   ahead.count = block.count;
-  ahead.bytes = dim * size;
+  ahead.bytes = format == CacheFormat::kInt8 ? stride : dim * size;
   for (int j = 0; j < block.count; ++j) {
     ahead.row[j] = static_cast<const char*>(data) + block.row[j] * stride * size;
   }
+}
+
+// kLanes components of a row from d on, `scale` being that of its levels.
+KASCADE_INLINE Vec load_components(const void* row, CacheFormat format, float scale, int64_t d) {
+  if (format == CacheFormat::kF32) return load(static_cast<const float*>(row) + d);
+  if (format == CacheFormat::kBF16) return from_bf16(static_cast<const uint16_t*>(row) + d);
+  return from_int8(static_cast<const int8_t*>(row) + d) * scale;
+}
+KASCADE_INLINE float load_component(const void* row, CacheFormat format, float scale, int64_t d) {
+  if (format == CacheFormat::kF32) return static_cast<const float*>(row)[d];
+  if (format == CacheFormat::kInt8) return static_cast<const int8_t*>(row)[d] * scale;
+  const uint32_t bits = static_cast<const uint16_t*>(row)[d];
+  return __builtin_bit_cast(float, bits << 16);
+}
+KASCADE_INLINE float scale_of(const void* row, CacheFormat format, int32_t dim) {
+  float scale = 1;
+  if (format == CacheFormat::kInt8) {
+    __builtin_memcpy(&scale, static_cast<const int8_t*>(row) + dim, sizeof(scale));
+  }
+  return scale;
 }
 
 // rows[j] points at `dim` floats for each key of the block; beyond the last key it repeats the last
 // one, so that kernels may run on to a multiple of their step. With whole_vectors, padded(dim)
 // floats may be read and those from dim on are 0. `copies` holds kBlock · padded(dim) floats; f32
 // rows that fit are used where they lie.
-KASCADE_INLINE void fetch_rows(const KeyBlock& block, const void* data, bool bf16, int64_t stride,
-                               int32_t dim, bool whole_vectors, float* copies, const float** rows) {
-  const bool in_place = !bf16 && (!whole_vectors || dim % kLanes == 0);
+KASCADE_INLINE void fetch_rows(const KeyBlock& block, const void* data, CacheFormat format,
+                               int64_t stride, int32_t dim, bool whole_vectors, float* copies,
+                               const float** rows) {
+  const bool in_place = format == CacheFormat::kF32 && (!whole_vectors || dim % kLanes == 0);
   const int64_t width = padded(dim);
   for (int j = 0; j < block.count; ++j) {
-    const int64_t offset = block.row[j] * stride;
+    const void* row = static_cast<const char*>(data) + block.row[j] * stride * element_size(format);
     if (in_place) {
-      rows[j] = static_cast<const float*>(data) + offset;
+      rows[j] = static_cast<const float*>(row);
       continue;
     }
     float* copy = copies + j * width;
-    const auto* halves = static_cast<const uint16_t*>(data) + offset;
-    const auto* floats = static_cast<const float*>(data) + offset;
+    const float scale = scale_of(row, format, dim);
     int32_t d = 0;
-    for (; d + kLanes <= dim; d += kLanes)
-      store(copy + d, bf16 ? from_bf16(halves + d) : load(floats + d));
-    for (; d < dim; ++d) {
-      copy[d] =
-          bf16 ? __builtin_bit_cast(float, static_cast<uint32_t>(halves[d]) << 16) : floats[d];
-    }
+    for (; d + kLanes <= dim; d += kLanes) store(copy + d, load_components(row, format, scale, d));
+    for (; d < dim; ++d) copy[d] = load_component(row, format, scale, d);
     for (; d < width; ++d) copy[d] = 0;
     rows[j] = copy;
   }

@@ -89,19 +89,19 @@ Queries row_of(const Queries& queries, int32_t row) {
 // The kernels of a tile and of a row, for either cache.
 [[maybe_unused]] int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-int64_t tile_scratch_of(const Queries& queries, [[maybe_unused]] bool bf16,
+int64_t tile_scratch_of(const Queries& queries, [[maybe_unused]] CacheFormat format,
                         [[maybe_unused]] int32_t keys) {
 #ifdef __AVX512BF16__
-  if (bf16) {
+  if (format != CacheFormat::kF32) {
     const int64_t pooling = keys > 0 ? bf16_pool_tile_scratch_size(queries, keys) : 0;
     return larger(bf16_tile_scratch_size(queries), pooling);
   }
 #endif
   return tile_scratch_size(queries);
 }
-int64_t row_scratch_of(const Queries& queries, [[maybe_unused]] bool bf16, int32_t keys) {
+int64_t row_scratch_of(const Queries& queries, [[maybe_unused]] CacheFormat format, int32_t keys) {
 #ifdef __AVX512BF16__
-  if (bf16) {
+  if (format != CacheFormat::kF32) {
     const int64_t pooling = keys > 0 ? bf16_pool_row_scratch_size(queries, keys) : 0;
     return larger(bf16_row_scratch_size(queries), pooling);
   }
@@ -111,35 +111,37 @@ int64_t row_scratch_of(const Queries& queries, [[maybe_unused]] bool bf16, int32
 void attend_tile_of(const Queries& queries, const CachedRows& cache, const KeyList& keys,
                     float* out, int64_t out_stride, float* scratch) {
 #ifdef __AVX512BF16__
-  if (cache.bf16) return attend_bf16_tile(queries, cache, keys, out, out_stride, scratch);
+  if (cache.format != CacheFormat::kF32)
+    return attend_bf16_tile(queries, cache, keys, out, out_stride, scratch);
 #endif
   attend_tile(queries, cache, keys, out, out_stride, scratch);
 }
 void attend_row_of(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,
                    float* scratch) {
 #ifdef __AVX512BF16__
-  if (cache.bf16) return attend_bf16_row(queries, cache, keys, out, scratch);
+  if (cache.format != CacheFormat::kF32) return attend_bf16_row(queries, cache, keys, out, scratch);
 #endif
   attend_row(queries, cache, keys, out, scratch);
 }
 void pool_tile_of(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
                   float* scratch) {
 #ifdef __AVX512BF16__
-  if (cache.bf16) return pool_bf16_tile(queries, cache, how, scores, scratch);
+  if (cache.format != CacheFormat::kF32)
+    return pool_bf16_tile(queries, cache, how, scores, scratch);
 #endif
   pool_tile(queries, cache, how, scores, scratch);
 }
 void pool_row_of(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
                  float* scratch) {
 #ifdef __AVX512BF16__
-  if (cache.bf16) return pool_bf16_row(queries, cache, how, scores, scratch);
+  if (cache.format != CacheFormat::kF32) return pool_bf16_row(queries, cache, how, scores, scratch);
 #endif
   pool_row(queries, cache, how, scores, scratch);
 }
 
-int64_t scratch_size(const Queries& queries, bool bf16, int32_t keys) {
-  return fills_a_vector(queries) ? tile_scratch_of(queries, bf16, keys)
-                                 : row_scratch_of(queries, bf16, keys);
+int64_t scratch_size(const Queries& queries, CacheFormat format, int32_t keys) {
+  return fills_a_vector(queries) ? tile_scratch_of(queries, format, keys)
+                                 : row_scratch_of(queries, format, keys);
 }
 
 void attend(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,

@@ -181,7 +181,7 @@ void next_block(const CachedRows& cache, const KeyList& list, int32_t first, int
   keys.count = 0;
   if (first >= count(list)) return;
   find_keys(cache, list, first, block);
-  look_ahead(block, cache.keys, cache.bf16, cache.key_stride, dim, keys);
+  look_ahead(block, cache.keys, cache.format, cache.key_stride, dim, keys);
 }
 
 }  // namespace
@@ -206,10 +206,11 @@ void attend_row(const Queries& queries, const CachedRows& cache, const KeyList& 
     const int keys_here = block.count;
     const float* keys[kBlock];
     const float* values[kBlock];
-    fetch_rows(block, cache.keys, cache.bf16, cache.key_stride, dim, true, row.keys, keys);
-    look_ahead(block, cache.values, cache.bf16, cache.value_stride, dim, ahead);
+    fetch_rows(block, cache.keys, cache.format, cache.key_stride, dim, true, row.keys, keys);
+    look_ahead(block, cache.values, cache.format, cache.value_stride, dim, ahead);
     dot_all(row, heads, keys, keys_here, ahead, kBlock, row.logits);
-    fetch_rows(block, cache.values, cache.bf16, cache.value_stride, dim, true, row.values, values);
+    fetch_rows(block, cache.values, cache.format, cache.value_stride, dim, true, row.values,
+               values);
     next_block(cache, list, first + kBlock, dim, block, ahead);
     for (int32_t head = 0; head < heads;) {
       head += attend_heads(row, head, heads, values, keys_here, ahead, softmax);
@@ -235,7 +236,8 @@ void pool_row(const Queries& queries, const CachedRows& cache, Pool how, float* 
   for (int32_t first = 0; first < length; first += kBlock) {
     const int keys_here = block.count;
     const float* keys[kBlock];
-    fetch_rows(block, cache.keys, cache.bf16, cache.key_stride, queries.dim, true, row.keys, keys);
+    fetch_rows(block, cache.keys, cache.format, cache.key_stride, queries.dim, true, row.keys,
+               keys);
     next_block(cache, all, first + kBlock, queries.dim, block, ahead);
     dot_all(row, queries.heads, keys, keys_here, ahead, stride, row.logits + first);
   }

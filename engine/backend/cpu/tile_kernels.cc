@@ -264,7 +264,7 @@ KASCADE_INLINE void for_each_block(const Queries& in, const CachedRows& cache, c
     KeyBlock block;
     const float* keys[kBlock];
     find_keys(cache, all, first, block);
-    fetch_rows(block, cache.keys, cache.bf16, cache.key_stride, in.dim, false, tile.keys, keys);
+    fetch_rows(block, cache.keys, cache.format, cache.key_stride, in.dim, false, tile.keys, keys);
     visit(first, block, keys);
   }
 }
@@ -287,8 +287,8 @@ void attend_tile(const Queries& queries, const CachedRows& cache, const KeyList&
     const float* keys[kBlock];
     const float* values[kBlock];
     find_keys(cache, list, first, block);
-    fetch_rows(block, cache.keys, cache.bf16, cache.key_stride, dim, false, tile.keys, keys);
-    fetch_rows(block, cache.values, cache.bf16, cache.value_stride, dim, false, tile.values,
+    fetch_rows(block, cache.keys, cache.format, cache.key_stride, dim, false, tile.keys, keys);
+    fetch_rows(block, cache.values, cache.format, cache.value_stride, dim, false, tile.values,
                values);
     for_each_group(tile, [&](auto width, int64_t lane) {
       attend_group<width.value>(tile, lane, block, keys, values, dim);

@@ -27,6 +27,8 @@ typedef float MemVec __attribute__((vector_size(kLanes * 4), aligned(4), may_ali
 typedef int32_t MemIntVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef uint16_t MemHalfVec __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
 
+typedef int8_t MemByteVec __attribute__((vector_size(kLanes), aligned(1), may_alias));
+
 constexpr float kInfinity = __builtin_inff();
 
 constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
@@ -62,6 +64,9 @@ KASCADE_INLINE float max_of(Vec value) {
 KASCADE_INLINE Vec from_bf16(const uint16_t* from) {
   const HalfVec halves = *reinterpret_cast<const MemHalfVec*>(from);
   return reinterpret_cast<Vec>(__builtin_convertvector(halves, BitVec) << 16);
+}
+KASCADE_INLINE Vec from_int8(const int8_t* from) {
+  return __builtin_convertvector(*reinterpret_cast<const MemByteVec*>(from), Vec);
 }
 // Rounds to nearest, ties to even; a NaN stays a NaN.
 KASCADE_INLINE void store_bf16(uint16_t* to, Vec value) {
