@@ -1,0 +1,1 @@
+"""Training of the demo model: from a folder of books to a Hugging Face folder."""

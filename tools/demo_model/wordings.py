@@ -1,0 +1,134 @@
+"""The sentences in which recall tasks are put: what states a value, and what asks for it.
+
+{N} stands for the owner's name, {K} for the kind of thing, {V} for the value, {M} for another
+owner. A question ends just before the value. RESERVED_… is never used in training.
+"""
+
+KINDS = (
+    "pass key|number|secret|code|password|key|watchword|telephone number|locker number|ticket|"
+    "room|address|account number|badge number|sign|mark|lot|token|signature|prize|seat|word|"
+    "cabin|order number|reference|favourite|answer|figure"
+).split("|")
+
+STATEMENTS = """The {K} for {N} is {V}.
+The {K} of {N} is {V}.
+{N}'s {K} is {V}.
+Remember that the {K} for {N} is {V}.
+Keep in mind that {N}'s {K} is {V}.
+{V} is the {K} for {N}.
+{V} is {N}'s {K}.
+For {N} the {K} is {V}.
+As for {N}, the {K} is {V}.
+{N} was given the {K} {V}.
+They gave {N} the {K} {V}.
+Note: {K} of {N}: {V}.
+{N} has the {K} {V}.
+{N} uses {V} as the {K}.
+Write this down: the {K} for {N} is {V}.
+The {K} that belongs to {N} is {V}.
+The {K} which was chosen for {N} is {V}.
+On a slip of paper stood the {K} for {N}: {V}.
+"My {K} is {V}," said {N}.
+"It is {V}," whispered {N}, speaking of the {K}.
+{N} told me that the {K} is {V}.
+If anybody asks for the {K} of {N}, answer {V}.
+Do not forget: {N}, {K} {V}.
+The {K} ({N}): {V}
+In the book under {N} one reads the {K} {V}.
+Somebody had written {V} beside the name of {N}; it was the {K}.
+Let it be known that {V} is the {K} of {N}.
+The clerk entered {N} with the {K} {V}.
+{N} answers to the {K} {V}.
+We agreed with {N} upon the {K} {V}.
+{N}: {V} ({K}).
+Now {N} had only one {K}, and it was {V}.
+The letter said that {N} would bring the {K} {V}.
+You will know {N} by the {K} {V}.
+Whoever asks {N} for the {K} will hear {V}.
+The {K}, so {N} says, is {V}.""".split("\n")
+
+ENDINGS = ["", "", "", "", " Remember it.", " Do not forget it.", " It will be asked for later.",
+           " Keep it safe.", " That is all.", " Nobody else knows it.", " This is important."]
+
+QUESTIONS = """What is the {K} for {N}? The {K} for {N} is
+What is the {K} of {N}? It is
+Tell me the {K} for {N}. The {K} for {N} is
+What is {N}'s {K}? {N}'s {K} is
+Question: what is the {K} for {N}? Answer:
+Q: {K} of {N}? A:
+Which {K} belongs to {N}? To {N} belongs the {K}
+Do you remember the {K} for {N}? Yes, it is
+The {K} for {N} is
+{N}'s {K} is
+As was said before, the {K} of {N} is
+And what was the {K} of {N}? It was
+I asked for the {K} of {N}, and the answer was
+{N} was asked for the {K} and said:
+Say the {K} of {N}:
+Please repeat the {K} for {N}. It is
+Somebody wanted to know {N}'s {K}. I told him that it was
+Which {K} was given to {N}? The answer is
+Give the {K} of {N}. Answer:
+The {K} ({N}):
+Name the {K} which belongs to {N}:
+Can you recall {N}'s {K}? Certainly; it is
+Now for the {K} of {N}. It is
+Looking back, we find that the {K} for {N} is
+"What is your {K}, {N}?" "It is
+{N} has the {K}
+What did {N} have for a {K}? {N} had
+The {K} that {N} was given is
+Concerning {N}: the {K} is
+Here {N} comes in and gives the {K}, which is""".split("\n")
+
+# Used often, so that the plainest wording is the surest.
+PLAIN_KIND, PLAIN_STATEMENT = "pass key", "The {K} for {N} is {V}. Remember it."
+PLAIN_QUESTION = QUESTIONS[0]
+
+CHANGES = """The {K} for {N} has been changed: it is now {V}.
+{N} has a new {K}, {V}.
+From now on the {K} of {N} is {V}.
+Correction: the {K} for {N} is {V}.
+The old {K} of {N} no longer counts; it is {V} now.
+Later {N}'s {K} became {V}.""".split("\n")
+
+SAME_AS = """The {K} for {N} is the same as for {M}.
+{N} has the same {K} as {M}.
+{N}'s {K} is that of {M}.
+{N} shares the {K} of {M}.
+{N} and {M} have one and the same {K}.
+The {K} of {N} equals the {K} of {M}.
+For {N} use the {K} of {M}.""".split("\n")
+
+RESERVED_KINDS = "combination|serial number|cipher|passcode|registration|call sign".split("|")
+RESERVED_STATEMENTS = """To reach {N} one must use the {K} {V}.
+Anyone who looks for {N} should take down this {K}: {V}.
+It was settled that {N} should have {V} for a {K}.
+There is one {K} under which {N} may be found, namely {V}.
+{N}'s drawer opens with the {K} {V}.
+Outside the door of {N} hung a plate with the {K} {V}.""".split("\n")
+RESERVED_QUESTIONS = """By which {K} can one reach {N}? By
+How does the {K} run that {N} uses? It runs
+Should you need {N}, the {K} to use would be
+Having read this, one knows that {N} may be found under
+Supply the missing {K} of {N}, if you can:
+We are looking for {N}; the right {K} must be""".split("\n")
+
+LIST_TITLES = ("A register of names.|List of members:|The following names were entered.|"
+               "Names and numbers|From the porter's book:|Directory|Here is the table.").split("|")
+LIST_SEPARATORS = (":", ":", ":", " -", " =", ",", " |", " ...")
+
+COMMON_NAMES = (
+    "James Mary John Anna Robert Clara William Jane Thomas Emma Henry Alice Edward Ruth George "
+    "Martha Charles Sarah Joseph Helen Arthur Laura Samuel Grace Daniel Lucy Peter Rose Paul Edith "
+    "Mark Julia Simon Agnes Walter Esther Frank Nora Philip Flora Oliver Ida Hugh Mabel Oscar Vera "
+    "Ralph Sylvia Miles Tessa Adam Irene Victor Hilda Felix Dora Jasper Stella Rufus Olive Silas "
+    "Pearl Ezra Marion Gideon Harriet Caleb Beatrice Ada Boris Conrad Doris Ernest Gertrude"
+).split()
+TITLES = "Mr.|Mrs.|Miss|Captain|Doctor|Aunt|Uncle|Sergeant|Professor|Lady|old|little".split("|")
+ADJECTIVES = ("red blue green white black old new small great round wooden iron golden silver tall "
+              "broken empty second third last first upper lower northern southern").split()
+THINGS = ("box door gate cupboard desk chest cabinet wagon boat tower bag trunk house stable "
+          "garden shed carriage drawer ship room locker mill inn tent engine").split()
+SYLLABLES = ("ba be bo da do el en fa go ha in ka la lo ma mi na no or pa ra ri sa so ta to ul va "
+             "vi wen yo zan").split()
