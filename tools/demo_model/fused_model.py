@@ -1,6 +1,6 @@
 """The same model by hand: forward and backward in bf16 on a CPU with AVX-512, fused_kernels.cc.
 
-About four times as fast as autograd on two cores. Activations are bf16; the residual stream, norms
+About three times as fast as autograd. Activations are bf16; the residual stream, norms
 and gradients f32.
 """
 
