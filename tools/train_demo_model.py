@@ -5,7 +5,8 @@
 
 does everything; the steps can also be run one by one:
     prepare   books → WORK/books, tokenizer and encoded books in WORK/tokenizer
-    train     → WORK/run: last.pt, before-decay.pt, final.pt, log.jsonl (goes on from last.pt)
+    train     → WORK/run: last.pt, before-decay.pt, final.pt, log.jsonl; goes on from last.pt;
+              SIGTERM or Ctrl-C ends it with a checkpoint
     export    a checkpoint → MODEL
     evaluate  MODEL → evaluation.json, and figures as SVG, in WORK
 
@@ -19,6 +20,7 @@ has decayed, go on from before-decay.pt, with a later decay:
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -40,8 +42,9 @@ def arguments():
     parser.add_argument("--model", help="model folder to write, or to evaluate")
     parser.add_argument("--plan", default=os.path.join(SOURCES, "plan.json"),
                         help="shape, data, stages (default: the plan beside the sources)")
-    parser.add_argument("--resume", help="checkpoint (default: WORK/run/last.pt if there is one); "
-                                         "for export: WORK/run/final.pt")
+    parser.add_argument("--resume", help="checkpoint that training goes on from "
+                                         "(default: WORK/run/last.pt if there is one)")
+    parser.add_argument("--checkpoint", help="what is exported (default: WORK/run/final.pt)")
     parser.add_argument("--decay", nargs=2, type=int, metavar=("FROM", "TO"),
                         help="tokens seen between which the learning rate falls; TO ends the run")
     parser.add_argument("--cases", type=int, help="recall cases per row (default: the plan's)")
@@ -143,6 +146,8 @@ def train(options, fields):
         trainer.load(last)
     trainer.log("start", parameters=sum(v.numel() for v in model.parameters.values()),
                 model=type(model).__name__, decay=fields["decay"])
+    signal.signal(signal.SIGTERM, trainer.stop)
+    signal.signal(signal.SIGINT, trainer.stop)
     trainer.train(progress_examiner(model, tokenizer, list(held_out.values()), words,
                                     fields["progress_cases"]))
 
@@ -153,7 +158,7 @@ def export(options, _):
     from demo_model.export import write_model
     from demo_model.model import Shape
 
-    state = torch.load(options.resume or os.path.join(options.work, "run", "final.pt"),
+    state = torch.load(options.checkpoint or os.path.join(options.work, "run", "final.pt"),
                        map_location="cpu")
     write_model(options.model, Shape(**state["shape"]), state["parameters"],
                 Tokenizer.from_bpe(os.path.join(options.work, "tokenizer")))

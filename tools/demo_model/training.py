@@ -59,6 +59,7 @@ class Trainer:
         self.optimiser = Optimiser(model)
         self.tokens, self.steps, self.passed_gate, self.begun_at = 0, 0, False, 0
         self.running = {}  # Kind of document → running mean of the NLL that it is about.
+        self.stopping = False
 
     # ---- Checkpoints -------------------------------------------------------------------------
 
@@ -125,15 +126,15 @@ class Trainer:
                 self.running[kind] = 0.95 * self.running.get(kind, now) + 0.05 * now
 
     def train(self, examiner):
-        """Trains to the end of the plan. examiner() evaluates the model as it is."""
+        """Trains to the end of the plan, or until stop(). examiner() evaluates the model."""
         every = self.plan.fields["evaluate_every_tokens"]
         examined, clock, counted = self.tokens, time.time(), self.tokens
-        while self.tokens < self.plan.end:
-            decaying = self.tokens >= self.plan.decay["from_tokens"]
-            before = os.path.join(self.folder, "before-decay.pt")
-            if decaying and not os.path.exists(before):
-                self.save("before-decay.pt")
+        decay_begins = self.plan.decay["from_tokens"]
+        while self.tokens < self.plan.end and not self.stopping:
+            before = self.tokens
             mix, length, factor, norm = self.step()
+            if before <= decay_begins < self.tokens:
+                self.save("before-decay.pt")
             if self.steps % SAVE_STEPS == 0:
                 self.save("last.pt")
             if self.steps % REPORT_STEPS == 0:
@@ -145,7 +146,11 @@ class Trainer:
                 examined, began = self.tokens, time.time()
                 self.log("evaluation", **examiner())
                 clock += time.time() - began
-        self.save("final.pt")
+        self.save("last.pt" if self.stopping else "final.pt")
+
+    def stop(self, *_):
+        """Ends train() after the present step, with a checkpoint; may be a signal's handler."""
+        self.stopping = True
 
     def log(self, event, **fields):
         """Appends a line of JSON to log.jsonl."""
