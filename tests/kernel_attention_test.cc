@@ -409,5 +409,26 @@ TEST(WithThreads, SameBitsAsOneThread) {
   expect_close(b.view(), a.view(), [](int64_t, int64_t) { return 0; }, "three threads");
 }
 
+// Nor on how many of them share a row of many keys.
+TEST(WithThreads, LongRowsHaveTheSameBits) {
+  const std::vector<SequenceRows> sequences = {{3 * cpu::kKeySplit + 70, 1, true},
+                                               {2 * cpu::kKeySplit - 1, 1, true},
+                                               {cpu::kKeySplit, 1, true},
+                                               {2 * cpu::kKeySplit - 3, 5}};
+  for (const DType dtype : {DType::kBF16, DType::kInt8}) {
+    AttentionData data({.kv_heads = 1, .group = 3, .dim = 32, .sequences = sequences}, dtype);
+    const Selection selection = data.random_selection();
+    const auto one = cpu::make_cpu_backend({.threads = 1});
+    const auto five = cpu::make_cpu_backend({.threads = 5});
+    const Buffer whole(DType::kF32, data.batch.rows(), data.width());
+    const Buffer shared(DType::kF32, data.batch.rows(), data.width());
+    for (const KeySet& keys : {KeySet{}, KeySet{&selection, {}}}) {
+      one->attend(data.q, data.cache, data.batch, data.tiles(), keys, whole.view());
+      five->attend(data.q, data.cache, data.batch, data.tiles(), keys, shared.view());
+      expect_close(shared.view(), whole.view(), [](int64_t, int64_t) { return 0; }, "shared");
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kascade::testing

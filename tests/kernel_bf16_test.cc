@@ -71,17 +71,27 @@ class HeadData {
     const cpu::Queries queries{q_.view().f32(first), width(),    count,
                                shape_.group,         shape_.dim, shape_.depth + first};
     list.own_end = std::min(list.own_end, shape_.depth + first + count);
-    const cpu::CachedRows cache{keys_.view().data,
-                                values_.view().data,
-                                cpu::CacheFormat::kBF16,
-                                shape_.dim,
-                                shape_.dim,
-                                blocks_.data(),
-                                kBlockSize,
-                                kKvHeads,
-                                kKvHead};
     const Buffer scratch(DType::kF32, 1, kernels.scratch_size(queries, cpu::CacheFormat::kBF16, 0));
-    kernels.attend(queries, cache, list, out.f32(first), width(), scratch.view().f32(0));
+    kernels.attend(queries, cache(), list, out.f32(first), width(), scratch.view().f32(0));
+  }
+
+  // One row as several threads share it, the last part first.
+  void attend_in_parts(const cpu::Kernels& kernels, cpu::KeyList list, int32_t row,
+                       Tensor out) const {
+    const cpu::Queries queries{q_.view().f32(row), width(),    1,
+                               shape_.group,       shape_.dim, shape_.depth + row};
+    list.own_end = std::min(list.own_end, shape_.depth + row + 1);
+    const int32_t count = list.sinks + list.chosen_count + list.own_end - list.own_begin;
+    const int32_t parts = (count + cpu::kKeySplit - 1) / cpu::kKeySplit;
+    const int64_t size = kernels.partial_size(queries);
+    const Buffer scratch(DType::kF32, 1, kernels.scratch_size(queries, cpu::CacheFormat::kBF16, 0));
+    const Buffer partials(DType::kF32, parts, size);
+    for (int32_t part = parts - 1; part >= 0; --part) {
+      kernels.attend_part(queries, cache(), list, part * cpu::kKeySplit, scratch.view().f32(0),
+                          partials.view().f32(part));
+    }
+    kernels.merge_parts(queries, partials.view().f32(0), parts, scratch.view().f32(0),
+                        out.f32(row));
   }
 
   // One query in double precision, with q rounded as the kernels do: Σ p·v and Σ p·|v|.
@@ -120,6 +130,18 @@ class HeadData {
 
  private:
   static constexpr int32_t kBlockSize = 16, kKvHeads = 2, kKvHead = 1;
+
+  cpu::CachedRows cache() const {
+    return {keys_.view().data,
+            values_.view().data,
+            cpu::CacheFormat::kBF16,
+            shape_.dim,
+            shape_.dim,
+            blocks_.data(),
+            kBlockSize,
+            kKvHeads,
+            kKvHead};
+  }
 
   int64_t row_of(int32_t position) const {
     const int64_t block = blocks_[static_cast<size_t>(position / kBlockSize)];
@@ -249,6 +271,26 @@ TEST_F(Bf16KernelTest, ManyKeys) {
     const cpu::KeyList list = data.gathered(4);
     expect_close_to_exact(data, shape, list, logit_error(shape), name_of(shape));
     expect_own_bits(data, shape, list, name_of(shape));
+  }
+}
+
+// Threads may share the keys of a row. What ends a split exactly, and what goes a little further.
+TEST_F(Bf16KernelTest, ARowInPartsHasTheBitsOfAWholeOne) {
+  for (const int32_t keys : {cpu::kKeySplit, 2 * cpu::kKeySplit + 1, 3 * cpu::kKeySplit - 5}) {
+    for (const int32_t dim : {7, 64}) {
+      const HeadShape shape{dim, 3, 4, keys - 4};
+      HeadData data(shape, 4);
+      for (const cpu::KeyList& list : {data.dense(), data.gathered(3)}) {
+        const Buffer whole(DType::kF32, shape.rows, data.width());
+        const Buffer parts(DType::kF32, shape.rows, data.width());
+        data.attend(*kernels_, list, 0, shape.rows, whole.view());
+        for (int32_t row = 0; row < shape.rows; ++row) {
+          data.attend_in_parts(*kernels_, list, row, parts.view());
+        }
+        const size_t bytes = static_cast<size_t>(shape.rows * data.width()) * sizeof(float);
+        EXPECT_EQ(std::memcmp(whole.view().f32(0), parts.view().f32(0), bytes), 0) << keys;
+      }
+    }
   }
 }
 

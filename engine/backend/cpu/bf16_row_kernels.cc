@@ -9,28 +9,39 @@
 namespace kascade::cpu::KASCADE_ISA {
 namespace {
 
+// What is summed over keys.
+struct Sums {
+  float* o;    // [heads][width] Σ p · v, not yet divided by Σ p
+  float* top;  // [heads] ⌈largest logit so far⌉
+  float* sum;  // [heads] Σ p, relative to top
+};
+
 struct Row {
   int64_t width;   // components of a row of q and o: dim, rounded up to whole vectors of bf16
   uint16_t* q;     // [heads][width], scaled by log₂ e / √D, zero from dim on
-  float* o;        // [heads][width] Σ p · v, not yet divided by Σ p
+  Sums part;       // of the keys of one split
+  Sums total;      // of those before
   float* logits;   // [heads][kBlock], base 2
   uint16_t* p;     // [heads][kBlock]
-  float* top;      // [heads] ⌈largest logit so far⌉
-  float* sum;      // [heads] Σ p, relative to top
   uint16_t* keys;  // [kBlock][width] of an int8 cache
   uint16_t* values;
 };
+
+void lay_out_sums(const Queries& in, Scratch& scratch, Sums& sums) {
+  scratch.take(sums.o, in.heads * round_up(in.dim, kHalves));
+  scratch.take(sums.top, in.heads);
+  scratch.take(sums.sum, in.heads);
+}
 
 int64_t lay_out(const Queries& in, float* memory, Row& row) {
   Scratch scratch(memory);
   uint32_t *q, *p, *keys, *values;
   row.width = round_up(in.dim, kHalves);
   scratch.take(q, in.heads * row.width / 2);
-  scratch.take(row.o, in.heads * row.width);
+  lay_out_sums(in, scratch, row.part);
+  lay_out_sums(in, scratch, row.total);
   scratch.take(row.logits, in.heads * kBlock);
   scratch.take(p, in.heads * kBlock / 2);
-  scratch.take(row.top, in.heads);
-  scratch.take(row.sum, in.heads);
   scratch.take(keys, kBlock * row.width / 2);
   scratch.take(values, kBlock * row.width / 2);
   row.keys = reinterpret_cast<uint16_t*>(keys);
@@ -40,11 +51,27 @@ int64_t lay_out(const Queries& in, float* memory, Row& row) {
   return scratch.used();
 }
 
-void clear_sums(const Row& row, int32_t heads) {
-  for (int64_t i = 0; i < heads * row.width; ++i) row.o[i] = 0;
+void clear(const Sums& sums, int32_t heads, int64_t width) {
+  for (int64_t i = 0; i < heads * width; ++i) sums.o[i] = 0;
   for (int32_t head = 0; head < heads; ++head) {
-    row.top[head] = kLowest;
-    row.sum[head] = 0;
+    sums.top[head] = kLowest;
+    sums.sum[head] = 0;
+  }
+}
+
+void add(const Sums& part, int32_t heads, int64_t width, const Sums& total) {
+  for (int32_t head = 0; head < heads; ++head) {
+    const Vec before = broadcast(total.top[head]), other = broadcast(part.top[head]);
+    const Vec after = _mm512_max_ps(other, before);
+    const Vec scale = power_of_two(before - after), other_scale = power_of_two(other - after);
+    float* o = total.o + head * width;
+    const float* added = part.o + head * width;
+    for (int64_t d = 0; d < width; d += kLanes) {
+      store(o + d, add_sums(load(o + d), scale, load(added + d), other_scale));
+    }
+    const Vec sum = broadcast(total.sum[head]), other_sum = broadcast(part.sum[head]);
+    total.sum[head] = add_sums(sum, scale, other_sum, other_scale)[0];
+    total.top[head] = after[0];
   }
 }
 
@@ -126,14 +153,14 @@ void attend_heads(const Row& row, int32_t head, int32_t dim, const BlockRows& bl
                   const BlockRows& next) {
   float* logits = row.logits + head * kBlock;
   uint16_t* p = row.p + head * kBlock;
-  float* o = row.o + head * row.width;
-  float* sum = row.sum + head;
+  float* o = row.part.o + head * row.width;
+  float* sum = row.part.sum + head;
   const bool asks = head == 0 && next.count > 0;
   dot_rows<kHeads>(row.q + head * row.width, row.width, block.keys, block.count, dim,
                    asks ? next.keys : nullptr, kBlock, logits);
   for (int h = 0; h < kHeads; ++h) {
-    exponentiate(block.count, logits + h * kBlock, p + h * kBlock, row.width, row.top + head + h,
-                 sum + h, o + h * row.width);
+    exponentiate(block.count, logits + h * kBlock, p + h * kBlock, row.width,
+                 row.part.top + head + h, sum + h, o + h * row.width);
   }
   int64_t d = 0;
   for (; d + 2 * kHalves <= row.width; d += 2 * kHalves) {
@@ -143,6 +170,35 @@ void attend_heads(const Row& row, int32_t head, int32_t dim, const BlockRows& bl
   for (; d < row.width; d += kHalves) {
     add_values<kHeads, 1>(p, block.values, block.count, dim, asks ? next.values : nullptr, d,
                           row.width, o, sum);
+  }
+}
+
+// The sums over one split of the keys, from `begin` on, into row.part.
+void attend_split(const Row& row, const Queries& queries, const CachedRows& cache,
+                  const KeyList& list, int32_t begin) {
+  const int32_t dim = queries.dim, left = count(list) - begin;
+  const int32_t end = begin + (left < kKeySplit ? left : kKeySplit);
+  clear(row.part, queries.heads, row.width);
+  BlockRows rows[2];
+  find_rows(cache, list, begin, rows[0]);
+  ask_all(rows[0], dim);
+  for (int32_t first = begin, now = 0; first < end; first += kBlock, now = 1 - now) {
+    find_rows(cache, list, first + kBlock, rows[1 - now]);
+    if (cache.format == CacheFormat::kInt8) {
+      widen_rows(rows[now].count, dim, row.width, rows[now].keys, row.keys);
+      widen_rows(rows[now].count, dim, row.width, rows[now].values, row.values);
+    }
+    for_each_heads(queries.heads, [&](auto taken, int32_t head) {
+      attend_heads<taken.value>(row, head, dim, rows[now], rows[1 - now]);
+    });
+  }
+}
+
+void write_output(const Row& row, const Queries& queries, float* out) {
+  for (int32_t head = 0; head < queries.heads; ++head) {
+    const float sum = row.total.sum[head], scale = sum == 0 ? 0 : 1.0f / sum;
+    const float* o = row.total.o + head * row.width;
+    for (int32_t d = 0; d < queries.dim; ++d) out[head * queries.dim + d] = o[d] * scale;
   }
 }
 
@@ -157,26 +213,43 @@ void attend_bf16_row(const Queries& queries, const CachedRows& cache, const KeyL
                      float* out, float* scratch) {
   Row row;
   lay_out(queries, scratch, row);
-  const int32_t dim = queries.dim, keys = count(list);
-  BlockRows rows[2];
-  find_rows(cache, list, 0, rows[0]);
-  ask_all(rows[0], dim);
   load_row_queries(queries, row.width, row.q);
-  clear_sums(row, queries.heads);
-  for (int32_t first = 0, now = 0; first < keys; first += kBlock, now = 1 - now) {
-    find_rows(cache, list, first + kBlock, rows[1 - now]);
-    if (cache.format == CacheFormat::kInt8) {
-      widen_rows(rows[now].count, dim, row.width, rows[now].keys, row.keys);
-      widen_rows(rows[now].count, dim, row.width, rows[now].values, row.values);
-    }
-    for_each_heads(queries.heads, [&](auto taken, int32_t head) {
-      attend_heads<taken.value>(row, head, dim, rows[now], rows[1 - now]);
-    });
+  clear(row.total, queries.heads, row.width);
+  for (int32_t begin = 0; begin < count(list); begin += kKeySplit) {
+    attend_split(row, queries, cache, list, begin);
+    add(row.part, queries.heads, row.width, row.total);
   }
-  for (int32_t head = 0; head < queries.heads; ++head) {
-    const float scale = row.sum[head] == 0 ? 0 : 1.0f / row.sum[head];
-    for (int32_t d = 0; d < dim; ++d) out[head * dim + d] = row.o[head * row.width + d] * scale;
+  write_output(row, queries, out);
+}
+
+int64_t bf16_partial_size(const Queries& queries) {
+  Scratch scratch(nullptr);
+  Sums sums;
+  lay_out_sums(queries, scratch, sums);
+  return scratch.used();
+}
+
+void attend_bf16_part(const Queries& queries, const CachedRows& cache, const KeyList& list,
+                      int32_t begin, float* scratch, float* partial) {
+  Row row;
+  lay_out(queries, scratch, row);
+  Scratch memory(partial);
+  lay_out_sums(queries, memory, row.part);
+  load_row_queries(queries, row.width, row.q);
+  attend_split(row, queries, cache, list, begin);
+}
+
+void merge_bf16_parts(const Queries& queries, const float* partials, int32_t parts, float* scratch,
+                      float* out) {
+  Row row;
+  lay_out(queries, scratch, row);
+  clear(row.total, queries.heads, row.width);
+  for (int32_t part = 0; part < parts; ++part) {
+    Scratch memory(const_cast<float*>(partials) + part * bf16_partial_size(queries));
+    lay_out_sums(queries, memory, row.part);
+    add(row.part, queries.heads, row.width, row.total);
   }
+  write_output(row, queries, out);
 }
 
 }  // namespace kascade::cpu::KASCADE_ISA

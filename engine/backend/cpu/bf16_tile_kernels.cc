@@ -9,33 +9,63 @@ namespace {
 
 constexpr int kComponents = 4;  // of a value per register block
 
-// Scratch of a tile. A group's part of `o` is [dim][lanes of the group] at lane · dim.
+// What is summed over keys. A group's part of `o` is [dim][lanes of the group] at lane · dim.
+struct Sums {
+  float* o;    // Σ p · v, not yet divided by Σ p
+  float* top;  // [lanes] ⌈largest logit so far⌉
+  float* sum;  // [lanes] Σ p, relative to top
+};
+
+// Scratch of a tile.
 struct Tile {
   Lanes lanes;
-  float* o;          // Σ p · v, not yet divided by Σ p
+  Sums part;         // of the keys of one split
+  Sums total;        // of those before
   uint32_t* p;       // [kBlock / 2][lanes of one group] pairs of keys
-  float* top;        // [lanes] ⌈largest logit so far⌉
-  float* sum;        // [lanes] Σ p, relative to top
   uint32_t* values;  // [kBlock / 2][padded(dim)] pairs of keys
 };
+
+void lay_out_sums(const Queries& in, int64_t lanes, Scratch& scratch, Sums& sums) {
+  scratch.take(sums.o, lanes * in.dim);
+  scratch.take(sums.top, lanes);
+  scratch.take(sums.sum, lanes);
+}
 
 int64_t lay_out(const Queries& in, float* memory, Tile& tile) {
   Scratch scratch(memory);
   lay_out_lanes(in, scratch, tile.lanes);
-  scratch.take(tile.o, tile.lanes.count * in.dim);
+  lay_out_sums(in, tile.lanes.count, scratch, tile.part);
+  lay_out_sums(in, tile.lanes.count, scratch, tile.total);
   scratch.take(tile.p, kBlock / 2 * kMostVecs * kLanes);
-  scratch.take(tile.top, tile.lanes.count);
-  scratch.take(tile.sum, tile.lanes.count);
   scratch.take(tile.values, kBlock / 2 * padded(in.dim));
   return scratch.used();
 }
 
-void clear_sums(const Tile& tile, int32_t dim) {
-  for (int64_t lane = 0; lane < tile.lanes.count; ++lane) {
-    tile.top[lane] = kLowest;
-    tile.sum[lane] = 0;
+void clear(const Sums& sums, int64_t lanes, int32_t dim) {
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    sums.top[lane] = kLowest;
+    sums.sum[lane] = 0;
   }
-  for (int64_t i = 0; i < tile.lanes.count * dim; ++i) tile.o[i] = 0;
+  for (int64_t i = 0; i < lanes * dim; ++i) sums.o[i] = 0;
+}
+
+// As the row alone adds a split to those before (bf16_row_kernels.cc).
+void add(const Lanes& lanes, int32_t dim, const Sums& part, const Sums& total) {
+  for_each_group(lanes, [&](auto vecs, int64_t begin) {
+    constexpr int64_t width = vecs.value * kLanes;
+    for (int64_t lane = begin; lane < begin + width; lane += kLanes) {
+      const Vec before = load(total.top + lane), other = load(part.top + lane);
+      const Vec after = _mm512_max_ps(other, before);
+      const Vec scale = power_of_two(before - after), other_scale = power_of_two(other - after);
+      store(total.top + lane, after);
+      store(total.sum + lane,
+            add_sums(load(total.sum + lane), scale, load(part.sum + lane), other_scale));
+      for (int32_t d = 0; d < dim; ++d) {
+        const int64_t at = begin * dim + d * width + lane - begin;
+        store(total.o + at, add_sums(load(total.o + at), scale, load(part.o + at), other_scale));
+      }
+    }
+  });
 }
 
 // The block of keys from `first` on, and its rows ahead; nothing past the end of the list.
@@ -124,14 +154,15 @@ template <int kVecs>
 void attend_group(const Tile& tile, int64_t lane, const Keys& keys, const AheadOfBlock& ahead,
                   int32_t dim) {
   constexpr int64_t width = kVecs * kLanes;
-  float* o = tile.o + lane * dim;
+  const Sums& sums = tile.part;
+  float* o = sums.o + lane * dim;
   alignas(64) float largest[width];
   logits_of_group<kVecs>(tile.lanes, lane, keys, ahead, largest);
   for (int v = 0; v < kVecs; ++v) {
     const int at = v * kLanes;
-    raise(load(largest + at), width, dim, tile.top + lane + at, tile.sum + lane + at, o + at);
-    exponentiate(tile.lanes.logits + at, keys.count, width, load(tile.top + lane + at), tile.p + at,
-                 tile.sum + lane + at);
+    raise(load(largest + at), width, dim, sums.top + lane + at, sums.sum + lane + at, o + at);
+    exponentiate(tile.lanes.logits + at, keys.count, width, load(sums.top + lane + at), tile.p + at,
+                 sums.sum + lane + at);
   }
   const int pairs = (keys.count + 1) / 2;
   int32_t d = 0;
@@ -163,9 +194,10 @@ void write_output(const Queries& in, const Tile& tile, float* out, int64_t out_s
   for_each_group(tile.lanes, [&](auto vecs, int64_t begin) {
     constexpr int64_t width = vecs.value * kLanes;
     for (int64_t at = 0; at < width; at += kLanes) {
-      const Vec sum = load(tile.sum + begin + at);
+      const Vec sum = load(tile.total.sum + begin + at);
       const Vec scale = sum == Vec{} ? Vec{} : 1.0f / sum;
-      write_vector(in, begin + at, width, tile.o + begin * in.dim + at, scale, out, out_stride);
+      write_vector(in, begin + at, width, tile.total.o + begin * in.dim + at, scale, out,
+                   out_stride);
     }
   });
 }
@@ -182,11 +214,12 @@ void attend_bf16_tile(const Queries& queries, const CachedRows& cache, const Key
   Tile tile;
   lay_out(queries, scratch, tile);
   load_queries(queries, tile.lanes);
-  clear_sums(tile, queries.dim);
+  clear(tile.total, tile.lanes.count, queries.dim);
   KeyBlock block;
   AheadOfBlock ahead;
   next_block(cache, list, 0, queries.dim, block, ahead);
   for (int32_t first = 0; first < count(list); first += kBlock) {
+    if (first % kKeySplit == 0) clear(tile.part, tile.lanes.count, queries.dim);
     Keys keys;
     fetch_keys(block, cache, queries.dim, tile.lanes, keys);
     fetch_values(block, cache, queries.dim, tile.values);
@@ -195,6 +228,10 @@ void attend_bf16_tile(const Queries& queries, const CachedRows& cache, const Key
       attend_group<vecs.value>(tile, lane, keys, ahead, queries.dim);
       ahead.keys.count = ahead.values.count = 0;
     });
+    const int32_t next = first + kBlock;
+    if (next % kKeySplit == 0 || next >= count(list)) {
+      add(tile.lanes, queries.dim, tile.part, tile.total);
+    }
   }
   write_output(queries, tile, out, out_stride);
 }

@@ -93,6 +93,11 @@ KASCADE_INLINE Vec rough_exp2(Vec x) {
 KASCADE_INLINE Vec power_of_two(Vec n) { return _mm512_scalef_ps(broadcast(1.0f), n); }
 KASCADE_INLINE Vec ceiling(Vec x) { return _mm512_roundscale_ps(x, 0x0a); }
 
+// Two sums of products with powers relative to different tops, relative to the larger one.
+KASCADE_INLINE Vec add_sums(Vec a, Vec a_scale, Vec b, Vec b_scale) {
+  return _mm512_fmadd_ps(a, a_scale, _mm512_mul_ps(b, b_scale));
+}
+
 // rows[i] lane j ↔ rows[j] lane i.
 KASCADE_INLINE void transpose(PairVec* rows) {
   PairVec half[kLanes];

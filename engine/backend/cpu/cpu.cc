@@ -85,6 +85,29 @@ KeyList keys_of(const Batch& batch, TileRange tiles, int32_t index, const KeySet
           .own_end = end};
 }
 
+// What attend() does for one tile and KV head.
+struct HeadWork {
+  Queries queries;
+  CachedRows rows;
+  KeyList keys;
+  float* out;
+
+  // How many threads can share it: single rows only.
+  int32_t parts() const {
+    const int32_t count = keys.sinks + keys.chosen_count + keys.own_end - keys.own_begin;
+    return queries.rows == 1 ? std::max(1, (count + kKeySplit - 1) / kKeySplit) : 1;
+  }
+};
+HeadWork head_work(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, int32_t index,
+                   int32_t g, const KeySet& keys, Tensor out) {
+  const int32_t tile = tiles.begin + index, row = batch.tile_start[tile];
+  const Queries queries = queries_of(q, cache, batch, tile, g);
+  return {.queries = queries,
+          .rows = rows_of_head(cache, batch, tile, g),
+          .keys = keys_of(batch, tiles, index, keys, cache.kv_heads, g),
+          .out = out.f32(row) + (queries.q - q.f32(row))};
+}
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
@@ -153,13 +176,12 @@ class CpuBackend final : public Backend {
 
   void attend(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, const KeySet& keys,
               Tensor out) override {
+    const int64_t heads = int64_t{tiles.count} * cache.kv_heads;
+    if (can_share_rows(cache) && heads < kManyPerThread * pool_.threads()) {
+      return attend_in_parts(q, cache, batch, tiles, keys, out);
+    }
     for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Scratch& scratch) {
-      const int32_t tile = tiles.begin + index;
-      const Queries queries = queries_of(q, cache, batch, tile, g);
-      float* to = out.f32(batch.tile_start[tile]) + (queries.q - q.f32(batch.tile_start[tile]));
-      const CachedRows rows = rows_of_head(cache, batch, tile, g);
-      kernels_.attend(queries, rows, keys_of(batch, tiles, index, keys, cache.kv_heads, g), to,
-                      out.stride, scratch.kernel(kernels_.scratch_size(queries, rows.format, 0)));
+      attend_head(head_work(q, cache, batch, tiles, index, g, keys, out), out.stride, scratch);
     });
   }
 
@@ -189,6 +211,58 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  // With so many tasks for each thread, sharing single rows gains nothing.
+  static constexpr int64_t kManyPerThread = 8;
+
+  struct Part {
+    HeadWork work;
+    int32_t index;
+    int32_t count;
+  };
+
+  bool can_share_rows(LayerCache cache) const {
+    return kernels_.attend_part != nullptr && cache.keys.dtype != DType::kF32;
+  }
+
+  void attend_head(const HeadWork& work, int64_t out_stride, Scratch& scratch) const {
+    kernels_.attend(work.queries, work.rows, work.keys, work.out, out_stride,
+                    scratch.kernel(kernels_.scratch_size(work.queries, work.rows.format, 0)));
+  }
+
+  void attend_in_parts(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                       const KeySet& keys, Tensor out) {
+    parts_.clear();
+    for (int32_t index = 0; index < tiles.count; ++index) {
+      for (int32_t g = 0; g < cache.kv_heads; ++g) {
+        const HeadWork work = head_work(q, cache, batch, tiles, index, g, keys, out);
+        const int32_t count = work.parts();
+        for (int32_t part = 0; part < count; ++part) parts_.push_back({work, part, count});
+      }
+    }
+    const auto items = static_cast<int64_t>(parts_.size());
+    if (items == 0) return;
+    const int64_t size = kernels_.partial_size(parts_[0].work.queries);
+    float* partials = Scratch::at_least(partials_, items * size);
+    const auto scratch_of = [&](const HeadWork& work, int32_t worker) {
+      return scratch_[static_cast<size_t>(worker)].kernel(
+          kernels_.scratch_size(work.queries, work.rows.format, 0));
+    };
+    pool_.run(items, [&](int64_t item, int32_t worker) {
+      const auto& [work, index, count] = parts_[static_cast<size_t>(item)];
+      if (count == 1) {
+        return attend_head(work, out.stride, scratch_[static_cast<size_t>(worker)]);
+      }
+      kernels_.attend_part(work.queries, work.rows, work.keys, index * kKeySplit,
+                           scratch_of(work, worker), partials + item * size);
+    });
+    for (int64_t item = 0; item < items; ++item) {
+      const auto& [work, index, count] = parts_[static_cast<size_t>(item)];
+      if (count == 1 || index > 0) continue;
+      kernels_.merge_parts(work.queries, partials + item * size, count, scratch_of(work, 0),
+                           work.out);
+    }
+  }
+
   template <typename Work>
   void for_rows(int64_t rows, const Work& work) {
     const int64_t runs = (rows + kFewRows - 1) / kFewRows;
@@ -243,6 +317,8 @@ class CpuBackend final : public Backend {
   MatmulOneDnn f32_matmul_;
   MatmulPanels panel_matmul_;
   std::vector<Scratch> scratch_;  // of each thread
+  std::vector<Part> parts_{};     // of one call
+  Buffer partials_{};
 };
 
 }  // namespace

@@ -31,6 +31,11 @@ void attend_bf16_tile(const Queries& queries, const CachedRows& cache, const Key
 int64_t bf16_row_scratch_size(const Queries& queries);
 void attend_bf16_row(const Queries& queries, const CachedRows& cache, const KeyList& keys,
                      float* out, float* scratch);
+int64_t bf16_partial_size(const Queries& queries);
+void attend_bf16_part(const Queries& queries, const CachedRows& cache, const KeyList& keys,
+                      int32_t begin, float* scratch, float* partial);
+void merge_bf16_parts(const Queries& queries, const float* partials, int32_t parts, float* scratch,
+                      float* out);
 int64_t bf16_pool_tile_scratch_size(const Queries& queries, int32_t keys);
 void pool_bf16_tile(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
                     float* scratch);

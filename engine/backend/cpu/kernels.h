@@ -50,6 +50,10 @@ struct KeyList {
 
 enum class Pool { kSum, kMax };
 
+// Sums over more keys of a list than this are made of sums over so many, so that threads can share
+// a row. A multiple of the kernels' blocks.
+constexpr int32_t kKeySplit = 4096;
+
 struct Kernels {
   const char* isa;
 
@@ -60,6 +64,15 @@ struct Kernels {
   // Row i sees the keys of the list up to its own position. out is laid out like q.
   void (*attend)(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,
                  int64_t out_stride, float* scratch);
+
+  // attend() of one row in parts, to the bit: the sums over the kKeySplit keys of the list from
+  // `begin` on, `partial_size` f32 of them; then the parts in order of `begin`, to `out`. Null
+  // where rows cannot be shared; only for a cache of bf16 or int8.
+  int64_t (*partial_size)(const Queries& queries);
+  void (*attend_part)(const Queries& queries, const CachedRows& cache, const KeyList& keys,
+                      int32_t begin, float* scratch, float* partial);
+  void (*merge_parts)(const Queries& queries, const float* partials, int32_t parts, float* scratch,
+                      float* out);
 
   // scores[0 … last position] = sum or maximum of the probabilities over rows and heads.
   void (*pool)(const Queries& queries, const CachedRows& cache, Pool how, float* scores,

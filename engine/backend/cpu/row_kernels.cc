@@ -174,10 +174,23 @@ extern const ChoiceKernels choice_kernels;  // choice_kernels.cc
 constexpr const ChoiceKernels& choice_kernels = kPlainChoice;
 #endif
 
+#ifdef __AVX512BF16__
+constexpr auto partial_size = bf16_partial_size;
+constexpr auto attend_part = attend_bf16_part;
+constexpr auto merge_parts = merge_bf16_parts;
+#else
+constexpr auto partial_size = nullptr;
+constexpr auto attend_part = nullptr;
+constexpr auto merge_parts = nullptr;
+#endif
+
 extern const Kernels kernels;
 const Kernels kernels = {KASCADE_TEXT(KASCADE_ISA),
                          scratch_size,
                          attend,
+                         partial_size,
+                         attend_part,
+                         merge_parts,
                          pool,
                          rms_norm,
                          rope,
