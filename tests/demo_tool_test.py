@@ -5,6 +5,7 @@ The tokenizer and the text of models/demo serve as data. Without PyTorch the tes
 skipped, and say so.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -202,6 +203,14 @@ class ModelTest(unittest.TestCase):
             cosine = torch.nn.functional.cosine_similarity(
                 gradient.flatten().double(), fused.gradients[name].flatten().double(), 0)
             self.assertGreater(float(cosine), 0.999, name)
+
+    def test_sizes_that_the_kernels_cannot_take_are_refused(self):
+        from demo_model.fused_model import check_shape
+
+        check_shape(self.shape)
+        for name in ("width", "ffn", "vocabulary", "head_dim"):
+            with self.assertRaisesRegex(ValueError, name):
+                check_shape(dataclasses.replace(self.shape, **{name: 40}))
 
     def test_an_exported_folder_reads_back(self):
         from demo_model.export import read_model, write_model

@@ -8,6 +8,7 @@ import ctypes
 import os
 import subprocess
 
+import numpy as np
 import torch
 
 from .model import rope_table
@@ -29,6 +30,14 @@ def processor_has_kernels():
     return {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"} <= set(flags)
 
 
+def check_shape(shape):
+    """Raises ValueError for sizes that the kernels' vectors do not divide."""
+    for name, multiple in (("width", 16), ("ffn", 16), ("vocabulary", 16), ("head_dim", 32)):
+        size = getattr(shape, name)
+        if size <= 0 or size % multiple:
+            raise ValueError(f"{name} is {size}: the CPU kernels need a multiple of {multiple}")
+
+
 class Kernels:
     """The C++ functions, built into `folder` when the source is newer; called with tensors.
 
@@ -40,6 +49,8 @@ class Kernels:
         if not os.path.exists(library) or os.path.getmtime(library) < os.path.getmtime(SOURCE):
             subprocess.run(["g++", "-std=c++20", "-O3", "-march=native", "-ffast-math", "-fopenmp",
                             "-shared", "-fPIC", "-o", library, SOURCE], check=True)
+        # numpy measures its types at first use, and complains if denormals are flushed by then.
+        np.finfo(np.float64), np.finfo(np.float32)
         self.library = ctypes.CDLL(library)
 
     def __call__(self, name, *arguments):
@@ -59,9 +70,10 @@ def empty(*size):
 
 
 class FusedModel:
-    """Has the interface of model.PlainModel; sequence lengths must be multiples of 16."""
+    """Has the interface of model.PlainModel. Kernels are built into `folder`."""
 
     def __init__(self, shape, parameters, folder):
+        check_shape(shape)
         self.shape, self.parameters, self.call = shape, parameters, Kernels(folder)
         self.gradients = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self.cosine, self.sine = rope_table(shape)
