@@ -85,18 +85,19 @@ void select_keys(benchmark::State& state) {
 
 void matmul(benchmark::State& state) {
   const int64_t rows = state.range(0), in = state.range(1), out = state.range(2);
-  const DType dtype = dtype_of(state.range(3));
-  if (dtype == DType::kBF16 && cpu::pick_bf16_kernels() == nullptr) {
+  const auto format = static_cast<WeightFormat>(state.range(3));
+  if (format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) {
     return state.SkipWithError("no bf16 instructions");
   }
   Random random(1);
-  const auto backend = cpu::make_cpu_backend({.weights = format_of(dtype)});
+  const auto backend = cpu::make_cpu_backend({.weights = format});
   const Buffer x = normal_matrix(DType::kF32, rows, in, random);
-  const Buffer plain = normal_matrix(dtype, out, in, random);
+  const Buffer plain = normal_matrix(DType::kBF16, out, in, random);
   const Tensor parts[] = {plain.view()};
   const auto weights = backend->pack(parts, MatrixUse::kLayer);
   const Buffer y(DType::kF32, rows, out);
   for (auto _ : state) backend->matmul(x.view(), *weights, y.view(), Into::kOverwrite);
+  state.SetLabel(std::string(name_of(format)));
   state.counters["FLOP/s"] = per_second(2.0 * static_cast<double>(rows * in * out));
   state.counters["B/s"] = per_second(static_cast<double>(weights->bytes()));
 }
@@ -109,7 +110,8 @@ BENCHMARK(attend_prefill_sparse)->ArgsProduct(kPrefill)->UseRealTime();
 BENCHMARK(attend_decode_dense)->ArgsProduct(kDecode)->UseRealTime();
 BENCHMARK(attend_decode_sparse)->ArgsProduct(kDecode)->UseRealTime();
 BENCHMARK(select_keys)->ArgsProduct(kPrefill)->ArgsProduct(kDecode)->UseRealTime();
-BENCHMARK(matmul)->ArgsProduct({{1, 8, 128, 512}, {2048}, {8192}, {0, 1}})->UseRealTime();
+// rows, inputs, outputs, WeightFormat
+BENCHMARK(matmul)->ArgsProduct({{1, 8, 128, 512}, {2048}, {8192}, {1, 2, 3, 4}})->UseRealTime();
 
 }  // namespace
 }  // namespace kascade::testing
