@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/engine_impl.h"
+#include "engine/model/weights_cache.h"
 #include "engine/request_check.h"
 
 namespace kascade {
@@ -140,12 +142,17 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   auto shape = cache_shape(options, *config, (*backend)->precision().cache);
   if (!shape.ok()) return shape.status();
 
-  auto impl = std::make_unique<Impl>(options, *config, *std::move(tokenizer), *std::move(identity),
-                                     *std::move(backend), *std::move(checkpoint), *shape);
+  WeightsCache packed(options.weights_cache, *config, *checkpoint, **backend);
+  auto impl =
+      std::make_unique<Impl>(options, *config, *std::move(tokenizer), *std::move(identity),
+                             *std::move(backend), *std::move(checkpoint), packed.take(), *shape);
   if (!impl->cache.allocated()) {
     return absl::ResourceExhaustedError(absl::StrCat("kv_memory_bytes: the system does not give ",
                                                      impl->info.kv_pool_bytes, " bytes"));
   }
+  packed.keep(impl->transformer);
+  impl->info.weights_cache = packed.outcome();
+  impl->info.warnings = packed.warnings();
   impl->info.load_time = absl::Now() - begin;
   impl->start();
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
@@ -157,13 +164,14 @@ Engine::~Engine() { impl_->stop(); }
 Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config,
                    std::unique_ptr<Tokenizer> model_tokenizer, ModelIdentity model_identity,
                    std::unique_ptr<Backend> model_backend, Checkpoint checkpoint,
-                   const KvCacheShape& shape)
+                   std::optional<PackedFile> packed, const KvCacheShape& shape)
     : config(model_config),
       tokenizer(std::move(model_tokenizer)),
       chat_format(find_chat_format(options.model_directory, *tokenizer)),
       identity(std::move(model_identity)),
       backend(std::move(model_backend)),
-      transformer(config, std::move(checkpoint), *backend, options.max_batch_tokens),
+      transformer(config, std::move(checkpoint), *backend, options.max_batch_tokens,
+                  std::move(packed)),
       cache(shape),
       blocks(shape.blocks, shape.block_size),
       max_queue(options.max_queue),

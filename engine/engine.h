@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,6 +27,9 @@ struct EngineOptions {
   std::string weights = "auto";         // auto, f32, bf16, int8, int4
   std::string kv_cache_dtype = "auto";  // auto (f32 with f32 weights, else bf16), f32, bf16, int8
   int32_t threads = 0;                  // 0 = one per core that this process may use
+  // Keeps packed weights here and maps them at later starts; empty = packs at each. What is wrong
+  // with it is a warning (EngineInfo) and nothing more.
+  std::filesystem::path weights_cache{};
   // Bytes of the paged KV cache; 0 = what max_sequences full contexts need, at most a quarter of
   // the memory that is available at start.
   int64_t kv_memory_bytes = 0;
@@ -72,6 +76,8 @@ struct EngineInfo {
   int64_t kv_bytes_per_token = 0;
   int64_t kv_pool_bytes = 0;
   absl::Duration load_time{};
+  std::string weights_cache{};          // "read FILE", "wrote FILE", or empty
+  std::vector<std::string> warnings{};  // what did not go as the options ask, and why
 };
 
 // How a request is taken in.

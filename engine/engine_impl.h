@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <variant>
 #include <vector>
@@ -23,7 +24,8 @@ struct Engine::Impl {
 
   Impl(const EngineOptions& options, const ModelConfig& model_config,
        std::unique_ptr<Tokenizer> model_tokenizer, ModelIdentity model_identity,
-       std::unique_ptr<Backend> model_backend, Checkpoint checkpoint, const KvCacheShape& shape);
+       std::unique_ptr<Backend> model_backend, Checkpoint checkpoint,
+       std::optional<PackedFile> packed, const KvCacheShape& shape);
 
   void start();
   void stop();  // ends the thread; idempotent

@@ -47,6 +47,9 @@ void add_engine_flags(CLI::App& app, kascade::EngineOptions& engine) {
                  "twice the tokens of bf16")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
       ->capture_default_str();
+  app.add_option("--weights-cache", engine.weights_cache,
+                 "Keeps packed weights here and maps them at later starts; default: packs at each")
+      ->type_name("DIR");
   const std::map<std::string, int64_t> units{
       {"KiB", int64_t{1} << 10}, {"MiB", int64_t{1} << 20}, {"GiB", int64_t{1} << 30}};
   app.add_option("--kv-memory", engine.kv_memory_bytes,
@@ -96,6 +99,7 @@ void add_server_flags(CLI::App& app, Flags& flags) {
 }
 
 void log_configuration(const Flags& flags, Server& server) {
+  for (const std::string& warning : server.engine().info().warnings) spdlog::warn("{}", warning);
   const ServerOptions& options = flags.server;
   const kascade::EngineOptions& engine = options.engine;
   const kascade::EngineInfo& info = server.engine().info();
@@ -103,7 +107,7 @@ void log_configuration(const Flags& flags, Server& server) {
       "serving model={} backend={} weights={} cache={} threads={} listen={} port={} "
       "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_sequences={} "
       "max_queue={} max_message_bytes={} drain_seconds={} schedule_file={} schedule_dir={} "
-      "load_seconds={:.2f}",
+      "weights_cache=\"{}\" load_seconds={:.2f}",
       engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
       std::string(name_of(info.cache)), info.threads, options.listen, server.port(),
       options.metrics_listen.empty() ? "none" : options.metrics_listen, server.metrics_port(),
@@ -112,6 +116,7 @@ void log_configuration(const Flags& flags, Server& server) {
       options.schedule_file.empty() ? "none" : options.schedule_file.string(),
       options.schedule_directory.empty() ? "none (in memory only)"
                                          : options.schedule_directory.string(),
+      info.weights_cache.empty() ? "none" : info.weights_cache,
       absl::ToDoubleSeconds(info.load_time));
 }
 

@@ -3,6 +3,7 @@
 #ifndef KASCADE_ENGINE_BACKEND_BACKEND_H_
 #define KASCADE_ENGINE_BACKEND_BACKEND_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -24,6 +25,8 @@ class Matrix {
   int64_t out_features() const { return out_features_; }
   int64_t in_features() const { return in_features_; }
   int64_t bytes() const { return bytes_; }  // memory held
+  // All that Backend::adopt() needs; empty where packed_form() is unset.
+  virtual std::span<const std::byte> packed() const { return {}; }
 
  private:
   int64_t out_features_;
@@ -35,6 +38,12 @@ enum class Into { kOverwrite, kAdd };
 
 // Four bits are too few for the head: it is int8 beside int4 layers.
 enum class MatrixUse { kLayer, kHead };
+
+// How pack() lays a matrix out, where that is the same in every process and on every machine.
+struct PackedForm {
+  std::string_view name{};  // of layout and its version: "int8-panels-1"
+  int64_t bytes = 0;        // of Matrix::packed(); a multiple of 64
+};
 
 // What a backend keeps its weights and its KV cache in.
 struct Precision {
@@ -56,6 +65,19 @@ class Backend {
   // Stacks the parts on their rows (q over k over v) and packs them. Parts are f32, bf16 or f16
   // with equal cols; they are not needed afterwards.
   virtual std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) = 0;
+
+  // Unset where what pack() makes serves this process alone.
+  virtual std::optional<PackedForm> packed_form(int64_t /*out_features*/, int64_t /*in_features*/,
+                                                MatrixUse /*use*/) const {
+    return std::nullopt;
+  }
+  // The matrix whose packed() these bytes are, of the size that packed_form() says (CHECKed), at a
+  // multiple of 64. Reads them where they are: they outlive it. Null where packed_form() is unset.
+  virtual std::unique_ptr<Matrix> adopt(std::span<const std::byte> /*packed*/,
+                                        int64_t /*out_features*/, int64_t /*in_features*/,
+                                        MatrixUse /*use*/) {
+    return nullptr;
+  }
 
   // out[r, o] (+)= Σ_i x[r, i] · w[o, i]. x, out f32; x [rows, in], out [rows, out]. With int8 and
   // int4 weights x is quantised as well, row by row.

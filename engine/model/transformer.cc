@@ -5,6 +5,9 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+
 namespace kascade {
 namespace {
 
@@ -31,6 +34,23 @@ void copy_rows(Tensor from, Tensor to) {
 
 }  // namespace
 
+std::vector<MatrixSpec> matrix_specs(const ModelConfig& config) {
+  const int64_t hidden = config.hidden, q_dim = config.q_dim(), ffn = config.intermediate;
+  std::vector<MatrixSpec> specs;
+  for (int32_t layer = 0; layer < config.layers; ++layer) {
+    const std::string prefix = absl::StrCat("layers.", layer, ".");
+    specs.push_back({prefix + "qkv", q_dim + 2 * config.kv_dim(), hidden, MatrixUse::kLayer});
+    specs.push_back({prefix + "attention_out", hidden, q_dim, MatrixUse::kLayer});
+    specs.push_back({prefix + "gate_up", 2 * ffn, hidden, MatrixUse::kLayer});
+    specs.push_back({prefix + "down", hidden, ffn, MatrixUse::kLayer});
+  }
+  for (int32_t first = 0; first < config.vocab; first += kHeadTile) {
+    specs.push_back({absl::StrCat("head.", first / kHeadTile),
+                     std::min(kHeadTile, config.vocab - first), hidden, MatrixUse::kHead});
+  }
+  return specs;
+}
+
 Transformer::Workspace::Workspace(const ModelConfig& config, int32_t rows)
     : x(DType::kF32, rows, config.hidden),
       before(DType::kF32, rows, config.hidden),
@@ -43,10 +63,11 @@ Transformer::Workspace::Workspace(const ModelConfig& config, int32_t rows)
       hidden(DType::kF32, rows, config.hidden) {}
 
 Transformer::Transformer(const ModelConfig& config, Checkpoint checkpoint, Backend& backend,
-                         int32_t max_rows)
+                         int32_t max_rows, std::optional<PackedFile> packed_file)
     : config_(config),
       checkpoint_(std::move(checkpoint)),
       backend_(backend),
+      packed_file_(std::move(packed_file)),
       frequencies_(rope_frequencies(config)),
       norm_(to_f32(checkpoint_.norm)),
       workspace_(config, max_rows) {
@@ -65,11 +86,32 @@ Transformer::Transformer(const ModelConfig& config, Checkpoint checkpoint, Backe
 }
 
 std::unique_ptr<Matrix> Transformer::packed(std::initializer_list<Tensor> parts, MatrixUse use) {
-  auto matrix = backend_.pack(std::span<const Tensor>(parts.begin(), parts.size()), use);
+  std::unique_ptr<Matrix> matrix;
+  if (packed_file_) {
+    KASCADE_CHECK(matrices_made_ < packed_file_->size());
+    const PackedMatrix& stored = packed_file_->matrix(matrices_made_);
+    matrix = backend_.adopt(packed_file_->bytes(matrices_made_), stored.out_features,
+                            stored.in_features, use);
+    KASCADE_CHECK(matrix != nullptr && matrix->in_features() == parts.begin()->cols);
+  } else {
+    matrix = backend_.pack(std::span<const Tensor>(parts.begin(), parts.size()), use);
+  }
+  ++matrices_made_;
   packed_bytes_ += matrix->bytes();
   // Else the process would hold the weights twice.
   for (const Tensor& part : parts) checkpoint_.release(part);
   return matrix;
+}
+
+std::vector<const Matrix*> Transformer::matrices() const {
+  std::vector<const Matrix*> all;
+  for (const LayerWeights& layer : layers_) {
+    for (const auto* matrix : {&layer.qkv, &layer.attention_out, &layer.gate_up, &layer.down}) {
+      all.push_back(matrix->get());
+    }
+  }
+  for (const HeadTile& tile : head_) all.push_back(tile.matrix.get());
+  return all;
 }
 
 Tensor Transformer::forward(const Step& step, const KvCache& cache) {

@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/attention/policy.h"
@@ -14,6 +16,7 @@
 #include "engine/cache/kv_cache.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
+#include "engine/model/packed_file.h"
 #include "engine/tensor.h"
 
 namespace kascade {
@@ -35,6 +38,17 @@ struct HeadTile {
   std::unique_ptr<Matrix> matrix;
 };
 
+// One matrix of the transformer, as it is packed.
+struct MatrixSpec {
+  std::string name{};  // "layers.0.qkv", …, "head.0", …
+  int64_t out_features = 0;
+  int64_t in_features = 0;
+  MatrixUse use = MatrixUse::kLayer;
+};
+
+// In the order in which a Transformer packs them.
+std::vector<MatrixSpec> matrix_specs(const ModelConfig& config);
+
 // The tiles of a batch that one attention policy decides.
 struct AttentionGroup {
   const AttentionPolicy* policy = nullptr;
@@ -50,8 +64,11 @@ struct Step {
 class Transformer {
  public:
   // Packs the checkpoint's matrices for `backend`, which must outlive the transformer; keeps the
-  // checkpoint mapped for the embedding. `max_rows`: most rows of a step.
-  Transformer(const ModelConfig& config, Checkpoint checkpoint, Backend& backend, int32_t max_rows);
+  // checkpoint mapped for the embedding. `max_rows`: most rows of a step. With `packed` the
+  // matrices are those of this file, whose plan is that of matrix_specs() (CHECKed), and not the
+  // checkpoint's.
+  Transformer(const ModelConfig& config, Checkpoint checkpoint, Backend& backend, int32_t max_rows,
+              std::optional<PackedFile> packed = std::nullopt);
 
   // Runs the step and writes its keys and values into the cache. Returns the final-norm hidden
   // states of batch.logit_rows, f32 [logits, hidden], valid until the next call.
@@ -63,6 +80,9 @@ class Transformer {
   void logits(Tensor hidden, Tensor out);
   // Same for one tile of the head; out f32 [rows, tile].
   void tile_logits(Tensor hidden, const HeadTile& tile, Tensor out);
+
+  // In the order of matrix_specs().
+  std::vector<const Matrix*> matrices() const;
 
   const ModelConfig& config() const { return config_; }
   int64_t packed_bytes() const { return packed_bytes_; }
@@ -85,15 +105,18 @@ class Transformer {
   void layer(int32_t index, const Step& step, const KvCache& cache);
   void attention(int32_t index, const Step& step, const KvCache& cache);
   void fill_rotation(std::span<const int32_t> positions);
+  // The next of matrix_specs().
   std::unique_ptr<Matrix> packed(std::initializer_list<Tensor> parts, MatrixUse use);
 
   ModelConfig config_;
   Checkpoint checkpoint_;
   Backend& backend_;
+  std::optional<PackedFile> packed_file_;  // the matrices lie in it
   std::vector<double> frequencies_;
   std::vector<LayerWeights> layers_;
   Buffer norm_;
   std::vector<HeadTile> head_;
+  size_t matrices_made_ = 0;
   int64_t packed_bytes_ = 0;
   Workspace workspace_;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -128,8 +129,20 @@ class CpuBackend final : public Backend {
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
     if (precision_.weights == WeightFormat::kF32) return f32_matmul_.pack(parts);
-    const bool head_of_int4 = precision_.weights == WeightFormat::kInt4 && use == MatrixUse::kHead;
-    return panel_matmul_.pack(parts, head_of_int4 ? WeightFormat::kInt8 : precision_.weights);
+    return panel_matmul_.pack(parts, format_of(use));
+  }
+
+  std::optional<PackedForm> packed_form(int64_t out_features, int64_t in_features,
+                                        MatrixUse use) const override {
+    if (precision_.weights == WeightFormat::kF32)
+      return std::nullopt;  // oneDNN's layout is its own
+    return MatmulPanels::packed_form(out_features, in_features, format_of(use));
+  }
+
+  std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed, int64_t out_features,
+                                int64_t in_features, MatrixUse use) override {
+    if (precision_.weights == WeightFormat::kF32) return nullptr;
+    return MatmulPanels::adopt(packed, out_features, in_features, format_of(use));
   }
 
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
@@ -211,6 +224,7 @@ class CpuBackend final : public Backend {
   }
 
  private:
+<<<<<<< HEAD
   // With so many tasks for each thread, sharing single rows gains nothing.
   static constexpr int64_t kManyPerThread = 8;
 
@@ -261,6 +275,11 @@ class CpuBackend final : public Backend {
       kernels_.merge_parts(work.queries, partials + item * size, count, scratch_of(work, 0),
                            work.out);
     }
+=======
+  WeightFormat format_of(MatrixUse use) const {
+    const bool head_of_int4 = precision_.weights == WeightFormat::kInt4 && use == MatrixUse::kHead;
+    return head_of_int4 ? WeightFormat::kInt8 : precision_.weights;
+>>>>>>> 7f105cf (engine: packed weights may be kept on disk and mapped at later starts)
   }
 
   template <typename Work>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -52,6 +53,19 @@ Layout layout_of(WeightFormat format) {
   KASCADE_CHECK(format == WeightFormat::kInt4);
   return {kInt4Channels,  kInt4BlockInputs, kInt4BlockBytes, 4,
           kInt4SumLength, kInt4Group,       kInt4Offset};
+}
+
+// To be counted up whenever a panel or what surrounds it changes: files of packed weights outlive
+// the program (Backend::packed_form).
+std::string_view form_name(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kBF16:
+      return "bf16-panels-1";
+    case WeightFormat::kInt8:
+      return "int8-panels-1";
+    default:
+      return "int4-panels-1";
+  }
 }
 
 // One channel into its place in the panel; what lies between stays as it is.
@@ -105,45 +119,78 @@ int32_t* grown(Buffer& buffer, int64_t count) {
 
 }  // namespace
 
+// The panels one after another, then the scales of all channels, also those beyond the last.
 class MatmulPanels::PanelMatrix final : public Matrix {
  public:
+  struct Size {
+    Size(const Layout& layout, int64_t out_features, int64_t in_features)
+        : panels(divided_up(out_features, layout.channels)),
+          panel_bytes(divided_up(in_features, layout.block_inputs) * layout.block_bytes),
+          bytes(panels * (panel_bytes + layout.channels * size_of(DType::kF32))) {}
+    int64_t panels;
+    int64_t panel_bytes;
+    int64_t bytes;
+  };
+
+  // Not initialised.
   PanelMatrix(WeightFormat format, int64_t out_features, int64_t in_features)
-      : PanelMatrix(format, layout_of(format), out_features, in_features) {}
+      : PanelMatrix(format, out_features, in_features,
+                    Size(layout_of(format), out_features, in_features)) {
+    storage_ = Buffer(DType::kF32, 1, bytes() / size_of(DType::kF32));
+    data_ = storage_.view().row<uint8_t>(0);
+    KASCADE_CHECK(data_ != nullptr);
+  }
+  PanelMatrix(WeightFormat format, int64_t out_features, int64_t in_features,
+              std::span<const std::byte> packed)
+      : PanelMatrix(format, out_features, in_features,
+                    Size(layout_of(format), out_features, in_features)) {
+    KASCADE_CHECK(static_cast<int64_t>(packed.size()) == bytes());
+    data_ = reinterpret_cast<const uint8_t*>(packed.data());
+  }
 
   WeightFormat format() const { return format_; }
   const Layout& layout() const { return layout_; }
-  int64_t panels() const { return panels_; }
-  int64_t panel_bytes() const { return panel_bytes_; }
-  uint8_t* panel(int64_t index) const {
-    return storage_.view().row<uint8_t>(0) + index * panel_bytes_;
+  int64_t panels() const { return size_.panels; }
+  int64_t panel_bytes() const { return size_.panel_bytes; }
+  const uint8_t* panel(int64_t index) const { return data_ + index * size_.panel_bytes; }
+  const float* scales(int64_t index) const {
+    return reinterpret_cast<const float*>(panel(size_.panels)) + index * layout_.channels;
   }
-  float* scales(int64_t index) const { return scales_.view().f32(0) + index * layout_.channels; }
+  std::span<const std::byte> packed() const override {
+    return {reinterpret_cast<const std::byte*>(data_), static_cast<size_t>(bytes())};
+  }
+
+  // Of a matrix with memory of its own.
+  uint8_t* panel_to_fill(int64_t index) const {
+    return storage_.view().row<uint8_t>(0) + index * size_.panel_bytes;
+  }
+  float* scales_to_fill(int64_t index) const {
+    return reinterpret_cast<float*>(panel_to_fill(size_.panels)) + index * layout_.channels;
+  }
 
  private:
-  PanelMatrix(WeightFormat format, const Layout& layout, int64_t out_features, int64_t in_features)
-      : PanelMatrix(format, layout, out_features, in_features,
-                    divided_up(out_features, layout.channels),
-                    divided_up(in_features, layout.block_inputs) * layout.block_bytes) {}
-  PanelMatrix(WeightFormat format, const Layout& layout, int64_t out_features, int64_t in_features,
-              int64_t panels, int64_t panel_bytes)
-      : Matrix(out_features, in_features,
-               panels * (panel_bytes + layout.channels * size_of(DType::kF32))),
+  PanelMatrix(WeightFormat format, int64_t out_features, int64_t in_features, const Size& size)
+      : Matrix(out_features, in_features, size.bytes),
         format_(format),
-        layout_(layout),
-        panels_(panels),
-        panel_bytes_(panel_bytes),
-        storage_(DType::kF32, panels, panel_bytes / size_of(DType::kF32)),
-        scales_(DType::kF32, panels, layout.channels) {
-    KASCADE_CHECK(storage_.view().data != nullptr && scales_.view().data != nullptr);
-  }
+        layout_(layout_of(format)),
+        size_(size) {}
 
   WeightFormat format_;
   Layout layout_;
-  int64_t panels_;
-  int64_t panel_bytes_;
-  Buffer storage_;
-  Buffer scales_;  // [panels, channels]
+  Size size_;
+  Buffer storage_{};
+  const uint8_t* data_ = nullptr;  // in storage_, or somebody else's
 };
+
+PackedForm MatmulPanels::packed_form(int64_t out_features, int64_t in_features,
+                                     WeightFormat format) {
+  return {form_name(format), PanelMatrix::Size(layout_of(format), out_features, in_features).bytes};
+}
+
+std::unique_ptr<Matrix> MatmulPanels::adopt(std::span<const std::byte> packed, int64_t out_features,
+                                            int64_t in_features, WeightFormat format) {
+  return std::make_unique<PanelMatrix>(format, out_features, in_features, packed);
+}
 
 // The rows of a product as the kernels read them: tile after tile, see PanelTile.
 struct MatmulPanels::Rows {
@@ -168,16 +215,17 @@ std::unique_ptr<Matrix> MatmulPanels::pack(std::span<const Tensor> parts, Weight
   auto matrix = std::make_unique<PanelMatrix>(format, out_features, in_features);
   const int64_t channels = matrix->layout().channels;
   pool_.run(matrix->panels(), [&](int64_t panel, int32_t) {
-    uint8_t* to = matrix->panel(panel);
+    uint8_t* to = matrix->panel_to_fill(panel);
     std::memset(to, 0, static_cast<size_t>(matrix->panel_bytes()));
-    std::fill_n(matrix->scales(panel), channels, 0.0f);
+    float* scales = matrix->scales_to_fill(panel);
+    std::fill_n(scales, channels, 0.0f);
     std::vector<float> values(static_cast<size_t>(in_features));
     std::vector<int8_t> levels(static_cast<size_t>(round_up(in_features, kInt4Group)));
     std::vector<int8_t> multiples(levels.size() / kInt4Group);
     const int64_t end = std::min((panel + 1) * channels, out_features);
     for (int64_t channel = panel * channels; channel < end; ++channel) {
       const int64_t place = channel - panel * channels;
-      float& scale = matrix->scales(panel)[place];
+      float& scale = scales[place];
       read_channel(parts, channel, values.data());
       if (format == WeightFormat::kBF16) {
         put_bf16(values.data(), in_features, place, to);

@@ -3,6 +3,7 @@
 #ifndef KASCADE_ENGINE_BACKEND_CPU_MATMUL_PANELS_H_
 #define KASCADE_ENGINE_BACKEND_CPU_MATMUL_PANELS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -24,6 +25,11 @@ class MatmulPanels {
   // The parts' rows one after another, rounded or quantised to kBF16, kInt8 or kInt4. Beside the
   // result it needs one row in f32 per channel that a thread works on.
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, WeightFormat format);
+
+  // See Backend. Panels are the same for every set of kernels.
+  static PackedForm packed_form(int64_t out_features, int64_t in_features, WeightFormat format);
+  static std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed, int64_t out_features,
+                                       int64_t in_features, WeightFormat format);
 
   // x, out f32; both may have a stride.
   void run(Tensor x, const Matrix& w, Tensor out, Into into);
