@@ -134,8 +134,8 @@ class CpuBackend final : public Backend {
 
   std::optional<PackedForm> packed_form(int64_t out_features, int64_t in_features,
                                         MatrixUse use) const override {
-    if (precision_.weights == WeightFormat::kF32)
-      return std::nullopt;  // oneDNN's layout is its own
+    // oneDNN's layout is its own.
+    if (precision_.weights == WeightFormat::kF32) return std::nullopt;
     return MatmulPanels::packed_form(out_features, in_features, format_of(use));
   }
 
@@ -224,7 +224,11 @@ class CpuBackend final : public Backend {
   }
 
  private:
-<<<<<<< HEAD
+  WeightFormat format_of(MatrixUse use) const {
+    const bool head_of_int4 = precision_.weights == WeightFormat::kInt4 && use == MatrixUse::kHead;
+    return head_of_int4 ? WeightFormat::kInt8 : precision_.weights;
+  }
+
   // With so many tasks for each thread, sharing single rows gains nothing.
   static constexpr int64_t kManyPerThread = 8;
 
@@ -275,11 +279,6 @@ class CpuBackend final : public Backend {
       kernels_.merge_parts(work.queries, partials + item * size, count, scratch_of(work, 0),
                            work.out);
     }
-=======
-  WeightFormat format_of(MatrixUse use) const {
-    const bool head_of_int4 = precision_.weights == WeightFormat::kInt4 && use == MatrixUse::kHead;
-    return head_of_int4 ? WeightFormat::kInt8 : precision_.weights;
->>>>>>> 7f105cf (engine: packed weights may be kept on disk and mapped at later starts)
   }
 
   template <typename Work>
