@@ -22,7 +22,8 @@ struct ScoreOptions {
   std::vector<std::string> files{};
   std::string mode{}, phase{}, protocol{};
   std::optional<double> ratio{};
-  std::optional<int32_t> window_tokens{};
+  std::optional<int32_t> window_tokens{}, stride_tokens{};
+  bool bos = false;
   bool no_bos = false;
   bool parse_special = false;
   bool tokens = false;
@@ -42,7 +43,8 @@ v1::ScoreRequest request_of(const ScoreOptions& options, std::vector<std::string
     request.set_protocol(value_of<v1::ScoreProtocol>(options.protocol));
   }
   if (options.window_tokens) request.set_window_tokens(*options.window_tokens);
-  if (options.no_bos) request.set_add_bos(false);
+  if (options.stride_tokens) request.set_stride_tokens(*options.stride_tokens);
+  if (options.bos || options.no_bos) request.set_add_bos(options.bos);
   if (options.parse_special) request.set_parse_special_tokens(true);
   if (options.tokens) request.mutable_response()->set_tokens(true);
   return request;
@@ -206,11 +208,18 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
                    "Who decides a scored token's keys: its own row, or its tile (optimistic) [row]")
       ->check(CLI::IsMember({"row", "tile"}));
   command
-      ->add_option("--protocol", options->protocol, "How to cut [whole if it fits, else rolling]")
-      ->check(CLI::IsMember({"whole", "rolling"}));
-  command->add_option("--window-tokens", options->window_tokens,
-                      "Tokens of a window [the model's context]");
-  command->add_flag("--no-bos", options->no_bos, "Do not put the BOS token in front");
+      ->add_option(
+          "--protocol", options->protocol,
+          "How to cut: in one piece; as lm-evaluation-harness, llama-perplexity or Hugging "
+          "Face's guide do [whole if it fits, else rolling]")
+      ->check(CLI::IsMember({"whole", "rolling", "chunk", "strided"}));
+  command->add_option("--window,--window-tokens", options->window_tokens,
+                      "Tokens of a window [the model's context; chunk: 512]");
+  command->add_option("--stride", options->stride_tokens,
+                      "Strided: tokens from window to window [half a window]");
+  CLI::Option* bos = command->add_flag("--bos", options->bos, "Put the BOS token in front");
+  command->add_flag("--no-bos", options->no_bos, "Do not put the BOS token in front")
+      ->excludes(bos);
   command->add_flag("--parse-special", options->parse_special,
                     "Special tokens' names in the texts become those tokens");
   command->add_flag("--tokens", options->tokens, "Also one line per token");

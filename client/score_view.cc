@@ -20,7 +20,10 @@ Json run_json(double nll_sum, const v1::ScoreSummary& summary) {
   const double nll = scored > 0 ? nll_sum / scored : 0;
   Json out = {{"nll", nll}, {"nll_sum", nll_sum}, {"perplexity", std::exp(nll)}};
   if (summary.bytes_scored() > 0) {
-    out["bits_per_byte"] = nll_sum / static_cast<double>(summary.bytes_scored()) / std::log(2.0);
+    const double per_byte = nll_sum / static_cast<double>(summary.bytes_scored());
+    out["word_perplexity"] = std::exp(nll_sum / static_cast<double>(summary.words_scored()));
+    out["byte_perplexity"] = std::exp(per_byte);
+    out["bits_per_byte"] = per_byte / std::log(2.0);
   }
   return out;
 }
@@ -36,9 +39,13 @@ void add_comparison(const v1::Comparison& comparison, Json& out) {
 Json summary_json(const v1::ScoreSummary& summary) {
   Json out = {{"tokens", summary.tokens()},
               {"tokens_scored", summary.tokens_scored()},
+              {"words_scored", summary.words_scored()},
               {"bytes_scored", summary.bytes_scored()},
               {"windows", summary.windows()},
               {"protocol", name_of(summary.protocol())},
+              {"window_tokens", summary.window_tokens()},
+              {"stride_tokens", summary.stride_tokens()},
+              {"begins_with_bos", summary.begins_with_bos()},
               {"phase", name_of(summary.phase())}};
   const bool compared = summary.has_comparison();
   out[is_sparse(summary) && !compared ? "sparse" : "dense"] = run_json(summary.nll_sum(), summary);
@@ -47,6 +54,7 @@ Json summary_json(const v1::ScoreSummary& summary) {
     add_comparison(summary.comparison(), out);
   }
   out["nll_standard_error"] = summary.mean_nll_standard_error();
+  out["perplexity_standard_error"] = summary.perplexity_standard_error();
   out["bits_per_byte"] = summary.has_bits_per_byte() ? Json(summary.bits_per_byte()) : Json();
   out["top1_ratio"] = summary.top1_ratio();
   add_attention(summary.attention(), out);
@@ -77,11 +85,18 @@ Json tokens_json(const ScoreRun& run, size_t file) {
   return columns;
 }
 
-std::string size_text(const v1::ScoreSummary& summary, int64_t window_tokens) {
-  return fmt::format("{} ({} scored), {}, {} of at most {} ({})",
-                     counted(summary.tokens(), "token"), with_commas(summary.tokens_scored()),
-                     counted(summary.bytes_scored(), "byte"), counted(summary.windows(), "window"),
-                     counted(window_tokens, "token"), name_of(summary.protocol()));
+std::string size_text(const v1::ScoreSummary& summary) {
+  return fmt::format("{} ({} scored: {}, {})", counted(summary.tokens(), "token"),
+                     with_commas(summary.tokens_scored()), counted(summary.words_scored(), "word"),
+                     counted(summary.bytes_scored(), "byte"));
+}
+
+std::string protocol_text(const v1::ScoreSummary& summary) {
+  std::string out =
+      fmt::format("{}: {} of at most {}", name_of(summary.protocol()),
+                  counted(summary.windows(), "window"), counted(summary.window_tokens(), "token"));
+  if (summary.stride_tokens() > 0) out += fmt::format(", stride {}", summary.stride_tokens());
+  return out + (summary.begins_with_bos() ? ", with BOS" : ", without BOS");
 }
 
 std::string runs_table(const v1::ScoreSummary& summary) {
@@ -93,15 +108,18 @@ std::string runs_table(const v1::ScoreSummary& summary) {
   if (compared) columns.push_back({"Sparse"});
   columns.push_back({"", Table::Align::kLeft});
   Table table(std::move(columns));
-  const auto add = [&](const char* title, const char* key, const char* unit) {
+  const auto add = [&](const char* title, const char* key, const std::string& unit) {
     if (!first.contains(key)) return;
     std::vector<std::string> row = {title, fmt::format("{:.4f}", first[key].get<double>())};
     if (compared) row.push_back(fmt::format("{:.4f}", second[key].get<double>()));
     row.push_back(unit);
     table.add(std::move(row));
   };
-  add("Perplexity", "perplexity", "");
-  add("NLL", "nll", "nats per token");
+  add("Perplexity", "perplexity",
+      fmt::format("per token, ± {:.4f}", summary.perplexity_standard_error()));
+  add("NLL", "nll", fmt::format("nats per token, ± {:.4f}", summary.mean_nll_standard_error()));
+  add("Word perplexity", "word_perplexity", "");
+  add("Byte perplexity", "byte_perplexity", "");
   add("Bits per byte", "bits_per_byte", "");
   return table.text();
 }
@@ -136,7 +154,8 @@ std::string verdict(const v1::ScoreSummary& summary) {
 
 std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
   Facts head;
-  head.add("Text", size_text(summary, run.started.window_tokens()));
+  head.add("Text", size_text(summary));
+  head.add("Protocol", protocol_text(summary));
   std::string mode = name_of(run.started.mode());
   if (is_sparse(summary)) {
     mode += fmt::format("; keys by the {} rule; schedule {}", name_of(summary.phase()),
@@ -167,7 +186,6 @@ std::string score_text(const ScoreRun& run) {
 Json score_json(const ScoreRun& run) {
   Json out = {{"mode", name_of(run.started.mode())}};
   out.update(summary_json(run.total));
-  out["window_tokens"] = run.started.window_tokens();
   out["files"] = Json::array();
   for (size_t i = 0; i < run.files.size(); ++i) {
     Json entry = {{"file", run.files[i]}};

@@ -128,15 +128,4 @@ absl::Status check_ids(const google::protobuf::RepeatedField<int32_t>& ids, int3
   return absl::OkStatus();
 }
 
-int64_t text_bytes(const Tokenizer& tokenizer, const std::vector<Token>& tokens, size_t begin) {
-  int64_t bytes = 0;
-  for (size_t i = begin; i < tokens.size(); ++i) {
-    if (tokens[i] >= tokenizer.vocab_size()) continue;
-    const bool special = tokenizer.is_special(tokens[i]);
-    bytes += static_cast<int64_t>(
-        (special ? tokenizer.token_text(tokens[i]) : tokenizer.token_bytes(tokens[i])).size());
-  }
-  return bytes;
-}
-
 }  // namespace kascade::server

@@ -56,10 +56,6 @@ v1::ChatFormat to_proto(ChatFormat format);
 absl::Status check_ids(const google::protobuf::RepeatedField<int32_t>& ids, int32_t vocab,
                        const std::string& field);
 
-// Bytes that tokens [begin, …) add to a text, special ones as they are spelled; ids beyond the
-// tokenizer's add none.
-int64_t text_bytes(const Tokenizer& tokenizer, const std::vector<Token>& tokens, size_t begin);
-
 }  // namespace kascade::server
 
 #endif  // KASCADE_SERVER_PROMPT_H_

@@ -54,6 +54,7 @@ void ScoreCall::start(const v1::ScoreRequest& request, absl::Time deadline) {
     const auto parallel = std::min(plan_.inputs.size(), static_cast<size_t>(kMaxParallelInputs));
     while (next_input_ < static_cast<int>(parallel)) ready_.push_back(next_input_++);
     for (size_t i = 0; i < progress_.size(); ++i) {
+      progress_[i].totals.words = plan_.inputs[i].words_scored;
       progress_[i].totals.bytes = plan_.inputs[i].bytes_scored;
     }
   }
@@ -77,7 +78,19 @@ void ScoreCall::send_started() {
   started.set_mode(server::to_proto(*plan_.attention.mode));
   if (plan_.schedule) started.set_schedule_id(plan_.schedule->schedule_id);
   started.set_phase(to_proto(plan_.phase));
-  started.set_window_tokens(plan_.window_tokens);
+  started.set_window_tokens(plan_.cut.window_tokens);
+  started.set_stride_tokens(plan_.cut.stride_tokens);
+  started.set_protocol(protocol());
+  started.set_begins_with_bos(begin_with_bos());
+  int64_t tokens = 0, words = 0, bytes = 0;
+  for (const ScoreSequence& input : plan_.inputs) {
+    tokens += static_cast<int64_t>(input.tokens.size());
+    words += input.words_scored;
+    bytes += input.bytes_scored;
+  }
+  started.set_tokens(tokens);
+  started.set_words_to_score(words);
+  started.set_bytes_to_score(bytes);
   send(std::move(response));
 }
 
@@ -113,6 +126,7 @@ Request ScoreCall::request_of(int input) const {
   const auto begin = sequence.tokens.begin() + window.begin;
   Request request;
   request.tokens.assign(begin, begin + window.count);
+  std::ranges::copy(sequence.window_start, request.tokens.begin());
   request.task = Score{.first_scored = window.first_scored,
                        .phase = plan_.phase,
                        .want_ranks = plan_.send_ranks,
@@ -221,6 +235,7 @@ void ScoreCall::add_summary(int input, std::vector<v1::ScoreResponse>& out) cons
   summary.set_protocol(sequence.protocol);
   summary.set_windows(static_cast<int32_t>(sequence.windows.size()));
   summary.set_tokens(static_cast<int64_t>(sequence.tokens.size()));
+  summary.set_begins_with_bos(sequence.begins_with_bos);
   describe(progress_[static_cast<size_t>(input)].totals, summary);
 }
 
@@ -228,17 +243,27 @@ void ScoreCall::add_total(std::vector<v1::ScoreResponse>& out) const {
   auto& total = *out.emplace_back().mutable_total();
   ScoreTotals sums;
   int64_t tokens = 0;
-  total.set_protocol(v1::SCORE_PROTOCOL_WHOLE);
   for (size_t i = 0; i < plan_.inputs.size(); ++i) {
     sums += progress_[i].totals;
     tokens += static_cast<int64_t>(plan_.inputs[i].tokens.size());
-    if (plan_.inputs[i].protocol == v1::SCORE_PROTOCOL_ROLLING) {
-      total.set_protocol(v1::SCORE_PROTOCOL_ROLLING);
-    }
   }
+  total.set_protocol(protocol());
+  total.set_begins_with_bos(begin_with_bos());
   total.set_windows(plan_.windows());
   total.set_tokens(tokens);
   describe(sums, total);
+}
+
+v1::ScoreProtocol ScoreCall::protocol() const {
+  if (plan_.cut.protocol != v1::SCORE_PROTOCOL_UNSPECIFIED) return plan_.cut.protocol;
+  const bool cut = std::ranges::any_of(plan_.inputs, [](const ScoreSequence& input) {
+    return input.protocol == v1::SCORE_PROTOCOL_ROLLING;
+  });
+  return cut ? v1::SCORE_PROTOCOL_ROLLING : v1::SCORE_PROTOCOL_WHOLE;
+}
+
+bool ScoreCall::begin_with_bos() const {
+  return std::ranges::all_of(plan_.inputs, &ScoreSequence::begins_with_bos);
 }
 
 void ScoreCall::describe(const ScoreTotals& totals, v1::ScoreSummary& out) const {
@@ -246,6 +271,8 @@ void ScoreCall::describe(const ScoreTotals& totals, v1::ScoreSummary& out) const
   *out.mutable_attention() =
       report_attention(totals.counts, *plan_.attention.mode, plan_.schedule.get());
   out.set_phase(to_proto(plan_.phase));
+  out.set_window_tokens(plan_.cut.window_tokens);
+  out.set_stride_tokens(plan_.cut.stride_tokens);
 }
 
 void ScoreCall::fail(const absl::Status& status) {

@@ -47,6 +47,9 @@ class ScoreCall final : public StreamCall<v1::ScoreResponse> {
   void add_progress(std::vector<v1::ScoreResponse>& out);
   void add_summary(int input, std::vector<v1::ScoreResponse>& out) const;
   void add_total(std::vector<v1::ScoreResponse>& out) const;
+  // What all inputs have in common: protocol and BOS.
+  v1::ScoreProtocol protocol() const;
+  bool begin_with_bos() const;
   void describe(const ScoreTotals& totals, v1::ScoreSummary& out) const;
   void fail(const absl::Status& status);
   bool compares() const { return plan_.attention.mode == Mode::kCompare; }

@@ -48,6 +48,7 @@ void ScoreTotals::add(const ScoredToken& token, const Comparison& comparison) {
 
 ScoreTotals& ScoreTotals::operator+=(const ScoreTotals& other) {
   tokens += other.tokens;
+  words += other.words;
   bytes += other.bytes;
   nll += other.nll;
   nll_squares += other.nll_squares;
@@ -64,6 +65,7 @@ void summarize(const ScoreTotals& totals, bool compared, int32_t vocab, v1::Scor
   const auto tokens = static_cast<double>(totals.tokens);
   const double mean = totals.nll / tokens;
   out.set_tokens_scored(totals.tokens);
+  out.set_words_scored(totals.words);
   out.set_bytes_scored(totals.bytes);
   out.set_nll_sum(totals.nll);
   out.set_mean_nll(mean);
@@ -72,8 +74,12 @@ void summarize(const ScoreTotals& totals, bool compared, int32_t vocab, v1::Scor
     out.set_mean_nll_standard_error(std::sqrt(variance / tokens));
   }
   out.set_perplexity(std::exp(mean));
+  out.set_perplexity_standard_error(std::exp(mean) * out.mean_nll_standard_error());
   if (totals.bytes > 0) {
-    out.set_bits_per_byte(totals.nll / static_cast<double>(totals.bytes) / std::numbers::ln2);
+    const double per_byte = totals.nll / static_cast<double>(totals.bytes);
+    out.set_bits_per_byte(per_byte / std::numbers::ln2);
+    out.set_byte_perplexity(std::exp(per_byte));
+    out.set_word_perplexity(std::exp(totals.nll / static_cast<double>(totals.words)));
   }
   out.set_top1_ratio(static_cast<double>(totals.top1) / tokens);
   const bool suspect = !(mean <= std::log(static_cast<double>(vocab)) - 1);

@@ -11,7 +11,8 @@ namespace kascade::server {
 
 struct ScoreTotals {
   int64_t tokens = 0;  // scored
-  int64_t bytes = 0;   // that they stand for
+  int64_t words = 0;   // that they stand for
+  int64_t bytes = 0;   // likewise
   double nll = 0;
   double nll_squares = 0;
   int64_t top1 = 0;

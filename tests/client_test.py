@@ -5,6 +5,7 @@ Usage: client_test.py SERVER CLIENT [unittest arguments]
 """
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -253,6 +254,32 @@ class Dense(ClientTest):
         self.assertEqual(both["tokens_scored"], 2 * both["files"][0]["tokens_scored"])
         self.assertAlmostEqual(both["files"][0]["dense"]["nll"], both["files"][1]["dense"]["nll"],
                                places=2)  # bf16, and in another place of the batch
+
+    def test_score_protocols(self):
+        file = scratch / "short.txt"
+        whole = self.json("score", file, "--protocol", "whole")
+        self.assertEqual((whole["words_scored"], whole["bytes_scored"]),
+                         (len(re.split(r"\s+", file.read_text())), len(file.read_bytes())))
+        tokens = whole["tokens"]
+        self.assertEqual((whole["protocol"], whole["stride_tokens"]), ("whole", 0))
+        rolling = self.json("score", file, "--protocol", "rolling", "--window", "101")
+        self.assertEqual(rolling["windows"], -(-(tokens - 1) // 100))
+        chunk = self.json("score", file, "--protocol", "chunk", "--window", "100", "--bos")
+        self.assertEqual(chunk["tokens_scored"], tokens // 100 * 49)
+        self.assertTrue(chunk["begins_with_bos"])
+        strided = self.json("score", file, "--protocol", "strided", "--window-tokens", "100",
+                            "--stride", "25")
+        self.assertEqual((strided["tokens_scored"], strided["stride_tokens"]), (tokens - 1, 25))
+        self.assertLess(whole["dense"]["nll"], strided["dense"]["nll"])
+        self.assertLess(strided["dense"]["nll"], rolling["dense"]["nll"])
+        run, size = strided["dense"], strided["bytes_scored"]
+        self.assertAlmostEqual(run["byte_perplexity"], 2 ** run["bits_per_byte"], places=9)
+        self.assertAlmostEqual(math.log(run["word_perplexity"]) * strided["words_scored"],
+                               math.log(run["byte_perplexity"]) * size, places=6)
+        text = self.good("score", file, "--protocol", "strided", "--window", "64", "--tokens")
+        self.assertIn("of at most 64 tokens, stride 32, with BOS", text)
+        self.bad("score", file, "--stride", "4", code="INVALID_ARGUMENT")
+        self.bad("score", file, "--protocol", "chunk", "--window", "1000", code="INVALID_ARGUMENT")
 
     def test_score_tokens(self):
         columns = self.json("score", "-", "--mode", "dense", "--tokens",

@@ -37,12 +37,12 @@ def generate_stubs(folder):
     sys.path.insert(0, str(folder))
 
 
-def start_server(port_file):
+def start_server(port_file, *flags):
     """The process, its gRPC port and its metrics port."""
     server = subprocess.Popen(
         [SERVER, "--model", str(ROOT / "models/demo"), "--listen", "127.0.0.1:0",
          "--metrics-listen", "127.0.0.1:0", "--kv-memory", "64MiB", "--port-file",
-         str(port_file)], stderr=subprocess.PIPE, text=True)
+         str(port_file), *flags], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not port_file.exists():
         if server.poll() is not None or time.monotonic() > deadline:

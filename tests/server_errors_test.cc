@@ -173,6 +173,45 @@ const std::vector<Case<v1::ScoreRequest>> kScoreCases{
     {"window 1", bad("window_tokens"), [](v1::ScoreRequest& r) { r.set_window_tokens(1); }},
     {"window > context", bad("window_tokens"),
      [](v1::ScoreRequest& r) { r.set_window_tokens(514); }},
+    {"chunk of 2", bad("window_tokens"),
+     [](v1::ScoreRequest& r) {
+       r.set_protocol(v1::SCORE_PROTOCOL_CHUNK);
+       r.set_window_tokens(2);
+     }},
+    {"less than two chunks", bad("inputs[0]"),
+     [](v1::ScoreRequest& r) {
+       r.set_protocol(v1::SCORE_PROTOCOL_CHUNK);
+       r.mutable_inputs(0)->set_text(std::string(500, 'x'));
+     }},
+    {"context in chunks", bad("inputs[0]"),
+     [](v1::ScoreRequest& r) {
+       r.set_protocol(v1::SCORE_PROTOCOL_CHUNK);
+       r.set_window_tokens(3);
+       r.mutable_inputs(0)->set_context("in the other");
+     }},
+    {"strided context too long", bad("inputs[0]", "TOO_LONG"),
+     [](v1::ScoreRequest& r) {
+       r.set_protocol(v1::SCORE_PROTOCOL_STRIDED);
+       r.mutable_inputs(0)->set_context(std::string(600, 'x'));
+     }},
+    {"stride without a protocol", bad("stride_tokens"),
+     [](v1::ScoreRequest& r) { r.set_stride_tokens(4); }},
+    {"stride of chunks", bad("stride_tokens"),
+     [](v1::ScoreRequest& r) {
+       r.set_protocol(v1::SCORE_PROTOCOL_CHUNK);
+       r.set_stride_tokens(0);
+     }},
+    {"stride 0", bad("stride_tokens"),
+     [](v1::ScoreRequest& r) {
+       r.set_protocol(v1::SCORE_PROTOCOL_STRIDED);
+       r.set_stride_tokens(0);
+     }},
+    {"stride = window", bad("stride_tokens"),
+     [](v1::ScoreRequest& r) {
+       r.set_protocol(v1::SCORE_PROTOCOL_STRIDED);
+       r.set_window_tokens(8);
+       r.set_stride_tokens(8);
+     }},
     {"unknown phase", bad("phase"),
      [](v1::ScoreRequest& r) { r.set_phase(static_cast<v1::SelectionPhase>(7)); }},
     {"unknown protocol", bad("protocol"),
@@ -190,6 +229,23 @@ TEST_F(ServerErrorsTest, ScoreRefusesBadFields) {
     EXPECT_TRUE(stream.messages.empty()) << test.what;
     expect(stream.status, test.expected, test.what);
   }
+}
+
+TEST_F(ServerErrorsTest, ScoreTellsLimitAndValue) {
+  v1::ScoreRequest request;
+  request.add_inputs()->set_text(std::string(500, 'x'));
+  request.set_protocol(v1::SCORE_PROTOCOL_CHUNK);
+  EXPECT_EQ(score(server(), request).status.error_message(),
+            "inputs[0]: 501 tokens; protocol CHUNK needs at least 1024, two windows");
+  request.set_protocol(v1::SCORE_PROTOCOL_ROLLING);
+  request.set_stride_tokens(4);
+  EXPECT_EQ(score(server(), request).status.error_message(),
+            "stride_tokens: goes with protocol STRIDED only, got 4");
+  request.set_protocol(v1::SCORE_PROTOCOL_STRIDED);
+  request.set_window_tokens(8);
+  request.set_stride_tokens(8);
+  EXPECT_EQ(score(server(), request).status.error_message(),
+            "stride_tokens: must be in [1, 7], got 8");
 }
 
 void tile(v1::CalibrateRequest& r) { r.set_family(v1::SELECTION_FAMILY_TILE); }

@@ -10,6 +10,8 @@
 #include "server/errors.h"
 #include "server/score_plan.h"
 #include "server/score_totals.h"
+#include "server/score_windows.h"
+#include "server/scored_text.h"
 #include "server/translate_calibration.h"
 
 namespace kascade::server {
@@ -63,8 +65,58 @@ TEST(RollingWindows, AreThoseOfTheHarness) {
   }
 }
 
+TEST(ChunkWindows, AreScoredInTheirSecondHalf) {
+  EXPECT_THAT(chunk_windows(17, 8), ElementsAre(ScoreWindow{0, 8, 5}, ScoreWindow{8, 8, 5}));
+  EXPECT_THAT(chunk_windows(6, 3), ElementsAre(ScoreWindow{0, 3, 2}, ScoreWindow{3, 3, 2}));
+  EXPECT_EQ(chunk_windows(1024, 512).back(), (ScoreWindow{512, 512, 257}));  // 255 of 512
+}
+
+TEST(StridedWindows, ScoreEachTokenFromTheFirstOnOnce) {
+  for (int64_t first = 1; first <= 9; ++first) {
+    for (const int window : {2, 3, 4, 7, 20, 30}) {
+      for (int stride = 1; stride < window; ++stride) {
+        SCOPED_TRACE(::testing::Message() << first << ", " << window << ", " << stride);
+        int64_t next = first;
+        for (const ScoreWindow& cut : strided_windows(20, window, stride, first)) {
+          EXPECT_EQ(cut.begin % stride, 0);
+          EXPECT_EQ(cut.count, std::min<int64_t>(window, 20 - cut.begin));
+          EXPECT_GE(cut.first_scored, 1);
+          EXPECT_EQ(cut.begin + cut.first_scored, next);
+          next = cut.begin + cut.count;
+        }
+        EXPECT_EQ(next, 20);
+      }
+    }
+  }
+}
+
+TEST(TextCounter, CountsAsPythonSplits) {
+  const auto words = [](std::string_view text, size_t piece) {
+    TextCounter counter;
+    for (size_t i = 0; i < text.size(); i += piece) counter.add(text.substr(i, piece));
+    EXPECT_EQ(counter.bytes(), static_cast<int64_t>(text.size()));
+    return counter.words();
+  };
+  for (const size_t piece : {1, 2, 3, 100}) {
+    EXPECT_EQ(words("", piece), 0);
+    EXPECT_EQ(words("one", piece), 1);
+    EXPECT_EQ(words(" one\n\n two ", piece), 4);
+    EXPECT_EQ(words("   ", piece), 2);
+    EXPECT_EQ(words("a\xc2\xa0 \xe3\x80\x80"
+                    "b\xe2\x80\xa9"
+                    "c\x1c"
+                    "d\xc2\x85",
+                    piece),
+              5);
+    EXPECT_EQ(words("na\xc3\xafve \xf0\x9f\x98\x80", piece), 2);
+    EXPECT_EQ(words("a\xff \xe3\x80", piece), 2);  // broken, and cut off
+    EXPECT_EQ(words("a\xe3\x80 b", piece), 2);     // no space but the last
+  }
+}
+
 TEST(ScoreTotals, GiveMeansErrorsAndSuspicion) {
   ScoreTotals totals;
+  totals.words = 3;
   totals.bytes = 10;
   for (const float logprob : {-1.0f, -2.0f, -3.0f}) {
     totals.add({.token = 1, .logprob = logprob, .is_top1 = logprob > -1.5f},
@@ -77,6 +129,9 @@ TEST(ScoreTotals, GiveMeansErrorsAndSuspicion) {
   EXPECT_DOUBLE_EQ(summary.perplexity(), std::exp(2.0));
   EXPECT_NEAR(summary.mean_nll_standard_error(), 1 / std::sqrt(3.0), 1e-12);
   EXPECT_NEAR(summary.bits_per_byte(), 0.6 / std::log(2.0), 1e-12);
+  EXPECT_NEAR(summary.perplexity_standard_error(), std::exp(2.0) / std::sqrt(3.0), 1e-12);
+  EXPECT_NEAR(summary.word_perplexity(), std::exp(2.0), 1e-12);
+  EXPECT_NEAR(summary.byte_perplexity(), std::exp(0.6), 1e-12);
   EXPECT_NEAR(summary.top1_ratio(), 1.0 / 3, 1e-12);
   EXPECT_FALSE(summary.suspect());
   EXPECT_NEAR(summary.comparison().degradation_percent(), (std::exp(0.5) - 1) * 100, 1e-9);

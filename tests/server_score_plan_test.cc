@@ -43,19 +43,19 @@ TEST_F(ScorePlanTest, TheDefaultWindowIsWhatContextAndCacheHold) {
   open();
   v1::ScoreRequest request;
   request.add_inputs()->set_text("in the other");
-  EXPECT_EQ(plan(request).window_tokens, 513);
+  EXPECT_EQ(plan(request).cut.window_tokens, 513);
 
   engine_.reset();
   open(32 * 4 * 2 * 2 * 8 * 4 * 11);  // 11 blocks of 32 tokens in f32
   request.mutable_inputs(0)->set_text(std::string(600, 'x'));
-  EXPECT_EQ(plan(request).window_tokens, 11 * 32 + 1);
+  EXPECT_EQ(plan(request).cut.window_tokens, 11 * 32 + 1);
   EXPECT_EQ(plan(request).windows(), 2);
   auto schedule = make_schedule(*engine_, {1}, {.query_tile = 16, .min_keys = 8});
   schedule->model = engine_->identity();
   seal(*schedule);
   ASSERT_TRUE(engine_->activate(schedule).ok());
   request.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);
-  EXPECT_EQ(plan(request).window_tokens, 5 * 32 + 1);
+  EXPECT_EQ(plan(request).cut.window_tokens, 5 * 32 + 1);
 }
 
 TEST_F(ScorePlanTest, SpecialTokensCountAsTheyAreSpelledOnEveryWay) {
@@ -91,11 +91,46 @@ TEST_F(ScorePlanTest, ABosOfTwoTokensIsNeverScored) {
   const ScorePlan result = plan(request);
   for (const auto& input : result.inputs) {
     EXPECT_EQ(input.tokens.size(), 10u);
-    EXPECT_EQ(input.tokens_to_score(), 8);
+    EXPECT_EQ(input.tokens_to_score, 8);
     EXPECT_EQ(input.bytes_scored, 8);
     EXPECT_THAT(input.windows,
                 ElementsAre(ScoreWindow{0, 5, 2}, ScoreWindow{4, 5, 1}, ScoreWindow{5, 5, 4}));
   }
+}
+
+TEST_F(ScorePlanTest, EveryProtocolHasItsDefaultWindow) {
+  open();
+  v1::ScoreRequest request;
+  request.add_inputs()->set_text(std::string(1100, 'x'));
+  request.set_protocol(v1::SCORE_PROTOCOL_CHUNK);
+  EXPECT_EQ(plan(request).cut.window_tokens, 512);
+  EXPECT_EQ(plan(request).tokens_to_score(), 2 * 255);
+  request.set_protocol(v1::SCORE_PROTOCOL_STRIDED);
+  EXPECT_EQ(plan(request).cut.window_tokens, 512);
+  EXPECT_EQ(plan(request).cut.stride_tokens, 256);
+  EXPECT_EQ(plan(request).tokens_to_score(), 1100);
+  EXPECT_EQ(plan(request).windows(), 4);
+
+  engine_.reset();
+  open(32 * 4 * 2 * 2 * 8 * 4 * 11);  // 11 blocks of 32 tokens in f32
+  EXPECT_EQ(plan(request).cut.window_tokens, 11 * 32);
+  request.set_protocol(v1::SCORE_PROTOCOL_CHUNK);
+  EXPECT_EQ(plan(request).cut.window_tokens, 11 * 32 + 1);
+}
+
+TEST_F(ScorePlanTest, ABosThatReachesIntoTheScoredHalfIsRefused) {
+  nlohmann::json tokenizer = tiny_tokenizer();
+  tokenizer["post_processor"]["special_tokens"]["<|bos|>"]["ids"] = {kTinyBos, kTinyEos, kTinyBos};
+  write_file(dir_ / "tokenizer.json", tokenizer.dump());
+  open();
+  v1::ScoreRequest request;
+  request.add_inputs()->set_text(std::string(100, 'x'));
+  request.set_protocol(v1::SCORE_PROTOCOL_CHUNK);
+  request.set_window_tokens(4);
+  EXPECT_THAT(plan(request).inputs[0].window_start, ElementsAre(kTinyBos, kTinyEos, kTinyBos));
+  request.set_window_tokens(3);
+  const auto status = server::plan_score(request, *engine_, absl::InfiniteFuture()).status();
+  EXPECT_THAT(std::string(status.message()), ::testing::StartsWith("window_tokens: a BOS of 3"));
 }
 
 TEST_F(ScorePlanTest, ATextThatThePatternCannotMatchIsTheTextsFault) {

@@ -71,6 +71,25 @@ TEST_F(ServerTest, ALongTextIsScoredInRollingWindows) {
   EXPECT_EQ(next, 1300);
 }
 
+// Each token is read some five hundred times; a client that leaves ends that soon.
+TEST_F(ServerTest, ACancelledScoreOfManyOverlappingWindowsEndsSoon) {
+  v1::ScoreRequest request;
+  request.add_inputs()->set_text(long_text(200'000));
+  request.set_protocol(v1::SCORE_PROTOCOL_STRIDED);
+  request.set_stride_tokens(1);
+  grpc::ClientContext context;
+  auto reader = server().inference->Score(&context, request);
+  v1::ScoreResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  EXPECT_GT(message.started().windows(), 50'000);
+  ASSERT_TRUE(reader->Read(&message));
+  context.TryCancel();
+  while (reader->Read(&message)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(all_blocks_free(server()));
+}
+
 TEST_F(ServerTest, ContextIsNotScored) {
   v1::ScoreRequest request;
   request.add_inputs()->set_text("in the other corner");
