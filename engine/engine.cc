@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/backend/affinity.h"
 #include "engine/engine_impl.h"
 #include "engine/model/weights_cache.h"
 #include "engine/request_check.h"
@@ -137,7 +138,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
                                .cache = *cache,
                                .checkpoint_dtype = checkpoint->dtype,
                                .head_dim = config->head_dim,
-                               .threads = options.threads});
+                               .threads = options.threads,
+                               .pin_threads = options.pin_threads});
   if (!backend.ok()) return backend.status();
   auto shape = cache_shape(options, *config, (*backend)->precision().cache);
   if (!shape.ok()) return shape.status();
@@ -189,6 +191,7 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
   info.weights = backend->precision().weights;
   info.cache = backend->precision().cache;
   info.threads = backend->threads();
+  info.cpus.assign(backend->cpus().begin(), backend->cpus().end());
   info.parameters = config.parameters();
   info.mapped_bytes = transformer.mapped_bytes();
   info.packed_bytes = transformer.packed_bytes();
@@ -201,6 +204,13 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
 
 void Engine::Impl::start() {
   thread = std::thread([this] { run(); });
+  if (info.cpus.empty()) return;
+  const auto warn = [&](const absl::Status& refused) {
+    info.warnings.push_back(absl::StrCat("pin_threads: ", refused.message()));
+  };
+  for (const absl::Status& refused : backend->refused_cpus()) warn(refused);
+  const absl::Status bound = bind_thread(thread.native_handle(), info.cpus.front());
+  if (!bound.ok()) warn(bound);
 }
 
 void Engine::Impl::stop() {

@@ -27,6 +27,9 @@ struct EngineOptions {
   std::string weights = "auto";         // auto, f32, bf16, int8, int4
   std::string kv_cache_dtype = "auto";  // auto (f32 with f32 weights, else bf16), f32, bf16, int8
   int32_t threads = 0;                  // 0 = one per core that this process may use
+  // Binds compute thread i to the i-th CPU that this process may use; the engine's thread is the
+  // first. Refused if there are fewer CPUs.
+  bool pin_threads = false;
   // Keeps packed weights here and maps them at later starts; empty = packs at each. What is wrong
   // with it is a warning (EngineInfo) and nothing more.
   std::filesystem::path weights_cache{};
@@ -70,6 +73,7 @@ struct EngineInfo {
   WeightFormat weights = WeightFormat::kF32;  // as computed with
   DType cache = DType::kF32;
   int32_t threads = 1;
+  std::vector<int32_t> cpus{};  // [threads] that they are bound to, or empty
   int64_t parameters = 0;
   int64_t mapped_bytes = 0;  // of the checkpoint
   int64_t packed_bytes = 0;  // of weights in the backend's layout
@@ -93,7 +97,8 @@ struct Submission {
 class Engine {
  public:
   // Loads the model. NOT_FOUND, INVALID_ARGUMENT, UNIMPLEMENTED name file and field;
-  // FAILED_PRECONDITION: kv_memory_bytes below one sequence's first chunk.
+  // FAILED_PRECONDITION: kv_memory_bytes below one sequence's first chunk, fewer CPUs than threads
+  // to pin.
   static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineOptions& options);
   ~Engine();  // cancels what still runs
 

@@ -13,6 +13,7 @@
 #include <system_error>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/str_join.h"
 #include "grpc/support/log.h"
 #include "server/server.h"
 #include "spdlog/sinks/stdout_sinks.h"
@@ -59,6 +60,8 @@ void add_engine_flags(CLI::App& app, kascade::EngineOptions& engine) {
       ->capture_default_str();
   app.add_option("--threads", engine.threads, "Compute threads; 0 = one per usable core")
       ->capture_default_str();
+  app.add_flag("--pin-threads", engine.pin_threads,
+               "Binds each compute thread to a CPU of its own, in the order of the affinity mask");
   app.add_option("--max-batch-tokens", engine.max_batch_tokens,
                  "Tokens computed in one step; at least --max-sequences + 256")
       ->capture_default_str();
@@ -104,12 +107,13 @@ void log_configuration(const Flags& flags, Server& server) {
   const kascade::EngineOptions& engine = options.engine;
   const kascade::EngineInfo& info = server.engine().info();
   spdlog::info(
-      "serving model={} backend={} weights={} cache={} threads={} listen={} port={} "
+      "serving model={} backend={} weights={} cache={} threads={} pinned_cpus={} listen={} port={} "
       "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_sequences={} "
       "max_queue={} max_message_bytes={} drain_seconds={} schedule_file={} schedule_dir={} "
       "weights_cache=\"{}\" load_seconds={:.2f}",
       engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
-      std::string(name_of(info.cache)), info.threads, options.listen, server.port(),
+      std::string(name_of(info.cache)), info.threads,
+      info.cpus.empty() ? "none" : absl::StrJoin(info.cpus, ","), options.listen, server.port(),
       options.metrics_listen.empty() ? "none" : options.metrics_listen, server.metrics_port(),
       info.kv_pool_bytes, engine.max_batch_tokens, engine.max_sequences, engine.max_queue,
       options.max_message_bytes, flags.drain_seconds,

@@ -5,9 +5,12 @@
 #include <chrono>
 #include <cstdint>
 #include <numeric>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "engine/backend/affinity.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace kascade::cpu {
@@ -66,6 +69,41 @@ TEST_P(ThreadPoolTest, WakesSleepers) {
     });
     EXPECT_EQ(done.load(), 8);
   }
+}
+
+// The i-th worker on the i-th CPU of the mask; a machine with fewer CPUs binds several to one.
+TEST_P(ThreadPoolTest, BindsWorkers) {
+  const auto allowed = allowed_cpus();
+  ASSERT_TRUE(allowed.ok()) << allowed.status();
+  std::vector<int32_t> cpus;
+  for (size_t i = 0; i < static_cast<size_t>(GetParam()); ++i) {
+    cpus.push_back((*allowed)[i % allowed->size()]);
+  }
+  ThreadPool pool(GetParam(), cpus);
+  EXPECT_TRUE(pool.refused().empty());
+  std::vector<std::vector<int32_t>> found(cpus.size());  // plain: each worker has its own
+  for (int round = 0; round < 20; ++round) {
+    pool.run(100, [&](int64_t, int32_t worker) {
+      found[static_cast<size_t>(worker)] = *allowed_cpus();
+      std::this_thread::yield();
+    });
+  }
+  EXPECT_THAT(found[0], ::testing::AnyOf(::testing::IsEmpty(), *allowed));  // not bound by the pool
+  for (size_t i = 1; i < found.size(); ++i) {
+    EXPECT_THAT(found[i], ::testing::AnyOf(::testing::IsEmpty(), ::testing::ElementsAre(cpus[i])));
+  }
+}
+
+TEST_P(ThreadPoolTest, SaysWhatWasRefused) {
+  const std::vector<int32_t> cpus(static_cast<size_t>(GetParam()), 60000);
+  ThreadPool pool(GetParam(), cpus);
+  EXPECT_EQ(static_cast<int32_t>(pool.refused().size()), GetParam() - 1);
+  for (const absl::Status& refused : pool.refused()) {
+    EXPECT_THAT(std::string(refused.message()), ::testing::HasSubstr("CPU 60000"));
+  }
+  std::atomic<int32_t> runs{0};
+  pool.run(10, [&](int64_t, int32_t) { ++runs; });
+  EXPECT_EQ(runs.load(), 10);
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, ::testing::Values(1, 2, 3, 8));

@@ -1,14 +1,33 @@
 #include "engine/backend/backend.h"
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/backend/affinity.h"
+#include "engine/backend/cpu/cores.h"
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/cpu/panel_kernels.h"
 
 namespace kascade {
 namespace {
+
+// One for each thread; none unless threads are pinned.
+absl::StatusOr<std::vector<int32_t>> cpus_to_pin(const BackendOptions& options) {
+  if (!options.pin_threads) return std::vector<int32_t>{};
+  auto cpus = allowed_cpus();
+  if (!cpus.ok()) return cpus.status();
+  const auto allowed = static_cast<int32_t>(cpus->size());
+  const int32_t threads = options.threads > 0 ? options.threads : cpu::usable_cores(allowed);
+  if (threads > allowed) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "pin_threads: ", threads, " threads, and this process may use only ", allowed, " CPUs"));
+  }
+  cpus->resize(static_cast<size_t>(threads));
+  return cpus;
+}
 
 absl::StatusOr<std::unique_ptr<Backend>> open_cpu(const BackendOptions& options) {
   WeightFormat weights = options.weights;
@@ -20,8 +39,12 @@ absl::StatusOr<std::unique_ptr<Backend>> open_cpu(const BackendOptions& options)
     return absl::UnavailableError(
         "weights bf16: this machine has no bf16 instructions (avx512_bf16); use f32 or int8");
   }
-  return cpu::make_cpu_backend(
-      {.weights = weights, .cache = options.cache, .threads = options.threads});
+  auto cpus = cpus_to_pin(options);
+  if (!cpus.ok()) return cpus.status();
+  return cpu::make_cpu_backend({.weights = weights,
+                                .cache = options.cache,
+                                .threads = options.threads,
+                                .cpus = *std::move(cpus)});
 }
 
 }  // namespace
@@ -48,6 +71,9 @@ absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& opti
   if (options.name == "auto" || options.name == "cpu") return open_cpu(options);
   if (options.name == "cuda") return absl::UnavailableError("backend cuda: built without CUDA");
   if (options.name == "reference") {
+    if (options.pin_threads) {
+      return absl::InvalidArgumentError("pin_threads: backend reference has no threads to pin");
+    }
     if (options.weights == WeightFormat::kBF16) {
       return absl::UnavailableError("weights bf16: backend reference has f32, int8 and int4");
     }

@@ -10,6 +10,7 @@
 #include <span>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/backend/batch.h"
 #include "engine/tensor.h"
@@ -61,6 +62,11 @@ class Backend {
   virtual std::string_view name() const = 0;  // "reference", "cpu"
   virtual Precision precision() const = 0;
   virtual int32_t threads() const { return 1; }
+  // [threads()] the CPUs that its threads are bound to, or none. The first is that of the thread
+  // that calls the operations, which its owner binds.
+  virtual std::span<const int32_t> cpus() const { return {}; }
+  // Of these, those that the system refused to bind a thread to.
+  virtual std::span<const absl::Status> refused_cpus() const { return {}; }
 
   // Stacks the parts on their rows (q over k over v) and packs them. Parts are f32, bf16 or f16
   // with equal cols; they are not needed afterwards.
@@ -128,11 +134,13 @@ struct BackendOptions {
   std::optional<DType> cache{};          // f32, bf16 or int8; default_cache() of the weights
   DType checkpoint_dtype = DType::kF32;  // of the weight files: what kAuto starts from
   int32_t head_dim = 64;
-  int32_t threads = 0;  // 0 = one per core that this process may use
+  int32_t threads = 0;       // 0 = one per core that this process may use
+  bool pin_threads = false;  // thread i on the i-th CPU that this process may use
 };
 
 // UNAVAILABLE when the machine lacks what was asked for (no bf16 instructions, no CUDA device);
-// INVALID_ARGUMENT for an unknown name.
+// FAILED_PRECONDITION: fewer CPUs than threads to pin; INVALID_ARGUMENT for an unknown name, or
+// pinned threads of a backend that has none.
 absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& options);
 
 // Plain loops: the oracle for the others, and the fallback. Weights f32, int8 or int4; cache f32,

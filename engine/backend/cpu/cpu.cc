@@ -109,13 +109,18 @@ HeadWork head_work(Tensor q, LayerCache cache, const Batch& batch, TileRange til
           .out = out.f32(row) + (queries.q - q.f32(row))};
 }
 
+int32_t thread_count(const CpuOptions& options) {
+  if (!options.cpus.empty()) return static_cast<int32_t>(options.cpus.size());
+  if (options.threads > 0) return options.threads;
+  return usable_cores(static_cast<int32_t>(std::thread::hardware_concurrency()));
+}
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
       : precision_{options.weights, options.cache.value_or(default_cache(options.weights))},
-        pool_(options.threads > 0
-                  ? options.threads
-                  : usable_cores(static_cast<int32_t>(std::thread::hardware_concurrency()))),
+        cpus_(options.cpus),
+        pool_(thread_count(options), cpus_),
         kernels_(options.kernels != nullptr ? *options.kernels : pick_kernels()),
         f32_matmul_(pool_),
         panel_matmul_(
@@ -126,6 +131,8 @@ class CpuBackend final : public Backend {
   std::string_view name() const override { return "cpu"; }
   Precision precision() const override { return precision_; }
   int32_t threads() const override { return pool_.threads(); }
+  std::span<const int32_t> cpus() const override { return cpus_; }
+  std::span<const absl::Status> refused_cpus() const override { return pool_.refused(); }
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
     if (precision_.weights == WeightFormat::kF32) return f32_matmul_.pack(parts);
@@ -330,6 +337,7 @@ class CpuBackend final : public Backend {
   }
 
   Precision precision_;
+  std::vector<int32_t> cpus_;
   ThreadPool pool_;
   const Kernels& kernels_;
   MatmulOneDnn f32_matmul_;

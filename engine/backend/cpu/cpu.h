@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/kernels.h"
@@ -15,6 +16,7 @@ struct CpuOptions {
   WeightFormat weights = WeightFormat::kF32;  // not kAuto; kBF16 where pick_bf16_kernels() has some
   std::optional<DType> cache{};               // f32, bf16 or int8; default_cache() of the weights
   int32_t threads = 0;                        // 0 = one per core that this process may use
+  std::vector<int32_t> cpus{};  // one for each of as many threads, to pin them to; or none
   // nullptr = the best for this machine
   const Kernels* kernels = nullptr;
   const IntegerKernels* integer_kernels = nullptr;

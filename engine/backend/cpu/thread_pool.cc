@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
+
+#include "engine/backend/affinity.h"
 
 namespace kascade::cpu {
 namespace {
@@ -40,9 +43,14 @@ void wait_for_change(const std::atomic<T>& value, T old, microseconds patience) 
 
 }  // namespace
 
-ThreadPool::ThreadPool(int32_t threads) : ranges_(static_cast<size_t>(std::max(threads, 1))) {
+ThreadPool::ThreadPool(int32_t threads, std::span<const int32_t> cpus)
+    : ranges_(static_cast<size_t>(std::max(threads, 1))) {
   for (int32_t worker = 1; worker < threads; ++worker) {
     workers_.emplace_back([this, worker] { serve(worker); });
+    if (cpus.empty()) continue;
+    absl::Status bound =
+        bind_thread(workers_.back().native_handle(), cpus[static_cast<size_t>(worker)]);
+    if (!bound.ok()) refused_.push_back(std::move(bound));
   }
 }
 

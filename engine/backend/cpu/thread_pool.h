@@ -5,10 +5,12 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <thread>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 
 namespace kascade::cpu {
 
@@ -16,12 +18,15 @@ class ThreadPool {
  public:
   using Work = absl::FunctionRef<void(int64_t task, int32_t worker)>;
 
-  // threads ≥ 1, of which the caller of run() is one.
-  explicit ThreadPool(int32_t threads);
+  // threads ≥ 1, of which the caller of run() is one. With `cpus`, one for each thread, worker i is
+  // bound to cpus[i]; worker 0, the caller's thread, is the caller's business.
+  explicit ThreadPool(int32_t threads, std::span<const int32_t> cpus = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  // Why workers are not bound, one each.
+  std::span<const absl::Status> refused() const { return refused_; }
   int32_t threads() const { return static_cast<int32_t>(workers_.size()) + 1; }
 
   // Calls work(task, worker) once for each task in [0, tasks) and returns when all are done. Each
@@ -47,6 +52,7 @@ class ThreadPool {
   std::atomic<uint32_t> call_{0};   // counts calls of run(), and wakes the workers
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_{};
+  std::vector<absl::Status> refused_{};
 };
 
 }  // namespace kascade::cpu
