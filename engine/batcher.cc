@@ -22,9 +22,9 @@ void add_rows(const Slice& slice, const Sequence& sequence, int32_t block_size, 
 
 // Appends the tile of rows [begin, end) of sequence row `seq`; tile_start already ends with its
 // start.
-void add_tile(const SelectionRule& rule, int32_t seq, int32_t begin, int32_t end, bool row_rule,
+void add_tile(const AttentionPolicy& policy, int32_t seq, int32_t begin, int32_t end, bool row_rule,
               Batch& batch) {
-  const Candidates candidates = candidates_of(rule, begin, row_rule);
+  const Candidates candidates = policy.candidates(begin, row_rule);
   batch.tile_seq.push_back(seq);
   batch.candidate_begin.push_back(candidates.begin);
   batch.candidate_end.push_back(candidates.end);
@@ -33,16 +33,16 @@ void add_tile(const SelectionRule& rule, int32_t seq, int32_t begin, int32_t end
 }
 
 void add_tiles(const PlannedSlice& planned, int32_t seq, Batch& batch) {
-  const SelectionRule& rule = planned.policy->rule();
+  const AttentionPolicy& policy = *planned.policy;
+  const int32_t query_tile = policy.rule().query_tile;
   const int32_t end = planned.slice->begin + planned.slice->count;
-  const int32_t prefill_end =
-      planned.policy->chooses_keys() ? planned.sequence->spec.prefill_end : end;
+  const int32_t prefill_end = policy.chooses_keys() ? planned.sequence->spec.prefill_end : end;
   int32_t position = planned.slice->begin;
   while (position < end) {
     const bool row_rule = position >= prefill_end;
-    const int32_t tile_end = (position / rule.query_tile + 1) * rule.query_tile;
+    const int32_t tile_end = (position / query_tile + 1) * query_tile;
     const int32_t next = row_rule ? position + 1 : std::min({tile_end, prefill_end, end});
-    add_tile(rule, seq, position, next, row_rule, batch);
+    add_tile(policy, seq, position, next, row_rule, batch);
     position = next;
   }
 }

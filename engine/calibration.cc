@@ -91,8 +91,9 @@ class Job {
 absl::StatusOr<Similarity> Job::measure(const Texts& windows) {
   const ModelConfig& model = engine_.model();
   const RecorderShape shape{model.layers, model.kv_heads, model.group()};
-  const auto kind =
-      options_.maker == Maker::kOptimal ? SimilarityKind::kRecalledMass : SimilarityKind::kJaccard;
+  const auto recalled = options_.published_head_map_slip ? SimilarityKind::kRecalledMassWithSlip
+                                                         : SimilarityKind::kRecalledMass;
+  const auto kind = options_.maker == Maker::kOptimal ? recalled : SimilarityKind::kJaccard;
   Gathering gathering;
   std::vector<std::shared_ptr<SimilarityRecorder>> recorders;
   std::vector<SeqId> ids;
@@ -222,6 +223,7 @@ Schedule Job::draft(const Texts& windows, const SplitTexts& parts,
   record.maker = options_.maker == Maker::kOptimal ? "dp" : "greedy";
   record.requested = RequestedPlan{options_.anchors, options_.dense_layers,
                                    options_.auto_dense_layers, options_.min_recall};
+  record.published_head_map_slip = options_.published_head_map_slip;
   record.data_digest = token_digest(parts.measured);
   record.held_out_digest = token_digest(parts.held_out);
   record.windows = static_cast<int32_t>(windows.size());

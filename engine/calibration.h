@@ -28,6 +28,9 @@ struct CalibrationOptions {
   std::vector<int32_t> dense_layers{};  // besides layer 0
   bool auto_dense_layers = false;       // add those whose own budget recalls < min_recall
   double min_recall = 0.6;
+  // dp: measures head maps as the published code does, which adds the own-tile mass of the wrong
+  // head (SimilarityKind). Only to measure what that costs.
+  bool published_head_map_slip = false;
   int32_t window_tokens = 2048;  // clipped to the context
   double max_degradation_percent = 1.0;
 };

@@ -311,7 +311,9 @@ absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
 
 absl::StatusOr<SeqId> Engine::submit(Request request, Submission how, EventSink sink) {
   std::shared_ptr<const Schedule> schedule = how.schedule ? *how.schedule : active_schedule();
-  const Mode mode = request.attention.mode.value_or(schedule ? Mode::kSparse : Mode::kDense);
+  if (request.attention.baseline) schedule = nullptr;
+  const bool sparse = schedule || request.attention.baseline;
+  const Mode mode = request.attention.mode.value_or(sparse ? Mode::kSparse : Mode::kDense);
   absl::Status status = check_request(request, mode, schedule.get(), impl_->config);
   if (!status.ok()) return status;
   if (mode == Mode::kDense) schedule = nullptr;

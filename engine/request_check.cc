@@ -1,6 +1,7 @@
 #include "engine/request_check.h"
 
 #include <cstdint>
+#include <optional>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,9 @@
 
 namespace kascade {
 namespace {
+
+constexpr int32_t kMaxBaselineKeys = 1 << 20;
+constexpr int32_t kMaxPageSize = 128;  // a query tile is whole pages
 
 absl::Status check_tokens(const Request& request, const ModelConfig& model) {
   if (request.tokens.empty()) {
@@ -56,9 +60,40 @@ absl::Status check_ratio(const Attention& attention, Mode mode, const Schedule* 
   if (mode == Mode::kDense) {
     return absl::InvalidArgumentError("ratio: has no meaning with mode dense");
   }
+  if (attention.baseline.has_value()) {
+    return absl::InvalidArgumentError("ratio: is the schedule's; a baseline has its own");
+  }
   if (schedule->selection.family != Family::kKascade) {
     return absl::InvalidArgumentError(
         "ratio: the active schedule selects tiles by top_k, not by ratio");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_baseline(const Baseline& baseline, Mode mode, const ModelConfig& model) {
+  if (mode == Mode::kDense) {
+    return absl::InvalidArgumentError("baseline: has no meaning with mode dense");
+  }
+  if (!(baseline.ratio > 0 && baseline.ratio <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("baseline.ratio: must be in (0, 1], got ", baseline.ratio));
+  }
+  const bool quest = baseline.kind == BaselineKind::kQuest;
+  const struct {
+    const char* field;
+    int32_t value, low, high;
+  } numbers[] = {{"min_keys", baseline.min_keys, 0, kMaxBaselineKeys},
+                 {"sink_keys", baseline.sink_keys, 0, quest ? 0 : kMaxBaselineKeys},
+                 {"page_size", baseline.page_size, 1, kMaxPageSize}};
+  for (const auto& [field, value, low, high] : numbers) {
+    if (value >= low && value <= high) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("baseline.", field, ": must be in [", low, ", ", high, "], got ", value));
+  }
+  for (const int32_t layer : baseline.dense_layers) {
+    if (layer >= 0 && layer < model.layers) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("baseline.dense_layers: must be in [0, ", model.layers - 1, "], got ", layer));
   }
   return absl::OkStatus();
 }
@@ -72,7 +107,10 @@ absl::Status check_request(const Request& request, Mode mode, const Schedule* sc
   if (mode == Mode::kCompare && std::holds_alternative<Generate>(request.task)) {
     return absl::InvalidArgumentError("mode: compare is for scoring; generate dense or sparse");
   }
-  if (mode != Mode::kDense && schedule == nullptr) {
+  const std::optional<Baseline>& baseline = request.attention.baseline;
+  if (baseline.has_value()) {
+    if (absl::Status status = check_baseline(*baseline, mode, model); !status.ok()) return status;
+  } else if (mode != Mode::kDense && schedule == nullptr) {
     return absl::FailedPreconditionError(
         "mode: no schedule is active; run CalibrationService.Calibrate or ActivateSchedule first");
   }

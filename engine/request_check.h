@@ -9,8 +9,8 @@
 
 namespace kascade {
 
-// INVALID_ARGUMENT names field, limit and value. FAILED_PRECONDITION: `mode` needs a schedule and
-// `schedule` is null.
+// INVALID_ARGUMENT names field, limit and value. FAILED_PRECONDITION: `mode` needs a schedule
+// (there is no baseline) and `schedule` is null.
 absl::Status check_request(const Request& request, Mode mode, const Schedule* schedule,
                            const ModelConfig& model);
 

@@ -12,15 +12,13 @@
 namespace kascade {
 namespace {
 
-// Rows by the row rule that one step may hold so that the selections of all selecting layers stay
-// within `bytes`; at least one, so that every sequence advances.
-int32_t row_rule_rows(const SelectionRule& rule, const Schedule& schedule, int32_t kv_heads,
-                      int32_t tokens, int64_t bytes) {
-  int64_t selecting = 0;
-  for (const LayerPlan& layer : schedule.layers) selecting += layer.role != Role::kReuse;
-  const int64_t keys = std::max(1, candidates_of(rule, tokens, /*row=*/true).budget);
-  const int64_t row_bytes = keys * kv_heads * selecting * int64_t{sizeof(int32_t)};
-  KASCADE_CHECK(row_bytes > 0);  // layer 0 of a valid schedule selects
+// Rows by the row rule that one step may hold so that all selections kept at a time stay within
+// `bytes`; at least one, so that every sequence advances.
+int32_t row_rule_rows(const AttentionPolicy& policy, int32_t kv_heads, int32_t tokens,
+                      int64_t bytes) {
+  if (policy.selections() == 0) return 0;  // no limit
+  const int64_t keys = std::max(1, policy.candidates(tokens, /*row=*/true).budget);
+  const int64_t row_bytes = keys * kv_heads * policy.selections() * int64_t{sizeof(int32_t)};
   return static_cast<int32_t>(
       std::clamp<int64_t>(bytes / row_bytes, 1, std::numeric_limits<int32_t>::max()));
 }
@@ -47,13 +45,14 @@ StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
   refresh_stats();
 }
 
-std::shared_ptr<const AttentionPolicy> StepLoop::policy_for(
-    const std::shared_ptr<const Schedule>& schedule, std::optional<double> ratio) {
+std::shared_ptr<const AttentionPolicy> StepLoop::sparse_policy(const Admission& admission) {
+  const Attention& asked = admission.request.attention;
   std::erase_if(policies_, [](const auto& entry) { return entry.second.expired(); });
-  auto& cached = policies_[{schedule.get(), ratio.value_or(0)}];
+  auto& cached = policies_[{admission.schedule.get(), asked.ratio.value_or(0), asked.baseline}];
   std::shared_ptr<const AttentionPolicy> policy = cached.lock();
   if (!policy) {
-    policy = make_kascade_policy(schedule, ratio);
+    policy = asked.baseline ? make_baseline_policy(*asked.baseline, transformer_.config().layers)
+                            : make_kascade_policy(admission.schedule, asked.ratio);
     cached = policy;
   }
   return policy;
@@ -81,11 +80,8 @@ SequenceSpec StepLoop::spec_of(const Live& live) const {
       spec.prefill_end = score.first_scored;
   }
   spec.query_tile = live.policies.back()->rule().query_tile;
-  if (live.admission.schedule) {
-    spec.max_row_rule_rows =
-        row_rule_rows(live.policies.back()->rule(), *live.admission.schedule,
-                      transformer_.config().kv_heads, spec.max_tokens, max_selection_bytes_);
-  }
+  spec.max_row_rule_rows = row_rule_rows(*live.policies.back(), transformer_.config().kv_heads,
+                                         spec.max_tokens, max_selection_bytes_);
   return spec;
 }
 
@@ -96,7 +92,7 @@ absl::Status StepLoop::admit(Admission admission, absl::Time now) {
   } else {
     if (admission.mode != Mode::kSparse) live.policies.push_back(dense_);
     if (admission.mode != Mode::kDense) {
-      live.policies.push_back(policy_for(admission.schedule, admission.request.attention.ratio));
+      live.policies.push_back(sparse_policy(admission));
     }
   }
   live.admission = std::move(admission);

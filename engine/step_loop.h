@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct Admission {
   SeqId id = 0;
   Request request{};
   Mode mode = Mode::kDense;
-  std::shared_ptr<const Schedule> schedule{};  // sparse and compare
+  std::shared_ptr<const Schedule> schedule{};  // sparse and compare, unless by a baseline
   // Calibration: run the tokens under this policy, give no logits.
   std::shared_ptr<const AttentionPolicy> measure{};
   Priority priority = Priority::kInteractive;
@@ -76,8 +77,7 @@ class StepLoop {
     Step step{};
   };
 
-  std::shared_ptr<const AttentionPolicy> policy_for(const std::shared_ptr<const Schedule>& schedule,
-                                                    std::optional<double> ratio);
+  std::shared_ptr<const AttentionPolicy> sparse_policy(const Admission& admission);
   SequenceSpec spec_of(const Live& live) const;
   Layout lay_out(const StepPlan& plan);
   void count_keys(const Layout& layout);
@@ -98,8 +98,11 @@ class StepLoop {
   Scorer scorer_;
   int64_t max_selection_bytes_;
   std::shared_ptr<const AttentionPolicy> dense_;
-  // Sequences of one schedule and ratio share a policy, and so an attention group.
-  std::map<std::pair<const Schedule*, double>, std::weak_ptr<const AttentionPolicy>> policies_;
+  // Sequences of one schedule and ratio, or of one baseline, share a policy, and so an attention
+  // group.
+  std::map<std::tuple<const Schedule*, double, std::optional<Baseline>>,
+           std::weak_ptr<const AttentionPolicy>>
+      policies_;
   std::vector<std::unique_ptr<AttentionScratch>> scratch_;  // [groups of a step]
   Buffer generate_hidden_;                                  // [max_sequences, hidden]
   Buffer generate_logits_;                                  // [max_sequences, vocab]

@@ -229,7 +229,8 @@ struct WidenedCache {
   LayerCache cache;
 };
 
-constexpr Pooling kPoolings[] = {Pooling::kSum, Pooling::kLastRowMax, Pooling::kLastRowSum};
+constexpr Pooling kPoolings[] = {Pooling::kSum, Pooling::kMax, Pooling::kLastRowMax,
+                                 Pooling::kLastRowSum};
 
 // Relative error of a pooled score: of its probabilities, and of their sum over `group` heads and
 // at most 32 rows.
@@ -288,6 +289,17 @@ void expect_chosen(std::span<const int32_t> keys, const std::vector<float>& rank
   }
 }
 
+// All heads' scores into those of the first.
+void pool_all(Tensor scores, bool largest) {
+  for (int64_t g = 1; g < scores.rows; ++g) {
+    for (int64_t key = 0; key < scores.cols; ++key) {
+      float& pooled = scores.f32(0)[key];
+      const float own = scores.f32(g)[key];
+      pooled = largest ? std::max(pooled, own) : pooled + own;
+    }
+  }
+}
+
 class SelectionTest : public AttentionTest {
  protected:
   void expect_selects_well(const AttentionCase& shape, const SelectKeys& how) {
@@ -301,8 +313,10 @@ class SelectionTest : public AttentionTest {
       const int32_t keys = data.last_position(tile) + 1;
       const Buffer scores(DType::kF32, shape.kv_heads, keys);
       reference_->pool_scores(q, data.cache, data.batch, tile, how.pooling, scores.view());
+      if (how.all_heads) pool_all(scores.view(), how.pooling == Pooling::kMax);
       for (int32_t g = 0; g < shape.kv_heads; ++g) {
-        std::vector<float> ranks(scores.view().f32(g), scores.view().f32(g) + keys);
+        const float* of_head = scores.view().f32(how.all_heads ? 0 : g);
+        std::vector<float> ranks(of_head, of_head + keys);
         for (int32_t unit = 0; unit + how.unit <= keys; unit += how.unit) {
           const float best =
               *std::max_element(ranks.begin() + unit, ranks.begin() + unit + how.unit);
@@ -327,6 +341,65 @@ TEST_P(SelectionTest, TakesWholeUnits) {
   const AttentionCase shape{.rule = {.family = Family::kTile, .query_tile = 16, .top_k = 3},
                             .sequences = kSomeSequences};
   expect_selects_well(shape, {Pooling::kLastRowMax, 16});
+}
+
+TEST_P(SelectionTest, TakesTheBestForAllHeads) {
+  for (const AttentionCase& shape : attention_cases()) {
+    for (const Pooling pooling : {Pooling::kSum, Pooling::kMax}) {
+      expect_selects_well(shape, {pooling, 1, /*all_heads=*/true});
+    }
+  }
+}
+
+// With one KV head there is nothing to pool, and with one row and one query head sum and largest
+// are the same.
+TEST_P(SelectionTest, WaysToPoolAgreeWhereThereIsNothingToPool) {
+  const AttentionCase one_kv_head{
+      .kv_heads = 1, .group = 3, .dim = 16, .rule = small_rule(), .sequences = kSomeSequences};
+  const AttentionCase one_query{.kv_heads = 3,
+                                .group = 1,
+                                .dim = 16,
+                                .rule = small_rule(),
+                                .sequences = {{300, 2, true}, {657, 1, true}}};
+  const struct {
+    const AttentionCase& shape;
+    SelectKeys a, b;
+  } pairs[] = {{one_kv_head, {Pooling::kSum}, {Pooling::kSum, 1, true}},
+               {one_kv_head, {Pooling::kMax}, {Pooling::kMax, 1, true}},
+               {one_query, {Pooling::kSum}, {Pooling::kMax}}};
+  for (const auto& [shape, a, b] : pairs) {
+    const AttentionData data(shape, dtype());
+    Selection first, second;
+    backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), a, first);
+    backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), b, second);
+    EXPECT_EQ(first.indices, second.indices);
+    EXPECT_EQ(first.counts, second.counts);
+  }
+}
+
+// By the same additions in the same order.
+void expect_same_pages(Backend& backend, Backend& reference, DType cache) {
+  for (AttentionCase shape : attention_cases()) {
+    if (shape.rule.sink_keys > 0 || !shape.rule.decode_own_tile) continue;  // no whole pages
+    for (const int32_t page : {1, 2, 16}) {
+      AttentionData data(shape, cache);
+      for (int32_t& budget : data.batch.budget) budget -= budget % page;
+      Selection selection, expected;
+      backend.select_pages(data.q, data.cache, data.batch, data.tiles(), page, selection);
+      reference.select_pages(data.q, data.cache, data.batch, data.tiles(), page, expected);
+      EXPECT_EQ(selection.counts, expected.counts);
+      EXPECT_EQ(selection.indices, expected.indices) << name_of(shape) << " pages of " << page;
+    }
+  }
+}
+
+TEST_P(SelectionTest, TakesTheReferencesPages) {
+  expect_same_pages(*backend_, *reference_, dtype());
+}
+
+TEST(Int8Cache, PagesAreTheReferences) {
+  expect_same_pages(*cpu::make_cpu_backend({.threads = 3}), *make_reference_backend(),
+                    DType::kInt8);
 }
 
 TEST_P(SelectionTest, EqualKeysGiveTheLowestIndices) {

@@ -84,6 +84,21 @@ TEST(Json, HasTheDocumentedForm) {
   EXPECT_THAT(to_json(tiles), AllOf(HasSubstr("\"unit\":16"), HasSubstr("\"pooling\":\"max\"")));
 }
 
+TEST(Json, ExperimentsAreKeptAndLeftOutWhereThereAreNone) {
+  const std::string plain = to_json(example());
+  EXPECT_THAT(plain, Not(HasSubstr("all_heads")));
+  EXPECT_THAT(plain, Not(HasSubstr("published_head_map_slip")));
+  Schedule schedule = example();
+  schedule.selection.pooling = ScorePooling::kMax;
+  schedule.selection.all_heads = true;
+  schedule.calibration.published_head_map_slip = true;
+  seal(schedule);
+  EXPECT_NE(schedule.schedule_id, example().schedule_id);
+  const auto parsed = parse_schedule(to_json(schedule));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  expect_equal(*parsed, schedule);
+}
+
 TEST(Json, IdIsTheDigestOfTheRest) {
   const Schedule sealed = example();
   EXPECT_EQ(sealed.schedule_id.size(), 64u);
@@ -183,7 +198,10 @@ TEST(Json, RefusesEachEdit) {
        "selection.family must be kascade or tile, is \"best\""},
       {"\"family\":\"kascade\"", "\"family\":3", "selection.family must be"},
       {"\"unit\":1", "\"unit\":32", "selection.unit must be 1, is 32"},
-      {"\"pooling\":\"sum\"", "\"pooling\":\"max\"", "selection.pooling must be \"sum\""},
+      {"\"pooling\":\"sum\"", "\"pooling\":\"mean\"",
+       "selection.pooling must be sum or max, is \"mean\""},
+      {"\"sink_keys\":4", "\"sink_keys\":4,\"all_heads\":1",
+       "selection.all_heads must be true or false, is 1"},
       {"\"top_k\":12,", "", "missing key \"top_k\" in selection"},
       {"\"decode_own_tile\":false", "\"decode_own_tile\":0", "must be true or false, is 0"},
       {"\"role\":\"reuse\"", "\"role\":\"Reuse\"", "layers[2].role must be dense or anchor or"},

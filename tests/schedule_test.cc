@@ -96,6 +96,8 @@ TEST(Validate, RefusesEachFaultOfTheRule) {
       {"tile family, sinks",
        [](Schedule& s) { s.selection = {.family = Family::kTile, .sink_keys = 3}; },
        "selection.sink_keys must be 0 for family tile, is 3"},
+      {"all_heads", [](Schedule& s) { s.selection = {.family = Family::kTile, .all_heads = true}; },
+       "selection.all_heads must be false for family tile, is true"},
   });
 }
 

@@ -26,6 +26,17 @@ constexpr int32_t kTile = 16;
 constexpr int32_t kTokens = 8 * kTile;
 constexpr SelectionRule kKeys{
     .family = Family::kKascade, .query_tile = kTile, .ratio = 0.1, .min_keys = 6};
+constexpr SelectionRule kLargest{.family = Family::kKascade,
+                                 .query_tile = kTile,
+                                 .ratio = 0.1,
+                                 .min_keys = 6,
+                                 .pooling = ScorePooling::kMax};
+constexpr SelectionRule kAllHeads{.family = Family::kKascade,
+                                  .query_tile = kTile,
+                                  .ratio = 0.1,
+                                  .min_keys = 6,
+                                  .sink_keys = 2,
+                                  .all_heads = true};
 constexpr SelectionRule kTiles{.family = Family::kTile, .query_tile = kTile, .top_k = 2};
 
 // Queries [tokens, heads · dim] and keys [tokens, kv_heads · dim] of each layer.
@@ -73,7 +84,9 @@ struct Oracle {
   std::vector<std::vector<std::vector<std::vector<double>>>> scores,
       masses;  // [layer][tile][g][key]
 
-  Oracle(const Window& window, Family family) {
+  Oracle(const Window& window, const SelectionRule& rule) {
+    const bool single_keys = rule.family == Family::kKascade;
+    const bool largest = !single_keys || rule.pooling == ScorePooling::kMax;
     scores.assign(kLayers, {});
     masses.assign(kLayers, {});
     for (int32_t layer = 0; layer < kLayers; ++layer) {
@@ -84,15 +97,18 @@ struct Oracle {
         std::vector<std::vector<double>> mass = score;
         for (int32_t head = 0; head < kHeads; ++head) {
           for (int32_t t = tile * kTile; t < (tile + 1) * kTile; ++t) {
-            const bool last = t == (tile + 1) * kTile - 1;
+            if (!single_keys && t != (tile + 1) * kTile - 1) continue;
             for (int32_t j = 0; j <= t; ++j) {
               const double value = p[head][t][j];
-              double& s = score[head / kGroup][j];
-              double& m = mass[head / kGroup][j];
-              if (family == Family::kKascade) s += value, m += value;
-              if (family == Family::kTile && last) s = std::max(s, value), m += value;
+              double& pooled = score[rule.all_heads ? 0 : head / kGroup][j];
+              pooled = largest ? std::max(pooled, value) : pooled + value;
+              mass[rule.all_heads ? 0 : head / kGroup][j] += value;
             }
           }
+        }
+        if (rule.all_heads) {
+          score.assign(kKvHeads, score[0]);
+          mass.assign(kKvHeads, mass[0]);
         }
         scores[layer].push_back(score);
         masses[layer].push_back(mass);
@@ -104,8 +120,8 @@ struct Oracle {
                               int32_t g) const {
     const Candidates candidates = candidates_of(rule, tile * kTile, false);
     const int32_t unit = rule.family == Family::kKascade ? 1 : kTile;
-    std::vector<int32_t> units(candidates.end / unit);
-    std::iota(units.begin(), units.end(), 0);
+    std::vector<int32_t> units(candidates.count() / unit);
+    std::iota(units.begin(), units.end(), candidates.begin / unit);
     const auto value = [&](int32_t u) {
       const auto& row = scores[layer][tile][g];
       return *std::max_element(row.begin() + u * unit, row.begin() + (u + 1) * unit);
@@ -132,7 +148,8 @@ struct Oracle {
         return total;
       };
       const auto& local = masses[b][tile][slip ? g_a : g_b];
-      const double own = std::accumulate(local.begin() + start, local.end(), 0.0);
+      const double own = std::accumulate(local.begin() + start, local.end(), 0.0) +
+                         std::accumulate(local.begin(), local.begin() + rule.sink_keys, 0.0);
       worst = std::min(worst, (sum(a, g_a) + own) / (sum(b, g_b) + own));
     }
     return worst;
@@ -211,9 +228,10 @@ Similarity record(const Window& window, const SelectionRule& rule, SimilarityKin
 
 TEST(SimilarityTest, RecalledMassByDefinition) {
   const Window window(3);
-  for (const SelectionRule& rule : {kKeys, kTiles}) {
-    const Oracle oracle(window, rule.family);
+  for (const SelectionRule& rule : {kKeys, kTiles, kLargest, kAllHeads}) {
+    const Oracle oracle(window, rule);
     const Similarity measured = record(window, rule, SimilarityKind::kRecalledMass, 2);
+    const Similarity with_slip = record(window, rule, SimilarityKind::kRecalledMassWithSlip, 2);
     double slip_shows = 0;
     for (int32_t b = 1; b < kLayers; ++b) {
       for (int32_t a = 0; a < b; ++a) {
@@ -222,18 +240,20 @@ TEST(SimilarityTest, RecalledMassByDefinition) {
           const double expected = oracle.recalled(rule, a, b, g_b, g_a, /*slip=*/false);
           EXPECT_NEAR(measured.at(a, b, g_b, g_a), expected, 1e-5);
           const double slipped = oracle.recalled(rule, a, b, g_b, g_a, /*slip=*/true);
+          EXPECT_NEAR(with_slip.at(a, b, g_b, g_a), slipped, 1e-5);
           slip_shows = std::max(slip_shows, std::abs(slipped - measured.at(a, b, g_b, g_a)));
         }
       }
     }
+    if (rule.all_heads) continue;  // one head, none to mistake for another
     EXPECT_GT(slip_shows, 0.01) << "the published broadcast slip must give other values";
   }
 }
 
 TEST(SimilarityTest, JaccardByDefinition) {
   const Window window(4);
-  for (const SelectionRule& rule : {kKeys, kTiles}) {
-    const Oracle oracle(window, rule.family);
+  for (const SelectionRule& rule : {kKeys, kTiles, kLargest, kAllHeads}) {
+    const Oracle oracle(window, rule);
     const Similarity measured = record(window, rule, SimilarityKind::kJaccard, 4);
     for (int32_t b = 1; b < kLayers; ++b) {
       for (int32_t a = 0; a < b; ++a) {

@@ -26,6 +26,9 @@ class KascadePolicy final : public AttentionPolicy {
 
   const SelectionRule& rule() const override { return rule_; }
   bool chooses_keys() const override { return true; }
+  int32_t selections() const override {
+    return static_cast<int32_t>(schedule_->layers.size()) - schedule_->count(Role::kReuse);
+  }
   Role role(int32_t layer) const override { return schedule_->layers[layer].role; }
 
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
@@ -38,7 +41,7 @@ class KascadePolicy final : public AttentionPolicy {
     }
     Selection& own = scratch.selections[layer];
     if (selects(layer)) {
-      backend.select_keys(in.q, in.cache, in.batch, in.tiles, how(), own);
+      backend.select_keys(in.q, in.cache, in.batch, in.tiles, how_to_select(rule_), own);
     }
     const KeySet keys{attends_sparsely(layer) ? &own : nullptr, {}};
     backend.attend(in.q, in.cache, in.batch, in.tiles, keys, in.out);
@@ -75,11 +78,6 @@ class KascadePolicy final : public AttentionPolicy {
             .attended = attended,
             .scored = scored,
             .kv_rows_read = std::max(attended, scored) + attended};
-  }
-
-  SelectKeys how() const {
-    if (rule_.family == Family::kKascade) return {Pooling::kSum, 1};
-    return {Pooling::kLastRowMax, rule_.query_tile};
   }
 
   std::shared_ptr<const Schedule> schedule_;

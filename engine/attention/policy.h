@@ -11,8 +11,16 @@
 #include "engine/attention/selection.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/batch.h"
+#include "engine/types.h"
 
 namespace kascade {
+
+// How a backend is to choose by a schedule's rule.
+constexpr SelectKeys how_to_select(const SelectionRule& rule) {
+  if (rule.family == Family::kTile) return {Pooling::kLastRowMax, rule.query_tile};
+  const bool sum = rule.pooling == ScorePooling::kSum;
+  return {sum ? Pooling::kSum : Pooling::kMax, 1, rule.all_heads};
+}
 
 // One layer's attention for the tiles of one policy.
 struct AttentionInput {
@@ -63,6 +71,12 @@ class AttentionPolicy {
   // Whether rows that share a tile share a choice of keys. If not, the deciding rule (tile or row)
   // makes no difference, and rows stay together in tiles, which are faster.
   virtual bool chooses_keys() const = 0;
+  // What a row may choose from, as candidates_of(); a function of the position alone.
+  virtual Candidates candidates(int32_t position, bool row) const {
+    return candidates_of(rule(), position, row);
+  }
+  // Selections that are kept at a time while a step runs.
+  virtual int32_t selections() const { return 0; }
 
   virtual void attend(Backend& backend, int32_t layer, const AttentionInput& in,
                       AttentionScratch& scratch) const = 0;
@@ -83,6 +97,12 @@ std::shared_ptr<const AttentionPolicy> make_dense_policy();
 // `ratio` overrides the schedule's (Family::kKascade only; CHECKed). The schedule must be valid.
 std::shared_ptr<const AttentionPolicy> make_kascade_policy(std::shared_ptr<const Schedule> schedule,
                                                            std::optional<double> ratio);
+
+// Other people's ways, to compare with. Settings must be valid (check_request). Their rows have
+// tiles of kBaselineTile positions, as the kascade family's by default, or of whole pages.
+inline constexpr int32_t kBaselineTile = 32;
+std::shared_ptr<const AttentionPolicy> make_baseline_policy(const Baseline& settings,
+                                                            int32_t layers);
 
 }  // namespace kascade
 

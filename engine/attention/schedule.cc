@@ -116,6 +116,9 @@ absl::Status validate(const SelectionRule& rule) {
   if (!kascade && rule.sink_keys != 0) {
     return out_of_range("selection.sink_keys", "0 for family tile", absl::StrCat(rule.sink_keys));
   }
+  if (!kascade && rule.all_heads) {
+    return out_of_range("selection.all_heads", "false for family tile", "true");
+  }
   return absl::OkStatus();
 }
 

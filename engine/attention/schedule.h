@@ -60,8 +60,9 @@ struct CalibrationRecord {
   int32_t window_tokens = 0;
   int64_t tokens = 0;
   double duration_seconds = 0;
-  double threshold = 0;        // greedy
-  int32_t max_reuse_dist = 0;  // greedy
+  double threshold = 0;                  // greedy
+  int32_t max_reuse_dist = 0;            // greedy
+  bool published_head_map_slip = false;  // dp: measured with the published code's mistake
   bool operator==(const CalibrationRecord&) const = default;
 };
 
@@ -105,8 +106,8 @@ struct ScheduleShape {
 
 // INVALID_ARGUMENT naming the layer, field, limit and value: layer 0 dense, a reuse layer's anchor
 // is earlier and selects (is not itself reuse), maps in range, rule values in range,
-// decode_own_tile = false and sink_keys > 0 only for Family::kKascade. (decode_own_tile = false
-// also needs min_keys ≥ 1, for else a row could be left without any key.)
+// decode_own_tile = false, sink_keys > 0 and all_heads only for Family::kKascade. (decode_own_tile
+// = false also needs min_keys ≥ 1, for else a row could be left without any key.)
 absl::Status validate(const Schedule& schedule, const ScheduleShape& shape);
 absl::Status validate(const SelectionRule& rule);
 

@@ -50,6 +50,7 @@ void visit_fields(Visitor& visit, Record& calibration) {
   visit("duration_seconds", calibration.duration_seconds);
   visit("threshold", calibration.threshold);
   visit("max_reuse_dist", calibration.max_reuse_dist);
+  visit.flag("published_head_map_slip", calibration.published_head_map_slip);
 }
 
 template <typename Visitor, Is<SelectionRule> Record>
@@ -61,9 +62,14 @@ void visit_fields(Visitor& visit, Record& rule) {
   visit("ratio", rule.ratio);
   visit("top_k", rule.top_k);
   visit("min_keys", rule.min_keys);
-  visit.fixed("pooling", tiles ? "max" : "sum");
+  if (tiles) {
+    visit.fixed("pooling", "max");
+  } else {
+    visit("pooling", rule.pooling);
+  }
   visit("decode_own_tile", rule.decode_own_tile);
   visit("sink_keys", rule.sink_keys);
+  visit.flag("all_heads", rule.all_heads);
 }
 
 template <typename Visitor, Is<LayerPlan> Record>
@@ -120,6 +126,10 @@ class Writer {
   void optional(const char* key, const std::optional<T>& value) {
     if (value) object_[key] = encode(*value);
   }
+  // Left out when false, for the same reason.
+  void flag(const char* key, bool value) {
+    if (value) object_[key] = true;
+  }
   template <typename T>
   void fixed(const char* key, const T& value) {
     object_[key] = value;
@@ -168,6 +178,11 @@ class Reader {
   void optional(const char* key, std::optional<T>& value) {
     if (const Json* found = find(key, /*required=*/false)) {
       decode(*found, absl::StrCat(path_, path_.empty() ? "" : ".", key), value.emplace());
+    }
+  }
+  void flag(const char* key, bool& value) {
+    if (const Json* found = find(key, /*required=*/false)) {
+      decode(*found, absl::StrCat(path_, path_.empty() ? "" : ".", key), value);
     }
   }
   template <typename T>
@@ -248,6 +263,9 @@ class Reader {
   }
   void decode(const Json& json, const std::string& field, Family& value) {
     decode_name(json, field, value, {Family::kKascade, Family::kTile});
+  }
+  void decode(const Json& json, const std::string& field, ScorePooling& value) {
+    decode_name(json, field, value, {ScorePooling::kSum, ScorePooling::kMax});
   }
   void decode(const Json& json, const std::string& field, Role& value) {
     decode_name(json, field, value, {Role::kDense, Role::kAnchor, Role::kReuse});

@@ -1,6 +1,6 @@
 // The selection rule as pure arithmetic: which keys a query row may choose from and how many
-// (method, A2 and A4). Nothing here touches memory; batcher, policies, statistics and tests share
-// it, so that a budget is computed in one place.
+// (method, A2, A4 and A7). Nothing here touches memory; batcher, policies, statistics and tests
+// share it, so that a budget is computed in one place.
 #ifndef KASCADE_ENGINE_ATTENTION_SELECTION_H_
 #define KASCADE_ENGINE_ATTENTION_SELECTION_H_
 
@@ -17,6 +17,13 @@ constexpr std::string_view name_of(Family family) {
   return family == Family::kKascade ? "kascade" : "tile";
 }
 
+// How the probabilities of a key become its score.
+enum class ScorePooling { kSum, kMax };
+
+constexpr std::string_view name_of(ScorePooling pooling) {
+  return pooling == ScorePooling::kSum ? "sum" : "max";
+}
+
 struct SelectionRule {
   Family family = Family::kKascade;
   int32_t query_tile = 32;      // T; tile n holds absolute positions [nT, (n+1)T)
@@ -25,6 +32,9 @@ struct SelectionRule {
   int32_t top_k = 12;           // tile: key tiles, the own tile not counted
   bool decode_own_tile = true;  // false: the paper's decode, nothing forced (row rule only)
   int32_t sink_keys = 0;        // first keys, always attended on top; never candidates
+  // kascade: over the deciding rows and heads. The tile family always takes the largest.
+  ScorePooling pooling = ScorePooling::kSum;
+  bool all_heads = false;  // kascade: one choice for all KV heads, whose scores are pooled too
 
   bool operator==(const SelectionRule&) const = default;
 };

@@ -61,7 +61,7 @@ SimilarityRecorder::SimilarityRecorder(const SelectionRule& rule, SimilarityKind
     : rule_(rule), kind_(kind), shape_(shape), samples_(sampled_tiles(rule, window_tokens)) {
   recorded_.similarity = Similarity(shape.layers, shape.kv_heads);
   recorded_.importance_tokens.assign(shape.layers, 0);
-  const double start = kind == SimilarityKind::kRecalledMass ? 1.0 : 0.0;
+  const double start = kind == SimilarityKind::kJaccard ? 0.0 : 1.0;
   for (int32_t b = 0; b < shape.layers; ++b) {
     for (int32_t a = 0; a < b; ++a) {
       for (int32_t g = 0; g < shape.kv_heads * shape.kv_heads; ++g) {
@@ -100,44 +100,58 @@ void SimilarityRecorder::record(Backend& backend, int32_t layer, const Attention
   const auto open = std::ranges::find(recorded_.open, first, &std::pair<int32_t, TileSets>::first);
   KASCADE_CHECK(open != recorded_.open.end());
 
-  const bool single_keys = rule_.family == Family::kKascade;
-  scores_.resize(static_cast<size_t>(heads) * key_end);
-  Tensor view{scores_.data(), DType::kF32, heads, key_end, key_end};
-  backend.pool_scores(in.q, in.cache, batch, tile,
-                      single_keys ? Pooling::kSum : Pooling::kLastRowMax, view);
-  const Choice choice{begin, end, batch.budget[tile], single_keys ? 1 : rule_.query_tile};
+  const SelectKeys how = how_to_select(rule_);
+  score(backend, in, tile, how.pooling, scores_);
+  const Choice choice{begin, end, batch.budget[tile], how.unit};
   for (int32_t g = 0; g < heads; ++g) {
     std::vector<int32_t>& keys = open->second[layer][g];
     keys.resize(batch.budget[tile]);
-    choose_keys(view.f32(g), choice, choice_scratch_, keys.data());
+    choose_keys(scores_.data() + int64_t{g} * key_end, choice, choice_scratch_, keys.data());
   }
-  masses_ = scores_;
-  if (!single_keys) {
-    view.data = masses_.data();
-    backend.pool_scores(in.q, in.cache, batch, tile, Pooling::kLastRowSum, view);
+  // Keys may be chosen by the largest probability; what they recall is a sum.
+  if (how.pooling == Pooling::kSum) {
+    masses_ = scores_;
+  } else {
+    const bool one_row = how.pooling == Pooling::kLastRowMax;
+    score(backend, in, tile, one_row ? Pooling::kLastRowSum : Pooling::kSum, masses_);
+  }
+  fixed_.resize(heads);
+  for (int32_t g = 0; g < heads; ++g) {
+    const float* mass = masses_.data() + int64_t{g} * key_end;
+    fixed_[g] =
+        std::accumulate(mass, mass + begin, 0.0) + std::accumulate(mass + end, mass + key_end, 0.0);
   }
   for (int32_t g_b = 0; g_b < heads; ++g_b) {
-    const float* mass = masses_.data() + static_cast<int64_t>(g_b) * key_end;
+    const float* mass = masses_.data() + int64_t{g_b} * key_end;
     if (kind_ == SimilarityKind::kJaccard) fold_jaccard(layer, g_b, open->second);
-    fold_masses(layer, g_b, open->second, mass, begin, end, key_end);
+    fold_masses(layer, g_b, open->second, {mass, static_cast<size_t>(key_end)});
   }
 }
 
+// [kv_heads, keys]; where heads are pooled too, every head gets what all have together.
+void SimilarityRecorder::score(Backend& backend, const AttentionInput& in, int32_t tile,
+                               Pooling pooling, std::vector<float>& scores) const {
+  const int32_t keys = in.batch.positions[in.batch.tile_start[tile + 1] - 1] + 1;
+  scores.resize(static_cast<size_t>(shape_.kv_heads) * keys);
+  const Tensor view{scores.data(), DType::kF32, shape_.kv_heads, keys, keys};
+  backend.pool_scores(in.q, in.cache, in.batch, tile, pooling, view);
+  if (!rule_.all_heads) return;
+  pool_heads(view, pooling);
+  for (int32_t g = 1; g < shape_.kv_heads; ++g) std::copy_n(view.f32(0), keys, view.f32(g));
+}
+
 // Keys that every row attends to anyway (sinks and the tile's own) count on both sides, with the
-// mass of the *target* head.
+// mass of the *target* head, unless the published slip is asked for.
 void SimilarityRecorder::fold_masses(int32_t layer, int32_t g_b, const TileSets& sets,
-                                     const float* mass, int32_t candidate_begin,
-                                     int32_t candidate_end, int32_t key_end) const {
-  const double sinks = std::accumulate(mass, mass + candidate_begin, 0.0);
-  const double own_tile = std::accumulate(mass + candidate_end, mass + key_end, 0.0);
-  const double all = std::accumulate(mass, mass + key_end, 0.0);
-  const double fixed = sinks + own_tile;
-  const double best = sum_at(sets[layer][g_b], mass) + fixed;
-  recorded_.similarity.self_recall[layer] += best / all / shape_.kv_heads;
-  if (kind_ != SimilarityKind::kRecalledMass) return;
+                                     std::span<const float> mass) const {
+  const double all = std::accumulate(mass.begin(), mass.end(), 0.0);
+  const double best = sum_at(sets[layer][g_b], mass.data());
+  recorded_.similarity.self_recall[layer] += (best + fixed_[g_b]) / all / shape_.kv_heads;
+  if (kind_ == SimilarityKind::kJaccard) return;
   for (int32_t a = 0; a < layer; ++a) {
     for (int32_t g_a = 0; g_a < shape_.kv_heads; ++g_a) {
-      const double recalled = (sum_at(sets[a][g_a], mass) + fixed) / best;
+      const double fixed = fixed_[kind_ == SimilarityKind::kRecalledMassWithSlip ? g_a : g_b];
+      const double recalled = (sum_at(sets[a][g_a], mass.data()) + fixed) / (best + fixed);
       double& worst = recorded_.similarity.at(a, layer, g_b, g_a);
       worst = std::min(worst, recalled);
     }
@@ -174,7 +188,7 @@ Similarity SimilarityRecorder::window_similarity() const {
     window.importance[b] /=
         static_cast<double>(std::max<int64_t>(1, recorded_.importance_tokens[b]));
     window.self_recall[b] /= tiles;
-    if (kind_ == SimilarityKind::kRecalledMass) continue;
+    if (kind_ != SimilarityKind::kJaccard) continue;
     for (int32_t a = 0; a < b; ++a) {
       for (int32_t g = 0; g < shape_.kv_heads * shape_.kv_heads; ++g) {
         window.at(a, b, g / shape_.kv_heads, g % shape_.kv_heads) /= tiles;

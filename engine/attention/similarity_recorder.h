@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "engine/attention/policy.h"
@@ -21,8 +22,10 @@ struct RecorderShape {
   int32_t group = 0;  // query heads per KV head
 };
 
-// What two selections are compared by: recalled attention mass (dp), or index sets (greedy).
-enum class SimilarityKind { kRecalledMass, kJaccard };
+// What two selections are compared by: recalled attention mass (dp), or index sets (greedy). With
+// the slip, the mass of the keys that are attended to anyway is that of the *source's* head number
+// in the target layer, as in the published code: for measuring what that costs.
+enum class SimilarityKind { kRecalledMass, kRecalledMassWithSlip, kJaccard };
 
 // First tokens of the tiles to sample in a window of `tokens` tokens: full tiles with more
 // candidates than budget, at most 64, evenly spaced, the last one included. Empty when there is
@@ -55,8 +58,10 @@ class SimilarityRecorder final : public AttentionPolicy {
   using TileSets = std::vector<std::vector<std::vector<int32_t>>>;
 
   void record(Backend& backend, int32_t layer, const AttentionInput& in, int32_t tile) const;
-  void fold_masses(int32_t layer, int32_t g_b, const TileSets& sets, const float* mass,
-                   int32_t candidate_begin, int32_t candidate_end, int32_t key_end) const;
+  void score(Backend& backend, const AttentionInput& in, int32_t tile, Pooling pooling,
+             std::vector<float>& scores) const;
+  void fold_masses(int32_t layer, int32_t g_b, const TileSets& sets,
+                   std::span<const float> mass) const;
   void fold_jaccard(int32_t layer, int32_t g_b, const TileSets& sets) const;
 
   SelectionRule rule_;
@@ -76,6 +81,7 @@ class SimilarityRecorder final : public AttentionPolicy {
   mutable Recorded recorded_;
   mutable std::vector<float> scores_;  // [kv_heads, keys]
   mutable std::vector<float> masses_;  // [kv_heads, keys]
+  mutable std::vector<double> fixed_;  // [kv_heads] mass of the keys that are attended to anyway
   mutable ChoiceScratch choice_scratch_;
 };
 

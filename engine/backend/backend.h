@@ -121,6 +121,14 @@ class Backend {
   // scores → lower index. Tiles whose budget covers all candidates take them without scoring.
   virtual void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
                            const SelectKeys& how, Selection& selection) = 0;
+
+  // The same by bounds on q·k instead of probabilities (Quest): keys are chosen by pages of
+  // `page_size` consecutive ones. A page's score is the largest that Σ_d max(q_d · least_d, q_d ·
+  // largest_d) gets over the rows of the tile and the query heads of the group, least and largest
+  // being those of the page's keys, component by component. Budgets, candidate_begin and
+  // candidate_end are multiples of page_size.
+  virtual void select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                            int32_t page_size, Selection& selection) = 0;
 };
 
 // Of a flag's value; INVALID_ARGUMENT tells what is accepted. "auto" leaves a cache's to the

@@ -88,6 +88,7 @@ struct KeySet {
 // How the probabilities of a tile's rows become one score per key and KV head.
 enum class Pooling {
   kSum,         // sum over all rows of the tile and the query heads of the group (kascade)
+  kMax,         // largest over the same (kascade, an experiment)
   kLastRowMax,  // last row only, largest of the group's heads (tile family, selection)
   kLastRowSum,  // last row only, sum over the group's heads (tile family, similarity)
 };
@@ -97,6 +98,9 @@ enum class Pooling {
 struct SelectKeys {
   Pooling pooling = Pooling::kSum;
   int32_t unit = 1;
+  // One choice for all KV heads, by the sum of their scores, or the largest where heads are pooled
+  // by the largest.
+  bool all_heads = false;
 };
 
 }  // namespace kascade

@@ -10,6 +10,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/backend/quantization.h"
+#include "engine/backend/select.h"
 
 namespace kascade {
 namespace {
@@ -275,7 +276,8 @@ class ReferenceBackend final : public Backend {
   void pool_scores(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, Pooling pooling,
                    Tensor scores) override {
     const int32_t last = batch.tile_start[tile + 1] - 1;
-    const int32_t first = pooling == Pooling::kSum ? batch.tile_start[tile] : last;
+    const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
+    const int32_t first = all_rows ? batch.tile_start[tile] : last;
     const int64_t dim = cache.keys.cols;
     const int64_t group = q.cols / dim / cache.kv_heads;
     for (int32_t g = 0; g < cache.kv_heads; ++g) {
@@ -286,8 +288,7 @@ class ReferenceBackend final : public Backend {
           const auto p = probabilities({q.f32(row) + head * dim, tile, g}, cache, batch,
                                        range(0, batch.positions[row] + 1));
           for (size_t j = 0; j < p.size(); ++j) {
-            pooled[j] =
-                pooling == Pooling::kLastRowMax ? std::max(pooled[j], p[j]) : pooled[j] + p[j];
+            pooled[j] = takes_largest(pooling) ? std::max(pooled[j], p[j]) : pooled[j] + p[j];
           }
         }
       }
@@ -296,13 +297,27 @@ class ReferenceBackend final : public Backend {
 
   void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
                    const SelectKeys& how, Selection& selection) override {
-    int32_t most_keys = 0;
-    for (int32_t i = 0; i < tiles.count; ++i) {
-      most_keys = std::max(most_keys, batch.budget[tiles.begin + i]);
-    }
-    selection.reset(tiles.count, cache.kv_heads, most_keys);
+    reset_selection(batch, tiles, cache.kv_heads, selection);
     for (int32_t i = 0; i < tiles.count; ++i) {
       select_of_tile(q, cache, batch, tiles.begin + i, i, how, selection);
+    }
+  }
+
+  void select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                    int32_t page_size, Selection& selection) override {
+    reset_selection(batch, tiles, cache.kv_heads, selection);
+    for (int32_t i = 0; i < tiles.count; ++i) {
+      const int32_t tile = tiles.begin + i;
+      const int32_t begin = batch.candidate_begin[tile], end = batch.candidate_end[tile];
+      const int32_t budget = batch.budget[tile];
+      for (int32_t g = 0; g < cache.kv_heads; ++g) {
+        const bool all = budget == end - begin;
+        const auto scores =
+            all ? std::vector<float>() : page_scores(q, cache, batch, tile, g, page_size);
+        store_choice(
+            all ? range(begin, end) : best_keys(scores.data(), begin, end, budget, page_size), i, g,
+            cache.kv_heads, selection);
+      }
     }
   }
 
@@ -352,13 +367,59 @@ class ReferenceBackend final : public Backend {
     Buffer scores(DType::kF32, cache.kv_heads, length);
     const bool all = budget == end - begin;
     if (!all) pool_scores(q, cache, batch, tile, how.pooling, scores.view());
+    if (how.all_heads) pool_heads(scores.view(), how.pooling);
     for (int32_t g = 0; g < cache.kv_heads; ++g) {
-      const auto chosen =
-          all ? range(begin, end) : best_keys(scores.view().f32(g), begin, end, budget, how.unit);
-      std::copy(chosen.begin(), chosen.end(), selection.slot(index, cache.kv_heads, g).begin());
-      selection.counts[static_cast<size_t>(index) * cache.kv_heads + g] =
-          static_cast<int32_t>(chosen.size());
+      const float* of_head = scores.view().f32(how.all_heads ? 0 : g);
+      store_choice(all ? range(begin, end) : best_keys(of_head, begin, end, budget, how.unit),
+                   index, g, cache.kv_heads, selection);
     }
+  }
+
+  static void store_choice(const std::vector<int32_t>& chosen, int32_t index, int32_t g,
+                           int32_t kv_heads, Selection& selection) {
+    std::copy(chosen.begin(), chosen.end(), selection.slot(index, kv_heads, g).begin());
+    selection.counts[static_cast<size_t>(index) * kv_heads + g] =
+        static_cast<int32_t>(chosen.size());
+  }
+
+  // Per key the bound of its page.
+  static std::vector<float> page_scores(Tensor q, LayerCache cache, const Batch& batch,
+                                        int32_t tile, int32_t g, int32_t page_size) {
+    const int64_t dim = cache.keys.cols;
+    const int64_t group = q.cols / dim / cache.kv_heads;
+    std::vector<float> scores(static_cast<size_t>(batch.candidate_end[tile]),
+                              -std::numeric_limits<float>::infinity());
+    for (int32_t page = 0; page < batch.candidate_end[tile]; page += page_size) {
+      for (int32_t row = batch.tile_start[tile]; row < batch.tile_start[tile + 1]; ++row) {
+        for (int64_t head = g * group; head < (g + 1) * group; ++head) {
+          float bound = 0;
+          for (int64_t d = 0; d < dim; ++d) {
+            const auto [least, largest] =
+                component_bounds(cache, batch, tile, g, page, page_size, d);
+            const float component = q.f32(row)[head * dim + d];
+            bound += std::max(component * least, component * largest);
+          }
+          for (int32_t key = page; key < page + page_size; ++key) {
+            scores[key] = std::max(scores[key], bound);
+          }
+        }
+      }
+    }
+    return scores;
+  }
+
+  static std::pair<float, float> component_bounds(LayerCache cache, const Batch& batch,
+                                                  int32_t tile, int32_t g, int32_t page,
+                                                  int32_t page_size, int64_t d) {
+    const int32_t* table = batch.block_table(tile);
+    float least = std::numeric_limits<float>::infinity();
+    float largest = -least;
+    for (int32_t key = page; key < page + page_size; ++key) {
+      const int64_t row = cache.row(table[key / cache.block_size], g, key % cache.block_size);
+      least = std::min(least, load(cache.keys, row, d));
+      largest = std::max(largest, load(cache.keys, row, d));
+    }
+    return {least, largest};
   }
 
   WeightFormat weights_;

@@ -132,6 +132,17 @@ void choose_keys(const float* scores, const Choice& choice, ChoiceScratch& scrat
   }
 }
 
+void pool_heads(Tensor scores, Pooling pooling) {
+  float* pooled = scores.f32(0);
+  for (int64_t head = 1; head < scores.rows; ++head) {
+    const float* other = scores.f32(head);
+    for (int64_t key = 0; key < scores.cols; ++key) {
+      pooled[key] =
+          takes_largest(pooling) ? std::max(pooled[key], other[key]) : pooled[key] + other[key];
+    }
+  }
+}
+
 void reset_selection(const Batch& batch, TileRange tiles, int32_t kv_heads, Selection& selection) {
   const auto first = batch.budget.begin() + tiles.begin;
   const int32_t most_keys = tiles.count == 0 ? 0 : *std::max_element(first, first + tiles.count);

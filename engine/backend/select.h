@@ -35,6 +35,15 @@ struct ChoiceScratch {
 void choose_keys(const float* scores, const Choice& choice, ChoiceScratch& scratch, int32_t* out,
                  const ChoiceKernels& kernels = kPlainChoice);
 
+// Whether a pooling takes the largest of the scores that it brings together, or their sum.
+constexpr bool takes_largest(Pooling pooling) {
+  return pooling == Pooling::kMax || pooling == Pooling::kLastRowMax;
+}
+
+// scores [kv_heads, keys]: row 0 becomes what all rows are together, by the pooling's own
+// operation.
+void pool_heads(Tensor scores, Pooling pooling);
+
 // Makes room for the choices of the tiles.
 void reset_selection(const Batch& batch, TileRange tiles, int32_t kv_heads, Selection& selection);
 

@@ -73,4 +73,10 @@ void TimedBackend::select_keys(Tensor q, LayerCache cache, const Batch& batch, T
   timed_->select_keys(q, cache, batch, tiles, how, selection);
 }
 
+void TimedBackend::select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                                int32_t page_size, Selection& selection) {
+  const Timer timer(seconds_, Stage::kScoring, clock_);
+  timed_->select_pages(q, cache, batch, tiles, page_size, selection);
+}
+
 }  // namespace kascade::bench

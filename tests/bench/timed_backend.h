@@ -71,6 +71,8 @@ class TimedBackend final : public Backend {
                    Tensor scores) override;
   void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
                    const SelectKeys& how, Selection& selection) override;
+  void select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                    int32_t page_size, Selection& selection) override;
 
  private:
   std::unique_ptr<Backend> timed_;

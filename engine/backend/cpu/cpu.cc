@@ -11,6 +11,7 @@
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/cpu/matmul_panels.h"
 #include "engine/backend/cpu/thread_pool.h"
+#include "engine/backend/page_bounds.h"
 #include "engine/backend/quantization.h"
 #include "engine/backend/select.h"
 
@@ -32,6 +33,7 @@ struct Scratch {
   Buffer kernel_memory{};
   Buffer scores_memory{};
   ChoiceScratch choice{};
+  PageBounds pages{};
 };
 
 CacheFormat format_of(DType dtype) {
@@ -84,6 +86,16 @@ KeyList keys_of(const Batch& batch, TileRange tiles, int32_t index, const KeySet
           .chosen_count = static_cast<int32_t>(chosen.size()),
           .own_begin = batch.candidate_end[tile],
           .own_end = end};
+}
+
+// Runs of tiles of one sequence.
+std::vector<TileRange> by_sequence(const Batch& batch, TileRange tiles) {
+  std::vector<TileRange> runs;
+  for (int32_t tile = tiles.begin; tile < tiles.begin + tiles.count; ++tile) {
+    if (runs.empty() || batch.tile_seq[tile] != batch.tile_seq[tile - 1]) runs.push_back({tile, 0});
+    ++runs.back().count;
+  }
+  return runs;
 }
 
 // What attend() does for one tile and KV head.
@@ -215,6 +227,7 @@ class CpuBackend final : public Backend {
   void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
                    const SelectKeys& how, Selection& selection) override {
     reset_selection(batch, tiles, cache.kv_heads, selection);
+    if (how.all_heads) return select_for_all_heads(q, cache, batch, tiles, how, selection);
     for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Scratch& scratch) {
       const int32_t tile = tiles.begin + index;
       const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
@@ -230,7 +243,55 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                    int32_t page_size, Selection& selection) override {
+    reset_selection(batch, tiles, cache.kv_heads, selection);
+    const std::vector<TileRange> sequences = by_sequence(batch, tiles);
+    const auto count = static_cast<int32_t>(sequences.size());
+    for_tiles(count, cache.kv_heads, [&](int32_t sequence, int32_t g, Scratch& scratch) {
+      const TileRange own = sequences[sequence];
+      const auto* ends = batch.candidate_end.data() + own.begin;
+      const int32_t pages = *std::max_element(ends, ends + own.count) / page_size;
+      scratch.pages.read(cache, batch.block_table(own.begin), g, page_size, pages);
+      for (int32_t tile = own.begin; tile < own.begin + own.count; ++tile) {
+        const Queries queries = queries_of(q, cache, batch, tile, g);
+        scratch.pages.choose(
+            {queries.q, DType::kF32, queries.rows, int64_t{queries.heads} * queries.dim,
+             queries.stride},
+            {batch.candidate_begin[tile], batch.candidate_end[tile], batch.budget[tile], page_size},
+            *kernels_.choice, selection.slot(tile - tiles.begin, cache.kv_heads, g).data());
+        selection.counts[static_cast<size_t>(tile - tiles.begin) * cache.kv_heads + g] =
+            batch.budget[tile];
+      }
+    });
+  }
+
  private:
+  // One task per tile: the scores of all heads must be there before any key is chosen.
+  void select_for_all_heads(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                            const SelectKeys& how, Selection& selection) {
+    for_tiles(tiles.count, 1, [&](int32_t index, int32_t, Scratch& scratch) {
+      const int32_t tile = tiles.begin + index;
+      const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
+                          batch.budget[tile], how.unit};
+      const int64_t keys = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
+      float* scores = nullptr;
+      if (!choice.takes_all()) {
+        scores = scratch.scores(keys * cache.kv_heads);
+        for (int32_t g = 0; g < cache.kv_heads; ++g) {
+          pool(q, cache, batch, tile, g, how.pooling, scores + g * keys, scratch);
+        }
+        pool_heads({scores, DType::kF32, cache.kv_heads, keys, keys}, how.pooling);
+      }
+      int32_t* chosen = selection.slot(index, cache.kv_heads, 0).data();
+      choose_keys(scores, choice, scratch.choice, chosen, *kernels_.choice);
+      for (int32_t g = 0; g < cache.kv_heads; ++g) {
+        std::copy_n(chosen, choice.budget, selection.slot(index, cache.kv_heads, g).data());
+        selection.counts[static_cast<size_t>(index) * cache.kv_heads + g] = choice.budget;
+      }
+    });
+  }
+
   WeightFormat format_of(MatrixUse use) const {
     const bool head_of_int4 = precision_.weights == WeightFormat::kInt4 && use == MatrixUse::kHead;
     return head_of_int4 ? WeightFormat::kInt8 : precision_.weights;
@@ -329,10 +390,11 @@ class CpuBackend final : public Backend {
   void pool(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head,
             Pooling pooling, float* scores, Scratch& scratch) const {
     Queries queries = queries_of(q, cache, batch, tile, kv_head);
-    if (pooling != Pooling::kSum) queries = last_row(queries);
+    const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
+    if (!all_rows) queries = last_row(queries);
     const int32_t keys = queries.first_position + queries.rows;
     const CachedRows rows = rows_of_head(cache, batch, tile, kv_head);
-    kernels_.pool(queries, rows, pooling == Pooling::kLastRowMax ? Pool::kMax : Pool::kSum, scores,
+    kernels_.pool(queries, rows, takes_largest(pooling) ? Pool::kMax : Pool::kSum, scores,
                   scratch.kernel(kernels_.scratch_size(queries, rows.format, keys)));
   }
 

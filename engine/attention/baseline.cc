@@ -1,0 +1,59 @@
+#include "engine/attention/baseline.h"
+
+#include <algorithm>
+
+#include "engine/check.h"
+
+namespace kascade {
+
+BaselinePolicy::BaselinePolicy(const Baseline& settings, int32_t query_tile, int32_t layers)
+    : rule_{.query_tile = query_tile,
+            .ratio = settings.ratio,
+            .min_keys = settings.min_keys,
+            .sink_keys = settings.sink_keys},
+      dense_(static_cast<size_t>(layers), false) {
+  for (const int32_t layer : settings.dense_layers) dense_[layer] = true;
+}
+
+void BaselinePolicy::attend(Backend& backend, int32_t layer, const AttentionInput& in,
+                            AttentionScratch& scratch) const {
+  if (dense_[layer]) return backend.attend(in.q, in.cache, in.batch, in.tiles, {}, in.out);
+  // No layer uses another's choice, so one place serves them all.
+  scratch.selections.resize(1);
+  Selection& selection = scratch.selections.front();
+  choose(backend, in, selection);
+  backend.attend(in.q, in.cache, in.batch, in.tiles, {&selection, {}}, in.out);
+}
+
+KeyCounts BaselinePolicy::count(int32_t layer, const TileSpan& tile) const {
+  if (dense_[layer]) return count_all_keys(tile);
+  KeyCounts sum;
+  for (int32_t position = tile.first; position <= tile.last; ++position) {
+    const Candidates from = candidates(position, tile.row_rule);
+    const int64_t causal = int64_t{position} + 1;
+    const int64_t attended = from.begin + from.budget + (causal - from.end);
+    const int64_t read = from.takes_all() ? 0 : rows_to_choose(from, position);
+    sum +=
+        {.causal = causal,
+         .attended = attended,
+         .scored = read,
+         .kv_rows_read = (scores_keys() ? std::max(read, attended) : read + attended) + attended};
+  }
+  return sum;
+}
+
+std::shared_ptr<const AttentionPolicy> make_baseline_policy(const Baseline& settings,
+                                                            int32_t layers) {
+  switch (settings.kind) {
+    case BaselineKind::kOracle:
+      return make_oracle_policy(settings, layers);
+    case BaselineKind::kStreaming:
+      return make_streaming_policy(settings, layers);
+    case BaselineKind::kQuest:
+      return make_quest_policy(settings, layers);
+  }
+  KASCADE_CHECK(false);
+  return nullptr;
+}
+
+}  // namespace kascade

@@ -1,0 +1,35 @@
+// Oracle top-k: every layer scores all keys and attends to its own best ones, chosen as an anchor
+// of the kascade family chooses. What reuse loses is lost against this.
+#include <memory>
+
+#include "engine/attention/baseline.h"
+
+namespace kascade {
+namespace {
+
+class OraclePolicy final : public BaselinePolicy {
+ public:
+  OraclePolicy(const Baseline& settings, int32_t layers)
+      : BaselinePolicy(settings, kBaselineTile, layers) {}
+
+  bool chooses_keys() const override { return true; }
+  int32_t selections() const override { return 1; }
+
+ protected:
+  void choose(Backend& backend, const AttentionInput& in, Selection& selection) const override {
+    backend.select_keys(in.q, in.cache, in.batch, in.tiles, {Pooling::kSum, 1}, selection);
+  }
+  int64_t rows_to_choose(const Candidates& /*candidates*/, int32_t position) const override {
+    return int64_t{position} + 1;
+  }
+  bool scores_keys() const override { return true; }
+};
+
+}  // namespace
+
+std::shared_ptr<const AttentionPolicy> make_oracle_policy(const Baseline& settings,
+                                                          int32_t layers) {
+  return std::make_shared<OraclePolicy>(settings, layers);
+}
+
+}  // namespace kascade

@@ -1,0 +1,48 @@
+// StreamingLLM: the first keys and the newest ones, scored by nobody. As many keys as the other
+// baselines attend to at the same ratio, the sinks among them. Unlike the published method, keys
+// keep the rotary positions that they have in the text.
+#include <algorithm>
+#include <memory>
+
+#include "engine/attention/baseline.h"
+#include "engine/backend/select.h"
+
+namespace kascade {
+namespace {
+
+class StreamingPolicy final : public BaselinePolicy {
+ public:
+  StreamingPolicy(const Baseline& settings, int32_t layers)
+      : BaselinePolicy(settings, kBaselineTile, layers) {}
+
+  bool chooses_keys() const override { return false; }
+
+  // Nothing to choose from: the budget is the distance to the row's own block, less the sinks.
+  Candidates candidates(int32_t position, bool /*row*/) const override {
+    SelectionRule without_sinks = rule();
+    without_sinks.sink_keys = 0;
+    const Candidates keys = candidates_of(without_sinks, position, /*row=*/false);
+    if (keys.takes_all()) return {};
+    const int32_t sinks = std::min(rule().sink_keys, keys.budget);
+    const int32_t window = keys.end - (keys.budget - sinks);
+    return {.begin = sinks, .end = window, .budget = 0};
+  }
+
+ protected:
+  void choose(Backend& /*backend*/, const AttentionInput& in, Selection& selection) const override {
+    reset_selection(in.batch, in.tiles, in.cache.kv_heads, selection);
+  }
+  int64_t rows_to_choose(const Candidates& /*candidates*/, int32_t /*position*/) const override {
+    return 0;
+  }
+  bool scores_keys() const override { return false; }
+};
+
+}  // namespace
+
+std::shared_ptr<const AttentionPolicy> make_streaming_policy(const Baseline& settings,
+                                                             int32_t layers) {
+  return std::make_shared<StreamingPolicy>(settings, layers);
+}
+
+}  // namespace kascade
