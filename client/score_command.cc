@@ -38,7 +38,11 @@ v1::ScoreRequest request_of(const ScoreOptions& options, std::vector<std::string
     request.mutable_attention()->set_mode(value_of<v1::AttentionMode>(options.mode));
   }
   if (options.ratio) request.mutable_attention()->set_ratio(*options.ratio);
-  if (!options.phase.empty()) request.set_phase(value_of<v1::SelectionPhase>(options.phase));
+  if (options.phase == "both") {
+    request.set_tile_comparison(true);
+  } else if (!options.phase.empty()) {
+    request.set_phase(value_of<v1::SelectionPhase>(options.phase));
+  }
   if (!options.protocol.empty()) {
     request.set_protocol(value_of<v1::ScoreProtocol>(options.protocol));
   }
@@ -205,8 +209,9 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
   command->add_option("--ratio", options->ratio, "Share of the keys to choose [the schedule's]");
   command
       ->add_option("--phase", options->phase,
-                   "Who decides a scored token's keys: its own row, or its tile (optimistic) [row]")
-      ->check(CLI::IsMember({"row", "tile"}));
+                   "Who decides a scored token's keys: its own row, its tile (optimistic), or, to "
+                   "compare, both in turn [row]")
+      ->check(CLI::IsMember({"row", "tile", "both"}));
   command
       ->add_option(
           "--protocol", options->protocol,

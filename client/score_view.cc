@@ -34,6 +34,26 @@ void add_comparison(const v1::Comparison& comparison, Json& out) {
   out["mean_kl"] = comparison.mean_kl();
   out["same_top1"] = comparison.same_top1_ratio();
   out["max_logprob_difference"] = comparison.max_logprob_difference();
+  out["degradation_percent_standard_error"] =
+      comparison.has_degradation_percent_standard_error()
+          ? Json(comparison.degradation_percent_standard_error())
+          : Json(nullptr);
+  out["mean_logprob_difference"] = comparison.mean_logprob_difference();
+  out["mean_logprob_difference_standard_error"] =
+      comparison.mean_logprob_difference_standard_error();
+  out["mean_kl_standard_error"] = comparison.mean_kl_standard_error();
+  out["max_kl"] = comparison.max_kl();
+  Json& percentiles = out["logprob_difference_percentiles"] = Json::object();
+  for (const auto& entry : comparison.logprob_difference_percentiles()) {
+    percentiles[fmt::format("{:g}", entry.percent())] = entry.difference();
+  }
+}
+
+Json sparse_json(const v1::Comparison& comparison, const v1::ScoreSummary& summary) {
+  Json out = run_json(comparison.sparse_nll_sum(), summary);
+  out["nll_standard_error"] = comparison.sparse_mean_nll_standard_error();
+  out["perplexity_standard_error"] = comparison.sparse_perplexity_standard_error();
+  return out;
 }
 
 Json summary_json(const v1::ScoreSummary& summary) {
@@ -50,8 +70,14 @@ Json summary_json(const v1::ScoreSummary& summary) {
   const bool compared = summary.has_comparison();
   out[is_sparse(summary) && !compared ? "sparse" : "dense"] = run_json(summary.nll_sum(), summary);
   if (compared) {
-    out["sparse"] = run_json(summary.comparison().sparse_nll_sum(), summary);
+    out["sparse"] = sparse_json(summary.comparison(), summary);
     add_comparison(summary.comparison(), out);
+  }
+  if (summary.has_tile_comparison()) {
+    Json& tile = out["tile"];
+    tile["sparse"] = sparse_json(summary.tile_comparison(), summary);
+    add_comparison(summary.tile_comparison(), tile);
+    add_attention(summary.tile_attention(), tile);
   }
   out["nll_standard_error"] = summary.mean_nll_standard_error();
   out["perplexity_standard_error"] = summary.perplexity_standard_error();
@@ -99,39 +125,88 @@ std::string protocol_text(const v1::ScoreSummary& summary) {
   return out + (summary.begins_with_bos() ? ", with BOS" : ", without BOS");
 }
 
+// The comparisons that there are: by the row rule or the one asked for, and by the tile rule.
+std::vector<const v1::Comparison*> comparisons_of(const v1::ScoreSummary& summary) {
+  std::vector<const v1::Comparison*> out;
+  if (summary.has_comparison()) out.push_back(&summary.comparison());
+  if (summary.has_tile_comparison()) out.push_back(&summary.tile_comparison());
+  return out;
+}
+
 std::string runs_table(const v1::ScoreSummary& summary) {
-  const bool compared = summary.has_comparison();
-  const Json first = run_json(summary.nll_sum(), summary);
-  const Json second = run_json(summary.comparison().sparse_nll_sum(), summary);
+  const bool only_sparse = is_sparse(summary) && !summary.has_comparison();
+  std::vector<Json> runs = {run_json(summary.nll_sum(), summary)};
+  runs[0]["nll_standard_error"] = summary.mean_nll_standard_error();
+  runs[0]["perplexity_standard_error"] = summary.perplexity_standard_error();
   std::vector<Table::Column> columns = {{"", Table::Align::kLeft},
-                                        {is_sparse(summary) && !compared ? "Sparse" : "Dense"}};
-  if (compared) columns.push_back({"Sparse"});
+                                        {only_sparse ? "Sparse" : "Dense"}};
+  for (const auto* comparison : comparisons_of(summary)) {
+    columns.push_back({runs.size() == 1 ? "Sparse" : "Sparse, tile rule"});
+    runs.push_back(sparse_json(*comparison, summary));
+  }
   columns.push_back({"", Table::Align::kLeft});
   Table table(std::move(columns));
-  const auto add = [&](const char* title, const char* key, const std::string& unit) {
-    if (!first.contains(key)) return;
-    std::vector<std::string> row = {title, fmt::format("{:.4f}", first[key].get<double>())};
-    if (compared) row.push_back(fmt::format("{:.4f}", second[key].get<double>()));
+  const auto add = [&](const char* title, const std::string& key, const char* unit) {
+    if (!runs[0].contains(key)) return;
+    std::vector<std::string> row = {title};
+    for (const Json& run : runs) row.push_back(fmt::format("{:.4f}", run[key].get<double>()));
     row.push_back(unit);
     table.add(std::move(row));
   };
-  add("Perplexity", "perplexity",
-      fmt::format("per token, ± {:.4f}", summary.perplexity_standard_error()));
-  add("NLL", "nll", fmt::format("nats per token, ± {:.4f}", summary.mean_nll_standard_error()));
+  add("Perplexity", "perplexity", "per token");
+  add("  standard error", "perplexity_standard_error", "");
+  add("NLL", "nll", "nats per token");
+  add("  standard error", "nll_standard_error", "");
   add("Word perplexity", "word_perplexity", "");
   add("Byte perplexity", "byte_perplexity", "");
   add("Bits per byte", "bits_per_byte", "");
   return table.text();
 }
 
-void add_facts(const v1::Comparison& comparison, Facts& facts) {
-  facts.add("Degradation", comparison.has_degradation_percent()
-                               ? signed_percent(comparison.degradation_percent(), 4)
-                               : "not told, as the model is suspect");
-  facts.add("Mean KL", fmt::format("{:.5f} nats per token", comparison.mean_kl()));
-  facts.add("Same top-1", percent(comparison.same_top1_ratio()) + " of the tokens");
-  facts.add("Largest difference",
-            fmt::format("{:.4f} nats at one token", comparison.max_logprob_difference()));
+std::string degradation_text(const v1::Comparison& comparison) {
+  if (!comparison.has_degradation_percent()) return "not told, as the model is suspect";
+  return fmt::format("{} ± {:.4f}", signed_percent(comparison.degradation_percent(), 4),
+                     comparison.degradation_percent_standard_error());
+}
+
+// A column for each comparison.
+std::string comparisons_table(const v1::ScoreSummary& summary) {
+  const auto comparisons = comparisons_of(summary);
+  std::vector<Table::Column> columns = {{"", Table::Align::kLeft}};
+  for (size_t i = 0; i < comparisons.size(); ++i) {
+    const char* title = comparisons.size() == 1 ? "" : i == 0 ? "Row rule" : "Tile rule";
+    columns.push_back({title, Table::Align::kLeft});
+  }
+  Table table(std::move(columns));
+  const auto add = [&](std::string title, auto text) {
+    std::vector<std::string> row = {std::move(title)};
+    for (const auto* comparison : comparisons) row.push_back(text(*comparison));
+    table.add(std::move(row));
+  };
+  add("Degradation", degradation_text);
+  add("Mean KL", [](const v1::Comparison& c) {
+    return fmt::format("{:.5f} ± {:.5f} nats per token", c.mean_kl(), c.mean_kl_standard_error());
+  });
+  add("Largest KL",
+      [](const v1::Comparison& c) { return fmt::format("{:.4f} nats at one token", c.max_kl()); });
+  add("Same top-1",
+      [](const v1::Comparison& c) { return percent(c.same_top1_ratio()) + " of the tokens"; });
+  add("Largest difference", [](const v1::Comparison& c) {
+    return fmt::format("{:.4f} nats at one token", c.max_logprob_difference());
+  });
+  add("Mean difference", [](const v1::Comparison& c) {
+    return fmt::format("{:+.5f} ± {:.5f} nats (sparse - dense log p)", c.mean_logprob_difference(),
+                       c.mean_logprob_difference_standard_error());
+  });
+  const auto& percentiles = summary.comparison().logprob_difference_percentiles();
+  for (int i = 0; i < percentiles.size(); ++i) {
+    add(fmt::format("  {:g} % are below", percentiles[i].percent()),
+        [i](const v1::Comparison& c) -> std::string {
+          if (i >= c.logprob_difference_percentiles_size()) return "";
+          return fmt::format("{:+.5f}", c.logprob_difference_percentiles(i).difference());
+        });
+  }
+  return table.text();
 }
 
 void add_facts(const v1::AttentionReport& report, Facts& facts) {
@@ -163,11 +238,11 @@ std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
   }
   head.add("Attention", mode);
   std::string out = head.text() + "\n" + runs_table(summary);
+  if (summary.has_comparison()) out += "\n" + comparisons_table(summary);
   Facts facts;
-  if (summary.has_comparison()) add_facts(summary.comparison(), facts);
   if (is_sparse(summary)) add_facts(summary.attention(), facts);
   const std::string rest = facts.text();
-  if (!rest.empty()) out += "\n" + rest;
+  if (!rest.empty()) out += (summary.has_comparison() ? "" : "\n") + rest;
   if (summary.has_comparison()) out += "Verdict: " + verdict(summary);
   return out;
 }

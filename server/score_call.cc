@@ -1,6 +1,7 @@
 #include "server/score_call.h"
 
 #include <algorithm>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -53,9 +54,15 @@ void ScoreCall::start(const v1::ScoreRequest& request, absl::Time deadline) {
     progress_.resize(plan_.inputs.size());
     const auto parallel = std::min(plan_.inputs.size(), static_cast<size_t>(kMaxParallelInputs));
     while (next_input_ < static_cast<int>(parallel)) ready_.push_back(next_input_++);
+    int64_t tokens = 0;
     for (size_t i = 0; i < progress_.size(); ++i) {
-      progress_[i].totals.words = plan_.inputs[i].words_scored;
-      progress_[i].totals.bytes = plan_.inputs[i].bytes_scored;
+      progress_[i].totals[0].words = plan_.inputs[i].words_scored;
+      progress_[i].totals[0].bytes = plan_.inputs[i].bytes_scored;
+      progress_[i].first_difference = tokens;
+      tokens += plan_.inputs[i].tokens_to_score;
+    }
+    for (size_t pass = 0; compares() && pass < plan_.passes(); ++pass) {
+      differences_[pass].resize(static_cast<size_t>(tokens));
     }
   }
   if (gone) return;
@@ -122,13 +129,14 @@ absl::Status ScoreCall::submit(int input) {
 Request ScoreCall::request_of(int input) const {
   const auto index = static_cast<size_t>(input);
   const ScoreSequence& sequence = plan_.inputs[index];
-  const ScoreWindow& window = sequence.windows[progress_[index].window];
+  const Progress& progress = progress_[index];
+  const ScoreWindow& window = sequence.windows[progress.window];
   const auto begin = sequence.tokens.begin() + window.begin;
   Request request;
   request.tokens.assign(begin, begin + window.count);
   std::ranges::copy(sequence.window_start, request.tokens.begin());
   request.task = Score{.first_scored = window.first_scored,
-                       .phase = plan_.phase,
+                       .phase = progress.pass == 0 ? plan_.phase : Phase::kTile,
                        .want_ranks = plan_.send_ranks,
                        .top_logprobs = plan_.top_logprobs};
   request.attention = plan_.attention;
@@ -162,14 +170,18 @@ void ScoreCall::on_event(int input, const Event& event) {
 void ScoreCall::take(int input, const Event& event, std::vector<v1::ScoreResponse>& out) {
   if (event.tokens.empty()) return;
   Progress& progress = progress_[static_cast<size_t>(input)];
+  ScoreTotals& totals = progress.totals[progress.pass];
   for (size_t i = 0; i < event.tokens.size(); ++i) {
     if (i < event.comparisons.size()) {
-      progress.totals.add(event.tokens[i], event.comparisons[i]);
+      const auto place = static_cast<size_t>(progress.first_difference + totals.tokens);
+      differences_[progress.pass][place] =
+          logprob_difference(event.tokens[i], event.comparisons[i]);
+      totals.add(event.tokens[i], event.comparisons[i]);
     } else {
-      progress.totals.add(event.tokens[i]);
+      totals.add(event.tokens[i]);
     }
   }
-  if (plan_.send_tokens) add_columns(input, event, out);
+  if (plan_.send_tokens && progress.pass == 0) add_columns(input, event, out);
   progress.scored += static_cast<int32_t>(event.tokens.size());
   tokens_done_ += static_cast<int64_t>(event.tokens.size());
   add_progress(out);
@@ -179,9 +191,10 @@ void ScoreCall::end_window(int input, const kascade::Finish& finish,
                            std::vector<v1::ScoreResponse>& out) {
   Progress& progress = progress_[static_cast<size_t>(input)];
   host().metrics.queue_time.Observe(absl::ToDoubleSeconds(finish.queued));
-  progress.totals.counts += finish.counts;
+  progress.totals[progress.pass].counts += finish.counts;
   progress.scored = 0;
-  ++progress.window;
+  progress.pass = (progress.pass + 1) % plan_.passes();
+  if (progress.pass == 0) ++progress.window;
   if (progress.window < plan_.inputs[static_cast<size_t>(input)].windows.size()) {
     ready_.push_front(input);
     return;
@@ -223,12 +236,12 @@ void ScoreCall::add_progress(std::vector<v1::ScoreResponse>& out) {
   last_progress_ = now;
   auto& progress = *out.emplace_back().mutable_progress();
   progress.set_tokens_done(tokens_done_);
-  progress.set_tokens_total(plan_.tokens_to_score());
+  progress.set_tokens_total(plan_.tokens_to_score() * static_cast<int64_t>(plan_.passes()));
   const double seconds = absl::ToDoubleSeconds(record().elapsed());
   if (seconds > 0) progress.set_tokens_per_second(static_cast<double>(tokens_done_) / seconds);
 }
 
-void ScoreCall::add_summary(int input, std::vector<v1::ScoreResponse>& out) const {
+void ScoreCall::add_summary(int input, std::vector<v1::ScoreResponse>& out) {
   const ScoreSequence& sequence = plan_.inputs[static_cast<size_t>(input)];
   auto& summary = *out.emplace_back().mutable_summary();
   summary.set_input_index(input);
@@ -236,22 +249,23 @@ void ScoreCall::add_summary(int input, std::vector<v1::ScoreResponse>& out) cons
   summary.set_windows(static_cast<int32_t>(sequence.windows.size()));
   summary.set_tokens(static_cast<int64_t>(sequence.tokens.size()));
   summary.set_begins_with_bos(sequence.begins_with_bos);
-  describe(progress_[static_cast<size_t>(input)].totals, summary);
+  const Progress& progress = progress_[static_cast<size_t>(input)];
+  describe(progress.totals, progress.first_difference, summary);
 }
 
-void ScoreCall::add_total(std::vector<v1::ScoreResponse>& out) const {
+void ScoreCall::add_total(std::vector<v1::ScoreResponse>& out) {
   auto& total = *out.emplace_back().mutable_total();
-  ScoreTotals sums;
+  Totals sums;
   int64_t tokens = 0;
   for (size_t i = 0; i < plan_.inputs.size(); ++i) {
-    sums += progress_[i].totals;
+    for (size_t pass = 0; pass < sums.size(); ++pass) sums[pass] += progress_[i].totals[pass];
     tokens += static_cast<int64_t>(plan_.inputs[i].tokens.size());
   }
   total.set_protocol(protocol());
   total.set_begins_with_bos(begin_with_bos());
   total.set_windows(plan_.windows());
   total.set_tokens(tokens);
-  describe(sums, total);
+  describe(sums, /*first_difference=*/0, total);
 }
 
 v1::ScoreProtocol ScoreCall::protocol() const {
@@ -266,10 +280,24 @@ bool ScoreCall::begin_with_bos() const {
   return std::ranges::all_of(plan_.inputs, &ScoreSequence::begins_with_bos);
 }
 
-void ScoreCall::describe(const ScoreTotals& totals, v1::ScoreSummary& out) const {
-  summarize(totals, compares(), host().engine.model().vocab, out);
-  *out.mutable_attention() =
-      report_attention(totals.counts, *plan_.attention.mode, plan_.schedule.get());
+void ScoreCall::describe(const Totals& totals, int64_t first_difference, v1::ScoreSummary& out) {
+  const auto add_comparison = [&](size_t pass, v1::Comparison& comparison) {
+    const std::span<float> all = differences_[pass];
+    compare(totals[pass], out.suspect(),
+            all.subspan(static_cast<size_t>(first_difference),
+                        static_cast<size_t>(totals[pass].tokens)),
+            comparison);
+  };
+  const auto report = [&](size_t pass) {
+    return report_attention(totals[pass].counts, *plan_.attention.mode, plan_.schedule.get());
+  };
+  summarize(totals[0], host().engine.model().vocab, out);
+  *out.mutable_attention() = report(0);
+  if (compares()) add_comparison(0, *out.mutable_comparison());
+  if (plan_.tile_comparison) {
+    add_comparison(1, *out.mutable_tile_comparison());
+    *out.mutable_tile_attention() = report(1);
+  }
   out.set_phase(to_proto(plan_.phase));
   out.set_window_tokens(plan_.cut.window_tokens);
   out.set_stride_tokens(plan_.cut.stride_tokens);

@@ -106,6 +106,10 @@ absl::StatusOr<ScorePlan> plan_score(const v1::ScoreRequest& in, const Engine& e
   plan.attention = *attention;
   const Mode mode = attention->mode.value_or(Mode::kDense);
   if (mode == Mode::kDense) plan.schedule = nullptr;
+  plan.tile_comparison = in.tile_comparison();
+  if (plan.tile_comparison && (mode != Mode::kCompare || plan.phase != Phase::kRow)) {
+    return invalid_field("tile_comparison", "goes with mode COMPARE and phase ROW only");
+  }
   if (absl::Status status = read_cut(in, engine, mode, plan.cut); !status.ok()) return status;
   PromptOptions options{.parse_special_tokens = in.parse_special_tokens()};
   if (in.has_add_bos()) options.add_bos = in.add_bos();

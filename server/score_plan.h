@@ -19,12 +19,15 @@ struct ScorePlan {
   Attention attention{};                       // mode resolved
   std::shared_ptr<const Schedule> schedule{};  // null when dense
   Phase phase = Phase::kRow;
-  ScoreCut cut{};  // after defaults
+  bool tile_comparison = false;  // beside the one by the row rule
+  ScoreCut cut{};                // after defaults
   bool send_tokens = false;
   bool send_ranks = false;
   int32_t top_logprobs = 0;
   absl::Time deadline{};
 
+  // How often each window runs.
+  size_t passes() const { return tile_comparison ? 2 : 1; }
   // Over all inputs.
   int64_t tokens_to_score() const;
   int32_t windows() const;

@@ -16,18 +16,29 @@ constexpr const char* kSuspectCauses[] = {
     "the text is not of a kind the model knows, or its BOS is missing",
 };
 
-void compare(const ScoreTotals& totals, double mean_nll, bool suspect, v1::Comparison& out) {
-  const auto tokens = static_cast<double>(totals.tokens);
-  const double sparse_mean = totals.sparse_nll / tokens;
-  out.set_sparse_nll_sum(totals.sparse_nll);
-  out.set_sparse_perplexity(std::exp(sparse_mean));
-  if (!suspect) out.set_degradation_percent(std::expm1(sparse_mean - mean_nll) * 100);
-  out.set_mean_kl(totals.kl / tokens);
-  out.set_same_top1_ratio(static_cast<double>(totals.same_top1) / tokens);
-  out.set_max_logprob_difference(totals.max_difference);
+constexpr double kPercents[] = {0.1, 1, 5, 25, 50, 75, 95, 99, 99.9};
+
+// Of the mean of `count` values with this sum, and sum of squares.
+double standard_error(double sum, double squares, int64_t count) {
+  if (count < 2) return 0;
+  const auto n = static_cast<double>(count);
+  const double variance = std::max(0.0, squares - sum * sum / n) / (n - 1);
+  return std::sqrt(variance / n);
+}
+
+double percentile(std::span<const float> sorted, double percent) {
+  const double place = percent / 100 * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<size_t>(place);
+  const size_t above = std::min(below + 1, sorted.size() - 1);
+  const double low = sorted[below];
+  return low + (place - static_cast<double>(below)) * (double{sorted[above]} - low);
 }
 
 }  // namespace
+
+float logprob_difference(const ScoredToken& token, const Comparison& comparison) {
+  return comparison.sparse.logprob - token.logprob;
+}
 
 void ScoreTotals::add(const ScoredToken& token) {
   const double loss = -double{token.logprob};
@@ -40,8 +51,13 @@ void ScoreTotals::add(const ScoredToken& token) {
 void ScoreTotals::add(const ScoredToken& token, const Comparison& comparison) {
   add(token);
   const double difference = double{token.logprob} - double{comparison.sparse.logprob};
-  sparse_nll -= double{comparison.sparse.logprob};
+  const double sparse_loss = -double{comparison.sparse.logprob};
+  sparse_nll += sparse_loss;
+  sparse_nll_squares += sparse_loss * sparse_loss;
+  difference_squares += difference * difference;
   kl += double{comparison.kl};
+  kl_squares += double{comparison.kl} * double{comparison.kl};
+  max_kl = std::max(max_kl, double{comparison.kl});
   same_top1 += comparison.same_top1 ? 1 : 0;
   max_difference = std::max(max_difference, std::abs(difference));
 }
@@ -54,14 +70,18 @@ ScoreTotals& ScoreTotals::operator+=(const ScoreTotals& other) {
   nll_squares += other.nll_squares;
   top1 += other.top1;
   sparse_nll += other.sparse_nll;
+  sparse_nll_squares += other.sparse_nll_squares;
+  difference_squares += other.difference_squares;
   kl += other.kl;
+  kl_squares += other.kl_squares;
+  max_kl = std::max(max_kl, other.max_kl);
   same_top1 += other.same_top1;
   max_difference = std::max(max_difference, other.max_difference);
   counts += other.counts;
   return *this;
 }
 
-void summarize(const ScoreTotals& totals, bool compared, int32_t vocab, v1::ScoreSummary& out) {
+void summarize(const ScoreTotals& totals, int32_t vocab, v1::ScoreSummary& out) {
   const auto tokens = static_cast<double>(totals.tokens);
   const double mean = totals.nll / tokens;
   out.set_tokens_scored(totals.tokens);
@@ -69,10 +89,7 @@ void summarize(const ScoreTotals& totals, bool compared, int32_t vocab, v1::Scor
   out.set_bytes_scored(totals.bytes);
   out.set_nll_sum(totals.nll);
   out.set_mean_nll(mean);
-  if (totals.tokens > 1) {
-    const double variance = std::max(0.0, totals.nll_squares - tokens * mean * mean) / (tokens - 1);
-    out.set_mean_nll_standard_error(std::sqrt(variance / tokens));
-  }
+  out.set_mean_nll_standard_error(standard_error(totals.nll, totals.nll_squares, totals.tokens));
   out.set_perplexity(std::exp(mean));
   out.set_perplexity_standard_error(std::exp(mean) * out.mean_nll_standard_error());
   if (totals.bytes > 0) {
@@ -87,7 +104,39 @@ void summarize(const ScoreTotals& totals, bool compared, int32_t vocab, v1::Scor
   if (suspect) {
     for (const char* cause : kSuspectCauses) out.add_suspect_causes(cause);
   }
-  if (compared) compare(totals, mean, suspect, *out.mutable_comparison());
+}
+
+void compare(const ScoreTotals& totals, bool suspect, std::span<float> differences,
+             v1::Comparison& out) {
+  const auto tokens = static_cast<double>(totals.tokens);
+  const double sparse_mean = totals.sparse_nll / tokens;
+  const double sparse_error =
+      standard_error(totals.sparse_nll, totals.sparse_nll_squares, totals.tokens);
+  const double difference = totals.nll - totals.sparse_nll;
+  const double difference_error =
+      standard_error(difference, totals.difference_squares, totals.tokens);
+  out.set_sparse_nll_sum(totals.sparse_nll);
+  out.set_sparse_mean_nll_standard_error(sparse_error);
+  out.set_sparse_perplexity(std::exp(sparse_mean));
+  out.set_sparse_perplexity_standard_error(std::exp(sparse_mean) * sparse_error);
+  out.set_mean_logprob_difference(difference / tokens);
+  out.set_mean_logprob_difference_standard_error(difference_error);
+  if (!suspect) {
+    out.set_degradation_percent(std::expm1(-difference / tokens) * 100);
+    out.set_degradation_percent_standard_error(std::exp(-difference / tokens) * difference_error *
+                                               100);
+  }
+  out.set_mean_kl(totals.kl / tokens);
+  out.set_mean_kl_standard_error(standard_error(totals.kl, totals.kl_squares, totals.tokens));
+  out.set_max_kl(totals.max_kl);
+  out.set_same_top1_ratio(static_cast<double>(totals.same_top1) / tokens);
+  out.set_max_logprob_difference(totals.max_difference);
+  std::ranges::sort(differences);
+  for (const double percent : kPercents) {
+    auto& entry = *out.add_logprob_difference_percentiles();
+    entry.set_percent(percent);
+    entry.set_difference(percentile(differences, percent));
+  }
 }
 
 }  // namespace kascade::server

@@ -3,6 +3,7 @@
 #define KASCADE_SERVER_SCORE_TOTALS_H_
 
 #include <cstdint>
+#include <span>
 
 #include "engine/engine.h"
 #include "kascade/v1/score.pb.h"
@@ -17,7 +18,11 @@ struct ScoreTotals {
   double nll_squares = 0;
   int64_t top1 = 0;
   double sparse_nll = 0;  // the rest: comparisons only
+  double sparse_nll_squares = 0;
+  double difference_squares = 0;  // of log-probabilities
   double kl = 0;
+  double kl_squares = 0;
+  double max_kl = 0;
   int64_t same_top1 = 0;
   double max_difference = 0;
   AttentionCounts counts{};
@@ -27,9 +32,16 @@ struct ScoreTotals {
   ScoreTotals& operator+=(const ScoreTotals& other);
 };
 
-// Fills the figures of `out`. A model that is hardly better than guessing over `vocab` tokens is
-// suspect, and no degradation is told then.
-void summarize(const ScoreTotals& totals, bool compared, int32_t vocab, v1::ScoreSummary& out);
+// Sparse − dense log-probability.
+float logprob_difference(const ScoredToken& token, const Comparison& comparison);
+
+// Fills the figures of `out` but the comparisons. A model that is hardly better than guessing over
+// `vocab` tokens is suspect.
+void summarize(const ScoreTotals& totals, int32_t vocab, v1::ScoreSummary& out);
+
+// Fills `out`; no degradation is told of a suspect model. Sorts `differences`, one for each token.
+void compare(const ScoreTotals& totals, bool suspect, std::span<float> differences,
+             v1::Comparison& out);
 
 }  // namespace kascade::server
 

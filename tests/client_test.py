@@ -480,6 +480,17 @@ class Sparse(ClientTest):
         self.assertEqual(sparse["mode"], "sparse")
         self.assertNotIn("dense", sparse)
         self.assertEqual(self.json("score", file, "--phase", "tile")["phase"], "tile")
+        both = self.json("score", file, "--mode", "compare", "--phase", "both")
+        self.assertEqual(list(both["logprob_difference_percentiles"]),
+                         ["0.1", "1", "5", "25", "50", "75", "95", "99", "99.9"])
+        values = list(both["tile"]["logprob_difference_percentiles"].values())
+        self.assertEqual(values, sorted(values))
+        self.assertLess(both["mean_kl"], both["max_kl"])
+        self.assertGreater(both["degradation_percent_standard_error"], 0)
+        text = self.good("score", file, "--mode", "compare", "--phase", "both")
+        self.assertRegex(text, r"Row rule +Tile rule")
+        self.assertIn("99.9 % are below", text)
+        self.bad("score", file, "--mode", "dense", "--phase", "both", code="INVALID_ARGUMENT")
         # Every key chosen is dense attention.
         whole = self.json("score", file, "--mode", "compare", "--ratio", "1")
         self.assertAlmostEqual(whole["degradation_percent"], 0, places=1)

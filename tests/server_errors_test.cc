@@ -212,6 +212,8 @@ const std::vector<Case<v1::ScoreRequest>> kScoreCases{
        r.set_window_tokens(8);
        r.set_stride_tokens(8);
      }},
+    {"tile comparison of dense", bad("tile_comparison"),
+     [](v1::ScoreRequest& r) { r.set_tile_comparison(true); }},
     {"unknown phase", bad("phase"),
      [](v1::ScoreRequest& r) { r.set_phase(static_cast<v1::SelectionPhase>(7)); }},
     {"unknown protocol", bad("protocol"),

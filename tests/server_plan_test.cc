@@ -123,7 +123,9 @@ TEST(ScoreTotals, GiveMeansErrorsAndSuspicion) {
                {.sparse = {.logprob = logprob - 0.5f}, .kl = 0.1f, .same_top1 = true});
   }
   v1::ScoreSummary summary;
-  summarize(totals, /*compared=*/true, /*vocab=*/1000, summary);
+  summarize(totals, /*vocab=*/1000, summary);
+  std::vector<float> differences{-0.25f, -0.75f, -0.5f};
+  compare(totals, summary.suspect(), differences, *summary.mutable_comparison());
   EXPECT_DOUBLE_EQ(summary.nll_sum(), 6);
   EXPECT_DOUBLE_EQ(summary.mean_nll(), 2);
   EXPECT_DOUBLE_EQ(summary.perplexity(), std::exp(2.0));
@@ -137,9 +139,18 @@ TEST(ScoreTotals, GiveMeansErrorsAndSuspicion) {
   EXPECT_NEAR(summary.comparison().degradation_percent(), (std::exp(0.5) - 1) * 100, 1e-9);
   EXPECT_NEAR(summary.comparison().mean_kl(), 0.1, 1e-7);
   EXPECT_NEAR(summary.comparison().max_logprob_difference(), 0.5, 1e-7);
+  EXPECT_NEAR(summary.comparison().mean_logprob_difference(), -0.5, 1e-12);
+  EXPECT_NEAR(summary.comparison().degradation_percent_standard_error(), 0, 1e-5);
+  EXPECT_NEAR(summary.comparison().sparse_mean_nll_standard_error(), 1 / std::sqrt(3.0), 1e-12);
+  const auto& percentiles = summary.comparison().logprob_difference_percentiles();
+  ASSERT_EQ(percentiles.size(), 9);
+  EXPECT_DOUBLE_EQ(percentiles[4].percent(), 50);
+  EXPECT_DOUBLE_EQ(percentiles[4].difference(), -0.5);
+  EXPECT_DOUBLE_EQ(percentiles[2].difference(), -0.725);  // a tenth of the way up
 
   v1::ScoreSummary suspect;
-  summarize(totals, /*compared=*/true, /*vocab=*/20, suspect);  // ln 20 − 1 < 2
+  summarize(totals, /*vocab=*/20, suspect);  // ln 20 − 1 < 2
+  compare(totals, suspect.suspect(), differences, *suspect.mutable_comparison());
   EXPECT_TRUE(suspect.suspect());
   EXPECT_GT(suspect.suspect_causes_size(), 0);
   EXPECT_FALSE(suspect.comparison().has_degradation_percent());

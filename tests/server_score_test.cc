@@ -1,4 +1,5 @@
 // Scoring over real gRPC on a tiny random model.
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <numbers>
@@ -142,6 +143,103 @@ TEST_F(ServerTest, CompareTellsDenseAndSparseSideBySide) {
   EXPECT_TRUE(total.suspect());
   EXPECT_FALSE(total.suspect_causes().empty());
   EXPECT_FALSE(total.comparison().has_degradation_percent());
+}
+
+v1::ScoreRequest comparison_of(std::vector<std::string> texts) {
+  v1::ScoreRequest request;
+  for (std::string& text : texts) request.add_inputs()->set_text(std::move(text));
+  request.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);
+  return request;
+}
+
+// Sparse − dense log-probabilities of all inputs' columns, in order of size, as f32.
+std::vector<float> sorted_differences(const Stream<v1::ScoreResponse>& stream) {
+  std::vector<float> out;
+  for (const auto& message : stream.messages) {
+    for (int i = 0; i < message.tokens().logprobs_size(); ++i) {
+      out.push_back(message.tokens().sparse_logprobs(i) - message.tokens().logprobs(i));
+    }
+  }
+  std::ranges::sort(out);
+  return out;
+}
+
+TEST_F(ServerTest, ADifferencesPercentilesAndErrorsAreThoseOfItsTokens) {
+  activate();
+  v1::ScoreRequest request = comparison_of({long_text(480), long_text(90)});
+  request.mutable_response()->set_tokens(true);
+  const auto stream = score(server(), request);
+  const v1::Comparison comparison = total_of(stream).comparison();
+  const std::vector<float> sorted = sorted_differences(stream);
+  ASSERT_EQ(static_cast<int64_t>(sorted.size()), total_of(stream).tokens_scored());
+  ASSERT_EQ(comparison.logprob_difference_percentiles_size(), 9);
+  for (const auto& entry : comparison.logprob_difference_percentiles()) {
+    const double place = entry.percent() / 100 * static_cast<double>(sorted.size() - 1);
+    const auto below = static_cast<size_t>(std::floor(place));
+    const auto above = static_cast<size_t>(std::ceil(place));
+    const double expected = (1 - (place - std::floor(place))) * sorted[below] +
+                            (place - std::floor(place)) * sorted[above];
+    EXPECT_NEAR(entry.difference(), expected, 1e-12) << entry.percent();
+  }
+  double sum = 0, squares = 0;
+  for (const float difference : sorted) sum += difference;
+  const auto n = static_cast<double>(sorted.size());
+  for (const float difference : sorted) squares += std::pow(difference - sum / n, 2);
+  const double error = std::sqrt(squares / (n - 1) / n);
+  EXPECT_NEAR(comparison.mean_logprob_difference(), sum / n, 1e-7);
+  EXPECT_NEAR(comparison.mean_logprob_difference_standard_error(), error, 1e-6 * error);
+  EXPECT_GT(comparison.max_kl(), comparison.mean_kl());
+  EXPECT_GT(comparison.mean_kl_standard_error(), 0);
+}
+
+// The backend whose results depend on no other row, in f32, too.
+class ReferenceTest : public ServerTest {
+ protected:
+  ReferenceTest() {
+    server_.reset();
+    auto options = server_options(dir_.path());
+    options.engine.backend = "reference";
+    server_ = std::make_unique<TestServer>(options);
+    activate();
+  }
+};
+
+TEST_F(ReferenceTest, BothHalvesOfAComparisonAreTheRunsAlone) {
+  const std::vector<std::string> texts{long_text(700)};
+  for (const auto protocol : {v1::SCORE_PROTOCOL_ROLLING, v1::SCORE_PROTOCOL_STRIDED}) {
+    v1::ScoreRequest request = comparison_of(texts);
+    request.set_protocol(protocol);
+    request.set_window_tokens(200);
+    request.set_tile_comparison(true);
+    const v1::ScoreSummary both = total_of(score(server(), request));
+    request.clear_tile_comparison();
+    request.mutable_attention()->set_mode(v1::ATTENTION_MODE_DENSE);
+    EXPECT_EQ(both.nll_sum(), total_of(score(server(), request)).nll_sum());
+    request.mutable_attention()->set_mode(v1::ATTENTION_MODE_SPARSE);
+    EXPECT_EQ(both.comparison().sparse_nll_sum(), total_of(score(server(), request)).nll_sum());
+    request.set_phase(v1::SELECTION_PHASE_TILE);
+    const v1::ScoreSummary tile = total_of(score(server(), request));
+    EXPECT_EQ(both.tile_comparison().sparse_nll_sum(), tile.nll_sum());
+    EXPECT_DOUBLE_EQ(both.tile_attention().keys_attended_ratio(),
+                     tile.attention().keys_attended_ratio());
+    EXPECT_GT(std::abs(both.comparison().sparse_nll_sum() - tile.nll_sum()), 1e-2);
+  }
+}
+
+TEST_F(ReferenceTest, RatioOneDiffersNowhere) {
+  v1::ScoreRequest request = comparison_of({long_text(300)});
+  request.mutable_attention()->set_ratio(1);
+  request.set_tile_comparison(true);
+  const v1::ScoreSummary total = total_of(score(server(), request));
+  for (const auto* comparison : {&total.comparison(), &total.tile_comparison()}) {
+    EXPECT_EQ(comparison->mean_logprob_difference(), 0);
+    EXPECT_EQ(comparison->max_logprob_difference(), 0);
+    EXPECT_NEAR(comparison->max_kl(), 0, 1e-5);
+    EXPECT_EQ(comparison->same_top1_ratio(), 1);
+    for (const auto& entry : comparison->logprob_difference_percentiles()) {
+      EXPECT_EQ(entry.difference(), 0);
+    }
+  }
 }
 
 TEST_F(ServerTest, ManyTextsAreScoredThroughASmallQueue) {
