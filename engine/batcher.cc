@@ -20,31 +20,18 @@ void add_rows(const Slice& slice, const Sequence& sequence, int32_t block_size, 
   }
 }
 
-// Appends the tile of rows [begin, end) of sequence row `seq`; tile_start already ends with its
-// start.
-void add_tile(const AttentionPolicy& policy, int32_t seq, int32_t begin, int32_t end, bool row_rule,
-              Batch& batch) {
-  const Candidates candidates = policy.candidates(begin, row_rule);
-  batch.tile_seq.push_back(seq);
-  batch.candidate_begin.push_back(candidates.begin);
-  batch.candidate_end.push_back(candidates.end);
-  batch.budget.push_back(candidates.budget);
-  batch.tile_start.push_back(batch.tile_start.back() + end - begin);
-}
-
+// tile_start already ends with the tile's start.
 void add_tiles(const PlannedSlice& planned, int32_t seq, Batch& batch) {
   const AttentionPolicy& policy = *planned.policy;
-  const int32_t query_tile = policy.rule().query_tile;
-  const int32_t end = planned.slice->begin + planned.slice->count;
-  const int32_t prefill_end = policy.chooses_keys() ? planned.sequence->spec.prefill_end : end;
-  int32_t position = planned.slice->begin;
-  while (position < end) {
-    const bool row_rule = position >= prefill_end;
-    const int32_t tile_end = (position / query_tile + 1) * query_tile;
-    const int32_t next = row_rule ? position + 1 : std::min({tile_end, prefill_end, end});
-    add_tile(policy, seq, position, next, row_rule, batch);
-    position = next;
-  }
+  const int32_t begin = planned.slice->begin, end = begin + planned.slice->count;
+  for_each_tile(policy, planned.sequence->spec.prefill_end, begin, end, [&](const TileSpan& tile) {
+    const Candidates candidates = policy.candidates(tile.first, tile.row_rule);
+    batch.tile_seq.push_back(seq);
+    batch.candidate_begin.push_back(candidates.begin);
+    batch.candidate_end.push_back(candidates.end);
+    batch.budget.push_back(candidates.budget);
+    batch.tile_start.push_back(batch.tile_start.back() + tile.last + 1 - tile.first);
+  });
 }
 
 LogitSpan add_logits(const Slice& slice, int32_t first_row, Batch& batch) {
@@ -58,6 +45,19 @@ LogitSpan add_logits(const Slice& slice, int32_t first_row, Batch& batch) {
 }
 
 }  // namespace
+
+void for_each_tile(const AttentionPolicy& policy, int32_t prefill_end, int32_t begin, int32_t end,
+                   absl::FunctionRef<void(const TileSpan&)> tile) {
+  const int32_t query_tile = policy.rule().query_tile;
+  const int32_t tiles_end = policy.chooses_keys() ? prefill_end : end;
+  while (begin < end) {
+    const bool row_rule = begin >= tiles_end;
+    const int32_t tile_end = (begin / query_tile + 1) * query_tile;
+    const int32_t next = row_rule ? begin + 1 : std::min({tile_end, tiles_end, end});
+    tile({begin, next - 1, row_rule});
+    begin = next;
+  }
+}
 
 BuiltBatch build_batch(std::span<const PlannedSlice> slices, int32_t block_size) {
   BuiltBatch built;

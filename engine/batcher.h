@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "engine/attention/policy.h"
 #include "engine/backend/batch.h"
 #include "engine/scheduler/scheduler.h"
@@ -33,6 +34,10 @@ struct BuiltBatch {
   std::vector<TileRange> tiles{};   // [slices] in the order given
   std::vector<LogitSpan> logits{};  // [slices]
 };
+
+// Calls `tile` for each tile of rows [begin, end) of a sequence, in order.
+void for_each_tile(const AttentionPolicy& policy, int32_t prefill_end, int32_t begin, int32_t end,
+                   absl::FunctionRef<void(const TileSpan&)> tile);
 
 // Lays the slices out in the order given. Rows below the sequence's prefill_end form tiles at
 // multiples of the policy's query tile (tile rule), later rows are tiles of one row (row rule).

@@ -83,6 +83,9 @@ absl::Status check_options(const EngineOptions& options) {
   if (options.threads < 0 || options.threads > 1024) {
     return outside("threads", 0, 1024, options.threads);
   }
+  if (options.max_step_ms < 0 || options.max_step_ms > 3'600'000) {
+    return outside("max_step_ms", 0, 3'600'000, options.max_step_ms);
+  }
   if (options.kv_memory_bytes < 0) {
     return outside("kv_memory_bytes", 0, std::numeric_limits<int64_t>::max(),
                    options.kv_memory_bytes);
@@ -181,7 +184,8 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
             .max_sequences = options.max_sequences,
             .max_queue = options.max_queue,
             // A text to score may be one token longer: its last token is never fed.
-            .context = config.context + 1},
+            .context = config.context + 1,
+            .max_step_seconds = options.max_step_ms / 1e3},
            options.max_selection_bytes, transformer, cache, blocks,
            [this](const EngineStats& stats) {
              const std::lock_guard lock(mutex);

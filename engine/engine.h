@@ -39,7 +39,10 @@ struct EngineOptions {
   int32_t block_size = 32;         // tokens per cache block
   int32_t max_batch_tokens = 512;  // rows of one step; ≥ max_sequences + 256
   int32_t max_sequences = 32;      // running at once; a comparison counts as two
-  int32_t max_queue = 256;         // waiting; more are refused
+  // While a sequence decodes, a prompt's chunk is cut so that the step is expected to take no
+  // longer, by what was learned from earlier steps; 0 = no limit. Changes no result.
+  int32_t max_step_ms = 0;
+  int32_t max_queue = 256;  // waiting; more are refused
   // Most memory for the selected key indices of one step; bounds its row-rule rows at long
   // contexts.
   int64_t max_selection_bytes = int64_t{128} << 20;
@@ -65,6 +68,11 @@ struct EngineStats {
   int64_t keys_scored[3] = {0, 0, 0};
   int64_t keys_causal = 0;
   absl::Duration last_step{};
+  // Sums over the steps whose time was predicted before they ran (all but the first few, and
+  // calibration's).
+  double measured_step_seconds = 0;
+  double predicted_step_seconds = 0;
+  double step_prediction_error_seconds = 0;  // of what each was off by, without the sign
 };
 
 // What was loaded; constant.

@@ -1,6 +1,7 @@
 #include "engine/step_loop.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -35,7 +36,10 @@ StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
     : transformer_(transformer),
       cache_(cache),
       blocks_(blocks),
-      scheduler_(limits, blocks),
+      scheduler_(limits, blocks,
+                 {.features = [this](const Sequence& sequence, int32_t begin,
+                                     int32_t end) { return features_of(sequence, begin, end); },
+                  .seconds = [this](const StepFeatures& step) { return cost_.predict(step); }}),
       scorer_(transformer),
       max_selection_bytes_(max_selection_bytes),
       dense_(make_dense_policy()),
@@ -141,6 +145,7 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
     Live& live = live_.at(planned.slice->seq);
     live.started = std::min(live.started, begin);
   }
+  const StepFeatures features = features_of(plan);
   const Tensor hidden = transformer_.forward(layout.step, cache_);
   count_keys(layout);
 
@@ -153,6 +158,7 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
                            static_cast<int32_t>(live.admission.request.tokens.size());
     if (prefilled) live.prefilled = std::min(live.prefilled, end);
   }
+  note_time(plan, features, end - begin);
   const std::vector<SeqId> ended = scheduler_.commit(plan, outcomes);
   ++stats_.steps;
   stats_.rows += layout.step.batch.rows();
@@ -187,6 +193,52 @@ StepLoop::Layout StepLoop::lay_out(const StepPlan& plan) {
     }
   }
   return layout;
+}
+
+StepFeatures StepLoop::features_of(const Sequence& sequence, int32_t begin, int32_t end) const {
+  const SequenceSpec& spec = sequence.spec;
+  const int32_t first_logit = spec.generates ? static_cast<int32_t>(sequence.tokens.size()) - 1
+                                             : std::max(spec.first_logit, sequence.delivered);
+  StepFeatures sum;
+  for (const auto& policy : live_.at(sequence.id).policies) {
+    sum.rows += end - begin;
+    sum.logit_rows += std::max(0, end - std::max(begin, first_logit));
+    for_each_tile(*policy, spec.prefill_end, begin, end, [&](const TileSpan& tile) {
+      const bool alone = tile.first == tile.last;
+      for (int32_t layer = 0; layer < cache_.shape().layers; ++layer) {
+        const KeyCounts keys = policy->count(layer, tile);
+        (alone ? sum.row_keys_attended : sum.tile_keys_attended) +=
+            static_cast<double>(keys.attended);
+        (alone ? sum.row_keys_scored : sum.tile_keys_scored) += static_cast<double>(keys.scored);
+      }
+    });
+  }
+  return sum;
+}
+
+StepFeatures StepLoop::features_of(const StepPlan& plan) const {
+  StepFeatures sum;
+  for (const Slice& slice : plan.slices) {
+    if (slice.branch != 0) continue;  // all branches are in the first's
+    sum += features_of(*scheduler_.find(slice.seq), slice.begin, slice.begin + slice.count);
+  }
+  return sum;
+}
+
+// Calibration also measures, which other steps do not; nothing can be learned from its steps.
+void StepLoop::note_time(const StepPlan& plan, const StepFeatures& features,
+                         absl::Duration duration) {
+  const bool measures = std::ranges::any_of(plan.slices, [&](const Slice& slice) {
+    return live_.at(slice.seq).admission.measure != nullptr;
+  });
+  if (measures) return;
+  const double seconds = absl::ToDoubleSeconds(duration);
+  if (const auto predicted = cost_.predict(features)) {
+    stats_.predicted_step_seconds += *predicted;
+    stats_.measured_step_seconds += std::max(seconds, 0.0);
+    stats_.step_prediction_error_seconds += std::abs(*predicted - seconds);
+  }
+  cost_.observe(features, seconds);
 }
 
 void StepLoop::count_keys(const Layout& layout) {

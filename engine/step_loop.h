@@ -21,6 +21,7 @@
 #include "engine/engine.h"
 #include "engine/model/transformer.h"
 #include "engine/scheduler/scheduler.h"
+#include "engine/scheduler/step_cost.h"
 #include "engine/scorer.h"
 #include "engine/types.h"
 
@@ -80,6 +81,11 @@ class StepLoop {
   std::shared_ptr<const AttentionPolicy> sparse_policy(const Admission& admission);
   SequenceSpec spec_of(const Live& live) const;
   Layout lay_out(const StepPlan& plan);
+  // What rows [begin, end) of all branches add to a step.
+  StepFeatures features_of(const Sequence& sequence, int32_t begin, int32_t end) const;
+  StepFeatures features_of(const StepPlan& plan) const;
+  // Learns from a step and compares it with what was expected.
+  void note_time(const StepPlan& plan, const StepFeatures& features, absl::Duration duration);
   void count_keys(const Layout& layout);
   std::vector<Outcome> decide(const Layout& layout, Tensor hidden, std::map<SeqId, Event>& events);
   void generate(const Layout& layout, Tensor hidden, std::vector<Outcome>& outcomes,
@@ -94,6 +100,7 @@ class StepLoop {
   Transformer& transformer_;
   KvCache& cache_;
   BlockAllocator& blocks_;
+  StepCost cost_;  // which the scheduler asks
   Scheduler scheduler_;
   Scorer scorer_;
   int64_t max_selection_bytes_;

@@ -87,6 +87,21 @@ void add_load(const EngineStats& stats, std::vector<MetricFamily>& out) {
                       absl::ToDoubleSeconds(stats.last_step)));
 }
 
+MetricFamily seconds(const char* name, const char* help, double value) {
+  return single(MetricType::Counter, name, help, value);
+}
+
+void add_step_times(const EngineStats& stats, std::vector<MetricFamily>& out) {
+  out.push_back(seconds("kascade_step_seconds_total",
+                        "Duration of the steps whose duration was predicted.",
+                        stats.measured_step_seconds));
+  out.push_back(seconds("kascade_step_predicted_seconds_total",
+                        "What was predicted for these steps.", stats.predicted_step_seconds));
+  out.push_back(seconds("kascade_step_prediction_error_seconds_total",
+                        "What the predictions were off by, without the sign.",
+                        stats.step_prediction_error_seconds));
+}
+
 void add_totals(const EngineStats& stats, std::vector<MetricFamily>& out) {
   out.push_back(counter("kascade_steps_total", "Steps of the engine.", stats.steps));
   out.push_back(
@@ -114,6 +129,7 @@ std::vector<MetricFamily> EngineCollectable::Collect() const {
   std::vector<MetricFamily> out;
   add_load(stats, out);
   add_totals(stats, out);
+  add_step_times(stats, out);
   out.push_back(schedule_info(engine_));
   out.push_back(model_info(engine_));
   return out;

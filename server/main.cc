@@ -65,6 +65,10 @@ void add_engine_flags(CLI::App& app, kascade::EngineOptions& engine) {
   app.add_option("--max-batch-tokens", engine.max_batch_tokens,
                  "Tokens computed in one step; at least --max-sequences + 256")
       ->capture_default_str();
+  app.add_option("--max-step-ms", engine.max_step_ms,
+                 "While sequences decode, prompts are fed in chunks that let a step take about so "
+                 "long at most; 0 = no limit")
+      ->capture_default_str();
   app.add_option("--max-sequences", engine.max_sequences,
                  "Sequences running at once; a comparison counts as two")
       ->capture_default_str();
@@ -108,15 +112,16 @@ void log_configuration(const Flags& flags, Server& server) {
   const kascade::EngineInfo& info = server.engine().info();
   spdlog::info(
       "serving model={} backend={} weights={} cache={} threads={} pinned_cpus={} listen={} port={} "
-      "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_sequences={} "
+      "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_step_ms={} "
+      "max_sequences={} "
       "max_queue={} max_message_bytes={} drain_seconds={} schedule_file={} schedule_dir={} "
       "weights_cache=\"{}\" load_seconds={:.2f}",
       engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
       std::string(name_of(info.cache)), info.threads,
       info.cpus.empty() ? "none" : absl::StrJoin(info.cpus, ","), options.listen, server.port(),
       options.metrics_listen.empty() ? "none" : options.metrics_listen, server.metrics_port(),
-      info.kv_pool_bytes, engine.max_batch_tokens, engine.max_sequences, engine.max_queue,
-      options.max_message_bytes, flags.drain_seconds,
+      info.kv_pool_bytes, engine.max_batch_tokens, engine.max_step_ms, engine.max_sequences,
+      engine.max_queue, options.max_message_bytes, flags.drain_seconds,
       options.schedule_file.empty() ? "none" : options.schedule_file.string(),
       options.schedule_directory.empty() ? "none (in memory only)"
                                          : options.schedule_directory.string(),

@@ -161,27 +161,39 @@ TEST_P(EngineTest, ChunkedEqualsWhole) {
   }
 }
 
+// Also with chunks cut to what a millisecond is expected to do: to other lengths in each run.
 TEST_P(EngineTest, BatchedEqualsAlone) {
-  const auto engine = make_engine(options());
-  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
-  std::vector<Request> requests;
-  for (int32_t i = 0; i < 10; ++i) {
-    const Mode mode = i % 2 == 0 ? Mode::kDense : Mode::kSparse;
-    if (i < 5) {
-      requests.push_back(greedy(text(37 + 61 * i, i), mode, 25));
-    } else {
-      requests.push_back(scoring(text(50 + 67 * i, i), mode, 1 + 10 * i));
+  for (const int32_t max_step_ms : {0, 1}) {
+    EngineOptions with_limit = options();
+    with_limit.max_step_ms = max_step_ms;
+    const auto engine = make_engine(with_limit);
+    ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
+    std::vector<Request> requests;
+    for (int32_t i = 0; i < 10; ++i) {
+      const Mode mode = i % 2 == 0 ? Mode::kDense : Mode::kSparse;
+      if (i < 5) {
+        requests.push_back(greedy(text(37 + 61 * i, i), mode, 25));
+      } else {
+        requests.push_back(scoring(text(50 + 67 * i, i), mode, 1 + 10 * i));
+      }
     }
+    std::vector<PendingReply> pending(requests.size());
+    for (size_t i = 0; i < requests.size(); ++i) {
+      ASSERT_TRUE(engine->submit(requests[i], pending[i].sink()).ok());
+    }
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const Reply together = pending[i].wait();
+      // In f32 a row that a chunk's end leaves alone in its tile is added up in another order.
+      const double least = max_step_ms == 0 ? 0.0 : tolerance();
+      expect_same(together, run(*engine, requests[i]), std::max(company_tolerance(), least));
+    }
+    const EngineStats stats = engine->stats();
+    EXPECT_EQ(stats.free_blocks, stats.total_blocks);
+    EXPECT_GT(stats.measured_step_seconds, 0);
+    EXPECT_GT(stats.predicted_step_seconds, 0);
+    EXPECT_GE(stats.step_prediction_error_seconds,
+              std::abs(stats.predicted_step_seconds - stats.measured_step_seconds) * 0.999);
   }
-  std::vector<PendingReply> pending(requests.size());
-  for (size_t i = 0; i < requests.size(); ++i) {
-    ASSERT_TRUE(engine->submit(requests[i], pending[i].sink()).ok());
-  }
-  for (size_t i = 0; i < requests.size(); ++i) {
-    const Reply together = pending[i].wait();
-    expect_same(together, run(*engine, requests[i]), company_tolerance());
-  }
-  EXPECT_EQ(engine->stats().free_blocks, engine->stats().total_blocks);
 }
 
 TEST_P(EngineTest, ScoreEqualsGenerate) {

@@ -21,7 +21,7 @@ class RandomLoad {
         row_rule_limit_(between(0, 1) * between(1, 40)),
         block_size_(pick({1, 4, 16, 32})),
         blocks_(between(150, 1500) / block_size_, block_size_),
-        scheduler_(limits_, blocks_) {}
+        scheduler_(limits_, blocks_, a_second_per_row()) {}
 
   void run() {
     for (int32_t step = 0; step < kSteps && !testing::Test::HasFailure(); ++step) {
@@ -62,7 +62,15 @@ class RandomLoad {
     return {.max_batch_tokens = sequences + 256 + between(0, 1) * between(0, 99),
             .max_sequences = sequences,
             .max_queue = 6,
-            .context = 2000};
+            .context = 2000,
+            .max_step_seconds = static_cast<double>(pick({0, 0, 5, 70}))};
+  }
+  static StepForecast a_second_per_row() {
+    return {.features =
+                [](const Sequence& sequence, int32_t begin, int32_t end) {
+                  return StepFeatures{.rows = 1.0 * (end - begin) * sequence.spec.branches};
+                },
+            .seconds = [](const StepFeatures& features) { return features.rows; }};
   }
 
   void admit() {
@@ -104,6 +112,7 @@ class RandomLoad {
     check_cache();
     check_order(plan);
     check_rows(plan);
+    check_time(plan);
     if (between(0, 49) == 0) cancel_one();
     for (SeqId id : scheduler_.commit(plan, outcomes(plan))) end(id);
   }
@@ -182,6 +191,23 @@ class RandomLoad {
     if (row_rule_limit_ > 0) {
       EXPECT_LE(row_rule_rows, row_rule_limit_);
     }
+  }
+
+  // While sequences decode, a step is as short as was asked for, or has one chunk of a tile.
+  void check_time(const StepPlan& plan) {
+    int32_t decoding = 0, rows = 0, least = 0;
+    std::set<SeqId> chunks;
+    for (const Slice& slice : plan.slices) {
+      const Sequence& sequence = *scheduler_.find(slice.seq);
+      rows += slice.count;
+      decoding += sequence.decoding() ? 1 : 0;
+      if (sequence.decoding()) continue;
+      chunks.insert(slice.seq);
+      least = sequence.spec.branches * sequence.spec.query_tile;
+    }
+    if (limits_.max_step_seconds == 0 || decoding == 0 || rows <= limits_.max_step_seconds) return;
+    EXPECT_LE(chunks.size(), 1u);
+    EXPECT_LE(rows, decoding + least);
   }
 
   void check_slice(const Slice& slice, const Sequence& sequence) {

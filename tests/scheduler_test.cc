@@ -2,6 +2,8 @@
 // output, an empty line. REWRITE=1 in the environment rewrites the expected output in place.
 //
 //   limits blocks=8 block_size=16 batch=260 sequences=4 queue=4 context=4096   a new scheduler
+//          [step=40] [unlearned]         max_step_seconds, of a fake forecast: a second per row, or
+//                                        nothing
 //   admit ID tokens=40 [generate=3] [prefill=40] [tile=32] [rows=8] [logits=0] [branches=1]
 //            [background] [deadline=5]     without generate: scores. prefill defaults to the prompt
 //            of a generator and to 0 of a text, rows is max_row_rule_rows, logits is first_logit
@@ -15,9 +17,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -91,8 +95,18 @@ class Script {
     const SchedulerLimits limits{.max_batch_tokens = words.get("batch", sequences + 256),
                                  .max_sequences = sequences,
                                  .max_queue = words.get("queue", 4),
-                                 .context = words.get("context", 4096)};
-    scheduler_ = std::make_unique<Scheduler>(limits, *blocks_);
+                                 .context = words.get("context", 4096),
+                                 .max_step_seconds = static_cast<double>(words.get("step", 0))};
+    StepForecast forecast{
+        .features =
+            [](const Sequence& sequence, int32_t begin, int32_t end) {
+              return StepFeatures{.rows = 1.0 * (end - begin) * sequence.spec.branches};
+            },
+        .seconds =
+            [known = !words.has("unlearned")](const StepFeatures& features) {
+              return known ? std::optional<double>(features.rows) : std::nullopt;
+            }};
+    scheduler_ = std::make_unique<Scheduler>(limits, *blocks_, std::move(forecast));
     return "";
   }
 

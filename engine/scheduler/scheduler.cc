@@ -4,7 +4,8 @@
 // rows, hence it ends after finitely many steps and another becomes first:
 //  - Rows. It is dealt to before all others. If it decodes, one row per branch is kept back for it;
 //    else at least max_batch_tokens − max_sequences ≥ 2 · 128 rows are not kept back for decoding,
-//    which is a query tile for each of at most two branches.
+//    which is a query tile for each of at most two branches. A limit of the step's time leaves the
+//    first chunk of a step a query tile as well.
 //  - Blocks. Everything else is behind it and can be preempted for it; admit() has seen to it that
 //    the cache alone holds all its branches up to the last token they will ever feed.
 //  - A place among max_sequences. If it waits, no other sequence of its priority runs (see queue_),
@@ -53,6 +54,10 @@ bool limits_row_rule(const Sequence& sequence) {
 struct Scheduler::Budget {
   int32_t rows = 0;           // over all branches
   int32_t row_rule_rows = 0;  // already dealt to sequences that limit them
+  // While sequences decode and the step's time is limited: what it has to do so far, the decoding
+  // rows that are still to come included.
+  std::optional<StepFeatures> features{};
+  bool has_chunk = false;
   bool may_start = true;  // false once a sequence had to go without: none behind it may overtake
 };
 
@@ -63,10 +68,11 @@ struct Scheduler::Behind {
   int32_t decode_rows = 0;  // that those of the same priority need to decode in this step
 };
 
-Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks)
-    : limits_(limits), blocks_(blocks) {
+Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks, StepForecast forecast)
+    : limits_(limits), blocks_(blocks), forecast_(std::move(forecast)) {
   KASCADE_CHECK(limits.max_sequences >= 1 && limits.max_queue >= 1 && limits.context >= 1);
   KASCADE_CHECK(limits.max_batch_tokens >= limits.max_sequences + kMaxBranches * kMaxQueryTile);
+  KASCADE_CHECK(limits.max_step_seconds == 0 || (forecast_.features && forecast_.seconds));
 }
 
 absl::Status Scheduler::admit(SeqId id, SequenceSpec spec) {
@@ -119,6 +125,11 @@ StepPlan Scheduler::plan(absl::Time now) {
   for (SeqId id : plan.expired) release(id);
 
   Budget budget{.rows = limits_.max_batch_tokens};
+  for (const Sequence* sequence : queue_) {
+    if (limits_.max_step_seconds == 0 || !sequence->running() || !sequence->decoding()) continue;
+    if (!budget.features) budget.features.emplace();
+    *budget.features += forecast_.features(*sequence, sequence->computed, sequence->computed + 1);
+  }
   for (Sequence* sequence : queue_) plan_sequence(*sequence, budget, plan);
   std::ranges::stable_partition(plan.slices,
                                 [&](const Slice& slice) { return find(slice.seq)->decoding(); });
@@ -145,8 +156,9 @@ void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan
   if (starts && !budget.may_start) return;
   const int32_t kept_back = sequence.decoding() ? 0 : behind(sequence).decode_rows;
   const int32_t begin = sequence.computed;
-  const int32_t end =
-      chunk_end(sequence, std::max(0, budget.rows - kept_back) / spec.branches, budget);
+  int32_t end = chunk_end(sequence, std::max(0, budget.rows - kept_back) / spec.branches, budget);
+  StepFeatures chunk;
+  if (budget.features && !sequence.decoding()) end = timely_end(sequence, end, budget, chunk);
   if (end == begin) {
     if (starts) budget.may_start = false;
     return;
@@ -156,6 +168,10 @@ void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan
     return;
   }
   budget.rows -= (end - begin) * spec.branches;
+  if (budget.features && !sequence.decoding()) {
+    *budget.features += chunk;
+    budget.has_chunk = true;
+  }
   if (limits_row_rule(sequence)) {
     budget.row_rule_rows += std::max(0, end - std::max(begin, spec.prefill_end));
   }
@@ -178,6 +194,25 @@ int32_t Scheduler::chunk_end(const Sequence& sequence, int32_t rows, const Budge
   const int32_t row_part_begin = std::max(sequence.computed, tile_part_end);
   const int32_t row_rule_rows = std::max(0, spec.max_row_rule_rows - budget.row_rule_rows);
   return std::min(most, row_part_begin + row_rule_rows);
+}
+
+// How much of a chunk that could end at `end` the step has time for; `chunk` is told what that
+// adds.
+int32_t Scheduler::timely_end(const Sequence& sequence, int32_t end, const Budget& budget,
+                              StepFeatures& chunk) const {
+  const int32_t tile = sequence.spec.query_tile;
+  StepFeatures all = budget.features.value_or(StepFeatures{});
+  int32_t timely = sequence.computed;
+  while (timely < end) {
+    const int32_t next = std::min(end, (timely / tile + 1) * tile);
+    const StepFeatures part = forecast_.features(sequence, timely, next);
+    all += part;
+    const bool least = timely == sequence.computed && !budget.has_chunk;
+    if (!least && forecast_.seconds(all).value_or(0) > limits_.max_step_seconds) break;
+    chunk += part;
+    timely = next;
+  }
+  return timely;
 }
 
 // Gives all branches blocks for `tokens` tokens, preempting what is behind. Preempts nothing unless

@@ -5,6 +5,7 @@
 #define KASCADE_ENGINE_SCHEDULER_SCHEDULER_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "absl/status/status.h"
 #include "engine/cache/blocks.h"
 #include "engine/scheduler/sequence.h"
+#include "engine/scheduler/step_cost.h"
 #include "engine/types.h"
 
 namespace kascade {
@@ -48,12 +50,23 @@ struct SchedulerLimits {
   int32_t max_sequences = 32;      // running at once (branches counted)
   int32_t max_queue = 256;         // interactive ones waiting; more → RESOURCE_EXHAUSTED
   int32_t context = 4096;          // of the model, tokens
+  // While a sequence decodes, chunks are cut so that the step is not expected to take longer; one
+  // query tile is always fed. 0 = no limit.
+  double max_step_seconds = 0;
+};
+
+// How long steps take, as far as known; needed for max_step_seconds only.
+struct StepForecast {
+  // What rows [begin, end) of a sequence, of all its branches, add to a step.
+  std::function<StepFeatures(const Sequence&, int32_t begin, int32_t end)> features{};
+  // Nothing: not known yet, and no reason to cut a chunk.
+  std::function<std::optional<double>(const StepFeatures&)> seconds{};
 };
 
 class Scheduler {
  public:
   // CHECKs the limits. `blocks` must outlive the scheduler.
-  Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks);
+  Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks, StepForecast forecast = {});
 
   // RESOURCE_EXHAUSTED: queue full (says how many wait). FAILED_PRECONDITION: can never fit the
   // cache (says tokens and capacity) or has more branches than max_sequences.
@@ -87,12 +100,15 @@ class Scheduler {
   Behind behind(const Sequence& sequence) const;
   void plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan);
   int32_t chunk_end(const Sequence& sequence, int32_t rows, const Budget& budget) const;
+  int32_t timely_end(const Sequence& sequence, int32_t end, const Budget& budget,
+                     StepFeatures& chunk) const;
   bool reserve(Sequence& sequence, int32_t tokens);
   void preempt_last(const Sequence& requester);
   int32_t running_branches() const;
 
   SchedulerLimits limits_;
   BlockAllocator& blocks_;
+  StepForecast forecast_;
   std::map<SeqId, std::unique_ptr<Sequence>> sequences_;
   // All sequences in order of (priority, admission). Within one priority the running ones come
   // before the waiting ones: the first to start is the first that waits, the first to be preempted

@@ -1,40 +1,23 @@
-// Predicts how long a step takes from what it has to do: a sum of a few amounts with coefficients
-// fitted to measured steps. Pure.
+// How well the engine's own estimate (engine/scheduler/step_cost.h) predicts steps that it has not
+// seen. Pure.
 #ifndef KASCADE_TESTS_BENCH_COST_MODEL_H_
 #define KASCADE_TESTS_BENCH_COST_MODEL_H_
 
-#include <cstdint>
+#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "engine/scheduler/step_cost.h"
 #include "tests/bench/statistics.h"
-#include "tests/bench/work.h"
 
 namespace kascade::bench {
 
 struct MeasuredStep {
   std::string name{};
-  StepWork work{};
-  int32_t rows = 0;
-  bool row_rule = false;
+  StepFeatures features{};
   double seconds = 0;
   bool fitted = false;  // the model is fitted to it; else judged by it
 };
-
-// What a step's time is a sum of. Matrices cost what the slower of computing and reading them does;
-// a key costs less by the tile rule, where rows share it, than by the row rule.
-inline constexpr size_t kCosts = 7;
-inline constexpr std::string_view kCostNames[kCosts] = {
-    "per step, s",
-    "matrices: per second of their floor",
-    "attention, tile rule: s per TFLOP",
-    "attention, row rule: s per TFLOP",
-    "scoring, tile rule: s per TFLOP",
-    "scoring, row rule: s per TFLOP",
-    "per row, s",
-};
-std::vector<double> costs_of(const MeasuredStep& step, const Speeds& speeds);
 
 struct JudgedStep {
   std::string name{};
@@ -44,13 +27,13 @@ struct JudgedStep {
 };
 
 struct CostModel {
-  std::vector<double> coefficients{};  // [kCosts]
-  std::vector<JudgedStep> judged{};    // steps that the fit has not seen
-  Summary absolute_error{};            // of the judged, relative
+  StepCosts costs{};
+  std::vector<JudgedStep> judged{};  // steps that the fit has not seen
+  Summary absolute_error{};          // of the judged, relative
 };
 
-// At least one step of either kind.
-CostModel fit_costs(const std::vector<MeasuredStep>& steps, const Speeds& speeds);
+// Nothing with too few steps of either kind.
+std::optional<CostModel> fit_costs(const std::vector<MeasuredStep>& steps);
 
 }  // namespace kascade::bench
 

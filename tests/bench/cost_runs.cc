@@ -31,11 +31,20 @@ bool is_of(const Measurement& m, const GridRow& row) {
          m.row_rule == row.row_rule;
 }
 
+// The last row of each sequence gets logits.
+StepFeatures features_of(const Measurement& m, int32_t q_dim) {
+  const double attended = m.work.attention_flops / (4.0 * q_dim);
+  const double scored = m.work.scoring_flops / (2.0 * q_dim);
+  StepFeatures features{.rows = 1.0 * m.rows, .logit_rows = 1.0 * m.sequences};
+  (m.row_rule ? features.row_keys_attended : features.tile_keys_attended) = attended;
+  (m.row_rule ? features.row_keys_scored : features.tile_keys_scored) = scored;
+  return features;
+}
+
 }  // namespace
 
 absl::Status Runs::cost_model() {
   std::vector<MeasuredStep> measured;
-  std::vector<double> reads;
   const std::vector<GridRow> grid = grid_of(settings_);
   for (size_t index = 0; index < grid.size(); ++index) {
     const GridRow& row = grid[index];
@@ -48,20 +57,21 @@ absl::Status Runs::cost_model() {
     size_t colour = index;
     for (const Measurement& m : measurements_) {
       if (!same(m)) continue;
-      measured.push_back(
-          {.name = absl::StrCat(m.mode, ", ", m.rows, " rows ", m.what, ", depth ", m.depth),
-           .work = m.work,
-           .rows = m.rows,
-           .row_rule = m.row_rule,
-           .seconds = m.seconds().median,
-           .fitted = colour % 2 == 0});
+      MeasuredStep step{
+          .name = absl::StrCat(m.mode, ", ", m.rows, " rows ", m.what, ", depth ", m.depth),
+          .features = features_of(m, config_.q_dim()),
+          .seconds = m.seconds().median,
+          .fitted = colour % 2 == 0};
+      if (!step.fitted) measured.push_back(step);
+      for (const Sample& sample : m.samples.kept) {
+        step.seconds = sample.seconds;
+        if (step.fitted) measured.push_back(step);
+      }
       colour += m.depth == settings_.depths.back() && settings_.depths.size() % 2 == 0 ? 2 : 1;
-      for (const Sample& sample : m.samples.kept) reads.push_back(sample.read());
     }
   }
-  Speeds typical = speeds();
-  typical.read = summarize(std::move(reads)).median;
-  costs_ = fit_costs(measured, typical);
+  costs_ = fit_costs(measured);
+  if (!costs_) return absl::FailedPreconditionError("cost-model: too few steps; give more depths");
   return absl::OkStatus();
 }
 

@@ -140,9 +140,8 @@ std::string cost_table(const CostModel& model) {
       "\nA sum of costs fitted to one half of the steps, the other half predicted: off by %.1f %% "
       "(median), %.1f %% at most.\n\n| Cost | |\n|---|--:|\n",
       model.absolute_error.median * 100, model.absolute_error.most * 100);
-  for (size_t i = 0; i < kCosts; ++i) {
-    absl::StrAppendFormat(&text, "| %s | %.4g |\n", std::string(kCostNames[i]),
-                          model.coefficients[i]);
+  for (size_t i = 0; i < kStepCosts; ++i) {
+    absl::StrAppendFormat(&text, "| %s | %.4g |\n", std::string(kStepCostNames[i]), model.costs[i]);
   }
   text += "\n| Step | measured, ms | predicted, ms | off by |\n|---|--:|--:|--:|\n";
   for (const JudgedStep& step : model.judged) {
@@ -154,8 +153,8 @@ std::string cost_table(const CostModel& model) {
 
 Json to_json(const CostModel& model) {
   Json out = {{"error", to_json(model.absolute_error)}};
-  for (size_t i = 0; i < kCosts; ++i) {
-    out["coefficients"][std::string(kCostNames[i])] = model.coefficients[i];
+  for (size_t i = 0; i < kStepCosts; ++i) {
+    out["coefficients"][std::string(kStepCostNames[i])] = model.costs[i];
   }
   for (const JudgedStep& step : model.judged) {
     out["judged"].push_back(
