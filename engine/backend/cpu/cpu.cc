@@ -255,9 +255,11 @@ class CpuBackend final : public Backend {
       scratch.pages.read(cache, batch.block_table(own.begin), g, page_size, pages);
       for (int32_t tile = own.begin; tile < own.begin + own.count; ++tile) {
         const Queries queries = queries_of(q, cache, batch, tile, g);
+        // Tensor has no read-only form; choose() only reads it.
+        const Tensor rows{const_cast<float*>(queries.q), DType::kF32, queries.rows,
+                          int64_t{queries.heads} * queries.dim, queries.stride};
         scratch.pages.choose(
-            {queries.q, DType::kF32, queries.rows, int64_t{queries.heads} * queries.dim,
-             queries.stride},
+            rows,
             {batch.candidate_begin[tile], batch.candidate_end[tile], batch.budget[tile], page_size},
             *kernels_.choice, selection.slot(tile - tiles.begin, cache.kv_heads, g).data());
         selection.counts[static_cast<size_t>(tile - tiles.begin) * cache.kv_heads + g] =
