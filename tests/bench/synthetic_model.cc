@@ -43,7 +43,7 @@ float random_normal(uint64_t& state) {
 }
 
 Buffer as_type(const Buffer& bf16, DType dtype) {
-  KASCADE_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
+  KASCADE_CHECK(dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kInt8);
   Buffer out(dtype, bf16.view().rows, bf16.view().cols);
   std::vector<float> values(static_cast<size_t>(bf16.view().cols));
   for (int64_t row = 0; row < bf16.view().rows; ++row) {
