@@ -19,7 +19,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from demo_model import books, figures, tasks, wordings  # noqa: E402
+from demo_model import books, figures, tables, tasks, wordings  # noqa: E402
 from demo_model.tokenizer import BOS, FIRST_MERGE, Tokenizer  # noqa: E402
 
 try:
@@ -141,6 +141,23 @@ class FiguresTest(unittest.TestCase):
                                         "book": {"far": layers},
                                         "answers": {"far": layers, "stated": layers}})
         self.assertEqual(drawn.count("<rect"), 1 + 3 * 2)
+
+
+class TablesTest(unittest.TestCase):
+    def test_every_figure_has_a_cell(self):
+        layers = {"mean": [0.125, 0.5], "largest_head": [0.25, 0.9]}
+        regions = {"far": layers, "bos": layers, "stated": layers}
+        made = tables.all_tables({
+            "text": {"a-book": [{"window": 512, "tokens": 1024, "nll_per_token": 3.5,
+                                 "bits_per_byte": 1.61}]},
+            "recall": {"trained": {"1024": {"right": 97, "of": 100}},
+                       "never_trained": {"1024": {"right": 83, "of": 100}}},
+            "chains": {"1": {"right": 42, "of": 50}},
+            "attention": {"book": regions, "answers": regions}})
+        for cell in ("| `a-book` | 512 | 1024 | 3.5000 | 1.6100 |", "| trained | 97 / 100 |",
+                     "| never trained | 83 / 100 |", "| right | 42 / 50 |",
+                     "| 1 | 0.50 / 0.90 | 0.50 / 0.90 | 0.50 / 0.90 | 0.50 / 0.90 |"):
+            self.assertIn(cell, made)
 
 
 @unittest.skipIf(torch is None, "SKIPPED: PyTorch is not installed")

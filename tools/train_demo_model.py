@@ -8,11 +8,11 @@ does everything; the steps can also be run one by one:
     train     → WORK/run: last.pt, before-decay.pt, final.pt, log.jsonl; goes on from last.pt;
               SIGTERM or Ctrl-C ends it with a checkpoint
     export    a checkpoint → MODEL
-    evaluate  MODEL → evaluation.json, and figures as SVG, in WORK
+    evaluate  MODEL → evaluation.json, tables.md, and figures as SVG, in WORK
 
 Needs numpy and PyTorch 1.13 or newer, and g++. On a CPU with AVX-512 bf16 the training uses kernels
-of its own, elsewhere PyTorch's (also on a GPU: --device cuda). To train on after the learning rate
-has decayed, go on from before-decay.pt, with a later decay:
+of its own, elsewhere PyTorch's; --device cuda has not been tried on a GPU yet. To train on after the
+learning rate has decayed, go on from before-decay.pt, with a later decay:
     tools/train_demo_model.py train --work WORK --resume WORK/run/before-decay.pt \\
         --decay 40000000 50000000
 """
@@ -166,7 +166,7 @@ def export(options, _):
 
 
 def evaluate(options, fields):
-    from demo_model import evaluation, figures
+    from demo_model import evaluation, figures, tables
     from demo_model.export import read_model
 
     tokenizer = Tokenizer.from_model(options.model)
@@ -178,17 +178,18 @@ def evaluate(options, fields):
                                value_words(options), settings)
     with open(os.path.join(options.work, "evaluation.json"), "w", encoding="utf-8") as file:
         json.dump({"settings": settings, **result}, file, indent=1)
-    drawings = {"attention.svg": figures.attention_bars(result["attention"])}
+    outputs = {"attention.svg": figures.attention_bars(result["attention"]),
+                "tables.md": tables.all_tables(result)}
     log = os.path.join(options.work, "run", "log.jsonl")
     if os.path.exists(log):
         with open(log, encoding="utf-8") as file:
             records = [json.loads(entry) for entry in file]
         records = [record for record in records if record["event"] == "evaluation"]
         if records:
-            drawings["training.svg"] = figures.training_curve(records)
-    for name, drawing in drawings.items():
+            outputs["training.svg"] = figures.training_curve(records)
+    for name, content in outputs.items():
         with open(os.path.join(options.work, name), "w", encoding="utf-8") as file:
-            file.write(drawing)
+            file.write(content)
 
 
 def main():

@@ -169,7 +169,7 @@ class PlainModel:
             nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             nll = nll.view(batch, length)
             loss = (nll * weight).sum() / weight.sum()
-            if train:
-                loss.backward()
+        if train:
+            loss.backward()
         hits = (logits.argmax(-1) == targets).cpu()
         return float(loss), nll.detach().float().cpu(), hits
