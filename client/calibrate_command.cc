@@ -1,12 +1,12 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "client/attention_flags.h"
 #include "client/calibration_stream.h"
 #include "client/commands.h"
 #include "client/failure.h"
@@ -27,26 +27,14 @@ struct CalibrateOptions {
   std::optional<double> ratio{}, threshold{}, min_recall{}, max_degradation{};
   std::optional<int32_t> min_keys{}, tile_size{}, top_k{}, max_reuse_dist{}, sink_keys{};
   std::optional<int32_t> window_tokens{};
+  std::string pooling{};
   bool paper_decode = false;
+  bool all_heads = false;
+  bool published_head_map_slip = false;
   bool no_activate = false;
   bool detach = false;
   std::string out{};
 };
-
-// "3,5,9", every part a number.
-std::optional<std::vector<int32_t>> parse_layers(const std::string& list) {
-  std::vector<int32_t> layers;
-  const char* at = list.data();
-  const char* end = at + list.size();
-  while (true) {
-    int32_t layer = 0;
-    const auto [next, error] = std::from_chars(at, end, layer);
-    if (error != std::errc() || (next != end && *next != ',')) return std::nullopt;
-    layers.push_back(layer);
-    if (next == end) return layers;
-    at = next + 1;
-  }
-}
 
 // CLI11's validators: a message for what is wrong.
 std::string check_layers(const std::string& text) {
@@ -88,6 +76,9 @@ absl::StatusOr<v1::CalibrateRequest> request_of(const CalibrateOptions& options)
     request.set_preset(value_of<v1::CalibrationPreset>(options.preset));
   }
   if (options.paper_decode) request.set_decode_own_tile(false);
+  if (!options.pooling.empty()) request.set_pooling(value_of<v1::ScorePooling>(options.pooling));
+  if (options.all_heads) request.set_all_heads(true);
+  if (options.published_head_map_slip) request.set_published_head_map_slip(true);
   if (options.no_activate) request.set_activate(false);
   fill_numbers(options, request);
   return request;
@@ -142,6 +133,18 @@ int run_calibrate(const Globals& globals, const CalibrateOptions& options) {
   return report_calibration(globals, followed, *out);
 }
 
+void add_experiments(CLI::App& command, CalibrateOptions& options) {
+  command.add_flag("--paper-decode", options.paper_decode,
+                   "kascade: do not force the own tile in decoding");
+  command
+      .add_option("--pooling", options.pooling,
+                  "kascade: a key's score is the sum or the largest of its probabilities [sum]")
+      ->check(CLI::IsMember({"sum", "max"}));
+  command.add_flag("--all-heads", options.all_heads, "kascade: one choice for all KV heads");
+  command.add_flag("--published-head-map-slip", options.published_head_map_slip,
+                   "dp: head maps with the published code's mistake, to measure what it costs");
+}
+
 void add_method_options(CLI::App& command, CalibrateOptions& options) {
   command.add_option("--select", options.select, "What a selection picks [kascade: single keys]")
       ->check(CLI::IsMember({"kascade", "tile"}));
@@ -176,8 +179,7 @@ void add_method_options(CLI::App& command, CalibrateOptions& options) {
                      "With --dense-layers auto: recall below which a layer stays dense [0.6]");
   command.add_option("--sink-keys", options.sink_keys,
                      "kascade: first keys that are always attended to [0]");
-  command.add_flag("--paper-decode", options.paper_decode,
-                   "kascade: do not force the own tile in decoding");
+  add_experiments(command, options);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "client/attention_flags.h"
 #include "client/commands.h"
 #include "client/failure.h"
 #include "client/files.h"
@@ -21,12 +22,12 @@ namespace {
 struct GenerateOptions {
   std::string prompt{};
   std::optional<double> temperature{}, top_p{}, min_p{};
-  std::optional<double> repetition_penalty{}, presence_penalty{}, frequency_penalty{}, ratio{};
+  std::optional<double> repetition_penalty{}, presence_penalty{}, frequency_penalty{};
   std::optional<int32_t> max_tokens{}, min_tokens{}, top_k{}, logprobs{};
   std::optional<uint64_t> seed{};
   std::vector<std::string> stops{};
   std::vector<int32_t> stop_tokens{};
-  std::string mode{};
+  AttentionFlags attention{};
   std::string system{};
   std::string chat_format = "auto";
   bool chat = false;
@@ -94,10 +95,9 @@ v1::GenerateRequest request_of(const GenerateOptions& options, std::string promp
     request.mutable_response()->set_logprobs(true);
     request.mutable_response()->set_top_logprobs(*options.logprobs);
   }
-  if (!options.mode.empty()) {
-    request.mutable_attention()->set_mode(value_of<v1::AttentionMode>(options.mode));
+  if (auto attention = attention_of(options.attention)) {
+    *request.mutable_attention() = *std::move(attention);
   }
-  if (options.ratio) request.mutable_attention()->set_ratio(*options.ratio);
   if (options.no_bos) request.set_add_bos(false);
   if (options.parse_special) request.set_parse_special_tokens(true);
   return request;
@@ -267,9 +267,7 @@ void add_generate(CLI::App& app, const Globals& globals, Action& chosen) {
   add_chat_options(*command, *options);
   add_sampling_options(*command, *options);
   add_stopping_options(*command, *options);
-  command->add_option("--mode", options->mode, "Attention [sparse if a schedule is active]")
-      ->check(CLI::IsMember({"dense", "sparse"}));
-  command->add_option("--ratio", options->ratio, "Share of the keys to choose [the schedule's]");
+  add_attention_flags(*command, {"dense", "sparse"}, options->attention);
   command
       ->add_option("--logprobs", options->logprobs,
                    "Log-probabilities of the tokens, and of the N most likely ones")

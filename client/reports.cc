@@ -20,8 +20,23 @@ std::string short_name(const google::protobuf::EnumDescriptor& type, int value) 
   return name;
 }
 
+namespace {
+
+Json baseline_json(const v1::AttentionBaseline& baseline) {
+  Json out = {{"kind", name_of(baseline.kind())},
+              {"ratio", baseline.ratio()},
+              {"min_keys", baseline.min_keys()}};
+  if (baseline.has_sink_keys()) out["sink_keys"] = baseline.sink_keys();
+  if (baseline.has_page_size()) out["page_size"] = baseline.page_size();
+  out["dense_layers"] = baseline.dense_layers().layers();
+  return out;
+}
+
+}  // namespace
+
 void add_attention(const v1::AttentionReport& report, Json& out) {
   out["schedule_id"] = report.schedule_id();
+  if (report.has_baseline()) out["baseline"] = baseline_json(report.baseline());
   out["reuse_layers_ratio"] = report.reuse_layers_ratio();
   out["keys_attended_ratio"] = report.keys_attended_ratio();
   out["keys_scored_ratio"] = report.keys_scored_ratio();

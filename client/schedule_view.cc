@@ -24,10 +24,12 @@ std::string selection_text(const v1::SelectionRule& rule) {
     return fmt::format("tile: {} key tiles of {} tokens, the own tile on top", rule.top_k(),
                        rule.tile_size());
   }
-  return fmt::format("kascade: {} of the earlier keys, at least {}; tiles of {} queries{}{}",
+  return fmt::format("kascade: {} of the earlier keys, at least {}; tiles of {} queries{}{}{}{}",
                      percent(rule.ratio(), 1), rule.min_keys(), rule.tile_size(),
                      rule.sink_keys() > 0 ? fmt::format("; {} sink keys", rule.sink_keys()) : "",
-                     rule.decode_own_tile() ? "" : "; own tile not forced in decoding");
+                     rule.decode_own_tile() ? "" : "; own tile not forced in decoding",
+                     rule.pooling() == v1::SCORE_POOLING_MAX ? "; scores are largest ones" : "",
+                     rule.all_heads() ? "; one choice for all heads" : "");
 }
 
 std::string origin_text(const v1::CalibrationSummary& made) {
@@ -39,6 +41,7 @@ std::string origin_text(const v1::CalibrationSummary& made) {
     out += fmt::format("; reuse at most {} after its anchor",
                        counted(made.max_reuse_dist() - 1, "layer"));
   }
+  if (made.published_head_map_slip()) out += "; head maps with the published mistake";
   return out;
 }
 

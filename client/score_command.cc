@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/attention_flags.h"
 #include "client/commands.h"
 #include "client/failure.h"
 #include "client/files.h"
@@ -20,8 +21,8 @@ namespace {
 
 struct ScoreOptions {
   std::vector<std::string> files{};
-  std::string mode{}, phase{}, protocol{};
-  std::optional<double> ratio{};
+  std::string phase{}, protocol{};
+  AttentionFlags attention{};
   std::optional<int32_t> window_tokens{}, stride_tokens{};
   bool bos = false;
   bool no_bos = false;
@@ -34,10 +35,9 @@ struct ScoreOptions {
 v1::ScoreRequest request_of(const ScoreOptions& options, std::vector<std::string> texts) {
   v1::ScoreRequest request;
   for (std::string& text : texts) request.add_inputs()->set_text(std::move(text));
-  if (!options.mode.empty()) {
-    request.mutable_attention()->set_mode(value_of<v1::AttentionMode>(options.mode));
+  if (auto attention = attention_of(options.attention)) {
+    *request.mutable_attention() = *std::move(attention);
   }
-  if (options.ratio) request.mutable_attention()->set_ratio(*options.ratio);
   if (options.phase == "both") {
     request.set_tile_comparison(true);
   } else if (!options.phase.empty()) {
@@ -204,9 +204,7 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
   CLI::App* command = app.add_subcommand("score", "Perplexity of texts: dense, sparse or both");
   const auto options = std::make_shared<ScoreOptions>();
   command->add_option("FILE", options->files, "UTF-8 texts; - is standard input")->required();
-  command->add_option("--mode", options->mode, "Attention [sparse if a schedule is active]")
-      ->check(CLI::IsMember({"dense", "sparse", "compare"}));
-  command->add_option("--ratio", options->ratio, "Share of the keys to choose [the schedule's]");
+  add_attention_flags(*command, {"dense", "sparse", "compare"}, options->attention);
   command
       ->add_option("--phase", options->phase,
                    "Who decides a scored token's keys: its own row, its tile (optimistic), or, to "

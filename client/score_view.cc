@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "client/attention_flags.h"
 #include "client/print.h"
 
 namespace kascade::client {
@@ -233,8 +234,8 @@ std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
   head.add("Protocol", protocol_text(summary));
   std::string mode = name_of(run.started.mode());
   if (is_sparse(summary)) {
-    mode += fmt::format("; keys by the {} rule; schedule {}", name_of(summary.phase()),
-                        summary.attention().schedule_id());
+    mode += fmt::format("; keys by the {} rule; {}", name_of(summary.phase()),
+                        source_of(summary.attention()));
   }
   head.add("Attention", mode);
   std::string out = head.text() + "\n" + runs_table(summary);

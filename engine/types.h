@@ -87,6 +87,9 @@ struct Attention {
   std::optional<Mode> mode{};     // unset: sparse with a baseline or an active schedule, else dense
   std::optional<double> ratio{};  // (0, 1]; overrides the schedule's (kascade family only)
   std::optional<Baseline> baseline{};  // sparse is this, not the schedule; not with `ratio`
+
+  // With the mode resolved.
+  bool uses_schedule() const { return mode.value_or(Mode::kDense) != Mode::kDense && !baseline; }
 };
 
 struct Request {

@@ -138,7 +138,7 @@ void GenerateCall::describe(const kascade::Finish& finish, v1::GenerateFinished&
   describe_reason(finish, out);
   out.set_prompt_tokens(static_cast<int32_t>(plan_.request.tokens.size()));
   out.set_generated_tokens(generated_);
-  *out.mutable_attention() = report_attention(finish.counts, finish.mode,
+  *out.mutable_attention() = report_attention(finish.counts, plan_.request.attention,
                                               host().schedule_of(finish, plan_.schedule).get());
   const absl::Time now = absl::Now();
   auto& timings = *out.mutable_timings();

@@ -289,7 +289,7 @@ void ScoreCall::describe(const Totals& totals, int64_t first_difference, v1::Sco
             comparison);
   };
   const auto report = [&](size_t pass) {
-    return report_attention(totals[pass].counts, *plan_.attention.mode, plan_.schedule.get());
+    return report_attention(totals[pass].counts, plan_.attention, plan_.schedule.get());
   };
   summarize(totals[0], host().engine.model().vocab, out);
   *out.mutable_attention() = report(0);

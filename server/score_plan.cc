@@ -101,11 +101,12 @@ absl::StatusOr<ScorePlan> plan_score(const v1::ScoreRequest& in, const Engine& e
   plan.deadline = deadline;
   if (absl::Status status = read_options(in, plan); !status.ok()) return status;
   plan.schedule = engine.active_schedule();
-  auto attention = translate_attention(in.attention(), plan.schedule.get(), /*may_compare=*/true);
+  auto attention = translate_attention(in.attention(), engine.model(), plan.schedule.get(),
+                                       /*may_compare=*/true);
   if (!attention.ok()) return attention.status();
   plan.attention = *attention;
+  if (!plan.attention.uses_schedule()) plan.schedule = nullptr;
   const Mode mode = attention->mode.value_or(Mode::kDense);
-  if (mode == Mode::kDense) plan.schedule = nullptr;
   plan.tile_comparison = in.tile_comparison();
   if (plan.tile_comparison && (mode != Mode::kCompare || plan.phase != Phase::kRow)) {
     return invalid_field("tile_comparison", "goes with mode COMPARE and phase ROW only");

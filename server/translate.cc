@@ -195,13 +195,6 @@ absl::Status read_prompt(const v1::GenerateRequest& in, const Engine& engine, Ge
   return absl::OkStatus();
 }
 
-absl::Status no_schedule(const char* field) {
-  return failed_precondition(absl::StrCat(field, ": no schedule is active"), reason::kNoSchedule,
-                             "schedule",
-                             "make one with CalibrationService.Calibrate, or activate one with "
-                             "CalibrationService.ActivateSchedule");
-}
-
 }  // namespace
 
 absl::Status check_range(const std::string& field, double value, double low, double high) {
@@ -225,10 +218,11 @@ absl::StatusOr<GeneratePlan> plan_generate(const v1::GenerateRequest& in, const 
   Generate generate;
   const ModelConfig& model = engine.model();
   plan.schedule = engine.active_schedule();
-  auto attention = translate_attention(in.attention(), plan.schedule.get(), /*may_compare=*/false);
+  auto attention = translate_attention(in.attention(), model, plan.schedule.get(),
+                                       /*may_compare=*/false);
   if (!attention.ok()) return attention.status();
   plan.request.attention = *attention;
-  if (plan.mode() == Mode::kDense) plan.schedule = nullptr;
+  if (!plan.request.attention.uses_schedule()) plan.schedule = nullptr;
   auto sampling = read_sampling(in.sampling(), model.vocab);
   if (!sampling.ok()) return sampling.status();
   generate.sampling = *std::move(sampling);
@@ -243,74 +237,6 @@ absl::StatusOr<GeneratePlan> plan_generate(const v1::GenerateRequest& in, const 
   plan.request.task = std::move(generate);
   plan.request.deadline = deadline;
   return plan;
-}
-
-absl::StatusOr<Attention> translate_attention(const v1::AttentionOptions& in,
-                                              const Schedule* active, bool may_compare) {
-  Attention out;
-  switch (in.mode()) {
-    case v1::ATTENTION_MODE_UNSPECIFIED:
-      out.mode = active != nullptr ? Mode::kSparse : Mode::kDense;
-      break;
-    case v1::ATTENTION_MODE_DENSE:
-      out.mode = Mode::kDense;
-      break;
-    case v1::ATTENTION_MODE_SPARSE:
-      out.mode = Mode::kSparse;
-      break;
-    case v1::ATTENTION_MODE_COMPARE:
-      if (!may_compare) return invalid_field("attention.mode", "COMPARE is for Score only");
-      out.mode = Mode::kCompare;
-      break;
-    default:
-      return invalid_field("attention.mode", absl::StrCat("unknown value ", int{in.mode()}));
-  }
-  if (out.mode != Mode::kDense && active == nullptr) return no_schedule("attention.mode");
-  if (!in.has_ratio()) return out;
-  if (absl::Status status = check_positive("attention.ratio", in.ratio(), 1); !status.ok()) {
-    return status;
-  }
-  if (in.mode() == v1::ATTENTION_MODE_DENSE) {
-    return invalid_field("attention.ratio", "has no meaning with attention.mode DENSE");
-  }
-  if (active == nullptr) return no_schedule("attention.ratio");
-  if (active->selection.family != Family::kKascade) {
-    return invalid_field("attention.ratio",
-                         "the active schedule is of family tile, which has no ratio");
-  }
-  out.ratio = in.ratio();
-  return out;
-}
-
-v1::AttentionMode to_proto(Mode mode) {
-  switch (mode) {
-    case Mode::kDense:
-      return v1::ATTENTION_MODE_DENSE;
-    case Mode::kSparse:
-      return v1::ATTENTION_MODE_SPARSE;
-    case Mode::kCompare:
-      return v1::ATTENTION_MODE_COMPARE;
-  }
-  return v1::ATTENTION_MODE_UNSPECIFIED;
-}
-
-v1::AttentionReport report_attention(const AttentionCounts& counts, Mode mode,
-                                     const Schedule* schedule) {
-  const auto ratio = [](int64_t part, int64_t whole) {
-    return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
-  };
-  v1::AttentionReport out;
-  out.set_mode(to_proto(mode));
-  if (schedule != nullptr) {
-    out.set_schedule_id(schedule->schedule_id);
-    out.set_reuse_layers_ratio(schedule->reuse_layers_ratio());
-  }
-  out.set_keys_attended_ratio(ratio(counts.attended, counts.causal));
-  out.set_keys_scored_ratio(ratio(counts.scored, counts.causal));
-  out.set_kv_bytes_read_per_token(ratio(counts.kv_bytes_read, counts.positions));
-  out.set_dense_kv_bytes_read_per_token(ratio(counts.dense_kv_bytes_read, counts.positions));
-  out.set_positions(counts.positions);
-  return out;
 }
 
 void to_proto(const std::vector<Candidate>& candidates, v1::TopCandidates& out) {

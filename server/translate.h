@@ -37,19 +37,20 @@ struct GeneratePlan {
   std::vector<Token> end_tokens{};  // of the model and of the chat, unless they are ignored
 
   const Generate& generate() const { return std::get<Generate>(request.task); }
-  Mode mode() const { return *request.attention.mode; }
+  Mode mode() const { return request.attention.mode.value_or(Mode::kDense); }
 };
 
 absl::StatusOr<GeneratePlan> plan_generate(const v1::GenerateRequest& in, const Engine& engine,
                                            absl::Time deadline);
 
-// Resolves the mode against `active`. FAILED_PRECONDITION: sparse without a schedule.
+// Resolves the mode against `active`. FAILED_PRECONDITION: sparse without a schedule or a baseline.
 absl::StatusOr<Attention> translate_attention(const v1::AttentionOptions& in,
-                                              const Schedule* active, bool may_compare);
+                                              const ModelConfig& model, const Schedule* active,
+                                              bool may_compare);
 
 v1::AttentionMode to_proto(Mode mode);
-// `schedule` is the one that `mode` used.
-v1::AttentionReport report_attention(const AttentionCounts& counts, Mode mode,
+// `schedule` is the one that was used; `used.mode` must be set.
+v1::AttentionReport report_attention(const AttentionCounts& counts, const Attention& used,
                                      const Schedule* schedule);
 void to_proto(const std::vector<Candidate>& candidates, v1::TopCandidates& out);
 

@@ -97,6 +97,10 @@ absl::Status check_fit(const Request& in, const Kind& kind) {
       {"min_keys", in.has_min_keys(), keys, "family KASCADE; family is TILE"},
       {"decode_own_tile", in.has_decode_own_tile(), keys, "family KASCADE; family is TILE"},
       {"sink_keys", in.has_sink_keys(), keys, "family KASCADE; family is TILE"},
+      {"pooling", in.has_pooling(), keys, "family KASCADE; family is TILE"},
+      {"all_heads", in.has_all_heads(), keys, "family KASCADE; family is TILE"},
+      {"published_head_map_slip", in.has_published_head_map_slip(), optimal,
+       "maker DP; maker is GREEDY"},
       {"top_k", in.has_top_k(), !keys, "family TILE; family is KASCADE"},
       {"min_recall", in.has_min_recall(), in.auto_dense_layers(),
        "auto_dense_layers; auto_dense_layers is false"},
@@ -122,6 +126,20 @@ absl::Status read_real(const char* field, bool set, double value, double high, d
   return check_range(field, value, 0.0, high);
 }
 
+absl::Status read_pooling(const Request& in, ScorePooling& out) {
+  switch (in.pooling()) {
+    case v1::SCORE_POOLING_UNSPECIFIED:
+    case v1::SCORE_POOLING_SUM:
+      out = ScorePooling::kSum;
+      return absl::OkStatus();
+    case v1::SCORE_POOLING_MAX:
+      out = ScorePooling::kMax;
+      return absl::OkStatus();
+    default:
+      return invalid_field("pooling", absl::StrCat("unknown value ", int{in.pooling()}));
+  }
+}
+
 absl::Status read_rule(const Request& in, const Kind& kind, SelectionRule& rule) {
   rule.family = kind.family;
   if (in.has_tile_size()) {
@@ -136,8 +154,10 @@ absl::Status read_rule(const Request& in, const Kind& kind, SelectionRule& rule)
     if (absl::Status status = check_positive("ratio", in.ratio(), 1); !status.ok()) return status;
   }
   if (in.has_decode_own_tile()) rule.decode_own_tile = in.decode_own_tile();
+  rule.all_heads = in.all_heads();
   for (const absl::Status& status :
-       {read_integer("min_keys", in.has_min_keys(), in.min_keys(), 1, 1 << 20, rule.min_keys),
+       {read_pooling(in, rule.pooling),
+        read_integer("min_keys", in.has_min_keys(), in.min_keys(), 1, 1 << 20, rule.min_keys),
         read_integer("top_k", in.has_top_k(), in.top_k(), 1, 1 << 16, rule.top_k),
         read_integer("sink_keys", in.has_sink_keys(), in.sink_keys(), 0, 1 << 16,
                      rule.sink_keys)}) {
@@ -154,6 +174,7 @@ absl::Status read_maker(const Request& in, const ModelConfig& model, Calibration
     if (!status.ok()) return status;
   }
   out.auto_dense_layers = in.auto_dense_layers();
+  out.published_head_map_slip = in.published_head_map_slip();
   for (const absl::Status& status :
        {read_integer("anchors", in.has_anchors(), in.anchors(), 1, model.layers, out.anchors),
         read_real("threshold", in.has_threshold(), in.threshold(), 1, out.greedy.threshold),
@@ -194,6 +215,8 @@ std::string text_of(const CalibrationOptions& options) {
                    exact(options.greedy.threshold), " ", options.greedy.max_reuse_dist, " ");
   absl::StrAppend(&text, options.auto_dense_layers, " ", exact(options.min_recall), " ",
                   options.window_tokens, " ", exact(options.max_degradation_percent));
+  absl::StrAppend(&text, " ", std::string(name_of(rule.pooling)), " ", rule.all_heads, " ",
+                  options.published_head_map_slip);
   for (const int32_t layer : options.dense_layers) absl::StrAppend(&text, " ", layer);
   return text;
 }

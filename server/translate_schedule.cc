@@ -45,6 +45,7 @@ void fill(const CalibrationRecord& in, v1::CalibrationSummary& out) {
     out.set_threshold(in.threshold);
     out.set_max_reuse_dist(in.max_reuse_dist);
   }
+  out.set_published_head_map_slip(in.published_head_map_slip);
   if (in.requested) fill(*in.requested, *out.mutable_requested());
 }
 
@@ -60,6 +61,9 @@ void fill(const SelectionRule& in, v1::SelectionRule& out) {
   }
   out.set_decode_own_tile(in.decode_own_tile);
   out.set_sink_keys(in.sink_keys);
+  const bool sum = keys && in.pooling == ScorePooling::kSum;
+  out.set_pooling(sum ? v1::SCORE_POOLING_SUM : v1::SCORE_POOLING_MAX);
+  out.set_all_heads(in.all_heads);
 }
 
 void fill(const LayerPlan& in, v1::LayerPlan& out) {

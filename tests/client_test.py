@@ -147,6 +147,10 @@ class WithoutServer(ClientTest):
                         ["calibrate", "a", "--anchors", "many"],
                         ["calibrate", "a", "--dense-layers", "1,,2"],
                         ["calibrate", "a", "--preset", "best"],
+                        ["calibrate", "a", "--pooling", "mean"],
+                        ["score", "a", "--baseline", "best"],
+                        ["score", "a", "--page-size", "16"],
+                        ["score", "a", "--baseline", "quest", "--dense-layers", "few"],
                         ["info", "--timeout", "-1"]):
             self.bad(*command, code="INVALID_ARGUMENT", exit_code=2)
         self.assertIn("frobnicate", self.bad("frobnicate", code="INVALID_ARGUMENT", exit_code=2))
@@ -289,6 +293,28 @@ class Dense(ClientTest):
         self.assertTrue(all(logprob < 0 for logprob in columns["logprobs"]))
         table = self.good("score", "-", "--mode", "dense", "--tokens", stdin="It was a cold day")
         self.assertIn("\u0120cold", table)
+
+    def test_baselines(self):
+        file = scratch / "short.txt"
+        attended = {}
+        for kind in ("oracle", "streaming", "quest"):
+            score = self.json("score", file, "--mode", "compare", "--baseline", kind, "--ratio",
+                              "0.2", "--min-keys", "32", "--dense-layers", "0")
+            self.assertEqual(score["baseline"]["kind"], kind)
+            self.assertEqual(score["baseline"]["dense_layers"], [0])
+            self.assertEqual(score["schedule_id"], "")
+            self.assertGreater(score["mean_kl"], 0)
+            attended[kind] = score["keys_attended_ratio"]
+        self.assertEqual(attended["oracle"], attended["streaming"])
+        # Whole pages: less than one page fewer.
+        self.assertLessEqual(attended["quest"], attended["oracle"])
+        self.assertGreater(attended["quest"], attended["oracle"] - 0.02)
+        self.assertIn("baseline quest", self.good("score", file, "--baseline", "quest"))
+        result = self.json("generate", file.read_text(), "--max-tokens", "2", "--baseline",
+                           "streaming", "--ratio", "0.05", "--min-keys", "0", "--dense-layers",
+                           "none")
+        self.assertEqual((result["mode"], result["baseline"]["sink_keys"]), ("sparse", 4))
+        self.assertLess(result["keys_attended_ratio"], 0.3)
 
     def test_no_schedule(self):
         self.bad("schedule", code="NOT_FOUND")
@@ -438,6 +464,16 @@ class Sparse(ClientTest):
         self.assertEqual(self.json("deactivate")["schedule_id"], self.id)
         self.assertEqual(self.json("activate", self.out)["schedule_id"], self.id)
         self.assertTrue(self.json("schedule")["active"])
+
+    def test_experiments(self):
+        result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",
+                           "--max-degradation", "100", "--no-activate", "--pooling", "max",
+                           "--all-heads", "--published-head-map-slip", "--paper-decode",
+                           "--sink-keys", "4")
+        selection = result["schedule"]["selection"]
+        self.assertEqual((selection["pooling"], selection["all_heads"], selection["sink_keys"],
+                          selection["decode_own_tile"]), ("max", True, 4, False))
+        self.assertTrue(result["schedule"]["calibration"]["published_head_map_slip"])
 
     def test_calibrate_without_activation(self):
         result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",

@@ -86,6 +86,27 @@ class ServerCalibrationTest : public ::testing::Test {
   std::unique_ptr<TestServer> server_;
 };
 
+TEST_F(ServerCalibrationTest, ExperimentsAreMadeAndTold) {
+  v1::CalibrateRequest request = short_job();
+  request.set_pooling(v1::SCORE_POOLING_MAX);
+  request.set_all_heads(true);
+  request.set_published_head_map_slip(true);
+  request.set_decode_own_tile(false);
+  const auto stream = calibrate(server(), request);
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  const v1::Schedule& made = stream.messages.back().result().schedule();
+  EXPECT_EQ(made.selection().pooling(), v1::SCORE_POOLING_MAX);
+  EXPECT_TRUE(made.selection().all_heads());
+  EXPECT_FALSE(made.selection().decode_own_tile());
+  EXPECT_TRUE(made.calibration().published_head_map_slip());
+  EXPECT_THAT(stream.messages.back().result().schedule_json(), HasSubstr("\"pooling\":\"max\""));
+  // Another job than the plain one, though text and figures are the same.
+  const auto plain = calibrate(server(), short_job());
+  ASSERT_TRUE(plain.status.ok());
+  EXPECT_FALSE(plain.messages.front().started().attached());
+  EXPECT_EQ(plain.messages.back().result().schedule().selection().pooling(), v1::SCORE_POOLING_SUM);
+}
+
 TEST_F(ServerCalibrationTest, AJobIsFollowedToItsResult) {
   const auto stream = calibrate(server(), short_job());
   ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();

@@ -118,6 +118,54 @@ const std::vector<Case<v1::GenerateRequest>> kGenerateCases{
      [](v1::GenerateRequest& r) { r.mutable_attention()->set_ratio(0); }},
 };
 
+v1::AttentionBaseline& baseline(v1::GenerateRequest& r, v1::BaselineKind kind) {
+  auto& baseline = *r.mutable_attention()->mutable_baseline();
+  baseline.set_kind(kind);
+  return baseline;
+}
+
+const std::vector<Case<v1::GenerateRequest>> kBaselineCases{
+    {"no kind", bad("attention.baseline.kind"),
+     [](v1::GenerateRequest& r) { r.mutable_attention()->mutable_baseline(); }},
+    {"unknown kind", bad("attention.baseline.kind"),
+     [](v1::GenerateRequest& r) { baseline(r, static_cast<v1::BaselineKind>(7)); }},
+    {"with dense", bad("attention.baseline"),
+     [](v1::GenerateRequest& r) {
+       baseline(r, v1::BASELINE_KIND_ORACLE);
+       r.mutable_attention()->set_mode(v1::ATTENTION_MODE_DENSE);
+     }},
+    {"with compare", bad("attention.mode"),
+     [](v1::GenerateRequest& r) {
+       baseline(r, v1::BASELINE_KIND_ORACLE);
+       r.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);
+     }},
+    {"with ratio", bad("attention.ratio"),
+     [](v1::GenerateRequest& r) {
+       baseline(r, v1::BASELINE_KIND_ORACLE);
+       r.mutable_attention()->set_ratio(0.5);
+     }},
+    {"ratio 0", bad("attention.baseline.ratio"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_ORACLE).set_ratio(0); }},
+    {"ratio nan", bad("attention.baseline.ratio"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_QUEST).set_ratio(kNan); }},
+    {"min_keys", bad("attention.baseline.min_keys"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_ORACLE).set_min_keys(-1); }},
+    {"sink_keys", bad("attention.baseline.sink_keys"),
+     [](v1::GenerateRequest& r) {
+       baseline(r, v1::BASELINE_KIND_STREAMING).set_sink_keys(1 << 21);
+     }},
+    {"sink_keys of quest", bad("attention.baseline.sink_keys"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_QUEST).set_sink_keys(0); }},
+    {"page_size of oracle", bad("attention.baseline.page_size"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_ORACLE).set_page_size(16); }},
+    {"page_size", bad("attention.baseline.page_size"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_QUEST).set_page_size(129); }},
+    {"dense layer", bad("attention.baseline.dense_layers.layers[0]"),
+     [](v1::GenerateRequest& r) {
+       baseline(r, v1::BASELINE_KIND_QUEST).mutable_dense_layers()->add_layers(99);
+     }},
+};
+
 TEST_F(ServerErrorsTest, GenerateRefusesBadFields) {
   for (const auto& test : kGenerateCases) {
     v1::GenerateRequest request = prompt();
@@ -127,6 +175,16 @@ TEST_F(ServerErrorsTest, GenerateRefusesBadFields) {
     expect(stream.status, test.expected, test.what);
   }
   EXPECT_EQ(server()->engine().stats().generated_tokens, 0);
+}
+
+TEST_F(ServerErrorsTest, GenerateRefusesBadBaselines) {
+  for (const auto& test : kBaselineCases) {
+    v1::GenerateRequest request = prompt();
+    test.change(request);
+    const auto stream = generate(server(), request);
+    EXPECT_TRUE(stream.messages.empty()) << test.what;
+    expect(stream.status, test.expected, test.what);
+  }
 }
 
 TEST_F(ServerErrorsTest, MessagesTellLimitAndValue) {
@@ -267,6 +325,16 @@ const std::vector<Case<v1::CalibrateRequest>> kCalibrateCases{
      [](v1::CalibrateRequest& r) { tile(r), r.set_sink_keys(0); }},
     {"decode_own_tile of tile", bad("decode_own_tile"),
      [](v1::CalibrateRequest& r) { tile(r), r.set_decode_own_tile(true); }},
+    {"pooling of tile", bad("pooling"),
+     [](v1::CalibrateRequest& r) { tile(r), r.set_pooling(v1::SCORE_POOLING_MAX); }},
+    {"unknown pooling", bad("pooling"),
+     [](v1::CalibrateRequest& r) { r.set_pooling(static_cast<v1::ScorePooling>(5)); }},
+    {"all_heads of tile", bad("all_heads"),
+     [](v1::CalibrateRequest& r) { tile(r), r.set_all_heads(true); }},
+    {"slip of greedy", bad("published_head_map_slip"),
+     [](v1::CalibrateRequest& r) {
+       r.set_maker(v1::SCHEDULE_MAKER_GREEDY), r.set_published_head_map_slip(true);
+     }},
     {"top_k of kascade", bad("top_k"), [](v1::CalibrateRequest& r) { r.set_top_k(3); }},
     {"min_recall alone", bad("min_recall"), [](v1::CalibrateRequest& r) { r.set_min_recall(0.5); }},
     {"preset of kascade", bad("preset"),

@@ -12,6 +12,7 @@
 #include "server/score_totals.h"
 #include "server/score_windows.h"
 #include "server/scored_text.h"
+#include "server/translate.h"
 #include "server/translate_calibration.h"
 
 namespace kascade::server {
@@ -185,6 +186,64 @@ TEST(CalibrationOptionsOfARequest, FollowFamilyMakerAndPreset) {
 
   request.set_preset(v1::CALIBRATION_PRESET_CPU_8B);
   EXPECT_EQ(read_calibration_options(request, model)->window_tokens, 512);
+}
+
+TEST(CalibrationOptionsOfARequest, TakeEachExperiment) {
+  const ModelConfig model{.layers = 12, .context = 4096};
+  v1::CalibrateRequest request;
+  request.set_pooling(v1::SCORE_POOLING_MAX);
+  request.set_all_heads(true);
+  request.set_published_head_map_slip(true);
+  request.set_decode_own_tile(false);
+  request.set_sink_keys(4);
+  request.set_min_keys(64);
+  request.set_ratio(0.2);
+  const auto options = read_calibration_options(request, model);
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->selection, (SelectionRule{.ratio = 0.2,
+                                               .min_keys = 64,
+                                               .decode_own_tile = false,
+                                               .sink_keys = 4,
+                                               .pooling = ScorePooling::kMax,
+                                               .all_heads = true}));
+  EXPECT_TRUE(options->published_head_map_slip);
+}
+
+TEST(BaselineOfARequest, HasThePublishedDefaults) {
+  v1::AttentionOptions in;
+  auto& asked = *in.mutable_baseline();
+  asked.set_kind(v1::BASELINE_KIND_QUEST);
+  auto out = translate_attention(in, {.layers = 12}, nullptr, false);
+  ASSERT_TRUE(out.ok()) << out.status();
+  EXPECT_EQ(out->mode, Mode::kSparse);
+  EXPECT_EQ(out->baseline, Baseline::defaults(BaselineKind::kQuest));
+  out = translate_attention(in, {.layers = 1}, nullptr, false);
+  EXPECT_THAT(out->baseline->dense_layers, ElementsAre(0));
+
+  asked.mutable_dense_layers();  // none
+  asked.set_page_size(8);
+  asked.set_ratio(0.25);
+  asked.set_min_keys(0);
+  out = translate_attention(in, {.layers = 12}, nullptr, false);
+  EXPECT_EQ(out->baseline, (Baseline{.kind = BaselineKind::kQuest,
+                                     .ratio = 0.25,
+                                     .min_keys = 0,
+                                     .page_size = 8,
+                                     .dense_layers = {}}));
+  for (const int32_t layer : {7, 3, 7}) asked.mutable_dense_layers()->add_layers(layer);
+  out = translate_attention(in, {.layers = 12}, nullptr, false);
+  EXPECT_THAT(out->baseline->dense_layers, ElementsAre(3, 7));
+
+  const v1::AttentionReport report = report_attention({}, *out, nullptr);
+  EXPECT_EQ(report.baseline().kind(), v1::BASELINE_KIND_QUEST);
+  EXPECT_EQ(report.baseline().min_keys(), 0);
+  EXPECT_TRUE(report.baseline().has_min_keys());
+  EXPECT_FALSE(report.baseline().has_sink_keys());
+  EXPECT_THAT(report.baseline().dense_layers().layers(), ElementsAre(3, 7));
+
+  asked.set_kind(v1::BASELINE_KIND_STREAMING);
+  asked.clear_page_size();
+  EXPECT_EQ(translate_attention(in, {.layers = 12}, nullptr, false)->baseline->sink_keys, 4);
 }
 
 v1::ErrorInfo info_of(const grpc::Status& status) {

@@ -50,6 +50,33 @@ TEST_F(ServerTest, ScoreGivesTheEnginesLogprobsAndTheirSums) {
   EXPECT_FALSE(total.has_comparison());
 }
 
+TEST_F(ServerTest, BaselinesCompareWithDenseAndReportThemselves) {
+  for (const auto kind :
+       {v1::BASELINE_KIND_ORACLE, v1::BASELINE_KIND_STREAMING, v1::BASELINE_KIND_QUEST}) {
+    v1::ScoreRequest request;
+    request.add_inputs()->set_text(long_text(400));
+    request.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);
+    auto& baseline = *request.mutable_attention()->mutable_baseline();
+    baseline.set_kind(kind);
+    baseline.set_min_keys(16);
+    baseline.mutable_dense_layers();
+    const v1::ScoreSummary total = total_of(score(server(), request));
+    const auto& report = total.attention();
+    EXPECT_EQ(report.baseline().kind(), kind);
+    EXPECT_EQ(report.baseline().ratio(), 0.1);
+    EXPECT_EQ(report.schedule_id(), "");
+    EXPECT_EQ(report.reuse_layers_ratio(), 0);
+    EXPECT_LT(report.keys_attended_ratio(), 0.7);
+    EXPECT_EQ(report.keys_scored_ratio() > 0, kind != v1::BASELINE_KIND_STREAMING);
+    EXPECT_LT(report.kv_bytes_read_per_token(), report.dense_kv_bytes_read_per_token());
+    EXPECT_GT(total.comparison().mean_kl(), 0);
+    baseline.set_ratio(1);
+    const v1::ScoreSummary whole = total_of(score(server(), request));
+    EXPECT_EQ(whole.attention().keys_attended_ratio(), 1);
+    EXPECT_NEAR(whole.comparison().mean_kl(), 0, 1e-6);
+  }
+}
+
 TEST_F(ServerTest, ALongTextIsScoredInRollingWindows) {
   v1::ScoreRequest request;
   auto& ids = *request.add_inputs()->mutable_token_ids();

@@ -34,6 +34,13 @@ float load(Tensor tensor, int64_t row, int64_t col) {
   }
 }
 
+// The first rows of `out` become those of `from`.
+void widen(Tensor from, Tensor out) {
+  for (int64_t row = 0; row < from.rows; ++row) {
+    for (int64_t col = 0; col < from.cols; ++col) out.f32(row)[col] = load(from, row, col);
+  }
+}
+
 void store_row(const float* values, Tensor tensor, int64_t row) {
   if (tensor.dtype == DType::kInt8) return write_int8_row(values, tensor, row);
   for (int64_t col = 0; col < tensor.cols; ++col) {
@@ -174,11 +181,10 @@ class ReferenceBackend final : public Backend {
     for (const Tensor& part : parts) rows += part.rows;
     const int64_t cols = parts.front().cols;
     Buffer values(DType::kF32, rows, cols);
-    float* out = values.view().f32(0);
+    Tensor left = values.view();
     for (const Tensor& part : parts) {
-      for (int64_t row = 0; row < part.rows; ++row) {
-        for (int64_t col = 0; col < cols; ++col) *out++ = load(part, row, col);
-      }
+      widen(part, left);
+      left = left.slice_rows(part.rows, left.rows - part.rows);
     }
     if (weights_ == WeightFormat::kF32) {
       return std::make_unique<ReferenceMatrix>(std::move(values), rows, cols);

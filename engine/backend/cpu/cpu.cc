@@ -247,6 +247,7 @@ class CpuBackend final : public Backend {
                     int32_t page_size, Selection& selection) override {
     reset_selection(batch, tiles, cache.kv_heads, selection);
     const std::vector<TileRange> sequences = by_sequence(batch, tiles);
+    const int64_t width = q.cols / cache.kv_heads;
     const auto count = static_cast<int32_t>(sequences.size());
     for_tiles(count, cache.kv_heads, [&](int32_t sequence, int32_t g, Scratch& scratch) {
       const TileRange own = sequences[sequence];
@@ -254,12 +255,9 @@ class CpuBackend final : public Backend {
       const int32_t pages = *std::max_element(ends, ends + own.count) / page_size;
       scratch.pages.read(cache, batch.block_table(own.begin), g, page_size, pages);
       for (int32_t tile = own.begin; tile < own.begin + own.count; ++tile) {
-        const Queries queries = queries_of(q, cache, batch, tile, g);
-        // Tensor has no read-only form; choose() only reads it.
-        const Tensor rows{const_cast<float*>(queries.q), DType::kF32, queries.rows,
-                          int64_t{queries.heads} * queries.dim, queries.stride};
+        const int32_t row = batch.tile_start[tile], rows = batch.tile_start[tile + 1] - row;
         scratch.pages.choose(
-            rows,
+            q.slice_rows(row, rows).slice_cols(g * width, width),
             {batch.candidate_begin[tile], batch.candidate_end[tile], batch.budget[tile], page_size},
             *kernels_.choice, selection.slot(tile - tiles.begin, cache.kv_heads, g).data());
         selection.counts[static_cast<size_t>(tile - tiles.begin) * cache.kv_heads + g] =
