@@ -15,6 +15,7 @@ using Action = std::function<int()>;
 void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen);
 void add_score(CLI::App& app, const Globals& globals, Action& chosen);
 void add_generate(CLI::App& app, const Globals& globals, Action& chosen);
+void add_eval(CLI::App& app, const Globals& globals, Action& chosen);
 void add_tokenize(CLI::App& app, const Globals& globals, Action& chosen);   // and detokenize
 void add_info(CLI::App& app, const Globals& globals, Action& chosen);       // and health
 void add_schedules(CLI::App& app, const Globals& globals, Action& chosen);  // show and activate

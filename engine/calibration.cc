@@ -256,6 +256,12 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
   report(CalibrationStage::kPlanning, 0, 0);
   CalibrationOutcome outcome;
   std::vector<std::vector<LayerPlan>> plans = plan(*similarity, outcome.note);
+  for (int32_t a = 0; a < similarity->layers(); ++a) {
+    outcome.similarity.push_back({1.0});
+    for (int32_t b = a + 1; b < similarity->layers(); ++b) {
+      outcome.similarity.back().push_back(std::clamp(similarity->layer(a, b), 0.0, 1.0));
+    }
+  }
 
   const int64_t gate_tokens = count_tokens(*gate_windows);
   const int64_t total = gate_tokens * static_cast<int64_t>(plans.size());

@@ -68,6 +68,9 @@ struct CalibrationOutcome {
   Schedule schedule{};  // sealed; quality.passed tells whether it may be activated
   std::string note{};   // what went otherwise than asked, for people; empty: nothing
   std::vector<GateResult> table{};
+  // [a][b − a] for layers a ≤ b: how similar b's choice is to a's by the best head map; 1 for a =
+  // b.
+  std::vector<std::vector<double>> similarity{};
 };
 
 // Checks options against the model: INVALID_ARGUMENT naming field, limit, value (an option of the

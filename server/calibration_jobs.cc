@@ -215,6 +215,9 @@ void CalibrationJobs::succeed(const JobPtr& job, const CalibrationOutcome& outco
   for (const GateResult& candidate : outcome.table) {
     *result.add_candidates() = server::to_proto(candidate);
   }
+  for (const std::vector<double>& row : outcome.similarity) {
+    result.add_similarity()->mutable_to_layers()->Add(row.begin(), row.end());
+  }
   result.set_passed(schedule->quality.passed);
   add_note(outcome.note, result);
   const auto file = schedules_.add(schedule);

@@ -1,0 +1,131 @@
+#include "client/eval/pass_key.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <set>
+#include <utility>
+
+#include "absl/status/status.h"
+
+namespace kascade::client {
+namespace {
+
+constexpr const char* kNames[] = {
+    "Alice", "Arthur", "Clara", "Daniel", "Edith", "Esther", "Flora",  "Frank",  "George", "Grace",
+    "Helen", "Henry",  "Jane",  "Joseph", "Julia", "Laura",  "Lucy",   "Martha", "Oliver", "Oscar",
+    "Peter", "Ralph",  "Ruth",  "Samuel", "Sarah", "Simon",  "Stella", "Thomas", "Walter"};
+
+// Of one prompt, before it is cut from the filler.
+struct Drawn {
+  std::vector<std::pair<std::string, std::string>> keys{};  // name, key
+  size_t asked = 0;
+  std::vector<double> places{};  // of each statement, as shares of the filler, ascending
+  double start = 0;              // where the filler begins, as a share of what it leaves free
+};
+
+// The standard's distributions differ from library to library, its engines do not.
+double share_of(std::mt19937_64& random) { return static_cast<double>(random() >> 11) * 0x1p-53; }
+size_t below(std::mt19937_64& random, size_t count) {
+  return static_cast<size_t>(share_of(random) * static_cast<double>(count));
+}
+
+Drawn draw(const PassKeyPlan& plan, std::mt19937_64& random) {
+  Drawn drawn;
+  std::set<std::string> names, keys;
+  while (drawn.keys.size() < static_cast<size_t>(plan.keys)) {
+    std::string name = kNames[below(random, std::size(kNames))];
+    std::string key = fmt::format("{:05d}", below(random, 100000));
+    if (names.contains(name) || !keys.insert(key).second) continue;
+    names.insert(name);
+    drawn.keys.emplace_back(std::move(name), std::move(key));
+    drawn.places.push_back(share_of(random));
+  }
+  std::sort(drawn.places.begin(), drawn.places.end());
+  drawn.asked = below(random, drawn.keys.size());
+  if (plan.depth >= 0) {
+    drawn.places[drawn.asked] = plan.depth;
+    const double depth = plan.depth;
+    std::sort(drawn.places.begin(), drawn.places.end());
+    const auto place = std::find(drawn.places.begin(), drawn.places.end(), depth);
+    std::swap(drawn.keys[drawn.asked],
+              drawn.keys[static_cast<size_t>(place - drawn.places.begin())]);
+    drawn.asked = static_cast<size_t>(place - drawn.places.begin());
+  }
+  drawn.start = share_of(random);
+  return drawn;
+}
+
+std::string filled(std::string text, const std::pair<std::string, std::string>& key) {
+  for (const auto& [mark, value] :
+       {std::pair{std::string("{name}"), key.first}, std::pair{std::string("{key}"), key.second}}) {
+    for (size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at)) {
+      text.replace(at, mark.size(), value);
+      at += value.size();
+    }
+  }
+  return text;
+}
+
+// Statements and question among the filler.
+std::vector<int32_t> assemble(const Drawn& drawn, const std::vector<std::vector<int32_t>>& parts,
+                              const int32_t* filler, size_t filler_tokens, int32_t bos) {
+  std::vector<int32_t> prompt;
+  if (bos >= 0) prompt.push_back(bos);
+  size_t used = 0;
+  for (size_t i = 0; i < drawn.keys.size(); ++i) {
+    const auto until = static_cast<size_t>(drawn.places[i] * static_cast<double>(filler_tokens));
+    prompt.insert(prompt.end(), filler + used, filler + until);
+    prompt.insert(prompt.end(), parts[i].begin(), parts[i].end());
+    used = until;
+  }
+  prompt.insert(prompt.end(), filler + used, filler + filler_tokens);
+  prompt.insert(prompt.end(), parts.back().begin(), parts.back().end());
+  return prompt;
+}
+
+}  // namespace
+
+Wording plain_wording() {
+  return {.statement = "\n\nThe pass key for {name} is {key}. Remember it.\n\n",
+          .question = "\n\nWhat is the pass key for {name}? The pass key for {name} is"};
+}
+
+absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyPlan& plan,
+                                                        const Wording& wording,
+                                                        const std::vector<int32_t>& filler,
+                                                        int32_t bos, const Encode& encode) {
+  std::mt19937_64 random(plan.seed);
+  std::vector<Drawn> drawn;
+  std::vector<std::string> texts;
+  for (int32_t i = 0; i < plan.cases; ++i) {
+    drawn.push_back(draw(plan, random));
+    for (const auto& key : drawn.back().keys) texts.push_back(filled(wording.statement, key));
+    texts.push_back(filled(wording.question, drawn.back().keys[drawn.back().asked]));
+  }
+  const auto encoded = encode(texts);
+  if (!encoded.ok()) return encoded.status();
+  std::vector<PassKeyCase> cases;
+  auto part = encoded->begin();
+  for (const Drawn& one : drawn) {
+    const std::vector<std::vector<int32_t>> parts(part, part + plan.keys + 1);
+    part += plan.keys + 1;
+    int64_t room = plan.tokens - (bos >= 0 ? 1 : 0);
+    for (const auto& tokens : parts) room -= static_cast<int64_t>(tokens.size());
+    const int64_t free = static_cast<int64_t>(filler.size()) - room;
+    if (room < 0 || free < 0) {
+      return absl::InvalidArgumentError(
+          fmt::format("a prompt of {} tokens needs {} tokens of text around its pass keys, there "
+                      "are {}",
+                      plan.tokens, room, filler.size()));
+    }
+    const auto start = static_cast<int64_t>(one.start * static_cast<double>(free));
+    cases.push_back({assemble(one, parts, filler.data() + start, static_cast<size_t>(room), bos),
+                     one.keys[one.asked].second});
+  }
+  return cases;
+}
+
+}  // namespace kascade::client

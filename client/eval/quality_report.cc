@@ -1,0 +1,310 @@
+#include "client/eval/quality_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "client/eval/figures.h"
+#include "client/print.h"
+#include "client/reports.h"
+
+namespace kascade::client {
+namespace {
+
+std::string number(std::optional<double> value, const char* format) {
+  return value ? fmt::format(fmt::runtime(format), *value) : "";
+}
+
+const WindowFigures* at_window(const QualityRow& row, int32_t window) {
+  for (const WindowFigures& figures : row.windows) {
+    if (figures.window == window) return &figures;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> cells_of(const QualityRow& row) {
+  std::vector<std::string> cells = {
+      row.group,
+      row.label,
+      number(row.ratio, "{:g}"),
+      row.anchors ? std::to_string(*row.anchors) : "",
+      number(row.predicted_similarity, "{:.4f}"),
+      fmt::format("{:.4f}", row.reuse_layers_ratio),
+      fmt::format("{:.4f}", row.keys_attended_ratio),
+      fmt::format("{:.4f}", row.keys_scored_ratio),
+      fmt::format("{:.0f}", row.kv_bytes_per_token),
+      fmt::format("{:.4f}", row.bytes_ratio()),
+  };
+  for (const int32_t window : {512, 2048, 4096}) {
+    const WindowFigures* figures = at_window(row, window);
+    const auto cell = [&](auto member, const char* format) {
+      return figures == nullptr ? "" : fmt::format(fmt::runtime(format), figures->*member);
+    };
+    cells.push_back(cell(&WindowFigures::change_percent, "{:+.2f}"));
+    cells.push_back(cell(&WindowFigures::change_error, "{:.2f}"));
+    cells.push_back(cell(&WindowFigures::mean_kl, "{:.4f}"));
+    cells.push_back(cell(&WindowFigures::tile_change_percent, "{:+.2f}"));
+    cells.push_back(cell(&WindowFigures::tile_mean_kl, "{:.4f}"));
+  }
+  cells.push_back(row.cases > 0 ? std::to_string(row.found) : "");
+  cells.push_back(row.cases > 0 ? std::to_string(row.cases) : "");
+  return cells;
+}
+
+Series points_of(const QualityResults& results, const std::string& name, const auto& belongs) {
+  Series series{.name = name};
+  for (const QualityRow& row : results.rows) {
+    if (belongs(row)) series.points.emplace_back(100 * row.bytes_ratio(), row.longest().mean_kl);
+  }
+  std::sort(series.points.begin(), series.points.end());
+  return series;
+}
+
+std::string quality_figure(const QualityResults& results) {
+  LineChart chart{.title = fmt::format("Quality against bytes, windows of {} tokens, row rule",
+                                       results.rows.front().longest().window),
+                  .x_label = "keys and values read per token, percent of dense",
+                  .y_label = "mean KL(dense ‖ sparse), nats"};
+  std::map<int32_t, bool> counts;
+  for (const QualityRow& row : results.rows) {
+    if (row.group == "kascade") counts[*row.anchors] = true;
+  }
+  for (const auto& [anchors, used] : counts) {
+    chart.series.push_back(points_of(
+        results, fmt::format("{} selecting layers", anchors),
+        [&](const auto& row) { return row.group == "kascade" && *row.anchors == anchors; }));
+  }
+  for (const std::string kind : {"oracle", "quest", "streaming"}) {
+    chart.series.push_back(points_of(results, kind, [&](const auto& row) {
+      return row.group == "baseline" && row.label.starts_with(kind);
+    }));
+  }
+  std::erase_if(chart.series, [](const Series& series) { return series.points.empty(); });
+  return draw(chart);
+}
+
+std::string similarity_figure(const v1::CalibrationResult& schedule) {
+  HeatMap map{.title = "How much of a layer's attention another layer's choice recalls",
+              .x_label = "layer that attends",
+              .y_label = "layer that chooses"};
+  const int layers = schedule.similarity_size();
+  for (int from = 0; from < layers; ++from) {
+    map.rows.push_back(std::to_string(from));
+    map.columns.push_back(std::to_string(from));
+    map.values.emplace_back(static_cast<size_t>(layers), std::numeric_limits<double>::quiet_NaN());
+    const auto& row = schedule.similarity(from).to_layers();
+    for (int i = 0; i < row.size(); ++i) {
+      map.values.back()[static_cast<size_t>(from + i)] = row.Get(i);
+    }
+  }
+  return draw(map);
+}
+
+std::string similarity_csv(const v1::CalibrationResult& schedule) {
+  std::string text = "chooses,attends,similarity\n";
+  for (int from = 0; from < schedule.similarity_size(); ++from) {
+    const auto& row = schedule.similarity(from).to_layers();
+    for (int i = 0; i < row.size(); ++i) {
+      text += fmt::format("{},{},{:.6f}\n", from, from + i, row.Get(i));
+    }
+  }
+  return text;
+}
+
+std::string schedule_figure(const v1::Schedule& schedule) {
+  SchedulePicture picture{.title =
+                              "The default schedule: layers, KV heads and whose keys they use"};
+  for (const auto& layer : schedule.layers()) {
+    picture.layers.push_back({.role = name_of(layer.role()),
+                              .anchor = layer.anchor(),
+                              .head_map = {layer.head_map().begin(), layer.head_map().end()},
+                              .similarity = layer.similarity()});
+  }
+  return draw(picture);
+}
+
+std::string recall_figure(const std::vector<RecallCell>& cells) {
+  HeatMap map{.title = "Pass keys found by the default schedule, share of the cases",
+              .x_label = "where the key stands, percent of the prompt",
+              .y_label = "tokens of the prompt"};
+  for (const RecallCell& cell : cells) {
+    const std::string row = std::to_string(cell.tokens),
+                      column = fmt::format("{:g}", 100 * cell.depth);
+    if (map.rows.empty() || map.rows.back() != row) {
+      map.rows.push_back(row);
+      map.values.emplace_back();
+    }
+    if (map.rows.size() == 1) map.columns.push_back(column);
+    map.values.back().push_back(static_cast<double>(cell.sparse_found) / cell.cases);
+  }
+  return draw(map);
+}
+
+// The least KL of Kascade among rows that read no more than `bytes`.
+const QualityRow* best_within(const QualityResults& results, double bytes) {
+  const QualityRow* best = nullptr;
+  for (const QualityRow& row : results.rows) {
+    if (row.group != "kascade" || row.kv_bytes_per_token > bytes) continue;
+    if (best == nullptr || row.longest().mean_kl < best->longest().mean_kl) best = &row;
+  }
+  return best;
+}
+
+void compare_baselines(const QualityResults& results, std::vector<std::string>& findings) {
+  for (const QualityRow& row : results.rows) {
+    if (row.group != "baseline") continue;
+    const QualityRow* rival = best_within(results, row.kv_bytes_per_token * 1.001);
+    const std::string which =
+        fmt::format("{} ({:.1f} % of the bytes, KL {:.4f}, found {}/{})", row.label,
+                    100 * row.bytes_ratio(), row.longest().mean_kl, row.found, row.cases);
+    if (rival == nullptr) {
+      findings.push_back(which + ": no Kascade row reads so little.");
+    } else {
+      const bool wins = row.longest().mean_kl < rival->longest().mean_kl;
+      findings.push_back(fmt::format("{}: {} Kascade with {} at {:.1f} % (KL {:.4f}, found {}/{}).",
+                                     which, wins ? "**wins** against" : "behind", rival->label,
+                                     100 * rival->bytes_ratio(), rival->longest().mean_kl,
+                                     rival->found, rival->cases));
+    }
+  }
+}
+
+void compare_plans(const QualityResults& results, std::vector<std::string>& findings) {
+  const std::string prefix = "dp with as many selecting layers as ";
+  for (const QualityRow& dp : results.rows) {
+    if (!dp.label.starts_with(prefix)) continue;
+    for (const QualityRow& greedy : results.rows) {
+      if (greedy.group != "greedy" || prefix + greedy.label != dp.label) continue;
+      findings.push_back(fmt::format(
+          "{} selecting layers, greedy ({}): KL {:.4f}, {:+.2f} %; planned by dynamic programming: "
+          "KL {:.4f}, {:+.2f} %: {}.",
+          *greedy.anchors, greedy.label, greedy.longest().mean_kl, greedy.longest().change_percent,
+          dp.longest().mean_kl, dp.longest().change_percent,
+          dp.longest().mean_kl <= greedy.longest().mean_kl ? "at least as good" : "**worse**"));
+    }
+  }
+}
+
+std::string page(const QualityInputs& inputs, const QualityResults& results,
+                 const std::string& command) {
+  const auto& model = results.model.model();
+  std::string text = fmt::format(
+      "# What sparse attention costs in quality\n\nModel {} ({} layers, {} query and {} KV heads "
+      "of "
+      "{}, {} weights, {} cache). Schedules are made from {}, tried on {}: {} tokens in rolling "
+      "windows, dense against sparse position by position, scored tokens by the row rule (strictly "
+      "causal); the tile rule stands beside it. Pass keys: {} cases a row in prompts of {} tokens, "
+      "three keys in each. Made in {:.0f} minutes by\n\n```\n{}\n```\n\n## Findings\n\n",
+      model.name(), model.layers(), model.heads(), model.kv_heads(), model.head_dim(),
+      results.model.runtime().weights_dtype(), results.model.runtime().cache_dtype(),
+      inputs.calibration.name, inputs.held_out.name, inputs.tokens, inputs.cases,
+      results.recall.empty() ? 0 : results.recall.back().tokens, results.seconds / 60, command);
+  for (const std::string& finding : quality_findings(results)) text += "- " + finding + "\n";
+  text +=
+      "\n![Quality against bytes](quality.svg)\n\n![The default schedule](schedule.svg)\n\n"
+      "![Similarity of layers](similarity.svg)\n\n![Recall by depth and length](recall.svg)\n";
+  const DataTable table = quality_table(results);
+  std::vector<std::string> groups;
+  for (const QualityRow& row : results.rows) {
+    if (std::find(groups.begin(), groups.end(), row.group) == groups.end())
+      groups.push_back(row.group);
+  }
+  text +=
+      "\nIn the tables: bytes of keys and values read per token, in percent of dense; change of "
+      "the "
+      "perplexity by the row rule ± one standard error, percent; KL(dense ‖ sparse), nats; pass "
+      "keys "
+      "found. All columns are in [quality.csv](quality.csv).\n";
+  for (const std::string& group : groups) text += "\n## " + group + "\n\n" + table.markdown(group);
+  return text + "\n## Recall of the default schedule\n\n" + recall_table(results).markdown();
+}
+
+}  // namespace
+
+DataTable quality_table(const QualityResults& results) {
+  std::vector<DataTable::Column> columns = {{"group"},
+                                            {"row", "Row", true},
+                                            {"ratio"},
+                                            {"selecting_layers", "Selecting"},
+                                            {"predicted_similarity", "Predicted"},
+                                            {"reuse_layers_ratio", "Reuse layers"},
+                                            {"keys_attended_ratio", "Attended"},
+                                            {"keys_scored_ratio", "Scored"},
+                                            {"kv_bytes_per_token"},
+                                            {"kv_bytes_ratio", "Bytes"}};
+  for (const int32_t window : {512, 2048, 4096}) {
+    const std::string at = fmt::format("_{}", window);
+    const std::string title = with_commas(window);
+    columns.push_back({"change_percent" + at, "Δ % " + title});
+    columns.push_back({"change_error_percent" + at, window == 4096 ? "±" : ""});
+    columns.push_back({"mean_kl" + at, "KL " + title});
+    columns.push_back({"tile_change_percent" + at, window == 4096 ? "tile Δ %" : ""});
+    columns.push_back({"tile_mean_kl" + at});
+  }
+  columns.push_back({"pass_keys_found", "Found"});
+  columns.push_back({"pass_key_cases", "of"});
+  DataTable table(std::move(columns));
+  for (const QualityRow& row : results.rows) table.add(cells_of(row));
+  return table;
+}
+
+DataTable recall_table(const QualityResults& results) {
+  DataTable table({{"tokens", "Tokens"},
+                   {"depth", "Depth"},
+                   {"cases", "Cases"},
+                   {"dense_found", "Dense"},
+                   {"sparse_found", "Sparse"}});
+  for (const RecallCell& cell : results.recall) {
+    table.add({std::to_string(cell.tokens), fmt::format("{:g}", cell.depth),
+               std::to_string(cell.cases), std::to_string(cell.dense_found),
+               std::to_string(cell.sparse_found)});
+  }
+  return table;
+}
+
+std::vector<std::string> quality_findings(const QualityResults& results) {
+  const QualityRow& row = results.rows.front();
+  const WindowFigures& figures = row.longest();
+  std::vector<std::string> findings = {
+      fmt::format("Default schedule ({} of {} layers select, 10 % of the keys): perplexity {:+.2f} "
+                  "± {:.2f} % at "
+                  "{} tokens ({:.3f} dense, {} tokens), KL {:.4f} nats; {:.1f} % of the bytes of "
+                  "keys and values "
+                  "are read, {:.1f} % of the keys attended to, {:.1f} % scored.",
+                  row.anchors.value_or(0), results.model.model().layers(), figures.change_percent,
+                  figures.change_error, figures.window, figures.dense_perplexity, figures.tokens,
+                  figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
+                  100 * row.keys_scored_ratio)};
+  std::map<int32_t, RecallCell> by_length;
+  for (const RecallCell& cell : results.recall) {
+    RecallCell& sum = by_length[cell.tokens];
+    sum.cases += cell.cases;
+    sum.dense_found += cell.dense_found;
+    sum.sparse_found += cell.sparse_found;
+  }
+  for (const auto& [tokens, cell] : by_length) {
+    findings.push_back(fmt::format("Pass keys in {} tokens: {}/{} found dense, {}/{} sparse.",
+                                   tokens, cell.dense_found, cell.cases, cell.sparse_found,
+                                   cell.cases));
+  }
+  compare_plans(results, findings);
+  compare_baselines(results, findings);
+  return findings;
+}
+
+std::vector<ReportFile> quality_report(const QualityInputs& inputs, const QualityResults& results,
+                                       const std::string& command) {
+  return {{"README.md", page(inputs, results, command)},
+          {"quality.csv", quality_table(results).csv()},
+          {"recall.csv", recall_table(results).csv()},
+          {"similarity.csv", similarity_csv(results.schedule)},
+          {"quality.svg", quality_figure(results)},
+          {"similarity.svg", similarity_figure(results.schedule)},
+          {"schedule.svg", schedule_figure(results.schedule.schedule())},
+          {"recall.svg", recall_figure(results.recall)}};
+}
+
+}  // namespace kascade::client

@@ -1,0 +1,105 @@
+#include "client/eval/session.h"
+
+#include <optional>
+#include <utility>
+
+namespace kascade::client {
+
+absl::StatusOr<std::unique_ptr<Session>> Session::open(const Globals& globals) {
+  const auto channel = connect(globals);
+  if (!channel.ok()) return channel.status();
+  std::unique_ptr<Session> session(new Session(globals));
+  session->inference_ = v1::InferenceService::NewStub(*channel);
+  session->calibration_ = v1::CalibrationService::NewStub(*channel);
+  auto info = call(globals, *session->inference_, &v1::InferenceService::Stub::GetModelInfo,
+                   v1::GetModelInfoRequest());
+  if (!info.ok()) return info.status();
+  session->info_ = *std::move(info);
+  return session;
+}
+
+absl::StatusOr<std::vector<std::vector<int32_t>>> Session::encode(
+    const std::vector<std::string>& texts) {
+  constexpr size_t kMostTexts = 4096;
+  std::vector<std::vector<int32_t>> encoded;
+  for (size_t first = 0; first < texts.size(); first += kMostTexts) {
+    v1::TokenizeRequest request;
+    for (size_t i = first; i < std::min(first + kMostTexts, texts.size()); ++i) {
+      request.add_texts(texts[i]);
+    }
+    request.set_add_bos(false);
+    const auto response =
+        call(globals_, *inference_, &v1::InferenceService::Stub::Tokenize, request);
+    if (!response.ok()) return response.status();
+    for (const auto& text : response->results()) {
+      encoded.emplace_back(text.token_ids().begin(), text.token_ids().end());
+    }
+  }
+  if (encoded.size() == texts.size()) return encoded;
+  return absl::InternalError("the server tokenized another number of texts");
+}
+
+absl::StatusOr<v1::CalibrationResult> Session::calibrate(const v1::CalibrateRequest& request) {
+  Call call(globals_);
+  const auto reader = calibration_->Calibrate(&call.context(), request);
+  std::optional<v1::CalibrationResult> result;
+  v1::CalibrateResponse response;
+  while (reader->Read(&response)) {
+    if (response.has_result()) result = std::move(*response.mutable_result());
+  }
+  const absl::Status status = call.result(reader->Finish());
+  if (!status.ok()) return status;
+  if (!result) return absl::InternalError("the server sent no schedule");
+  return *std::move(result);
+}
+
+absl::Status Session::activate(const std::string& schedule_id) {
+  v1::ActivateScheduleRequest request;
+  request.set_schedule_id(schedule_id);
+  request.set_force(true);
+  return call(globals_, *calibration_, &v1::CalibrationService::Stub::ActivateSchedule, request)
+      .status();
+}
+
+absl::Status Session::deactivate() {
+  return call(globals_, *calibration_, &v1::CalibrationService::Stub::DeactivateSchedule,
+              v1::DeactivateScheduleRequest())
+      .status();
+}
+
+absl::StatusOr<std::string> Session::active_schedule() {
+  const auto response = call(globals_, *calibration_, &v1::CalibrationService::Stub::ListSchedules,
+                             v1::ListSchedulesRequest());
+  if (!response.ok()) return response.status();
+  return response->active_schedule_id();
+}
+
+absl::StatusOr<v1::ScoreSummary> Session::score(const v1::ScoreRequest& request) {
+  Call call(globals_);
+  const auto reader = inference_->Score(&call.context(), request);
+  std::optional<v1::ScoreSummary> total;
+  v1::ScoreResponse response;
+  while (reader->Read(&response)) {
+    if (response.has_total()) total = std::move(*response.mutable_total());
+  }
+  const absl::Status status = call.result(reader->Finish());
+  if (!status.ok()) return status;
+  if (!total) return absl::InternalError("the server sent no total");
+  return *std::move(total);
+}
+
+absl::StatusOr<Session::Generated> Session::generate(const v1::GenerateRequest& request) {
+  Call call(globals_);
+  const auto reader = inference_->Generate(&call.context(), request);
+  Generated generated;
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+    if (response.has_delta()) generated.text += response.delta().text();
+    if (response.has_finished()) generated.finished = std::move(*response.mutable_finished());
+  }
+  const absl::Status status = call.result(reader->Finish());
+  if (!status.ok()) return status;
+  return generated;
+}
+
+}  // namespace kascade::client

@@ -1,0 +1,50 @@
+// The calls that a suite makes of one server, one at a time.
+#ifndef KASCADE_CLIENT_EVAL_SESSION_H_
+#define KASCADE_CLIENT_EVAL_SESSION_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/call.h"
+#include "kascade/v1/calibration_service.grpc.pb.h"
+#include "kascade/v1/inference_service.grpc.pb.h"
+
+namespace kascade::client {
+
+class Session {
+ public:
+  // Globals must outlive the session.
+  static absl::StatusOr<std::unique_ptr<Session>> open(const Globals& globals);
+
+  const v1::GetModelInfoResponse& info() const { return info_; }
+
+  // Tokens of each text, without BOS.
+  absl::StatusOr<std::vector<std::vector<int32_t>>> encode(const std::vector<std::string>& texts);
+  // Waits for the schedule; one that did not pass its gate is a result too.
+  absl::StatusOr<v1::CalibrationResult> calibrate(const v1::CalibrateRequest& request);
+  // Whether it passed its gate or not.
+  absl::Status activate(const std::string& schedule_id);
+  absl::Status deactivate();
+  // Empty when none is active.
+  absl::StatusOr<std::string> active_schedule();
+  absl::StatusOr<v1::ScoreSummary> score(const v1::ScoreRequest& request);
+  struct Generated {
+    std::string text{};
+    v1::GenerateFinished finished{};
+  };
+  absl::StatusOr<Generated> generate(const v1::GenerateRequest& request);
+
+ private:
+  explicit Session(const Globals& globals) : globals_(globals) {}
+  const Globals& globals_;
+  std::unique_ptr<v1::InferenceService::Stub> inference_{};
+  std::unique_ptr<v1::CalibrationService::Stub> calibration_{};
+  v1::GetModelInfoResponse info_{};
+};
+
+}  // namespace kascade::client
+
+#endif  // KASCADE_CLIENT_EVAL_SESSION_H_

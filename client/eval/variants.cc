@@ -1,0 +1,190 @@
+#include "client/eval/variants.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "client/reports.h"
+
+namespace kascade::client {
+namespace {
+
+constexpr double kRatios[] = {0.025, 0.05, 0.1, 0.2, 0.3, 0.5};
+constexpr double kDefaultRatio = 0.1;
+
+// Every candidate is wanted here, however bad.
+constexpr double kAnyDegradation = 1000;
+
+v1::CalibrateRequest dp_request(double ratio, int32_t anchors) {
+  v1::CalibrateRequest request;
+  request.set_family(v1::SELECTION_FAMILY_KASCADE);
+  request.set_maker(v1::SCHEDULE_MAKER_DP);
+  request.set_ratio(ratio);
+  request.set_min_keys(kMinKeys);
+  request.set_anchors(anchors);
+  request.set_max_degradation_percent(kAnyDegradation);
+  return request;
+}
+
+// From few anchors to nearly all layers.
+std::vector<int32_t> anchor_counts(int32_t layers) {
+  std::vector<int32_t> counts;
+  for (const double share : {0.17, 0.25, 0.33, 0.5, 0.67, 0.84}) {
+    const auto count = static_cast<int32_t>(std::lround(share * layers));
+    if (count >= 2 && (counts.empty() || count > counts.back())) counts.push_back(count);
+  }
+  return counts;
+}
+
+void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
+  for (const int32_t anchors : anchor_counts(plan.layers)) {
+    for (const double ratio : kRatios) {
+      variants.push_back({.group = "kascade",
+                          .label = fmt::format("{} selecting layers, {:g} %", anchors, 100 * ratio),
+                          .ratio = ratio,
+                          .calibration = dp_request(ratio, anchors)});
+    }
+  }
+}
+
+// Tiles of 16 keys: as many as the same shares of 4,096 keys.
+void add_tile(const VariantPlan& plan, std::vector<Variant>& variants) {
+  constexpr int32_t kTile = 16, kKeys = 4096;
+  for (const double ratio : {0.05, 0.1, 0.2, 0.3}) {
+    v1::CalibrateRequest request = dp_request(ratio, plan.default_anchors);
+    request.clear_ratio();
+    request.clear_min_keys();
+    request.set_family(v1::SELECTION_FAMILY_TILE);
+    request.set_tile_size(kTile);
+    request.set_top_k(static_cast<int32_t>(std::lround(ratio * kKeys / kTile)));
+    variants.push_back({.group = "tile",
+                        .label = fmt::format("{} tiles of {}", request.top_k(), kTile),
+                        .ratio = ratio,
+                        .calibration = std::move(request)});
+  }
+}
+
+v1::CalibrateRequest preset_request(v1::CalibrationPreset preset) {
+  v1::CalibrateRequest request;
+  request.set_preset(preset);
+  request.set_max_degradation_percent(kAnyDegradation);
+  return request;
+}
+
+void add_greedy(std::vector<Variant>& variants) {
+  for (const auto preset : {v1::CALIBRATION_PRESET_BALANCED, v1::CALIBRATION_PRESET_CONSERVATIVE,
+                            v1::CALIBRATION_PRESET_AGGRESSIVE}) {
+    variants.push_back(
+        {.group = "greedy", .label = name_of(preset), .calibration = preset_request(preset)});
+  }
+}
+
+void add_baselines(std::vector<Variant>& variants) {
+  for (const auto kind :
+       {v1::BASELINE_KIND_ORACLE, v1::BASELINE_KIND_STREAMING, v1::BASELINE_KIND_QUEST}) {
+    for (const double ratio : kRatios) {
+      Variant variant{.group = "baseline",
+                      .label = fmt::format("{}, {:g} %", name_of(kind), 100 * ratio),
+                      .ratio = ratio};
+      v1::AttentionBaseline& baseline = *variant.attention.mutable_baseline();
+      baseline.set_kind(kind);
+      baseline.set_ratio(ratio);
+      baseline.set_min_keys(kMinKeys);
+      variants.push_back(std::move(variant));
+    }
+  }
+}
+
+// The default schedule's plan with one thing done in another way.
+void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
+  const auto add = [&](const char* label, const auto& change) {
+    Variant variant{.group = "experiment",
+                    .label = label,
+                    .ratio = kDefaultRatio,
+                    .calibration = dp_request(kDefaultRatio, plan.default_anchors)};
+    change(variant);
+    variants.push_back(std::move(variant));
+  };
+  add("as the default", [](Variant&) {});
+  add("head maps with the published slip",
+      [](Variant& variant) { variant.calibration->set_published_head_map_slip(true); });
+  add("own tile not forced in decoding",
+      [](Variant& variant) { variant.calibration->set_decode_own_tile(false); });
+  add("one choice for all KV heads",
+      [](Variant& variant) { variant.calibration->set_all_heads(true); });
+  add("scores pooled by the largest",
+      [](Variant& variant) { variant.calibration->set_pooling(v1::SCORE_POOLING_MAX); });
+  add("4 sink keys", [](Variant& variant) { variant.calibration->set_sink_keys(4); });
+  if (plan.others.empty()) return;
+  add("calibrated on texts of all kinds", [](Variant& variant) { variant.mixes_texts = true; });
+}
+
+// Other kinds of text under the default plan, made from books alone and from all kinds.
+void add_domains(const VariantPlan& plan, std::vector<Variant>& variants) {
+  for (size_t i = 0; i < plan.others.size(); ++i) {
+    for (const bool mixes : {false, true}) {
+      variants.push_back({.group = "domain",
+                          .label = fmt::format("{}, calibrated on {}", plan.others[i],
+                                               mixes ? "texts of all kinds" : "the one text"),
+                          .ratio = kDefaultRatio,
+                          .calibration = dp_request(kDefaultRatio, plan.default_anchors),
+                          .mixes_texts = mixes,
+                          .text = static_cast<int32_t>(i)});
+    }
+  }
+}
+
+}  // namespace
+
+Variant default_variant() {
+  v1::CalibrateRequest request = dp_request(kDefaultRatio, 0);
+  request.clear_anchors();
+  request.clear_max_degradation_percent();
+  return {.group = "kascade",
+          .label = "default: fewest selecting layers that pass, 10 %",
+          .ratio = kDefaultRatio,
+          .calibration = std::move(request),
+          .is_default = true};
+}
+
+std::vector<Variant> other_variants(const VariantPlan& plan) {
+  std::vector<Variant> variants;
+  add_kascade(plan, variants);
+  add_tile(plan, variants);
+  add_greedy(variants);
+  add_baselines(variants);
+  add_experiments(plan, variants);
+  add_domains(plan, variants);
+  std::erase_if(variants, [&](const Variant& variant) {
+    return !plan.groups.empty() &&
+           std::ranges::find(plan.groups, variant.group) == plan.groups.end();
+  });
+  return variants;
+}
+
+std::vector<Variant> all_variants(const VariantPlan& plan) {
+  std::vector<Variant> variants = other_variants(plan);
+  variants.insert(variants.begin(), default_variant());
+  const auto rivals = std::ranges::count(variants, "greedy", &Variant::group);
+  for (int64_t i = 0; i < rivals; ++i) variants.push_back(dp_like("balanced", 2));
+  return variants;
+}
+
+Variant dp_like(const std::string& preset, int32_t anchors) {
+  // The presets differ in top_k beside what only the greedy maker knows.
+  const int32_t top_k = preset == "balanced" ? 12 : preset == "conservative" ? 16 : 10;
+  v1::CalibrateRequest request;
+  request.set_family(v1::SELECTION_FAMILY_TILE);
+  request.set_maker(v1::SCHEDULE_MAKER_DP);
+  request.set_tile_size(16);
+  request.set_top_k(top_k);
+  request.set_anchors(anchors);
+  request.set_max_degradation_percent(kAnyDegradation);
+  return {.group = "greedy",
+          .label = fmt::format("dp with as many selecting layers as {}", preset),
+          .calibration = std::move(request)};
+}
+
+}  // namespace kascade::client

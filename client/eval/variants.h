@@ -1,0 +1,47 @@
+// What the quality suite measures, as requests.
+#ifndef KASCADE_CLIENT_EVAL_VARIANTS_H_
+#define KASCADE_CLIENT_EVAL_VARIANTS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kascade/v1/attention.pb.h"
+#include "kascade/v1/calibration_service.pb.h"
+
+namespace kascade::client {
+
+// One row of the report.
+struct Variant {
+  std::string group{};
+  std::string label{};
+  std::optional<double> ratio{};  // for the table
+  std::optional<v1::CalibrateRequest>
+      calibration{};                 // less the texts; none: the schedule of before
+  v1::AttentionOptions attention{};  // less the mode
+  bool is_default = false;
+  bool mixes_texts = false;  // calibrated on the other texts as well
+  int32_t text = -1;         // index of the other text that is scored; -1 = the held-out one
+};
+
+struct VariantPlan {
+  int32_t layers = 0;
+  int32_t default_anchors = 0;        // of the default schedule
+  std::vector<std::string> others{};  // names of the other texts
+  std::vector<std::string> groups{};  // to measure; empty: all
+};
+
+// The smallest budget that acts at every length.
+constexpr int32_t kMinKeys = 16;
+
+Variant default_variant();
+// All but the default one.
+std::vector<Variant> other_variants(const VariantPlan& plan);
+std::vector<Variant> all_variants(const VariantPlan& plan);
+// The best plan with as many selecting layers as a greedy preset chose, on the same selection.
+Variant dp_like(const std::string& preset, int32_t anchors);
+
+}  // namespace kascade::client
+
+#endif  // KASCADE_CLIENT_EVAL_VARIANTS_H_

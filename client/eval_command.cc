@@ -1,0 +1,143 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "client/commands.h"
+#include "client/eval/quality_report.h"
+#include "client/eval/quality_suite.h"
+#include "client/failure.h"
+#include "client/files.h"
+
+namespace kascade::client {
+namespace {
+
+struct EvalOptions {
+  std::string suite = "quality";
+  std::filesystem::path out{};
+  std::string calibration{}, held_out{};
+  std::vector<std::string> others{};
+  std::vector<std::string> groups{};
+  int32_t tokens = 8192;
+  int32_t cases = 20;
+  int32_t default_cases = 100;
+  std::string command{};
+};
+
+absl::StatusOr<NamedText> read_named(const std::string& file) {
+  auto text = read_text(file);
+  if (!text.ok()) return text.status();
+  return NamedText{std::filesystem::path(file).filename().string(), *std::move(text)};
+}
+
+// Whole lines from the beginning: enough of a large file to calibrate on and to score.
+void keep_beginning(std::string& text) {
+  constexpr size_t kMostBytes = 200000;
+  if (text.size() <= kMostBytes) return;
+  const size_t end = text.rfind('\n', kMostBytes);
+  if (end != std::string::npos && end > 0) text.resize(end);
+}
+
+absl::StatusOr<QualityInputs> read_inputs(const EvalOptions& options) {
+  QualityInputs inputs{.groups = options.groups,
+                       .tokens = options.tokens,
+                       .cases = options.cases,
+                       .default_cases = options.default_cases};
+  auto calibration = read_named(options.calibration);
+  if (!calibration.ok()) return calibration.status();
+  auto held_out = read_named(options.held_out);
+  if (!held_out.ok()) return held_out.status();
+  inputs.calibration = *std::move(calibration);
+  inputs.held_out = *std::move(held_out);
+  for (const std::string& file : options.others) {
+    auto other = read_named(file);
+    if (!other.ok()) return other.status();
+    keep_beginning(other->text);
+    inputs.others.push_back(*std::move(other));
+  }
+  return inputs;
+}
+
+absl::Status write_files(const std::filesystem::path& folder,
+                         const std::vector<ReportFile>& files) {
+  for (const ReportFile& file : files) {
+    auto out = ResultFile::open((folder / file.name).string());
+    if (!out.ok()) return out.status();
+    if (auto status = out->commit(file.content); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+int run_eval(const Globals& globals, const EvalOptions& options) {
+  const auto inputs = read_inputs(options);
+  if (!inputs.ok()) return fail(inputs.status());
+  std::error_code error;
+  std::filesystem::create_directories(options.out, error);
+  if (error) {
+    return fail(absl::UnavailableError(
+        fmt::format("{}: cannot be made: {}", options.out.string(), error.message())));
+  }
+  const auto session = Session::open(globals);
+  if (!session.ok()) return fail(session.status());
+  const auto results = run_quality_suite(**session, *inputs);
+  if (!results.ok()) return fail(results.status());
+  const auto status = write_files(options.out, quality_report(*inputs, *results, options.command));
+  if (!status.ok()) return fail(status);
+  for (const std::string& finding : quality_findings(*results)) fmt::print("{}\n", finding);
+  return kSuccess;
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
+  CLI::App* command =
+      app.add_subcommand("eval", "Report what sparse attention costs: tables and figures");
+  const auto options = std::make_shared<EvalOptions>();
+  command->add_option("--suite", options->suite, "What to measure")
+      ->check(CLI::IsMember({"quality"}))
+      ->capture_default_str();
+  command->add_option("--out", options->out, "Folder for the report")->required()->type_name("DIR");
+  command->add_option("--calibration", options->calibration, "Text that schedules are made from")
+      ->required()
+      ->type_name("FILE");
+  command->add_option("--held-out", options->held_out, "Text to try them on")
+      ->required()
+      ->type_name("FILE");
+  command
+      ->add_option("--other", options->others,
+                   "Texts of other kinds to try the default on (their first 200 kB)")
+      ->type_name("FILE");
+  command
+      ->add_option("--groups", options->groups, "Rows to measure beside the default schedule [all]")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"kascade", "tile", "greedy", "baseline", "experiment", "domain"}));
+  command->add_option("--tokens", options->tokens, "Tokens of each text to score")
+      ->check(CLI::Range(512, 1 << 24))
+      ->capture_default_str();
+  command->add_option("--cases", options->cases, "Pass keys to look for in each row")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  command
+      ->add_option("--default-cases", options->default_cases,
+                   "The same for the default schedule, at each length")
+      ->check(CLI::Range(5, 10000))
+      ->capture_default_str();
+  command->callback([&, options] {
+    options->command = fmt::format(
+        "kascade eval --suite {} --calibration {} --held-out {}{}{}{}{} --tokens {} --cases {} "
+        "--default-cases {} --out {}",
+        options->suite, options->calibration, options->held_out,
+        options->others.empty() ? "" : " --other ", fmt::join(options->others, " "),
+        options->groups.empty() ? "" : " --groups ", fmt::join(options->groups, ","),
+        options->tokens, options->cases, options->default_cases, options->out.string());
+    chosen = [&globals, options] { return run_eval(globals, *options); };
+  });
+}
+
+}  // namespace kascade::client

@@ -1,0 +1,181 @@
+// The parts of `kascade eval` that need no server: prompts, tables, figures and what is found.
+#include "client/eval/quality_report.h"
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "client/eval/figures.h"
+#include "client/eval/pass_key.h"
+#include "client/eval/variants.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace kascade::client {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(DataTableTest, WritesCsvAndMarkdown) {
+  DataTable table({{"group"}, {"row", "Row", true}, {"kl", "KL"}});
+  table.add({"a", "one, \"two\"", "0.5"});
+  table.add({"b", "x|y", ""});
+  EXPECT_EQ(table.csv(), "group,row,kl\na,\"one, \"\"two\"\"\",0.5\nb,x|y,\n");
+  EXPECT_EQ(table.markdown(), "| Row | KL |\n|---|--:|\n| one, \"two\" | 0.5 |\n| x\\|y |  |\n");
+  EXPECT_EQ(table.markdown("b"), "| Row | KL |\n|---|--:|\n| x\\|y |  |\n");
+}
+
+// One token per character.
+absl::StatusOr<std::vector<std::vector<int32_t>>> encode_bytes(
+    const std::vector<std::string>& texts) {
+  std::vector<std::vector<int32_t>> encoded;
+  for (const std::string& text : texts) encoded.emplace_back(text.begin(), text.end());
+  return encoded;
+}
+
+std::string text_of(const std::vector<int32_t>& tokens) { return {tokens.begin(), tokens.end()}; }
+
+std::vector<int32_t> filler_of(int32_t count) { return std::vector<int32_t>(count, '.'); }
+
+TEST(PassKeyTest, PromptsHoldTheKeyOnceAndAskForIt) {
+  const PassKeyPlan plan{.cases = 40, .tokens = 900, .keys = 3, .seed = 5};
+  const auto cases = draw_pass_keys(plan, plain_wording(), filler_of(2000), 1, encode_bytes);
+  ASSERT_TRUE(cases.ok()) << cases.status();
+  ASSERT_EQ(cases->size(), 40u);
+  for (const PassKeyCase& one : *cases) {
+    EXPECT_EQ(one.prompt.size(), 900u);
+    EXPECT_EQ(one.prompt.front(), 1);
+    const std::string text = text_of(one.prompt);
+    ASSERT_EQ(one.key.size(), 5u);
+    const size_t at = text.find(one.key);
+    ASSERT_NE(at, std::string::npos);
+    EXPECT_EQ(text.find(one.key, at + 1), std::string::npos);
+    // The question names whom the statement named.
+    const size_t name = text.rfind("for ", at) + 4;
+    const std::string who = text.substr(name, text.find(' ', name) - name);
+    EXPECT_TRUE(
+        text.ends_with("What is the pass key for " + who + "? The pass key for " + who + " is"))
+        << text.substr(text.size() - 80);
+  }
+}
+
+TEST(PassKeyTest, SameSeedSamePrompts) {
+  const PassKeyPlan plan{.cases = 3, .tokens = 700, .seed = 9};
+  PassKeyPlan other = plan;
+  other.seed = 10;
+  const auto a = draw_pass_keys(plan, plain_wording(), filler_of(900), -1, encode_bytes);
+  const auto b = draw_pass_keys(plan, plain_wording(), filler_of(900), -1, encode_bytes);
+  const auto c = draw_pass_keys(other, plain_wording(), filler_of(900), -1, encode_bytes);
+  EXPECT_EQ((*a)[2].prompt, (*b)[2].prompt);
+  EXPECT_NE((*a)[2].prompt, (*c)[2].prompt);
+}
+
+TEST(PassKeyTest, TheKeyStandsWhereItShould) {
+  for (const double depth : {0.0, 0.25, 0.9}) {
+    const PassKeyPlan plan{.cases = 10, .tokens = 4000, .keys = 4, .depth = depth, .seed = 2};
+    const auto cases = draw_pass_keys(plan, plain_wording(), filler_of(5000), -1, encode_bytes);
+    for (const PassKeyCase& one : *cases) {
+      const auto at = static_cast<double>(text_of(one.prompt).find(one.key));
+      EXPECT_NEAR(at / 4000, depth, 0.08) << one.key;
+    }
+  }
+}
+
+TEST(PassKeyTest, TellsWhenTheTextIsTooShort) {
+  const auto cases =
+      draw_pass_keys({.tokens = 4000}, plain_wording(), filler_of(100), -1, encode_bytes);
+  EXPECT_THAT(std::string(cases.status().message()), HasSubstr("there are 100"));
+}
+
+QualityRow row_of(const std::string& group, const std::string& label, double bytes, double kl) {
+  return {.group = group,
+          .label = label,
+          .anchors = 4,
+          .kv_bytes_per_token = bytes,
+          .dense_kv_bytes_per_token = 1000,
+          .windows = {{.window = 4096, .tokens = 8191, .dense_perplexity = 40, .mean_kl = kl}},
+          .found = 9,
+          .cases = 10};
+}
+
+QualityResults results() {
+  QualityResults results;
+  results.rows = {row_of("kascade", "default", 400, 0.01), row_of("kascade", "small", 200, 0.05),
+                  row_of("baseline", "quest", 400, 0.02), row_of("baseline", "oracle", 300, 0.03),
+                  row_of("baseline", "streaming", 100, 1)};
+  results.recall = {{1024, 0.25, 20, 20, 19}, {1024, 0.75, 20, 20, 18}};
+  return results;
+}
+
+TEST(QualityReportTest, SaysWhereABaselineWins) {
+  const auto findings = quality_findings(results());
+  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("quest"), HasSubstr("behind"))));
+  // The oracle reads 30 %, where the best Kascade row reads 20 % and loses more.
+  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("oracle"), HasSubstr("**wins**"),
+                                                  HasSubstr("small"))));
+  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("streaming"),
+                                                  HasSubstr("no Kascade row reads so little"))));
+  EXPECT_THAT(findings, Contains("Pass keys in 1024 tokens: 40/40 found dense, 37/40 sparse."));
+}
+
+TEST(QualityReportTest, GreedyIsComparedWithItsOwnRival) {
+  QualityResults all = results();
+  all.rows.push_back(row_of("greedy", "balanced", 500, 0.5));
+  all.rows.push_back(row_of("greedy", "dp with as many selecting layers as balanced", 500, 0.4));
+  all.rows.push_back(row_of("greedy", "aggressive", 500, 0.1));
+  all.rows.push_back(row_of("greedy", "dp with as many selecting layers as aggressive", 500, 0.2));
+  const auto findings = quality_findings(all);
+  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("greedy (balanced): KL 0.5000"),
+                                                  HasSubstr("at least as good"))));
+  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("greedy (aggressive): KL 0.1000"),
+                                                  HasSubstr("**worse**"))));
+}
+
+TEST(QualityReportTest, WindowsThatWereNotMeasuredAreEmptyCells) {
+  const std::string csv = quality_table(results()).csv();
+  const std::string first = csv.substr(csv.find("kascade,default"));
+  EXPECT_THAT(first.substr(0, first.find('\n')), HasSubstr(",0.4000,,,,,,,,,,,+0.00,0.00,0.0100"));
+}
+
+TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {
+  const VariantPlan plan{.layers = 12, .default_anchors = 5};
+  EXPECT_EQ(all_variants(plan).size(), other_variants(plan).size() + 4);
+  for (const Variant& variant : all_variants(plan)) {
+    if (!variant.calibration || !variant.calibration->has_anchors()) continue;
+    EXPECT_GE(variant.calibration->anchors(), 2) << variant.label;
+    EXPECT_LE(variant.calibration->anchors(), 12) << variant.label;
+  }
+}
+
+TEST(FiguresTest, ALineChartShowsWhatItCan) {
+  const std::string svg = draw(LineChart{
+      .title = "a < b & c",
+      .series = {{"one", {{1, 0.1}, {10, 0.01}, {100, 0}}}, {"none", {}}, {"two", {{5, 5}}}}});
+  EXPECT_THAT(svg, HasSubstr("a &lt; b &amp; c"));
+  // Three points can be shown on logarithmic axes.
+  size_t marks = 0;
+  for (size_t at = svg.find("<circle"); at != std::string::npos; at = svg.find("<circle", at + 1)) {
+    ++marks;
+  }
+  EXPECT_EQ(marks, 3u);
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+  EXPECT_THAT(svg, Not(HasSubstr("inf")));
+}
+
+TEST(FiguresTest, NothingToShowIsStillAFigure) {
+  EXPECT_THAT(draw(LineChart{}), HasSubstr("</svg>"));
+  EXPECT_THAT(draw(HeatMap{}), HasSubstr("</svg>"));
+  EXPECT_THAT(draw(SchedulePicture{}), HasSubstr("</svg>"));
+}
+
+TEST(FiguresTest, AHeatMapLeavesUnknownCellsEmpty) {
+  const std::string svg =
+      draw(HeatMap{.columns = {"0", "1"}, .rows = {"0"}, .values = {{0.25, std::nan("")}}});
+  EXPECT_THAT(svg, HasSubstr(">0.25<"));
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+}
+
+}  // namespace
+}  // namespace kascade::client
