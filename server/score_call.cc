@@ -82,7 +82,7 @@ void ScoreCall::send_started() {
   started.set_inputs(static_cast<int32_t>(plan_.inputs.size()));
   started.set_tokens_to_score(plan_.tokens_to_score());
   started.set_windows(plan_.windows());
-  started.set_mode(server::to_proto(*plan_.attention.mode));
+  if (plan_.attention.mode) started.set_mode(server::to_proto(*plan_.attention.mode));
   if (plan_.schedule) started.set_schedule_id(plan_.schedule->schedule_id);
   started.set_phase(to_proto(plan_.phase));
   started.set_window_tokens(plan_.cut.window_tokens);

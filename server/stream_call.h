@@ -119,6 +119,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
   void pump() {
     const auto keep = this->shared_from_this();
     const Response* next = nullptr;
+    absl::Status end;
     {
       const std::lock_guard lock(outbox_mutex_);
       if (writing_ || finished_) return;
@@ -127,6 +128,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
         next = &outbox_.front().message;
       } else if (ending_ && !starting_) {
         finished_ = true;
+        end = *ending_;
       } else {
         return;
       }
@@ -134,7 +136,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
     if (next != nullptr) {
       this->StartWrite(next);
     } else {
-      this->Finish(record_.finish(*ending_));
+      this->Finish(record_.finish(end));
     }
   }
 

@@ -1,0 +1,34 @@
+// A step's batch as what kernels take: one tile and one KV head at a time.
+#ifndef KASCADE_ENGINE_BACKEND_CPU_HEAD_WORK_H_
+#define KASCADE_ENGINE_BACKEND_CPU_HEAD_WORK_H_
+
+#include <cstdint>
+
+#include "engine/backend/batch.h"
+#include "engine/backend/cpu/kernels.h"
+#include "engine/tensor.h"
+
+namespace kascade::cpu {
+
+CachedRows rows_of_head(LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head);
+Queries queries_of(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head);
+// The last row of the queries alone.
+Queries last_row(const Queries& queries);
+
+// What attend() does for one tile and KV head.
+struct HeadWork {
+  Queries queries;
+  CachedRows rows;
+  KeyList keys;
+  float* out;
+
+  // How many threads can share it: single rows only.
+  int32_t parts() const;
+};
+// `index` is the tile's place in the range.
+HeadWork head_work(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, int32_t index,
+                   int32_t kv_head, const KeySet& keys, Tensor out);
+
+}  // namespace kascade::cpu
+
+#endif  // KASCADE_ENGINE_BACKEND_CPU_HEAD_WORK_H_
