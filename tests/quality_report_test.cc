@@ -2,6 +2,7 @@
 #include "client/eval/quality_report.h"
 
 #include <cmath>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -162,6 +163,19 @@ TEST(FiguresTest, ALineChartShowsWhatItCan) {
   EXPECT_EQ(marks, 3u);
   EXPECT_THAT(svg, Not(HasSubstr("nan")));
   EXPECT_THAT(svg, Not(HasSubstr("inf")));
+}
+
+// As many as the report draws: up to 6 numbers of selecting layers, the default's and 3 baselines.
+TEST(FiguresTest, EverySeriesHasAColourOfItsOwn) {
+  LineChart chart;
+  for (int i = 1; i <= 10; ++i) chart.series.push_back({std::to_string(i), {{1.0 * i, 1.0 * i}}});
+  const std::string svg = draw(chart);
+  std::set<std::string> colours;
+  for (size_t at = svg.find("<circle"); at != std::string::npos; at = svg.find("<circle", at + 1)) {
+    const size_t fill = svg.find("fill=", at);
+    colours.insert(svg.substr(fill, 14));
+  }
+  EXPECT_EQ(colours.size(), 10u);
 }
 
 TEST(FiguresTest, NothingToShowIsStillAFigure) {

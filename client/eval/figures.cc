@@ -11,7 +11,8 @@ namespace {
 
 // Distinct to people who do not see all colours, on white and on black.
 constexpr const char* kColours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
-                                    "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"};
+                                    "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f",
+                                    "#882255", "#44aa99", "#999933", "#000000"};
 constexpr double kTitle = 34, kLegend = 170, kLeft = 76, kBottom = 52;
 
 std::string escaped(const std::string& text) {
@@ -182,7 +183,8 @@ std::string draw(const HeatMap& map) {
   body +=
       label(0, 0, Anchor::kMiddle, map.y_label,
             fmt::format(" transform=\"translate(16 {:.1f}) rotate(-90)\"", (kTitle + bottom) / 2));
-  return page(std::max(width, 420.0), bottom + kBottom, map.title, body);
+  constexpr double kTitleWidth = 560;  // what the longest title needs
+  return page(std::max(width, kTitleWidth), bottom + kBottom, map.title, body);
 }
 
 std::string draw(const SchedulePicture& picture) {
