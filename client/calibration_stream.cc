@@ -20,6 +20,11 @@ constexpr char kSuspicion[] =
 int gate_failure(const v1::CalibrationResult& result) {
   const auto& quality = result.schedule().quality();
   if (quality.suspect()) fmt::print(stderr, "kascade: warning: {}\n", kSuspicion);
+  if (saves_nothing(quality)) {
+    print_failure(absl::FailedPreconditionError(
+        fmt::format("no candidate passed the gate: {}", kSavesNothing)));
+    return kGate;
+  }
   print_failure(absl::FailedPreconditionError(
       fmt::format("no candidate passed the gate (perplexity at most {:g} % worse, the best is "
                   "{:+.4f} %); it is "

@@ -111,12 +111,20 @@ std::string limit_text(const v1::QualityReport& quality) {
                      percent(quality.max_degradation_percent() / 100));
 }
 
+// Whether a candidate passed, or why not.
+std::string outcome(const v1::QualityReport& quality) {
+  if (quality.passed()) return "passed";
+  if (quality.suspect()) return "suspect";
+  return saves_nothing(quality) ? "saves nothing" : "too much";
+}
+
 std::string verdict(const v1::CalibrationResult& result) {
   const auto& quality = result.schedule().quality();
   if (quality.suspect()) {
     return paint(Colour::kRed, "SUSPECT") +
            ": the dense model is hardly better than guessing on this text, so nothing can pass";
   }
+  if (saves_nothing(quality)) return paint(Colour::kRed, "NOT PASSED") + ": " + kSavesNothing;
   if (!result.passed()) {
     return paint(Colour::kRed, "NOT PASSED") + ": " + limit_text(quality) +
            " was not reached; the best candidate is kept, not activated";
@@ -170,12 +178,16 @@ std::string gate_text(const v1::CalibrationResult& result) {
     table.add({std::to_string(candidate.anchors()), percent(candidate.predicted_similarity()),
                signed_percent(quality.degradation_percent(), 4),
                fmt::format("{:.5f}", quality.mean_kl()), percent(quality.same_top1_ratio()),
-               percent(quality.keys_attended_ratio()), quality.passed() ? "passed" : "too much"});
+               percent(quality.keys_attended_ratio()), outcome(quality)});
   }
   out += table.text() + "Verdict: " + verdict(result) + "\n";
   if (!result.saved_file().empty()) out += "Saved by the server: " + result.saved_file() + "\n";
   if (!result.note().empty()) out += "Note: " + result.note() + "\n";
   return out;
+}
+
+bool saves_nothing(const v1::QualityReport& quality) {
+  return !quality.passed() && quality.keys_attended_ratio() >= 1;
 }
 
 Json quality_json(const v1::QualityReport& quality) {

@@ -17,6 +17,12 @@ std::string quality_text(const v1::QualityReport& quality);
 // One line per candidate that went through the gate, then the verdict.
 std::string gate_text(const v1::CalibrationResult& result);
 
+// Not passed because every key is attended to: no layer reuses another's choice.
+bool saves_nothing(const v1::QualityReport& quality);
+inline constexpr char kSavesNothing[] =
+    "every layer attends to all keys, so nothing is saved: with the greedy maker a lower "
+    "--threshold or a larger --max-reuse-dist lets layers reuse, with dp fewer --anchors";
+
 Json quality_json(const v1::QualityReport& quality);
 Json gate_json(const v1::CalibrationResult& result);
 

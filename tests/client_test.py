@@ -578,6 +578,14 @@ class Gate(ClientTest):
         self.assertEqual(self.json("schedule")["schedule"]["schedule_id"], schedule)
         self.good("deactivate")
 
+    def test_nothing_saved(self):
+        done = kascade("calibrate", scratch / "calibration.txt", "--window-tokens", "512",
+                       "--select", "tile", "--maker", "greedy", "--threshold", "1")
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("saves nothing", done.stdout)
+        self.assertIn("NOT PASSED: every layer attends to all keys", done.stdout)
+        self.assertIn("lower --threshold", done.stderr.splitlines()[-1])
+
 
 class Jobs(ClientTest):
     """Calibrations that outlive their client: long ones, none of which is waited for."""

@@ -14,6 +14,8 @@ namespace {
 constexpr double kRatios[] = {0.025, 0.05, 0.1, 0.2, 0.3, 0.5};
 constexpr double kDefaultRatio = 0.1;
 
+constexpr double kLowThresholds[] = {0.5, 0.4, 0.3, 0.2, 0};
+
 // Every candidate is wanted here, however bad.
 constexpr double kAnyDegradation = 1000;
 
@@ -73,11 +75,20 @@ v1::CalibrateRequest preset_request(v1::CalibrationPreset preset) {
   return request;
 }
 
+// The presets; and `balanced` with lower thresholds, down to where only the distance to an anchor
+// makes a layer select.
 void add_greedy(std::vector<Variant>& variants) {
   for (const auto preset : {v1::CALIBRATION_PRESET_BALANCED, v1::CALIBRATION_PRESET_CONSERVATIVE,
                             v1::CALIBRATION_PRESET_AGGRESSIVE}) {
     variants.push_back(
         {.group = "greedy", .label = name_of(preset), .calibration = preset_request(preset)});
+  }
+  for (const double threshold : kLowThresholds) {
+    v1::CalibrateRequest request = preset_request(v1::CALIBRATION_PRESET_BALANCED);
+    request.set_threshold(threshold);
+    variants.push_back({.group = "greedy",
+                        .label = fmt::format("threshold {:g}", threshold),
+                        .calibration = std::move(request)});
   }
 }
 
@@ -172,9 +183,9 @@ std::vector<Variant> all_variants(const VariantPlan& plan) {
   return variants;
 }
 
-Variant dp_like(const std::string& preset, int32_t anchors) {
-  // The presets differ in top_k beside what only the greedy maker knows.
-  const int32_t top_k = preset == "balanced" ? 12 : preset == "conservative" ? 16 : 10;
+Variant dp_like(const std::string& greedy, int32_t anchors) {
+  // Beside what only the greedy maker knows, the rows of that group differ in top_k.
+  const int32_t top_k = greedy == "conservative" ? 16 : greedy == "aggressive" ? 10 : 12;
   v1::CalibrateRequest request;
   request.set_family(v1::SELECTION_FAMILY_TILE);
   request.set_maker(v1::SCHEDULE_MAKER_DP);
@@ -183,7 +194,7 @@ Variant dp_like(const std::string& preset, int32_t anchors) {
   request.set_anchors(anchors);
   request.set_max_degradation_percent(kAnyDegradation);
   return {.group = "greedy",
-          .label = fmt::format("dp with as many selecting layers as {}", preset),
+          .label = fmt::format("dp with as many selecting layers as {}", greedy),
           .calibration = std::move(request)};
 }
 

@@ -39,8 +39,9 @@ Variant default_variant();
 // All but the default one.
 std::vector<Variant> other_variants(const VariantPlan& plan);
 std::vector<Variant> all_variants(const VariantPlan& plan);
-// The best plan with as many selecting layers as a greedy preset chose, on the same selection.
-Variant dp_like(const std::string& preset, int32_t anchors);
+// The best plan with as many selecting layers as the greedy row of that label, on the same
+// selection.
+Variant dp_like(const std::string& greedy, int32_t anchors);
 
 }  // namespace kascade::client
 
