@@ -12,8 +12,10 @@
 #include "client/commands.h"
 #include "client/eval/quality_report.h"
 #include "client/eval/quality_suite.h"
+#include "client/eval/recall.h"
 #include "client/failure.h"
 #include "client/files.h"
+#include "client/reports.h"
 
 namespace kascade::client {
 namespace {
@@ -74,7 +76,33 @@ absl::Status write_files(const std::filesystem::path& folder,
   return absl::OkStatus();
 }
 
-int run_eval(const Globals& globals, const EvalOptions& options) {
+// How many pass keys in the held-out text are found under the active schedule.
+int run_recall(const Globals& globals, const EvalOptions& options) {
+  const auto text = read_named(options.held_out);
+  if (!text.ok()) return fail(text.status());
+  const auto session = Session::open(globals);
+  if (!session.ok()) return fail(session.status());
+  const auto tokens = (*session)->encode({text->text});
+  if (!tokens.ok()) return fail(tokens.status());
+  const auto cells = measure_recall(**session, tokens->front(), options.cases);
+  if (!cells.ok()) return fail(cells.status());
+  if (!globals.json) {
+    for (const std::string& finding : recall_findings(*cells)) fmt::print("{}\n", finding);
+    return kSuccess;
+  }
+  Json rows = Json::array();
+  for (const RecallCell& cell : *cells) {
+    rows.push_back({{"tokens", cell.tokens},
+                    {"depth", cell.depth},
+                    {"cases", cell.cases},
+                    {"dense_found", cell.dense_found},
+                    {"sparse_found", cell.sparse_found}});
+  }
+  print_json({{"pass_keys", std::move(rows)}});
+  return kSuccess;
+}
+
+int run_quality(const Globals& globals, const EvalOptions& options) {
   const auto inputs = read_inputs(options);
   if (!inputs.ok()) return fail(inputs.status());
   std::error_code error;
@@ -96,16 +124,21 @@ int run_eval(const Globals& globals, const EvalOptions& options) {
 }  // namespace
 
 void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
-  CLI::App* command =
-      app.add_subcommand("eval", "Report what sparse attention costs: tables and figures");
+  CLI::App* command = app.add_subcommand(
+      "eval", "Report what sparse attention costs: tables and figures, or pass keys alone");
   const auto options = std::make_shared<EvalOptions>();
-  command->add_option("--suite", options->suite, "What to measure")
-      ->check(CLI::IsMember({"quality"}))
+  command
+      ->add_option("--suite", options->suite,
+                   "quality: the report; recall: pass keys found under the active schedule, dense "
+                   "and sparse, by length (--held-out and --cases alone)")
+      ->check(CLI::IsMember({"quality", "recall"}))
       ->capture_default_str();
-  command->add_option("--out", options->out, "Folder for the report")->required()->type_name("DIR");
-  command->add_option("--calibration", options->calibration, "Text that schedules are made from")
-      ->required()
-      ->type_name("FILE");
+  CLI::Option* out = command->add_option("--out", options->out, "quality: folder for the report")
+                         ->type_name("DIR");
+  CLI::Option* calibration = command
+                                 ->add_option("--calibration", options->calibration,
+                                              "quality: text that schedules are made from")
+                                 ->type_name("FILE");
   command->add_option("--held-out", options->held_out, "Text to try them on")
       ->required()
       ->type_name("FILE");
@@ -120,15 +153,24 @@ void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
   command->add_option("--tokens", options->tokens, "Tokens of each text to score")
       ->check(CLI::Range(512, 1 << 24))
       ->capture_default_str();
-  command->add_option("--cases", options->cases, "Pass keys to look for in each row")
-      ->check(CLI::Range(1, 10000))
+  command
+      ->add_option("--cases", options->cases,
+                   "Pass keys to look for in each row; recall: at each length")
+      ->check(CLI::Range(5, 10000))
       ->capture_default_str();
   command
       ->add_option("--default-cases", options->default_cases,
                    "The same for the default schedule, at each length")
       ->check(CLI::Range(5, 10000))
       ->capture_default_str();
-  command->callback([&, options] {
+  command->callback([&, options, out, calibration] {
+    if (options->suite == "recall") {
+      chosen = [&globals, options] { return run_recall(globals, *options); };
+      return;
+    }
+    for (const CLI::Option* needed : {out, calibration}) {
+      if (needed->count() == 0) throw CLI::RequiredError(needed->get_name());
+    }
     options->command = fmt::format(
         "kascade eval --suite {} --calibration {} --held-out {}{}{}{}{} --tokens {} --cases {} "
         "--default-cases {} --out {}",
@@ -136,7 +178,7 @@ void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
         options->others.empty() ? "" : " --other ", fmt::join(options->others, " "),
         options->groups.empty() ? "" : " --groups ", fmt::join(options->groups, ","),
         options->tokens, options->cases, options->default_cases, options->out.string());
-    chosen = [&globals, options] { return run_eval(globals, *options); };
+    chosen = [&globals, options] { return run_quality(globals, *options); };
   });
 }
 

@@ -491,6 +491,22 @@ class Sparse(ClientTest):
         self.assertEqual(watched["schedule"], self.result["schedule"])
         self.assertEqual(self.json("cancel", self.result["calibration_id"])["state"], "succeeded")
 
+    def test_quality_needs_a_folder(self):
+        done = kascade("eval", "--held-out", MODEL / "evaluation.txt")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("--out is required", done.stderr)
+
+    def test_recall(self):
+        command = ("eval", "--suite", "recall", "--held-out", MODEL / "evaluation.txt", "--cases",
+                   "5")
+        cells = self.json(*command)["pass_keys"]
+        self.assertEqual(sorted({cell["tokens"] for cell in cells}), [1024, 2048, 4084])
+        self.assertEqual([cell["cases"] for cell in cells], 15 * [1])
+        # The bundled model is made for this.
+        self.assertGreaterEqual(sum(cell["dense_found"] for cell in cells), 13)
+        found = sum(cell["sparse_found"] for cell in cells if cell["tokens"] == 1024)
+        self.assertIn(f"/5 found dense, {found}/5 sparse", self.good(*command).splitlines()[0])
+
     def test_compare(self):
         score = self.json("score", MODEL / "evaluation.txt", "--mode", "compare")
         for key in ("tokens", "tokens_scored", "degradation_percent", "mean_kl", "same_top1",

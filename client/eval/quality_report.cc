@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <utility>
 
 #include "client/eval/figures.h"
 #include "client/print.h"
@@ -278,17 +279,8 @@ std::vector<std::string> quality_findings(const QualityResults& results) {
                   figures.change_error, figures.window, figures.dense_perplexity, figures.tokens,
                   figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
                   100 * row.keys_scored_ratio)};
-  std::map<int32_t, RecallCell> by_length;
-  for (const RecallCell& cell : results.recall) {
-    RecallCell& sum = by_length[cell.tokens];
-    sum.cases += cell.cases;
-    sum.dense_found += cell.dense_found;
-    sum.sparse_found += cell.sparse_found;
-  }
-  for (const auto& [tokens, cell] : by_length) {
-    findings.push_back(fmt::format("Pass keys in {} tokens: {}/{} found dense, {}/{} sparse.",
-                                   tokens, cell.dense_found, cell.cases, cell.sparse_found,
-                                   cell.cases));
+  for (std::string& finding : recall_findings(results.recall)) {
+    findings.push_back(std::move(finding));
   }
   compare_plans(results, findings);
   compare_baselines(results, findings);

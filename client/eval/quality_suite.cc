@@ -9,14 +9,13 @@
 #include <utility>
 
 #include "client/eval/pass_key.h"
+#include "client/eval/recall.h"
 #include "client/eval/variants.h"
 
 namespace kascade::client {
 namespace {
 
-constexpr int32_t kAnswerTokens = 12;  // five digits, and what a tokenizer may put around them
 constexpr int32_t kWindows[] = {512, 2048, 4096};
-constexpr double kDepths[] = {0.05, 0.25, 0.5, 0.75, 0.95};
 
 class Suite {
  public:
@@ -33,13 +32,9 @@ class Suite {
                                         const v1::AttentionOptions& attention, QualityRow& row);
   absl::StatusOr<v1::ScoreSummary> score(const std::vector<int32_t>& tokens, int32_t window,
                                          const v1::AttentionOptions& attention);
-  absl::StatusOr<int32_t> find_keys(const PassKeyPlan& plan, v1::AttentionOptions attention,
-                                    v1::AttentionMode mode);
-  absl::Status measure_recall(QualityResults& results);
   void report(const QualityRow& row);
 
   int32_t context() const { return session_.info().model().context_length(); }
-  int32_t longest_prompt() const { return std::min(context(), kWindows[2]) - kAnswerTokens; }
 
   Session& session_;
   const QualityInputs& inputs_;
@@ -131,32 +126,6 @@ absl::StatusOr<WindowFigures> Suite::compare(const std::vector<int32_t>& tokens,
                        .tile_mean_kl = by_tile.mean_kl()};
 }
 
-absl::StatusOr<int32_t> Suite::find_keys(const PassKeyPlan& plan, v1::AttentionOptions attention,
-                                         v1::AttentionMode mode) {
-  const auto& model = session_.info().model();
-  const auto cases = draw_pass_keys(
-      plan, plain_wording(), held_out_, model.has_bos_token_id() ? model.bos_token_id() : -1,
-      [&](const std::vector<std::string>& texts) { return session_.encode(texts); });
-  if (!cases.ok()) return cases.status();
-  if (mode == v1::ATTENTION_MODE_DENSE) attention.Clear();
-  attention.set_mode(mode);
-  int32_t found = 0;
-  for (const PassKeyCase& one : *cases) {
-    v1::GenerateRequest request;
-    request.mutable_token_ids()->mutable_ids()->Add(one.prompt.begin(), one.prompt.end());
-    request.mutable_sampling()->set_temperature(0);
-    request.mutable_stopping()->set_max_new_tokens(kAnswerTokens);
-    *request.mutable_attention() = attention;
-    const auto answer = session_.generate(request);
-    if (!answer.ok()) return answer.status();
-    const size_t begin = answer->text.find_first_not_of(" \n");
-    const bool right =
-        begin != std::string::npos && answer->text.compare(begin, one.key.size(), one.key) == 0;
-    found += right ? 1 : 0;
-  }
-  return found;
-}
-
 absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
   QualityRow row{.group = variant.group, .label = variant.label, .ratio = variant.ratio};
   if (variant.calibration) {
@@ -171,8 +140,10 @@ absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
   }
   if (variant.text >= 0) return row;
   row.cases = variant.is_default ? inputs_.default_cases : inputs_.cases;
-  const PassKeyPlan plan{.cases = row.cases, .tokens = longest_prompt()};
-  const auto found = find_keys(plan, variant.attention, v1::ATTENTION_MODE_SPARSE);
+  const PassKeyPlan plan{.cases = row.cases, .tokens = longest_prompt(session_)};
+  v1::AttentionOptions attention = variant.attention;
+  attention.set_mode(v1::ATTENTION_MODE_SPARSE);
+  const auto found = find_pass_keys(session_, plan, held_out_, attention);
   if (!found.ok()) return found.status();
   row.found = *found;
   return row;
@@ -207,32 +178,15 @@ absl::Status Suite::measure_all(QualityResults& results) {
   variants_ = all_variants(plan).size();
   if (auto status = add({default_variant()}); !status.ok()) return status;
   plan.default_anchors = *results.rows.front().anchors;
-  if (auto status = measure_recall(results); !status.ok()) return status;
+  auto recall = measure_recall(session_, held_out_, inputs_.default_cases);
+  if (!recall.ok()) return recall.status();
+  results.recall = *std::move(recall);
   if (auto status = add(other_variants(plan)); !status.ok()) return status;
   std::vector<Variant> rivals;  // of greedy plans: the best one with as many selecting layers
   for (const QualityRow& row : results.rows) {
     if (row.group == "greedy") rivals.push_back(dp_like(row.label, *row.anchors));
   }
   return add(rivals);
-}
-
-absl::Status Suite::measure_recall(QualityResults& results) {
-  for (const int32_t tokens : {1024, 2048, longest_prompt()}) {
-    for (const double depth : kDepths) {
-      RecallCell cell{.tokens = tokens, .depth = depth, .cases = inputs_.default_cases / 5};
-      const PassKeyPlan plan{.cases = cell.cases,
-                             .tokens = tokens,
-                             .depth = depth,
-                             .seed = 1000 + results.recall.size()};
-      for (const auto mode : {v1::ATTENTION_MODE_DENSE, v1::ATTENTION_MODE_SPARSE}) {
-        const auto found = find_keys(plan, {}, mode);
-        if (!found.ok()) return found.status();
-        (mode == v1::ATTENTION_MODE_DENSE ? cell.dense_found : cell.sparse_found) = *found;
-      }
-      results.recall.push_back(cell);
-    }
-  }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<QualityResults> Suite::run() {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "client/eval/recall.h"
 #include "client/eval/session.h"
 #include "kascade/v1/schedule.pb.h"
 
@@ -59,15 +60,6 @@ struct QualityRow {
 
   const WindowFigures& longest() const { return windows.back(); }
   double bytes_ratio() const { return kv_bytes_per_token / dense_kv_bytes_per_token; }
-};
-
-// Pass keys of prompts of one length whose key stands at one depth.
-struct RecallCell {
-  int32_t tokens = 0;
-  double depth = 0;
-  int32_t cases = 0;
-  int32_t dense_found = 0;
-  int32_t sparse_found = 0;
 };
 
 struct QualityResults {
