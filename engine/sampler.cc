@@ -18,18 +18,25 @@ constexpr float kBanned = -std::numeric_limits<float>::infinity();
 // ---- The model's own figures ----
 
 struct RowSummary {
-  Token best = 0;      // ties → lowest id
-  double log_sum = 0;  // log Σ exp(logit)
+  Token best = 0;  // ties → lowest id
+  // log Σ exp(logit), if anybody wants logprobs: it costs more than all else of a greedy choice.
+  double log_sum = std::numeric_limits<double>::quiet_NaN();
 };
 
-absl::StatusOr<RowSummary> summarize(std::span<const float> logits) {
+bool wants_logprobs(const Generate& params) {
+  return params.want_logprobs || params.top_logprobs > 0;
+}
+
+absl::StatusOr<RowSummary> summarize(std::span<const float> logits, bool with_sum) {
   if (logits.empty()) return absl::InternalError("no logits to sample from");
   if (const int64_t id = first_not_finite(logits); id >= 0) {
     return absl::InternalError(
         absl::StrCat("the logit of token ", id, " is not finite: ", logits[id]));
   }
-  const auto best = static_cast<Token>(largest_of(logits));
-  return RowSummary{best, logits[best] + std::log(exponential_sum(logits, logits[best]))};
+  RowSummary row{.best = static_cast<Token>(largest_of(logits))};
+  const float largest = logits[row.best];
+  if (with_sum) row.log_sum = largest + std::log(exponential_sum(logits, largest));
+  return row;
 }
 
 std::vector<Candidate> most_likely(std::span<const float> logits, double log_sum, int32_t count) {
@@ -56,10 +63,9 @@ int32_t rank_of(std::span<const float> logits, Token token) {
 
 ScoredToken describe(std::span<const float> logits, const RowSummary& row, const Generate& params,
                      Token token) {
-  const bool ranked = params.want_logprobs || params.top_logprobs > 0;
   return {.token = token,
           .logprob = static_cast<float>(logits[token] - row.log_sum),
-          .rank = ranked ? rank_of(logits, token) : 0,
+          .rank = wants_logprobs(params) ? rank_of(logits, token) : 0,
           .is_top1 = token == row.best,
           .top = most_likely(logits, row.log_sum, params.top_logprobs)};
 }
@@ -209,10 +215,7 @@ uint64_t mix(uint64_t bits) {  // the output function of SplitMix64
   return bits ^ (bits >> 31);
 }
 
-Token choose(std::span<const float> logits, const Sampling& sampling, Token model_best,
-             uint64_t step) {
-  const auto best = static_cast<Token>(largest_of(logits));
-  if (logits[best] == kBanned) return model_best;
+Token choose(std::span<const float> logits, Token best, const Sampling& sampling, uint64_t step) {
   if (sampling.temperature == 0) return best;
   std::vector<Choice> choices = choices_of(logits, best, sampling.temperature);
   filter(choices, sampling);
@@ -309,13 +312,16 @@ double uniform(uint64_t seed, uint64_t step) {
 absl::StatusOr<ScoredToken> sample(std::span<const float> logits, const Generate& params,
                                    std::span<const Token> prompt, std::span<const Token> generated,
                                    uint64_t step) {
-  const auto row = summarize(logits);
+  const auto row = summarize(logits, wants_logprobs(params));
   if (!row.ok()) return row.status();
-  std::vector<float> changed;
-  if (!is_plain(params, generated)) changed = adjusted(logits, params, prompt, generated);
-  const std::span<const float> wanted = changed.empty() ? logits : changed;
-  const Token token = choose(wanted, params.sampling, row->best, step);
-  return describe(logits, *row, params, token);
+  if (is_plain(params, generated)) {
+    return describe(logits, *row, params, choose(logits, row->best, params.sampling, step));
+  }
+  const std::vector<float> changed = adjusted(logits, params, prompt, generated);
+  const auto best = static_cast<Token>(largest_of(changed));
+  const bool all_banned = changed[best] == kBanned;
+  return describe(logits, *row, params,
+                  all_banned ? row->best : choose(changed, best, params.sampling, step));
 }
 
 }  // namespace kascade

@@ -21,8 +21,8 @@ absl::Status validate(const Generate& params, int32_t vocab);
 
 // Token number `step` of the text, in the order of application that Sampling documents: each filter
 // judges what the one before left, top_p and min_p by its probabilities. The best token is never
-// filtered. Equal logits rank by id, lowest first. logprob, is_top1, rank (with want_logprobs or
-// top_logprobs) and top are the model's own: log-softmax of the untouched logits.
+// filtered. Equal logits rank by id, lowest first. is_top1, and with want_logprobs or top_logprobs
+// logprob, rank and top, are the model's own: log-softmax of the untouched logits.
 //
 // The repetition penalty sees prompt and generated tokens, the other two generated tokens only. If
 // the stop tokens that min_new_tokens bans are the whole vocabulary, the ban cannot hold and the

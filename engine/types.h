@@ -106,8 +106,9 @@ struct Candidate {
 
 struct ScoredToken {
   Token token = 0;
-  float logprob = 0;  // natural log, by f32 log-softmax over the whole vocabulary
-  int32_t rank = 0;   // 1 = most likely; 0 = not asked for
+  // Natural log, by f32 log-softmax over the whole vocabulary; NaN if a Generate did not ask.
+  float logprob = 0;
+  int32_t rank = 0;  // 1 = most likely; 0 = not asked for
   bool is_top1 = false;
   std::vector<Candidate> top{};  // most likely first
 };

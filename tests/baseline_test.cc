@@ -254,8 +254,10 @@ class BaselineTest : public ::testing::TestWithParam<EngineCase> {
     return request;
   }
   static Request greedy(std::vector<Token> tokens, int32_t count) {
-    Request request{.tokens = std::move(tokens),
-                    .task = Generate{.sampling = {.temperature = 0}, .max_new_tokens = count}};
+    Request request{
+        .tokens = std::move(tokens),
+        .task = Generate{
+            .sampling = {.temperature = 0}, .max_new_tokens = count, .want_logprobs = true}};
     request.attention.baseline = baseline();
     return request;
   }

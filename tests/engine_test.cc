@@ -84,8 +84,10 @@ class EngineTest : public ::testing::TestWithParam<EngineCase> {
     return request;
   }
   Request greedy(std::vector<Token> tokens, Mode mode, int32_t count) const {
-    Request request{.tokens = std::move(tokens),
-                    .task = Generate{.sampling = {.temperature = 0}, .max_new_tokens = count}};
+    Request request{
+        .tokens = std::move(tokens),
+        .task = Generate{
+            .sampling = {.temperature = 0}, .max_new_tokens = count, .want_logprobs = true}};
     request.attention.mode = mode;
     return request;
   }

@@ -304,6 +304,7 @@ TEST(Report, LogprobsSumToOne) {
 
 TEST(Report, LargeLogitsDoNotOverflow) {
   Generate params = greedy();
+  params.want_logprobs = true;
   EXPECT_NEAR(drawn({1e4f, 1e4f}, params).logprob, -std::log(2.0), 1e-6);
   EXPECT_EQ(drawn({3e38f, -3e38f}, params).logprob, 0);
   EXPECT_EQ(drawn({3e38f, -3e38f}, {}).token, 0);
@@ -320,6 +321,7 @@ TEST(Report, RanksAndTopOrderTiesByIdAndOnlyOnRequest) {
   params.top_logprobs = 0;
   EXPECT_EQ(drawn(kLogits, params).rank, 0);
   EXPECT_TRUE(drawn(kLogits, params).top.empty());
+  EXPECT_TRUE(std::isnan(drawn(kLogits, params).logprob));
   params.want_logprobs = true;
   const int32_t ranks[] = {4, 7, 1, 6, 3, 8, 5, 2};
   for (Token id = 0; id < 8; ++id) {
