@@ -113,12 +113,12 @@ int run_quality(const Globals& globals, const EvalOptions& options) {
   }
   const auto session = Session::open(globals);
   if (!session.ok()) return fail(session.status());
-  const auto results = run_quality_suite(**session, *inputs);
-  if (!results.ok()) return fail(results.status());
-  const auto status = write_files(options.out, quality_report(*inputs, *results, options.command));
-  if (!status.ok()) return fail(status);
-  for (const std::string& finding : quality_findings(*results)) fmt::print("{}\n", finding);
-  return kSuccess;
+  QualityResults results;
+  absl::Status status = run_quality_suite(**session, *inputs, results);
+  if (results.rows.empty()) return fail(status);
+  status.Update(write_files(options.out, quality_report(*inputs, results, options.command)));
+  for (const std::string& finding : quality_findings(results)) fmt::print("{}\n", finding);
+  return status.ok() ? kSuccess : fail(status);
 }
 
 }  // namespace
@@ -129,8 +129,9 @@ void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
   const auto options = std::make_shared<EvalOptions>();
   command
       ->add_option("--suite", options->suite,
-                   "quality: the report; recall: pass keys found under the active schedule, dense "
-                   "and sparse, by length (--held-out and --cases alone)")
+                   "quality: the report; the server's active schedule changes from row to row, so "
+                   "nobody else should use it meanwhile. recall: pass keys found under the active "
+                   "schedule, dense and sparse, by length (--held-out and --cases alone)")
       ->check(CLI::IsMember({"quality", "recall"}))
       ->capture_default_str();
   CLI::Option* out = command->add_option("--out", options->out, "quality: folder for the report")
@@ -144,7 +145,8 @@ void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
       ->type_name("FILE");
   command
       ->add_option("--other", options->others,
-                   "Texts of other kinds to try the default on (their first 200 kB)")
+                   "Texts of other kinds (their first 200 kB): the second half of each is tried "
+                   "on, the first calibrated on for some rows")
       ->type_name("FILE");
   command
       ->add_option("--groups", options->groups, "Rows to measure beside the default schedule [all]")

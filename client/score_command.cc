@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -90,14 +91,17 @@ absl::Status read_scores(const Globals& globals, v1::InferenceService::Stub& stu
   return status;
 }
 
-// Whether each column has a cell for each token, and each token a spelling.
+// Whether each column has a cell for each token, and each token its spelling.
 bool fits(const v1::ScoreTokens& part, const v1::TokenizedText& spelled, bool compared) {
   const int count = part.token_ids_size();
   const int twins = compared ? count : 0;
-  return part.first_position() >= 0 &&
-         part.first_position() + count <= spelled.token_texts_size() &&
-         part.logprobs_size() == count && part.top1_size() == count &&
-         part.sparse_logprobs_size() == twins && part.kl_size() == twins;
+  const int64_t end = part.first_position() + count;
+  const bool whole = part.first_position() >= 0 && end <= spelled.token_texts_size() &&
+                     end <= spelled.token_ids_size() && part.logprobs_size() == count &&
+                     part.top1_size() == count && part.sparse_logprobs_size() == twins &&
+                     part.kl_size() == twins;
+  return whole && std::equal(part.token_ids().begin(), part.token_ids().end(),
+                             spelled.token_ids().begin() + part.first_position());
 }
 
 // Spells the scored tokens, whose positions are those of the same text tokenized in the same way.
@@ -106,6 +110,7 @@ absl::Status spell(const Globals& globals, v1::InferenceService::Stub& stub,
   v1::TokenizeRequest tokenize;
   for (const auto& input : request.inputs()) tokenize.add_texts(input.text());
   if (request.has_add_bos()) tokenize.set_add_bos(request.add_bos());
+  tokenize.set_parse_special_tokens(request.parse_special_tokens());
   tokenize.set_details(true);
   const auto response = call(globals, stub, &v1::InferenceService::Stub::Tokenize, tokenize);
   if (!response.ok()) return response.status();

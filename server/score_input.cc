@@ -12,10 +12,6 @@
 namespace kascade::server {
 namespace {
 
-size_t without_trailing_space(const std::string& text) {
-  return text.find_last_not_of(" \t\n\r\f\v") + 1;  // npos + 1 = 0
-}
-
 absl::Status read_text(const v1::ScoreInput& in, const std::string& field,
                        const PromptEncoder& encoder, ScoreSequence& out) {
   if (in.has_context_tokens()) {
@@ -26,9 +22,9 @@ absl::Status read_text(const v1::ScoreInput& in, const std::string& field,
   out.tokens = *std::move(tokens);
   out.first_scored = std::max<int64_t>(1, static_cast<int64_t>(encoder.bos_count(out.tokens)));
   out.has_context = !in.context().empty();
-  const size_t context_bytes = without_trailing_space(in.context());
-  if (context_bytes == 0) return absl::OkStatus();
-  const auto context = encoder.text(in.context().substr(0, context_bytes), field + ".context");
+  const std::string_view stripped = without_trailing_space(in.context());
+  if (stripped.empty()) return absl::OkStatus();
+  const auto context = encoder.text(stripped, field + ".context");
   if (!context.ok()) return context.status();
   out.first_scored = std::max(out.first_scored, static_cast<int64_t>(context->size()));
   return absl::OkStatus();

@@ -46,6 +46,20 @@ size_t TextCounter::take(std::string_view piece) {
   return done;
 }
 
+std::string_view without_trailing_space(std::string_view text) {
+  while (!text.empty()) {
+    // Of a text that is UTF-8, a character's first byte is the last that is no continuation.
+    size_t begin = text.size() - 1;
+    while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xc0) == 0x80) --begin;
+    const std::string_view last = text.substr(begin);
+    const bpe::Utf8Unit unit = bpe::first_utf8_unit(last);
+    const bool whole = unit.kind == bpe::Utf8Unit::Kind::kCharacter && unit.length == last.size();
+    if (!whole || !is_space(bpe::code_point(last))) break;
+    text.remove_suffix(text.size() - begin);
+  }
+  return text;
+}
+
 std::string_view spelling(const Tokenizer& tokenizer, Token token) {
   if (token >= tokenizer.vocab_size()) return {};
   return tokenizer.is_special(token) ? tokenizer.token_text(token) : tokenizer.token_bytes(token);

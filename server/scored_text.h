@@ -35,6 +35,9 @@ class TextCounter {
   bool in_space_ = false;
 };
 
+// Python's str.rstrip().
+std::string_view without_trailing_space(std::string_view text);
+
 // What the token adds to a text, special ones as they are spelled; ids beyond the tokenizer's
 // nothing.
 std::string_view spelling(const Tokenizer& tokenizer, Token token);

@@ -398,6 +398,11 @@ class Chat(ClientTest):
                           to=self.address)
         self.assertEqual(named["text"], chat["text"])
 
+    def test_special_tokens_are_spelled(self):
+        score = self.json("score", "-", "--mode", "dense", "--tokens", "--parse-special",
+                          stdin="Who <|eot_id|> are you?", to=self.address)
+        self.assertIn("<|eot_id|>", score["files"][0]["token_columns"]["texts"])
+
     def test_refusals(self):
         self.assertIn("<s>", self.bad("generate", "--chat", "--chat-format", "llama2", "a",
                                       code="FAILED_PRECONDITION", to=self.address))

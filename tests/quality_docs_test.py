@@ -78,17 +78,46 @@ class QualityDocsTest(unittest.TestCase):
                 shown += 1
         self.assertEqual(shown, len(self.rows) + len(read_csv("recall.csv")))
 
-    def test_the_first_finding_is_the_default_schedule(self):
+    def test_the_first_finding_is_the_automatic_schedule(self):
         first = self.rows[0]
-        finding = next(line for line in self.page.splitlines() if line.startswith("- Default"))
+        finding = next(line for line in self.page.splitlines() if line.startswith("- Automatic"))
         window = max(int(name.rsplit("_", 1)[1]) for name in first
                      if name.startswith("mean_kl_") and first[name])
         change = re.search(r"perplexity ([+-][\d.]+) ± ([\d.]+) %", finding)
         self.assertEqual(change.group(1), first[f"change_percent_{window}"])
         self.assertEqual(change.group(2), first[f"change_error_percent_{window}"])
         self.assertIn(f"KL {first[f'mean_kl_{window}']} nats", finding)
-        read = float(first["kv_bytes_ratio"]) * 100
-        self.assertIn(f"{read:.1f} % of the bytes", finding)
+        read = re.search(r"([\d.]+) % of the bytes", finding)
+        self.check_share(read.group(1), first["kv_bytes_ratio"])
+
+    def check_share(self, percent, ratio):
+        """A percentage of one decimal, and the ratio of four that it comes from."""
+        self.assertAlmostEqual(float(percent), 100 * float(ratio), delta=0.056)
+
+    def test_findings_at_equal_bytes(self):
+        rows = {row["row"]: row for row in self.rows}
+        compared = [row for row in self.rows if row["group"] == "equal bytes"]
+        findings = [line for line in self.page.splitlines() if line.startswith("- At ")]
+        self.assertEqual(len(findings), len(compared))
+        figures = re.compile(r"(?:At|Kascade at) ([\d.]+) % of the bytes|Kascade at ([\d.]+) %|"
+                             r"KL ([\d.]+) ± ([\d.]+), ([+-][\d.]+) %, (\d+)/(\d+) pass keys")
+        for row, finding in zip(compared, findings):
+            pair = row, rows[row["compared_with"]]
+            found = figures.findall(finding)
+            self.assertEqual(len(found), 4, finding)
+            for (share, told), one in zip((found[:2], found[2:]), pair):
+                self.check_share(share[0] or share[1], one["kv_bytes_ratio"])
+                self.assertEqual(told[2:], (
+                    one["mean_kl_4096"], one["mean_kl_error_4096"], one["change_percent_4096"],
+                    one["pass_keys_found"], one["pass_key_cases"]), finding)
+            # The same bytes, to interpolation.
+            self.assertAlmostEqual(float(pair[0]["kv_bytes_ratio"]) /
+                                   float(pair[1]["kv_bytes_ratio"]), 1, delta=0.05)
+            wins = float(pair[0]["mean_kl_4096"]) < float(pair[1]["mean_kl_4096"])
+            if "**The baseline wins**" in finding:
+                self.assertTrue(wins, finding)
+            elif "Kascade is ahead" in finding:
+                self.assertFalse(wins, finding)
 
     def test_pass_keys_add_up(self):
         sums = {}

@@ -10,12 +10,14 @@
 #include "client/eval/figures.h"
 #include "client/eval/pass_key.h"
 #include "client/eval/variants.h"
+#include "client/reports.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace kascade::client {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -95,16 +97,21 @@ QualityRow row_of(const std::string& group, const std::string& label, double byt
   return {.group = group,
           .label = label,
           .anchors = 4,
+          .reuse_layers_ratio = 0.5,
           .kv_bytes_per_token = bytes,
           .dense_kv_bytes_per_token = 1000,
-          .windows = {{.window = 4096, .tokens = 8191, .dense_perplexity = 40, .mean_kl = kl}},
+          .windows = {{.window = 4096,
+                       .tokens = 8191,
+                       .dense_perplexity = 40,
+                       .mean_kl = kl,
+                       .mean_kl_error = 0.001}},
           .found = 9,
           .cases = 10};
 }
 
 QualityResults results() {
   QualityResults results;
-  results.rows = {row_of("kascade", "default", 400, 0.01), row_of("kascade", "small", 200, 0.05),
+  results.rows = {row_of("kascade", "automatic", 400, 0.01), row_of("kascade", "small", 200, 0.05),
                   row_of("baseline", "quest", 400, 0.02), row_of("baseline", "oracle", 300, 0.03),
                   row_of("baseline", "streaming", 100, 1)};
   results.recall = {{1024, 0.25, 20, 20, 19}, {1024, 0.75, 20, 20, 18}};
@@ -112,33 +119,77 @@ QualityResults results() {
 }
 
 TEST(QualityReportTest, SaysWhereABaselineWins) {
-  const auto findings = quality_findings(results());
-  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("quest"), HasSubstr("behind"))));
-  // The oracle reads 30 %, where the best Kascade row reads 20 % and loses more.
-  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("oracle"), HasSubstr("**wins**"),
-                                                  HasSubstr("small"))));
-  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("streaming"),
-                                                  HasSubstr("no Kascade row reads so little"))));
+  QualityResults all = results();
+  const auto add = [&](v1::BaselineKind kind, const std::string& rival, double kl) {
+    QualityRow row =
+        row_of("equal bytes", std::string(name_of(kind)) + " beside " + rival, 390, kl);
+    row.baseline = kind;
+    row.rival = rival;
+    all.rows.push_back(row);
+  };
+  add(v1::BASELINE_KIND_QUEST, "automatic", 0.02);
+  add(v1::BASELINE_KIND_STREAMING, "automatic", 0.0115);  // errors are 0.001
+  add(v1::BASELINE_KIND_STREAMING, "small", 0.04);
+  const auto findings = quality_findings(all);
+  EXPECT_THAT(findings, Contains(AllOf(HasSubstr("quest: KL 0.0200"),
+                                       HasSubstr("Kascade at 40.0 %, automatic: KL 0.0100"),
+                                       HasSubstr("Kascade is ahead"))));
+  EXPECT_THAT(findings, Contains(AllOf(HasSubstr("streaming: KL 0.0115"),
+                                       HasSubstr("No difference beyond the error"))));
+  EXPECT_THAT(findings, Contains(AllOf(HasSubstr("Kascade at 20.0 %, small"),
+                                       HasSubstr("**The baseline wins**"))));
   EXPECT_THAT(findings, Contains("Pass keys in 1024 tokens: 40/40 found dense, 37/40 sparse."));
+}
+
+TEST(QualityReportTest, SaysThatNothingPassed) {
+  QualityResults all = results();
+  all.rows.front().passed = false;
+  EXPECT_THAT(quality_findings(all).front(), HasSubstr("none passed the gate"));
+  all.rows.front().passed = true;
+  EXPECT_THAT(quality_findings(all).front(), HasSubstr("(passed its gate"));
+}
+
+TEST(QualityReportTest, ARatioBetweenMeasuredOnes) {
+  std::vector<QualityRow> rows;
+  for (const auto& [ratio, bytes] : {std::pair{0.1, 200.0}, {0.2, 300.0}, {0.5, 600.0}}) {
+    rows.push_back(row_of("baseline", "streaming", bytes, 0.1));
+    rows.back().baseline = v1::BASELINE_KIND_STREAMING;
+    rows.back().ratio = ratio;
+  }
+  EXPECT_NEAR(ratio_reading(rows, v1::BASELINE_KIND_STREAMING, 0.25).value_or(0), 0.15, 1e-12);
+  EXPECT_NEAR(ratio_reading(rows, v1::BASELINE_KIND_STREAMING, 0.4).value_or(0), 0.3, 1e-12);
+  EXPECT_NEAR(ratio_reading(rows, v1::BASELINE_KIND_STREAMING, 0.6).value_or(0), 0.5, 1e-12);
+  EXPECT_FALSE(ratio_reading(rows, v1::BASELINE_KIND_STREAMING, 0.19));
+  EXPECT_FALSE(ratio_reading(rows, v1::BASELINE_KIND_STREAMING, 0.61));
+  EXPECT_FALSE(ratio_reading(rows, v1::BASELINE_KIND_QUEST, 0.3));
 }
 
 TEST(QualityReportTest, GreedyIsComparedWithItsOwnRival) {
   QualityResults all = results();
-  all.rows.push_back(row_of("greedy", "balanced", 500, 0.5));
-  all.rows.push_back(row_of("greedy", "dp with as many selecting layers as balanced", 500, 0.4));
-  all.rows.push_back(row_of("greedy", "aggressive", 500, 0.1));
-  all.rows.push_back(row_of("greedy", "dp with as many selecting layers as aggressive", 500, 0.2));
+  const auto add = [&](const std::string& greedy, double kl, double dp_kl) {
+    all.rows.push_back(row_of("greedy", greedy, 500, kl));
+    all.rows.push_back(row_of("greedy", "dp like " + greedy, 500, dp_kl));
+    all.rows.back().rival = greedy;
+  };
+  add("balanced", 0.5, 0.4);
+  add("aggressive", 0.1, 0.2);
+  add("threshold 0.5", 0.1, 0.1005);
+  add("conservative", 0, 0);
+  all.rows[all.rows.size() - 2].reuse_layers_ratio = 0;
   const auto findings = quality_findings(all);
-  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("greedy (balanced): KL 0.5000"),
-                                                  HasSubstr("at least as good"))));
-  EXPECT_THAT(findings, Contains(::testing::AllOf(HasSubstr("greedy (aggressive): KL 0.1000"),
-                                                  HasSubstr("**worse**"))));
+  EXPECT_THAT(findings, Contains(AllOf(HasSubstr("balanced: KL 0.5000"), HasSubstr(": better."))));
+  EXPECT_THAT(findings,
+              Contains(AllOf(HasSubstr("aggressive: KL 0.1000"), HasSubstr("**worse**"))));
+  EXPECT_THAT(findings, Contains(AllOf(HasSubstr("threshold 0.5: KL 0.1000"),
+                                       HasSubstr("as good, within the error"))));
+  EXPECT_THAT(findings, Contains(HasSubstr("conservative: no layer is similar enough")));
 }
 
 TEST(QualityReportTest, WindowsThatWereNotMeasuredAreEmptyCells) {
   const std::string csv = quality_table(results()).csv();
-  const std::string first = csv.substr(csv.find("kascade,default"));
-  EXPECT_THAT(first.substr(0, first.find('\n')), HasSubstr(",0.4000,,,,,,,,,,,+0.00,0.00,0.0100"));
+  const std::string first = csv.substr(csv.find("kascade,automatic"));
+  EXPECT_THAT(first.substr(0, first.find('\n')),
+              HasSubstr(",0.4000,,,,,,,,,,,,,+0.00,0.00,0.0100,0.0010"));
 }
 
 TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {
@@ -146,8 +197,9 @@ TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {
   const std::vector<Variant> others = other_variants(plan);
   const auto rivals = std::ranges::count(others, "greedy", &Variant::group);
   EXPECT_GT(rivals, 3);
-  EXPECT_EQ(all_variants(plan).size(), others.size() + 1 + static_cast<size_t>(rivals));
-  for (const Variant& variant : all_variants(plan)) {
+  // The default one, plans beside the greedy ones, and two baselines beside each plan of 10 %.
+  EXPECT_EQ(expected_rows(plan), others.size() + 1 + static_cast<size_t>(rivals) + 2 * 7);
+  for (const Variant& variant : others) {
     if (!variant.calibration || !variant.calibration->has_anchors()) continue;
     EXPECT_GE(variant.calibration->anchors(), 2) << variant.label;
     EXPECT_LE(variant.calibration->anchors(), 12) << variant.label;

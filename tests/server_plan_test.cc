@@ -115,6 +115,16 @@ TEST(TextCounter, CountsAsPythonSplits) {
   }
 }
 
+TEST(WithoutTrailingSpace, IsPythonsRstrip) {
+  EXPECT_EQ(without_trailing_space(""), "");
+  EXPECT_EQ(without_trailing_space(" \n\t"), "");
+  EXPECT_EQ(without_trailing_space(" a b"), " a b");
+  EXPECT_EQ(without_trailing_space("a\xc2\xa0\x1f\xe3\x80\x80 \xe2\x80\xa9"), "a");
+  EXPECT_EQ(without_trailing_space("na\xc3\xaf "), "na\xc3\xaf");
+  EXPECT_EQ(without_trailing_space("a\xe2\x80\x8b"), "a\xe2\x80\x8b");  // of no width: no space
+  EXPECT_EQ(without_trailing_space("\x80\x80"), "\x80\x80");
+}
+
 TEST(ScoreTotals, GiveMeansErrorsAndSuspicion) {
   ScoreTotals totals;
   totals.words = 3;

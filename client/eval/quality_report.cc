@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "client/eval/figures.h"
+#include "client/eval/variants.h"
 #include "client/print.h"
 #include "client/reports.h"
 
@@ -30,7 +31,8 @@ std::vector<std::string> cells_of(const QualityRow& row) {
   std::vector<std::string> cells = {
       row.group,
       row.label,
-      number(row.ratio, "{:g}"),
+      row.rival,
+      number(row.ratio, "{:.4g}"),
       row.anchors ? std::to_string(*row.anchors) : "",
       number(row.predicted_similarity, "{:.4f}"),
       fmt::format("{:.4f}", row.reuse_layers_ratio),
@@ -47,6 +49,7 @@ std::vector<std::string> cells_of(const QualityRow& row) {
     cells.push_back(cell(&WindowFigures::change_percent, "{:+.2f}"));
     cells.push_back(cell(&WindowFigures::change_error, "{:.2f}"));
     cells.push_back(cell(&WindowFigures::mean_kl, "{:.4f}"));
+    cells.push_back(cell(&WindowFigures::mean_kl_error, "{:.4f}"));
     cells.push_back(cell(&WindowFigures::tile_change_percent, "{:+.2f}"));
     cells.push_back(cell(&WindowFigures::tile_mean_kl, "{:.4f}"));
   }
@@ -117,7 +120,7 @@ std::string similarity_csv(const v1::CalibrationResult& schedule) {
 
 std::string schedule_figure(const v1::Schedule& schedule) {
   SchedulePicture picture{.title =
-                              "The default schedule: layers, KV heads and whose keys they use"};
+                              "The automatic schedule: layers, KV heads and whose keys they use"};
   for (const auto& layer : schedule.layers()) {
     picture.layers.push_back({.role = name_of(layer.role()),
                               .anchor = layer.anchor(),
@@ -128,7 +131,7 @@ std::string schedule_figure(const v1::Schedule& schedule) {
 }
 
 std::string recall_figure(const std::vector<RecallCell>& cells) {
-  HeatMap map{.title = "Pass keys found by the default schedule, share of the cases",
+  HeatMap map{.title = "Pass keys found by the automatic schedule, share of the cases",
               .x_label = "where the key stands, percent of the prompt",
               .y_label = "tokens of the prompt"};
   for (const RecallCell& cell : cells) {
@@ -144,48 +147,67 @@ std::string recall_figure(const std::vector<RecallCell>& cells) {
   return draw(map);
 }
 
-// The least KL of Kascade among rows that read no more than `bytes`.
-const QualityRow* best_within(const QualityResults& results, double bytes) {
-  const QualityRow* best = nullptr;
-  for (const QualityRow& row : results.rows) {
-    if (row.group != "kascade" || row.kv_bytes_per_token > bytes) continue;
-    if (best == nullptr || row.longest().mean_kl < best->longest().mean_kl) best = &row;
-  }
-  return best;
+const QualityRow* rival_of(const QualityResults& results, const QualityRow& row) {
+  if (row.rival.empty()) return nullptr;
+  const auto rival = std::ranges::find_if(results.rows, [&](const QualityRow& other) {
+    return other.label == row.rival && other.rival.empty();
+  });
+  return rival == results.rows.end() ? nullptr : &*rival;
+}
+
+// Of two measured on the same text: which has the smaller KL, by more than two standard errors.
+enum class Ahead { kFirst, kSecond, kNeither };
+Ahead ahead(const WindowFigures& first, const WindowFigures& second) {
+  const double error = std::hypot(first.mean_kl_error, second.mean_kl_error);
+  if (std::abs(first.mean_kl - second.mean_kl) <= 2 * error) return Ahead::kNeither;
+  return first.mean_kl < second.mean_kl ? Ahead::kFirst : Ahead::kSecond;
+}
+
+std::string kl_text(const QualityRow& row) {
+  const WindowFigures& figures = row.longest();
+  return fmt::format("KL {:.4f} ± {:.4f}, {:+.2f} %, {}/{} pass keys", figures.mean_kl,
+                     figures.mean_kl_error, figures.change_percent, row.found, row.cases);
 }
 
 void compare_baselines(const QualityResults& results, std::vector<std::string>& findings) {
   for (const QualityRow& row : results.rows) {
-    if (row.group != "baseline") continue;
-    const QualityRow* rival = best_within(results, row.kv_bytes_per_token * 1.001);
-    const std::string which =
-        fmt::format("{} ({:.1f} % of the bytes, KL {:.4f}, found {}/{})", row.label,
-                    100 * row.bytes_ratio(), row.longest().mean_kl, row.found, row.cases);
-    if (rival == nullptr) {
-      findings.push_back(which + ": no Kascade row reads so little.");
-    } else {
-      const bool wins = row.longest().mean_kl < rival->longest().mean_kl;
-      findings.push_back(fmt::format("{}: {} Kascade with {} at {:.1f} % (KL {:.4f}, found {}/{}).",
-                                     which, wins ? "**wins** against" : "behind", rival->label,
-                                     100 * rival->bytes_ratio(), rival->longest().mean_kl,
-                                     rival->found, rival->cases));
-    }
+    const QualityRow* rival = rival_of(results, row);
+    if (row.group != "equal bytes" || rival == nullptr) continue;
+    const Ahead which = ahead(row.longest(), rival->longest());
+    findings.push_back(
+        fmt::format("At {:.1f} % of the bytes, {}: {}. Kascade at {:.1f} %, {}: {}. {}.",
+                    100 * row.bytes_ratio(), name_of(row.baseline), kl_text(row),
+                    100 * rival->bytes_ratio(), rival->label, kl_text(*rival),
+                    which == Ahead::kFirst    ? "**The baseline wins**"
+                    : which == Ahead::kSecond ? "Kascade is ahead"
+                                              : "No difference beyond the error"));
+  }
+  for (const QualityRow& row : results.rows) {
+    if (row.baseline != v1::BASELINE_KIND_ORACLE || row.ratio != results.rows.front().ratio)
+      continue;
+    findings.push_back(fmt::format(
+        "Choosing anew in every layer, the upper bound of what as many keys can do ({}): {}, at "
+        "{:.1f} % of the bytes.",
+        row.label, kl_text(row), 100 * row.bytes_ratio()));
   }
 }
 
 void compare_plans(const QualityResults& results, std::vector<std::string>& findings) {
-  const std::string prefix = "dp with as many selecting layers as ";
   for (const QualityRow& dp : results.rows) {
-    if (!dp.label.starts_with(prefix)) continue;
-    for (const QualityRow& greedy : results.rows) {
-      if (greedy.group != "greedy" || prefix + greedy.label != dp.label) continue;
+    const QualityRow* greedy = rival_of(results, dp);
+    if (dp.group != "greedy" || greedy == nullptr) continue;
+    if (greedy->reuse_layers_ratio == 0) {
       findings.push_back(fmt::format(
-          "{} selecting layers, greedy ({}): KL {:.4f}, {:+.2f} %; planned by dynamic programming: "
-          "KL {:.4f}, {:+.2f} %: {}.",
-          *greedy.anchors, greedy.label, greedy.longest().mean_kl, greedy.longest().change_percent,
-          dp.longest().mean_kl, dp.longest().change_percent,
-          dp.longest().mean_kl <= greedy.longest().mean_kl ? "at least as good" : "**worse**"));
+          "Greedy, {}: no layer is similar enough to reuse another's keys.", greedy->label));
+      continue;
     }
+    const Ahead which = ahead(dp.longest(), greedy->longest());
+    findings.push_back(
+        fmt::format("{} selecting layers, greedy, {}: {}; planned by dynamic programming: {}: {}.",
+                    *greedy->anchors, greedy->label, kl_text(*greedy), kl_text(dp),
+                    which == Ahead::kSecond
+                        ? "**worse**"
+                        : (which == Ahead::kFirst ? "better" : "as good, within the error")));
   }
 }
 
@@ -197,15 +219,17 @@ std::string page(const QualityInputs& inputs, const QualityResults& results,
       "of "
       "{}, {} weights, {} cache). Schedules are made from {}, tried on {}: {} tokens in rolling "
       "windows, dense against sparse position by position, scored tokens by the row rule (strictly "
-      "causal); the tile rule stands beside it. Pass keys: {} cases a row in prompts of {} tokens, "
-      "three keys in each. Made in {:.0f} minutes by\n\n```\n{}\n```\n\n## Findings\n\n",
+      "causal); the tile rule stands beside it. Shares of keys act from {} keys on. Pass keys: {} "
+      "cases "
+      "a row in prompts of {} tokens, three keys in each. Made in {:.0f} minutes "
+      "by\n\n```\n{}\n```\n\n## Findings\n\n",
       model.name(), model.layers(), model.heads(), model.kv_heads(), model.head_dim(),
       results.model.runtime().weights_dtype(), results.model.runtime().cache_dtype(),
-      inputs.calibration.name, inputs.held_out.name, inputs.tokens, inputs.cases,
+      inputs.calibration.name, inputs.held_out.name, inputs.tokens, kMinKeys, inputs.cases,
       results.recall.empty() ? 0 : results.recall.back().tokens, results.seconds / 60, command);
   for (const std::string& finding : quality_findings(results)) text += "- " + finding + "\n";
   text +=
-      "\n![Quality against bytes](quality.svg)\n\n![The default schedule](schedule.svg)\n\n"
+      "\n![Quality against bytes](quality.svg)\n\n![The automatic schedule](schedule.svg)\n\n"
       "![Similarity of layers](similarity.svg)\n\n![Recall by depth and length](recall.svg)\n";
   const DataTable table = quality_table(results);
   std::vector<std::string> groups;
@@ -220,7 +244,7 @@ std::string page(const QualityInputs& inputs, const QualityResults& results,
       "keys "
       "found. All columns are in [quality.csv](quality.csv).\n";
   for (const std::string& group : groups) text += "\n## " + group + "\n\n" + table.markdown(group);
-  return text + "\n## Recall of the default schedule\n\n" + recall_table(results).markdown();
+  return text + "\n## Recall of the automatic schedule\n\n" + recall_table(results).markdown();
 }
 
 }  // namespace
@@ -228,6 +252,7 @@ std::string page(const QualityInputs& inputs, const QualityResults& results,
 DataTable quality_table(const QualityResults& results) {
   std::vector<DataTable::Column> columns = {{"group"},
                                             {"row", "Row", true},
+                                            {"compared_with"},
                                             {"ratio"},
                                             {"selecting_layers", "Selecting"},
                                             {"predicted_similarity", "Predicted"},
@@ -242,6 +267,7 @@ DataTable quality_table(const QualityResults& results) {
     columns.push_back({"change_percent" + at, "Δ % " + title});
     columns.push_back({"change_error_percent" + at, window == 4096 ? "±" : ""});
     columns.push_back({"mean_kl" + at, "KL " + title});
+    columns.push_back({"mean_kl_error" + at});
     columns.push_back({"tile_change_percent" + at, window == 4096 ? "tile Δ %" : ""});
     columns.push_back({"tile_mean_kl" + at});
   }
@@ -269,16 +295,17 @@ DataTable recall_table(const QualityResults& results) {
 std::vector<std::string> quality_findings(const QualityResults& results) {
   const QualityRow& row = results.rows.front();
   const WindowFigures& figures = row.longest();
-  std::vector<std::string> findings = {
-      fmt::format("Default schedule ({} of {} layers select, 10 % of the keys): perplexity {:+.2f} "
-                  "± {:.2f} % at "
-                  "{} tokens ({:.3f} dense, {} tokens), KL {:.4f} nats; {:.1f} % of the bytes of "
-                  "keys and values "
-                  "are read, {:.1f} % of the keys attended to, {:.1f} % scored.",
-                  row.anchors.value_or(0), results.model.model().layers(), figures.change_percent,
-                  figures.change_error, figures.window, figures.dense_perplexity, figures.tokens,
-                  figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
-                  100 * row.keys_scored_ratio)};
+  std::vector<std::string> findings = {fmt::format(
+      "Automatic schedule ({}; {} of {} layers select, 10 % of the keys): perplexity "
+      "{:+.2f} ± {:.2f} % at "
+      "{} tokens ({:.3f} dense, {} tokens), KL {:.4f} nats; {:.1f} % of the bytes of "
+      "keys and values "
+      "are read, {:.1f} % of the keys attended to, {:.1f} % scored.",
+      row.passed.value_or(true) ? "passed its gate" : "**none passed the gate**, the best",
+      row.anchors.value_or(0), results.model.model().layers(), figures.change_percent,
+      figures.change_error, figures.window, figures.dense_perplexity, figures.tokens,
+      figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
+      100 * row.keys_scored_ratio)};
   for (std::string& finding : recall_findings(results.recall)) {
     findings.push_back(std::move(finding));
   }

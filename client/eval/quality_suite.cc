@@ -19,29 +19,41 @@ constexpr int32_t kWindows[] = {512, 2048, 4096};
 
 class Suite {
  public:
-  Suite(Session& session, const QualityInputs& inputs) : session_(session), inputs_(inputs) {}
+  Suite(Session& session, const QualityInputs& inputs, QualityResults& results)
+      : session_(session), inputs_(inputs), results_(results) {}
 
-  absl::StatusOr<QualityResults> run();
+  absl::Status run();
 
  private:
+  // A text in tokens, and its name for errors.
+  struct Text {
+    std::string name{};
+    std::vector<int32_t> tokens{};
+  };
+
   absl::Status prepare();
-  absl::Status measure_all(QualityResults& results);
+  std::vector<const Text*> all_texts() const;
+  absl::Status measure_all();
+  absl::Status add(const std::vector<Variant>& variants);
   absl::StatusOr<QualityRow> measure(const Variant& variant);
   absl::Status calibrate(const Variant& variant, QualityRow& row);
-  absl::StatusOr<WindowFigures> compare(const std::vector<int32_t>& tokens, int32_t window,
+  absl::StatusOr<WindowFigures> compare(const Text& text, int32_t window,
                                         const v1::AttentionOptions& attention, QualityRow& row);
-  absl::StatusOr<v1::ScoreSummary> score(const std::vector<int32_t>& tokens, int32_t window,
-                                         const v1::AttentionOptions& attention);
+  absl::StatusOr<v1::ScoreSummary> score(const Text& text, int32_t window,
+                                         v1::AttentionOptions attention);
+  std::vector<Variant> equal_bytes() const;
   void report(const QualityRow& row);
 
-  int32_t context() const { return session_.info().model().context_length(); }
+  const v1::ModelInfo& model() const { return session_.info().model(); }
 
   Session& session_;
   const QualityInputs& inputs_;
-  std::vector<int32_t> held_out_{};  // tokens
-  std::vector<std::vector<int32_t>> others_{};
+  QualityResults& results_;
+  Text held_out_{};
+  std::vector<Text> others_{};
+  std::vector<std::string> other_halves_{};  // to calibrate on
   v1::CalibrationResult last_schedule_{};
-  size_t done_ = 0, variants_ = 0;
+  size_t expected_ = 0;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
@@ -49,21 +61,50 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+// Two halves, cut at the end of a line where there is one.
+std::pair<std::string, std::string> halves(const std::string& text) {
+  const size_t end = text.find('\n', text.size() / 2);
+  const size_t middle = end == std::string::npos ? text.size() : end + 1;
+  return {text.substr(0, middle), text.substr(middle)};
+}
+
+std::vector<const Suite::Text*> Suite::all_texts() const {
+  std::vector<const Text*> texts = {&held_out_};
+  for (const Text& other : others_) texts.push_back(&other);
+  return texts;
+}
+
 absl::Status Suite::prepare() {
+  if (model().context_length() < kWindows[0]) {
+    return absl::FailedPreconditionError(
+        fmt::format("the suite measures windows of {} tokens and more; the model's context is {}",
+                    kWindows[0], model().context_length()));
+  }
   std::vector<std::string> texts = {inputs_.held_out.text};
-  for (const NamedText& other : inputs_.others) texts.push_back(other.text);
+  for (const NamedText& other : inputs_.others) {
+    auto [first, second] = halves(other.text);
+    other_halves_.push_back(std::move(first));
+    texts.push_back(std::move(second));
+  }
   auto encoded = session_.encode(texts);
   if (!encoded.ok()) return encoded.status();
-  for (auto& tokens : *encoded) {
-    if (static_cast<int32_t>(tokens.size()) < inputs_.tokens) {
+  held_out_ = {inputs_.held_out.name, std::move(encoded->front())};
+  for (size_t i = 0; i < inputs_.others.size(); ++i) {
+    others_.push_back({inputs_.others[i].name, std::move((*encoded)[i + 1])});
+  }
+  v1::AttentionOptions dense;
+  dense.set_mode(v1::ATTENTION_MODE_DENSE);
+  for (const Text* text : all_texts()) {
+    if (static_cast<int32_t>(text->tokens.size()) < inputs_.tokens) {
       return absl::InvalidArgumentError(
-          fmt::format("a text to score has {} tokens, {} are needed (--tokens)", tokens.size(),
-                      inputs_.tokens));
+          fmt::format("{}: {} tokens to score, {} are needed (--tokens)", text->name,
+                      text->tokens.size(), inputs_.tokens));
+    }
+    // Here, and not after an hour.
+    if (const auto summary = score(*text, kWindows[0], dense); !summary.ok()) {
+      return summary.status();
     }
   }
-  held_out_ = std::move(encoded->front());
-  others_.assign(std::make_move_iterator(encoded->begin() + 1),
-                 std::make_move_iterator(encoded->end()));
   return absl::OkStatus();
 }
 
@@ -71,12 +112,14 @@ absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
   v1::CalibrateRequest request = *variant.calibration;
   request.add_texts(inputs_.calibration.text);
   if (variant.mixes_texts) {
-    for (const NamedText& other : inputs_.others) request.add_texts(other.text);
+    for (const std::string& half : other_halves_) request.add_texts(half);
   }
   request.set_activate(false);
+  request.set_cancel_on_disconnect(true);
   auto result = session_.calibrate(request);
   if (!result.ok()) return result.status();
   const v1::Schedule& schedule = result->schedule();
+  row.passed = result->passed();
   row.anchors = static_cast<int32_t>(
       std::count_if(schedule.layers().begin(), schedule.layers().end(),
                     [](const auto& layer) { return layer.role() != v1::LAYER_ROLE_REUSE; }));
@@ -89,26 +132,40 @@ absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
   return session_.activate(last_schedule_.schedule().schedule_id());
 }
 
-absl::StatusOr<v1::ScoreSummary> Suite::score(const std::vector<int32_t>& tokens, int32_t window,
-                                              const v1::AttentionOptions& attention) {
+absl::StatusOr<v1::ScoreSummary> Suite::score(const Text& text, int32_t window,
+                                              v1::AttentionOptions attention) {
   v1::ScoreRequest request;
-  request.add_inputs()->mutable_token_ids()->mutable_ids()->Add(tokens.begin(),
-                                                                tokens.begin() + inputs_.tokens);
-  request.set_add_bos(true);
-  *request.mutable_attention() = attention;
-  request.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);
-  request.set_tile_comparison(true);
+  request.add_inputs()->mutable_token_ids()->mutable_ids()->Add(
+      text.tokens.begin(), text.tokens.begin() + inputs_.tokens);
+  request.set_add_bos(model().adds_bos());
+  request.set_tile_comparison(attention.mode() == v1::ATTENTION_MODE_COMPARE);
+  *request.mutable_attention() = std::move(attention);
   request.set_protocol(v1::SCORE_PROTOCOL_ROLLING);
-  request.set_window_tokens(window);
-  return session_.score(request);
+  request.set_window_tokens(window + 1);  // the last one is predicted, never fed
+  auto summary = session_.score(request);
+  if (summary.ok() && summary->suspect()) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}: the dense model is hardly better than guessing (perplexity {:.1f}): no "
+                    "degradation can be read off it",
+                    text.name, summary->perplexity()));
+  }
+  return summary;
 }
 
-absl::StatusOr<WindowFigures> Suite::compare(const std::vector<int32_t>& tokens, int32_t window,
+absl::StatusOr<WindowFigures> Suite::compare(const Text& text, int32_t window,
                                              const v1::AttentionOptions& attention,
                                              QualityRow& row) {
-  const auto summary = score(tokens, window, attention);
+  v1::AttentionOptions options = attention;
+  options.set_mode(v1::ATTENTION_MODE_COMPARE);
+  const auto summary = score(text, window, std::move(options));
   if (!summary.ok()) return summary.status();
   const v1::AttentionReport& report = summary->attention();
+  const std::string& active = last_schedule_.schedule().schedule_id();
+  if (!attention.has_baseline() && report.schedule_id() != active) {
+    return absl::AbortedError(
+        fmt::format("somebody else activated a schedule: {} was measured instead of {}",
+                    report.schedule_id(), active));
+  }
   row.reuse_layers_ratio = report.reuse_layers_ratio();
   row.keys_attended_ratio = report.keys_attended_ratio();
   row.keys_scored_ratio = report.keys_scored_ratio();
@@ -122,19 +179,24 @@ absl::StatusOr<WindowFigures> Suite::compare(const std::vector<int32_t>& tokens,
                        .change_percent = by_row.degradation_percent(),
                        .change_error = by_row.degradation_percent_standard_error(),
                        .mean_kl = by_row.mean_kl(),
+                       .mean_kl_error = by_row.mean_kl_standard_error(),
                        .tile_change_percent = by_tile.degradation_percent(),
                        .tile_mean_kl = by_tile.mean_kl()};
 }
 
 absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
-  QualityRow row{.group = variant.group, .label = variant.label, .ratio = variant.ratio};
+  QualityRow row{.group = variant.group,
+                 .label = variant.label,
+                 .rival = variant.rival,
+                 .baseline = variant.attention.baseline().kind(),
+                 .ratio = variant.ratio};
   if (variant.calibration) {
     if (const auto status = calibrate(variant, row); !status.ok()) return status;
   }
-  const auto& tokens = variant.text < 0 ? held_out_ : others_[static_cast<size_t>(variant.text)];
+  const Text& text = variant.text < 0 ? held_out_ : others_[static_cast<size_t>(variant.text)];
   for (const int32_t window : kWindows) {
-    if (window > context()) continue;
-    auto figures = compare(tokens, window, variant.attention, row);
+    if (window > model().context_length()) continue;
+    auto figures = compare(text, window, variant.attention, row);
     if (!figures.ok()) return figures.status();
     row.windows.push_back(*figures);
   }
@@ -143,7 +205,7 @@ absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
   const PassKeyPlan plan{.cases = row.cases, .tokens = longest_prompt(session_)};
   v1::AttentionOptions attention = variant.attention;
   attention.set_mode(v1::ATTENTION_MODE_SPARSE);
-  const auto found = find_pass_keys(session_, plan, held_out_, attention);
+  const auto found = find_pass_keys(session_, plan, held_out_.tokens, attention);
   if (!found.ok()) return found.status();
   row.found = *found;
   return row;
@@ -151,60 +213,92 @@ absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
 
 void Suite::report(const QualityRow& row) {
   const double elapsed = seconds_since(begin_);
-  const double left = elapsed / static_cast<double>(done_) * static_cast<double>(variants_ - done_);
+  const size_t done = results_.rows.size();
+  const double left = elapsed / static_cast<double>(done) * static_cast<double>(expected_ - done);
   fmt::print(stderr,
              "{:3d}/{} {:<11} {:<44} ΔPPL {:+8.2f} %  KL {:.4f}  bytes {:5.1f} %  found {}/{}  "
              "({:.0f} s, about {:.0f} s left)\n",
-             done_, variants_, row.group, row.label, row.longest().change_percent,
+             done, expected_, row.group, row.label, row.longest().change_percent,
              row.longest().mean_kl, 100 * row.bytes_ratio(), row.found, row.cases, elapsed, left);
 }
 
-absl::Status Suite::measure_all(QualityResults& results) {
-  const auto& model = session_.info().model();
-  VariantPlan plan{.layers = model.layers(), .groups = inputs_.groups};
-  for (const NamedText& other : inputs_.others) plan.others.push_back(other.name);
-  const auto add = [&](const std::vector<Variant>& variants) -> absl::Status {
-    for (const Variant& variant : variants) {
-      auto row = measure(variant);
-      if (!row.ok()) return row.status();
-      ++done_;
-      report(*row);
-      results.rows.push_back(*std::move(row));
-      if (variant.is_default) results.schedule = last_schedule_;
-    }
-    return absl::OkStatus();
-  };
-  plan.default_anchors = model.layers();
-  variants_ = all_variants(plan).size();
-  if (auto status = add({default_variant()}); !status.ok()) return status;
-  plan.default_anchors = *results.rows.front().anchors;
-  auto recall = measure_recall(session_, held_out_, inputs_.default_cases);
-  if (!recall.ok()) return recall.status();
-  results.recall = *std::move(recall);
-  if (auto status = add(other_variants(plan)); !status.ok()) return status;
-  std::vector<Variant> rivals;  // of greedy plans: the best one with as many selecting layers
-  for (const QualityRow& row : results.rows) {
-    if (row.group == "greedy") rivals.push_back(dp_like(row.label, *row.anchors));
+absl::Status Suite::add(const std::vector<Variant>& variants) {
+  for (const Variant& variant : variants) {
+    auto row = measure(variant);
+    if (!row.ok()) return row.status();
+    results_.rows.push_back(*std::move(row));
+    report(results_.rows.back());
+    if (variant.is_default) results_.schedule = last_schedule_;
   }
-  return add(rivals);
+  return absl::OkStatus();
 }
 
-absl::StatusOr<QualityResults> Suite::run() {
+// The baselines that a server could use, each reading as much as a Kascade row of 10 % does.
+std::vector<Variant> Suite::equal_bytes() const {
+  std::vector<Variant> variants;
+  for (const QualityRow& row : results_.rows) {
+    if (row.group != "kascade" || row.ratio != results_.rows.front().ratio) continue;
+    for (const auto kind : {v1::BASELINE_KIND_STREAMING, v1::BASELINE_KIND_QUEST}) {
+      const auto ratio = ratio_reading(results_.rows, kind, row.bytes_ratio());
+      if (ratio) variants.push_back(reading_like(row.label, kind, *ratio));
+    }
+  }
+  return variants;
+}
+
+absl::Status Suite::measure_all() {
+  VariantPlan plan{.layers = model().layers(), .groups = inputs_.groups};
+  for (const NamedText& other : inputs_.others) plan.others.push_back(other.name);
+  plan.default_anchors = model().layers();
+  expected_ = expected_rows(plan);
+  if (auto status = add({default_variant()}); !status.ok()) return status;
+  plan.default_anchors = *results_.rows.front().anchors;
+  auto recall = measure_recall(session_, held_out_.tokens, inputs_.default_cases);
+  if (!recall.ok()) return recall.status();
+  results_.recall = *std::move(recall);
+  if (auto status = add(other_variants(plan)); !status.ok()) return status;
+  std::vector<Variant> rivals;  // of greedy plans: the best one with as many selecting layers
+  for (const QualityRow& row : results_.rows) {
+    if (row.group == "greedy") rivals.push_back(dp_like(row.label, *row.anchors));
+  }
+  if (auto status = add(rivals); !status.ok()) return status;
+  return add(equal_bytes());
+}
+
+absl::Status Suite::run() {
+  results_.model = session_.info();
   if (auto status = prepare(); !status.ok()) return status;
   const auto before = session_.active_schedule();
   if (!before.ok()) return before.status();
-  QualityResults results{.model = session_.info()};
-  absl::Status status = measure_all(results);
-  status.Update(before->empty() ? session_.deactivate() : session_.activate(*before));
-  if (!status.ok()) return status;
-  results.seconds = seconds_since(begin_);
-  return results;
+  absl::Status status = measure_all();
+  status.Update(session_.restore(*before));
+  results_.seconds = seconds_since(begin_);
+  return status;
 }
 
 }  // namespace
 
-absl::StatusOr<QualityResults> run_quality_suite(Session& session, const QualityInputs& inputs) {
-  return Suite(session, inputs).run();
+absl::Status run_quality_suite(Session& session, const QualityInputs& inputs,
+                               QualityResults& results) {
+  return Suite(session, inputs, results).run();
+}
+
+std::optional<double> ratio_reading(const std::vector<QualityRow>& rows, v1::BaselineKind kind,
+                                    double bytes_ratio) {
+  std::vector<std::pair<double, double>> points;  // bytes, ratio
+  for (const QualityRow& row : rows) {
+    if (row.group == "baseline" && row.baseline == kind && row.ratio) {
+      points.emplace_back(row.bytes_ratio(), *row.ratio);
+    }
+  }
+  std::ranges::sort(points);
+  for (size_t i = 1; i < points.size(); ++i) {
+    const auto& [low, from] = points[i - 1];
+    const auto& [high, to] = points[i];
+    if (bytes_ratio < low || bytes_ratio > high || high <= low) continue;
+    return from + (to - from) * (bytes_ratio - low) / (high - low);
+  }
+  return std::nullopt;
 }
 
 }  // namespace kascade::client

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "client/eval/recall.h"
 #include "client/eval/session.h"
 #include "kascade/v1/schedule.pb.h"
@@ -22,9 +22,10 @@ struct NamedText {
 };
 
 struct QualityInputs {
-  NamedText calibration{};            // schedules are made from it
-  NamedText held_out{};               // and tried on this, which is the filler of pass keys too
-  std::vector<NamedText> others{};    // of other kinds: tried on, and calibrated on for one row
+  NamedText calibration{};  // schedules are made from it
+  NamedText held_out{};     // and tried on this, which is the filler of pass keys too
+  // Of other kinds: the second half of each is tried on, the first calibrated on for some rows.
+  std::vector<NamedText> others{};
   std::vector<std::string> groups{};  // of rows besides the default schedule; empty: all
   int32_t tokens = 8192;              // of each text that is scored
   int32_t cases = 20;                 // pass keys of each row
@@ -39,16 +40,21 @@ struct WindowFigures {
   double change_percent = 0;  // row rule
   double change_error = 0;    // standard error of it
   double mean_kl = 0;         // nats
+  double mean_kl_error = 0;   // standard error of it
   double tile_change_percent = 0;
   double tile_mean_kl = 0;
 };
 
 struct QualityRow {
-  std::string group{};  // "kascade", "tile", "greedy", "baseline", "experiment", "domain"
+  // "kascade", "tile", "greedy", "baseline", "equal bytes", "experiment", "domain"
+  std::string group{};
   std::string label{};
+  std::string rival{};  // label of the row that this one is compared with; empty: none
+  v1::BaselineKind baseline = v1::BASELINE_KIND_UNSPECIFIED;
   std::optional<double> ratio{};
   std::optional<int32_t> anchors{};  // selecting layers, layer 0 counted
   std::optional<double> predicted_similarity{};
+  std::optional<bool> passed{};  // its gate
   double reuse_layers_ratio = 0;
   double keys_attended_ratio = 0;  // these at the longest window, row rule
   double keys_scored_ratio = 0;
@@ -70,8 +76,17 @@ struct QualityResults {
   double seconds = 0;
 };
 
-// Leaves the schedule active that was active before.
-absl::StatusOr<QualityResults> run_quality_suite(Session& session, const QualityInputs& inputs);
+// Fills `results` as far as it gets: what was measured before an error is there too. Activates a
+// schedule per row on the server, and at the end the one that was active before. The model's
+// context must be 512 tokens or more, and no text one that it predicts hardly better than by
+// guessing.
+absl::Status run_quality_suite(Session& session, const QualityInputs& inputs,
+                               QualityResults& results);
+
+// The ratio at which that baseline reads `bytes_ratio` of what dense attention reads, between the
+// measured rows of group "baseline" by linear interpolation; nothing beyond them.
+std::optional<double> ratio_reading(const std::vector<QualityRow>& rows, v1::BaselineKind kind,
+                                    double bytes_ratio);
 
 }  // namespace kascade::client
 

@@ -14,7 +14,9 @@ constexpr double kDepths[] = {0.05, 0.25, 0.5, 0.75, 0.95};
 
 bool answers(const std::string& text, const std::string& key) {
   const size_t begin = text.find_first_not_of(" \n");
-  return begin != std::string::npos && text.compare(begin, key.size(), key) == 0;
+  if (begin == std::string::npos || text.compare(begin, key.size(), key) != 0) return false;
+  const size_t end = begin + key.size();
+  return end == text.size() || text[end] < '0' || text[end] > '9';  // no longer number
 }
 
 }  // namespace
@@ -27,9 +29,9 @@ absl::StatusOr<int32_t> find_pass_keys(Session& session, const PassKeyPlan& plan
                                        const std::vector<int32_t>& filler,
                                        const v1::AttentionOptions& attention) {
   const auto& model = session.info().model();
-  const auto cases = draw_pass_keys(
-      plan, plain_wording(), filler, model.has_bos_token_id() ? model.bos_token_id() : -1,
-      [&](const std::vector<std::string>& texts) { return session.encode(texts); });
+  const auto cases =
+      draw_pass_keys(plan, plain_wording(), filler, model.adds_bos() ? model.bos_token_id() : -1,
+                     [&](const std::vector<std::string>& texts) { return session.encode(texts); });
   if (!cases.ok()) return cases.status();
   int32_t found = 0;
   for (const PassKeyCase& one : *cases) {

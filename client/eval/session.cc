@@ -61,17 +61,25 @@ absl::Status Session::activate(const std::string& schedule_id) {
       .status();
 }
 
-absl::Status Session::deactivate() {
-  return call(globals_, *calibration_, &v1::CalibrationService::Stub::DeactivateSchedule,
-              v1::DeactivateScheduleRequest())
-      .status();
+absl::StatusOr<std::string> Session::active_schedule() {
+  const auto response = call(globals_, *calibration_, &v1::CalibrationService::Stub::GetSchedule,
+                             v1::GetScheduleRequest());
+  if (absl::IsNotFound(response.status())) return "";
+  if (!response.ok()) return response.status();
+  return response->schedule_json();
 }
 
-absl::StatusOr<std::string> Session::active_schedule() {
-  const auto response = call(globals_, *calibration_, &v1::CalibrationService::Stub::ListSchedules,
-                             v1::ListSchedulesRequest());
-  if (!response.ok()) return response.status();
-  return response->active_schedule_id();
+absl::Status Session::restore(const std::string& schedule_json) {
+  if (schedule_json.empty()) {
+    return call(globals_, *calibration_, &v1::CalibrationService::Stub::DeactivateSchedule,
+                v1::DeactivateScheduleRequest())
+        .status();
+  }
+  v1::ActivateScheduleRequest request;
+  request.set_schedule_json(schedule_json);
+  request.set_force(true);
+  return call(globals_, *calibration_, &v1::CalibrationService::Stub::ActivateSchedule, request)
+      .status();
 }
 
 absl::StatusOr<v1::ScoreSummary> Session::score(const v1::ScoreRequest& request) {

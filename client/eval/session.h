@@ -27,9 +27,10 @@ class Session {
   absl::StatusOr<v1::CalibrationResult> calibrate(const v1::CalibrateRequest& request);
   // Whether it passed its gate or not.
   absl::Status activate(const std::string& schedule_id);
-  absl::Status deactivate();
-  // Empty when none is active.
+  // The active schedule as JSON; empty when none is.
   absl::StatusOr<std::string> active_schedule();
+  // What active_schedule() gave, also if the server no longer holds it.
+  absl::Status restore(const std::string& schedule_json);
   absl::StatusOr<v1::ScoreSummary> score(const v1::ScoreRequest& request);
   struct Generated {
     std::string text{};

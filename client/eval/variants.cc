@@ -92,18 +92,22 @@ void add_greedy(std::vector<Variant>& variants) {
   }
 }
 
+Variant baseline_variant(const char* group, std::string label, v1::BaselineKind kind,
+                         double ratio) {
+  Variant variant{.group = group, .label = std::move(label), .ratio = ratio};
+  v1::AttentionBaseline& baseline = *variant.attention.mutable_baseline();
+  baseline.set_kind(kind);
+  baseline.set_ratio(ratio);
+  baseline.set_min_keys(kMinKeys);
+  return variant;
+}
+
 void add_baselines(std::vector<Variant>& variants) {
   for (const auto kind :
        {v1::BASELINE_KIND_ORACLE, v1::BASELINE_KIND_STREAMING, v1::BASELINE_KIND_QUEST}) {
     for (const double ratio : kRatios) {
-      Variant variant{.group = "baseline",
-                      .label = fmt::format("{}, {:g} %", name_of(kind), 100 * ratio),
-                      .ratio = ratio};
-      v1::AttentionBaseline& baseline = *variant.attention.mutable_baseline();
-      baseline.set_kind(kind);
-      baseline.set_ratio(ratio);
-      baseline.set_min_keys(kMinKeys);
-      variants.push_back(std::move(variant));
+      variants.push_back(baseline_variant(
+          "baseline", fmt::format("{}, {:g} %", name_of(kind), 100 * ratio), kind, ratio));
     }
   }
 }
@@ -154,7 +158,7 @@ Variant default_variant() {
   request.clear_anchors();
   request.clear_max_degradation_percent();
   return {.group = "kascade",
-          .label = "default: fewest selecting layers that pass, 10 %",
+          .label = "automatic: fewest selecting layers that pass, 10 %",
           .ratio = kDefaultRatio,
           .calibration = std::move(request),
           .is_default = true};
@@ -175,12 +179,15 @@ std::vector<Variant> other_variants(const VariantPlan& plan) {
   return variants;
 }
 
-std::vector<Variant> all_variants(const VariantPlan& plan) {
-  std::vector<Variant> variants = other_variants(plan);
-  variants.insert(variants.begin(), default_variant());
-  const auto rivals = std::ranges::count(variants, "greedy", &Variant::group);
-  for (int64_t i = 0; i < rivals; ++i) variants.push_back(dp_like("balanced", 2));
-  return variants;
+size_t expected_rows(const VariantPlan& plan) {
+  const std::vector<Variant> variants = other_variants(plan);
+  const auto greedy = std::ranges::count(variants, "greedy", &Variant::group);
+  const auto kascade = std::ranges::count_if(variants, [](const Variant& variant) {
+    return variant.group == "kascade" && variant.ratio == kDefaultRatio;
+  });
+  const auto baselines = std::ranges::count(variants, "baseline", &Variant::group);
+  const auto equal_bytes = baselines == 0 ? 0 : 2 * (1 + kascade);
+  return 1 + variants.size() + static_cast<size_t>(greedy + equal_bytes);
 }
 
 Variant dp_like(const std::string& greedy, int32_t anchors) {
@@ -195,7 +202,15 @@ Variant dp_like(const std::string& greedy, int32_t anchors) {
   request.set_max_degradation_percent(kAnyDegradation);
   return {.group = "greedy",
           .label = fmt::format("dp with as many selecting layers as {}", greedy),
-          .calibration = std::move(request)};
+          .calibration = std::move(request),
+          .rival = greedy};
+}
+
+Variant reading_like(const std::string& kascade, v1::BaselineKind kind, double ratio) {
+  Variant variant = baseline_variant(
+      "equal bytes", fmt::format("{} beside {}", name_of(kind), kascade), kind, ratio);
+  variant.rival = kascade;
+  return variant;
 }
 
 }  // namespace kascade::client

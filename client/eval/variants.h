@@ -2,6 +2,7 @@
 #ifndef KASCADE_CLIENT_EVAL_VARIANTS_H_
 #define KASCADE_CLIENT_EVAL_VARIANTS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@ struct Variant {
   std::optional<v1::CalibrateRequest>
       calibration{};                 // less the texts; none: the schedule of before
   v1::AttentionOptions attention{};  // less the mode
+  std::string rival{};               // label of the row that it is to be compared with
   bool is_default = false;
   bool mixes_texts = false;  // calibrated on the other texts as well
   int32_t text = -1;         // index of the other text that is scored; -1 = the held-out one
@@ -32,16 +34,20 @@ struct VariantPlan {
   std::vector<std::string> groups{};  // to measure; empty: all
 };
 
-// The smallest budget that acts at every length.
+// Of all rows with a ratio: the smallest that lets the ratio act at every length.
 constexpr int32_t kMinKeys = 16;
 
+// The plan that calibration makes when no number of selecting layers is asked for.
 Variant default_variant();
-// All but the default one.
+// All that can be told beforehand but the default one.
 std::vector<Variant> other_variants(const VariantPlan& plan);
-std::vector<Variant> all_variants(const VariantPlan& plan);
+// Rows of the report at most.
+size_t expected_rows(const VariantPlan& plan);
 // The best plan with as many selecting layers as the greedy row of that label, on the same
 // selection.
 Variant dp_like(const std::string& greedy, int32_t anchors);
+// A baseline that reads as much as the Kascade row of that label.
+Variant reading_like(const std::string& kascade, v1::BaselineKind kind, double ratio);
 
 }  // namespace kascade::client
 
