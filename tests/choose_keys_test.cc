@@ -75,7 +75,7 @@ void expect_every_choice(const std::vector<float>& scores, const std::string& wh
 TEST(ChooseKeysTest, SoftmaxScores) {
   std::mt19937 random(1);
   std::normal_distribution<float> logit(0, 4);
-  for (const size_t keys : {4, 5, 31, 1000, 8192}) {
+  for (const size_t keys : {4, 5, 31, 1000, 8192, 40000, 131072}) {
     std::vector<float> scores(keys);
     for (float& score : scores) score = std::exp(logit(random) - 20);
     expect_every_choice(scores, "softmax");

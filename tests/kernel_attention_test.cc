@@ -488,8 +488,12 @@ TEST(WithThreads, LongRowsHaveTheSameBits) {
                                                {2 * cpu::kKeySplit - 1, 1, true},
                                                {cpu::kKeySplit, 1, true},
                                                {2 * cpu::kKeySplit - 3, 5}};
+  SelectionRule rule;
   for (const DType dtype : {DType::kBF16, DType::kInt8}) {
-    AttentionData data({.kv_heads = 1, .group = 3, .dim = 32, .sequences = sequences}, dtype);
+    rule.sink_keys = dtype == DType::kInt8 ? 5 : 0;
+    // Ten heads of tiles: one thread has enough of them to take each whole, five have not.
+    AttentionData data({.kv_heads = 2, .group = 3, .dim = 32, .rule = rule, .sequences = sequences},
+                       dtype);
     const Selection selection = data.random_selection();
     const auto one = cpu::make_cpu_backend({.threads = 1});
     const auto five = cpu::make_cpu_backend({.threads = 5});

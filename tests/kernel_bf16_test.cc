@@ -274,6 +274,20 @@ TEST_F(Bf16KernelTest, ManyKeys) {
   }
 }
 
+// A split that ends among the tile's own rows: the first of them see nothing of the next one.
+TEST_F(Bf16KernelTest, ASplitWithinTheTilesOwnRows) {
+  const HeadShape dense{64, 2, 20, cpu::kKeySplit - 7};
+  const HeadData data(dense);
+  expect_close_to_exact(data, dense, data.dense(), logit_error(dense), name_of(dense));
+  expect_own_bits(data, dense, data.dense(), name_of(dense));
+  const HeadShape gathered{64, 2, 20, 3 * (cpu::kKeySplit - 7)};  // a third of them is chosen
+  HeadData chosen(gathered);
+  const cpu::KeyList list = chosen.gathered(0);
+  ASSERT_EQ(list.chosen_count, cpu::kKeySplit - 7);
+  expect_close_to_exact(chosen, gathered, list, logit_error(gathered), name_of(gathered));
+  expect_own_bits(chosen, gathered, list, name_of(gathered));
+}
+
 // Threads may share the keys of a row. What ends a split exactly, and what goes a little further.
 TEST_F(Bf16KernelTest, ARowInPartsHasTheBitsOfAWholeOne) {
   for (const int32_t keys : {cpu::kKeySplit, 2 * cpu::kKeySplit + 1, 3 * cpu::kKeySplit - 5}) {

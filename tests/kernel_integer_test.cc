@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/backend/quantization.h"
+#include "engine/checksum.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/backends_under_test.h"
@@ -301,6 +302,33 @@ TEST(IntegerWithThreads, SameBitsAsOneThread) {
     EXPECT_EQ(std::memcmp(results[0].view().f32(0), results[1].view().f32(0),
                           static_cast<size_t>(results[0].bytes())),
               0);
+  }
+}
+
+// Files of packed weights outlive the program: what pack() makes may only change together with the
+// form's name. If this fails, count the number in form_name() (cpu/matmul_panels.cc) up, and put
+// the new name and sums here.
+TEST(PackedForms, AreWhatTheirNamesSay) {
+  struct Form {
+    WeightFormat format;
+    const char* name;
+    uint64_t sum;
+  };
+  Buffer w(DType::kF32, 37, 700);
+  for (int64_t i = 0; i < 37 * 700; ++i) {
+    w.view().f32(0)[i] = static_cast<float>((i * 7919) % 2003 - 1001) / 512;
+  }
+  const Tensor parts[] = {w.view()};
+  for (const Form& form : {Form{WeightFormat::kBF16, "bf16-panels-1", 8228474767750327313u},
+                           Form{WeightFormat::kInt8, "int8-panels-1", 6185245552515869582u},
+                           Form{WeightFormat::kInt4, "int4-panels-1", 13040491669016080905u}}) {
+    if (form.format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
+    const auto backend = cpu::make_cpu_backend({.weights = form.format, .threads = 1});
+    const auto named = backend->packed_form(37, 700, MatrixUse::kLayer);
+    ASSERT_TRUE(named.has_value()) << form.name;
+    EXPECT_EQ(named->name, form.name);
+    EXPECT_EQ(checksum(backend->pack(parts, MatrixUse::kLayer)->packed()), form.sum)
+        << "of " << form.name << ": the bytes have changed, so must the name";
   }
 }
 

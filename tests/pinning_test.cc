@@ -1,4 +1,7 @@
 // An engine with pinned threads: its own thread is on the first CPU of the mask.
+#include <sched.h>
+
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -12,6 +15,7 @@
 namespace kascade::testing {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -53,6 +57,31 @@ TEST_F(PinningTest, EngineThreadIsOnTheFirstCpu) {
   EXPECT_THAT(engine->info().warnings, IsEmpty());
   EXPECT_THAT(cpus_of_sink(*engine), ElementsAre(allowed.front()));
   EXPECT_EQ(*allowed_cpus(), allowed);  // whoever makes an engine keeps its own
+}
+
+// CPUs that each thread of this process may use.
+std::vector<std::vector<int32_t>> cpus_of_all_threads() {
+  std::vector<std::vector<int32_t>> all;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    cpu_set_t set;
+    const pid_t id = std::stoi(task.path().filename().string());
+    if (sched_getaffinity(id, sizeof set, &set) != 0) continue;  // it has ended
+    std::vector<int32_t>& cpus = all.emplace_back();
+    for (int32_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+    }
+  }
+  return all;
+}
+
+TEST_F(PinningTest, WorkersAreOnTheirCpus) {
+  const std::vector<int32_t> allowed = *allowed_cpus();
+  if (allowed.size() < 2) GTEST_SKIP() << "one CPU";
+  options_.threads = 2;
+  const auto engine = make_engine(options_);
+  EXPECT_THAT(engine->info().cpus, ElementsAre(allowed[0], allowed[1]));
+  EXPECT_THAT(cpus_of_sink(*engine), ElementsAre(allowed[0]));
+  EXPECT_THAT(cpus_of_all_threads(), Contains(ElementsAre(allowed[1])));
 }
 
 TEST_F(PinningTest, OffUnlessAskedFor) {

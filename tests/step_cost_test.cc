@@ -96,6 +96,25 @@ TEST(StepCost, OutliersHardlyCount) {
   EXPECT_LT(worst_error(cost, steps), 0.05);
 }
 
+// As when the wall clock is set back while a step runs.
+TEST(StepCost, TimesThatCannotBeAreNotBelieved) {
+  Steps steps;
+  StepCost cost;
+  for (int i = 0; i < 200; ++i) {
+    const StepFeatures step = steps.any();
+    cost.observe(step, true_seconds(step) * steps.noise(0.03));
+  }
+  for (const double factor : {1e-3, 1e-5, 1e-9}) {
+    cost.observe(decode(2, 1000, false), factor * true_seconds(decode(2, 1000, false)));
+    cost.observe(prefill(512, 0, false), factor * true_seconds(prefill(512, 0, false)));
+  }
+  for (int i = 0; i < 32; ++i) {
+    const StepFeatures step = steps.any();
+    cost.observe(step, true_seconds(step) * steps.noise(0.03));
+  }
+  EXPECT_LT(worst_error(cost, steps), 0.1);
+}
+
 TEST(StepCost, DecodingDoesNotMakeItForgetPrompts) {
   Steps steps;
   StepCost cost;

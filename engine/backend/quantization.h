@@ -31,6 +31,8 @@ constexpr float kNegligible = 0x1p-100f;
 
 // Levels of one channel or of one row of activations; returns the scale. A value that is not finite
 // makes the scale NaN and all levels 0.
+// Files of packed weights hold these levels: a change needs new names of form (form_name() in
+// cpu/matmul_panels.cc).
 float quantize_int8(const float* values, int64_t size, int8_t* levels);
 
 // Row `row` of a matrix of DType::kInt8: levels and scale of quantize_int8(), and back.

@@ -14,6 +14,7 @@ constexpr size_t kRemembered = 32;    // steps of each magnitude
 constexpr int64_t kLeastSteps = 8;    // before anything is predicted
 constexpr int64_t kEarlySteps = 64;   // up to here every step is learned from at once
 constexpr int64_t kFitEvery = 8;      // afterwards
+constexpr double kTooShort = 200;     // times shorter than expected: no time of a step
 constexpr int kRounds = 4;            // of weighing steps by how well the last round explains them
 constexpr double kUsualError = 0.01;  // at least
 // Shares what columns of features that say the same would fight for.
@@ -118,6 +119,8 @@ void StepCost::observe(const StepFeatures& features, double seconds) {
   const bool sound = std::ranges::all_of(
       amounts, [](double amount) { return std::isfinite(amount) && amount >= 0; });
   if (!sound || !std::isfinite(seconds) || seconds <= 0) return;
+  // Relative errors of times that are too short are at most 1, so weigh() would keep them.
+  if (seconds * kTooShort < predict(features).value_or(0)) return;
   const auto rows = static_cast<uint64_t>(std::min(features.rows, 1e6));
   Recent& recent =
       recent_[std::min<size_t>(static_cast<size_t>(std::bit_width(rows)), kMagnitudes - 1)];

@@ -50,8 +50,9 @@ struct KeyList {
 
 enum class Pool { kSum, kMax };
 
-// Sums over more keys of a list than this are made of sums over so many, so that threads can share
-// a row. A multiple of the kernels' blocks.
+// Where the cache is bf16 or int8 and the kernels have attend_part(), sums over more keys of a list
+// than this are made of sums over so many, so that threads can share a row. A multiple of the
+// kernels' blocks.
 constexpr int32_t kKeySplit = 4096;
 
 struct Kernels {
