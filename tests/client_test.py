@@ -4,6 +4,7 @@
 Usage: client_test.py SERVER CLIENT [unittest arguments]
 """
 
+import csv
 import json
 import math
 import os
@@ -495,6 +496,30 @@ class Sparse(ClientTest):
         watched = self.json("watch", self.result["calibration_id"])
         self.assertEqual(watched["schedule"], self.result["schedule"])
         self.assertEqual(self.json("cancel", self.result["calibration_id"])["state"], "succeeded")
+
+    def test_quality(self):
+        out = scratch / "quality"
+        self.good("activate", self.id, "--force")
+        said = self.good("eval", "--calibration", scratch / "calibration.txt", "--held-out",
+                         MODEL / "evaluation.txt", "--other", scratch / "other.txt", "--groups", "domain",
+                         "--tokens", "600", "--cases", "5", "--default-cases", "5", "--out", out)
+        self.assertIn("Automatic schedule", said.splitlines()[0])
+        with open(out / "quality.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([row["group"] for row in rows], ["kascade", "domain", "domain"])
+        for row in rows:
+            for window in ("512", "2048", "4096"):
+                self.assertGreater(float(row["mean_kl_" + window]), 0, row["row"])
+        # The other text differs from the held-out one, and the schedule may.
+        self.assertNotEqual(rows[0]["mean_kl_512"], rows[1]["mean_kl_512"])
+        for name in ("quality", "similarity", "schedule", "recall"):
+            self.assertIn("</svg>", (out / f"{name}.svg").read_text())
+        check = ROOT / "tests" / "quality_docs_test.py"
+        done = subprocess.run([sys.executable, str(check), str(out)], capture_output=True,
+                              text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        # The schedule of before is active again.
+        self.assertEqual(self.json("schedule")["schedule"]["schedule_id"], self.id)
 
     def test_quality_needs_a_folder(self):
         done = kascade("eval", "--held-out", MODEL / "evaluation.txt")
