@@ -40,8 +40,8 @@ struct EngineOptions {
   int32_t max_batch_tokens = 512;  // rows of one step; ≥ max_sequences + 256
   int32_t max_sequences = 32;      // running at once; a comparison counts as two
   // While a sequence decodes, a prompt's chunk is cut so that the step is expected to take no
-  // longer, by what was learned from earlier steps; 0 = no limit. Changes results no more than other
-  // requests' company does (DESIGN, 29). Calibration's steps take longer than predicted.
+  // longer, by what was learned from earlier steps; 0 = no limit. Changes results no more than
+  // other requests' company does (DESIGN, 29). Calibration's steps take longer than predicted.
   int32_t max_step_ms = 0;
   int32_t max_queue = 256;  // waiting; more are refused
   // Most memory for the selected key indices of one step; bounds its row-rule rows at long

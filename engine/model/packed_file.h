@@ -44,7 +44,8 @@ class PackedPlan {
   std::string header(std::span<const uint64_t> checksums) const;
 
   // Whether `content` is such a file; INVALID_ARGUMENT (another kind or version, or a
-  // model of the same size) and DATA_LOSS (damaged, cut short or another size) name `file` and what was found. Reads all of it.
+  // model of the same size) and DATA_LOSS (damaged, cut short or another size) name `file` and what
+  // was found. Reads all of it.
   absl::Status check(const std::string& file, std::string_view content) const;
 
  private:

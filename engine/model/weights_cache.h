@@ -1,7 +1,7 @@
 // Packed weights that are kept on disk between starts: which file belongs to a model and a backend,
 // and what it must hold. Nothing that is wrong with it ever fails a start: it is a warning, and the
-// weights are packed as without. Except that a file which is cut or cannot be read once it is mapped
-// ends the process, as any mapped file does. The file itself is packed_file.h's.
+// weights are packed as without. Except that a file which is cut or cannot be read once it is
+// mapped ends the process, as any mapped file does. The file itself is packed_file.h's.
 #ifndef KASCADE_ENGINE_MODEL_WEIGHTS_CACHE_H_
 #define KASCADE_ENGINE_MODEL_WEIGHTS_CACHE_H_
 
