@@ -67,10 +67,10 @@ def tearDownModule():
         raise AssertionError(f"the server ended with {code}:\n{log}")
 
 
-def kascade(*arguments, stdin="", to=None):
+def kascade(*arguments, stdin="", to=None, timeout=300):
     """Runs the client; arguments as typed."""
     return subprocess.run([client_path, "--server", to or address, *map(str, arguments)],
-                          input=stdin, capture_output=True, text=True, timeout=300,
+                          input=stdin, capture_output=True, text=True, timeout=timeout,
                           env=ENVIRONMENT)
 
 
@@ -502,7 +502,8 @@ class Sparse(ClientTest):
         self.good("activate", self.id, "--force")
         said = self.good("eval", "--calibration", scratch / "calibration.txt", "--held-out",
                          MODEL / "evaluation.txt", "--other", scratch / "other.txt", "--groups", "domain",
-                         "--tokens", "600", "--cases", "5", "--default-cases", "5", "--out", out)
+                         "--tokens", "600", "--cases", "5", "--default-cases", "5", "--out", out,
+                         timeout=1200)
         self.assertIn("Automatic schedule", said.splitlines()[0])
         with open(out / "quality.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
