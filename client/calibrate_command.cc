@@ -27,7 +27,7 @@ struct CalibrateOptions {
   std::optional<double> ratio{}, threshold{}, min_recall{}, max_degradation{};
   std::optional<int32_t> min_keys{}, tile_size{}, top_k{}, max_reuse_dist{}, sink_keys{};
   std::optional<int32_t> window_tokens{};
-  std::string pooling{};
+  std::string pooling{}, plan_weight{};
   bool paper_decode = false;
   bool all_heads = false;
   bool published_head_map_slip = false;
@@ -78,6 +78,9 @@ absl::StatusOr<v1::CalibrateRequest> request_of(const CalibrateOptions& options)
   if (options.paper_decode) request.set_decode_own_tile(false);
   if (!options.pooling.empty()) request.set_pooling(value_of<v1::ScorePooling>(options.pooling));
   if (options.all_heads) request.set_all_heads(true);
+  if (!options.plan_weight.empty()) {
+    request.set_plan_weight(value_of<v1::PlanWeight>(options.plan_weight));
+  }
   if (options.published_head_map_slip) request.set_published_head_map_slip(true);
   if (options.no_activate) request.set_activate(false);
   fill_numbers(options, request);
@@ -140,6 +143,11 @@ void add_experiments(CLI::App& command, CalibrateOptions& options) {
       .add_option("--pooling", options.pooling,
                   "kascade: a key's score is the sum or the largest of its probabilities [sum]")
       ->check(CLI::IsMember({"sum", "max"}));
+  command
+      .add_option("--plan-weight", options.plan_weight,
+                  "dp: layers count by the importance of their attention, as published, or by what "
+                  "their reuse costs, measured (some 2,048 tokens more per layer) [importance]")
+      ->check(CLI::IsMember({"importance", "loss"}));
   command.add_flag("--all-heads", options.all_heads, "kascade: one choice for all KV heads");
   command.add_flag("--published-head-map-slip", options.published_head_map_slip,
                    "dp: head maps with the published code's mistake, to measure what it costs");

@@ -41,6 +41,7 @@ std::string origin_text(const v1::CalibrationSummary& made) {
     out += fmt::format("; reuse at most {} after its anchor",
                        counted(made.max_reuse_dist() - 1, "layer"));
   }
+  if (made.weighted_by_loss()) out += "; layers weighted by what their reuse costs";
   if (made.published_head_map_slip()) out += "; head maps with the published mistake";
   return out;
 }

@@ -62,6 +62,22 @@ class Gathering {
   absl::Status status_;
 };
 
+// Over the scored tokens of dense and sparse runs of the same windows.
+struct ComparedSums {
+  int64_t tokens = 0, same_top1 = 0;
+  double dense = 0, sparse = 0, kl = 0;  // −log p of the two, and KL(dense ‖ sparse), nats
+  AttentionCounts counts{};
+};
+
+// The layer before `layer` whose keys serve it best; ties → lowest.
+int32_t best_source(const Similarity& similarity, int32_t layer) {
+  int32_t best = 0;
+  for (int32_t source = 1; source < layer; ++source) {
+    if (similarity.layer(source, layer) > similarity.layer(best, layer)) best = source;
+  }
+  return best;
+}
+
 class Job {
  public:
   Job(Engine& engine, const CalibrationOptions& options, const Progress& progress,
@@ -72,8 +88,15 @@ class Job {
 
  private:
   absl::StatusOr<Similarity> measure(const Texts& windows);
+  std::vector<int32_t> dense_layers(const Similarity& similarity) const;
   // `note` says what could not be done as asked.
   std::vector<std::vector<LayerPlan>> plan(const Similarity& similarity, std::string& note) const;
+  // Fills similarity.weight.
+  absl::Status weigh(const Texts& windows, const SplitTexts& parts, const Texts& probes,
+                     Similarity& similarity);
+  absl::StatusOr<ComparedSums> compare(const std::shared_ptr<const Schedule>& schedule,
+                                       const Texts& windows,
+                                       const std::function<void(int64_t)>& done);
   absl::StatusOr<GateResult> gate(std::shared_ptr<const Schedule> schedule, const Texts& windows,
                                   int64_t done, int64_t total);
   Schedule draft(const Texts& windows, const SplitTexts& parts,
@@ -128,14 +151,18 @@ absl::StatusOr<Similarity> Job::measure(const Texts& windows) {
   return mean_similarity(measured);
 }
 
+std::vector<int32_t> Job::dense_layers(const Similarity& similarity) const {
+  std::vector<int32_t> dense = options_.dense_layers;
+  if (!options_.auto_dense_layers) return dense;
+  for (int32_t layer = 1; layer < similarity.layers(); ++layer) {
+    if (similarity.self_recall[layer] < options_.min_recall) dense.push_back(layer);
+  }
+  return dense;
+}
+
 std::vector<std::vector<LayerPlan>> Job::plan(const Similarity& similarity,
                                               std::string& note) const {
-  std::vector<int32_t> dense = options_.dense_layers;
-  if (options_.auto_dense_layers) {
-    for (int32_t layer = 1; layer < similarity.layers(); ++layer) {
-      if (similarity.self_recall[layer] < options_.min_recall) dense.push_back(layer);
-    }
-  }
+  const std::vector<int32_t> dense = dense_layers(similarity);
   if (options_.maker == Maker::kGreedy) return {plan_greedy(similarity, options_.greedy, dense)};
   std::vector<std::vector<LayerPlan>> plans = plan_optimal(similarity, dense);
   if (options_.anchors == 0) return plans;
@@ -150,17 +177,11 @@ std::vector<std::vector<LayerPlan>> Job::plan(const Similarity& similarity,
   return {std::move(plans[std::min(options_.anchors, most) - 1])};
 }
 
-// Dense and sparse in one pass over the held-out windows, every position by the row rule.
-absl::StatusOr<GateResult> Job::gate(std::shared_ptr<const Schedule> schedule, const Texts& windows,
-                                     int64_t done, int64_t total) {
-  struct Sums {
-    int64_t tokens = 0, same_top1 = 0;
-    double dense = 0, sparse = 0, kl = 0;
-    AttentionCounts counts;
-  } sums;
-  GateResult result{.anchors = 0, .predicted_similarity = predicted_similarity(schedule->layers)};
-  for (const LayerPlan& layer : schedule->layers) result.anchors += layer.role == Role::kAnchor;
-  ++result.anchors;  // layer 0 selects too
+// Dense and sparse in one pass, every position by the row rule. `done` hears how many tokens are.
+absl::StatusOr<ComparedSums> Job::compare(const std::shared_ptr<const Schedule>& schedule,
+                                          const Texts& windows,
+                                          const std::function<void(int64_t)>& done) {
+  ComparedSums sums;
   Gathering gathering;
   std::vector<SeqId> ids;
   absl::Status submitted;
@@ -174,7 +195,7 @@ absl::StatusOr<GateResult> Job::gate(std::shared_ptr<const Schedule> schedule, c
       }
       sums.tokens += static_cast<int64_t>(event.tokens.size());
       if (event.finish) sums.counts += event.finish->counts;
-      report(CalibrationStage::kGating, done + sums.tokens, total, result.anchors);
+      done(sums.tokens);
     });
     Request request{.tokens = window, .task = Score{}};
     request.attention.mode = Mode::kCompare;
@@ -190,6 +211,48 @@ absl::StatusOr<GateResult> Job::gate(std::shared_ptr<const Schedule> schedule, c
   absl::Status finished = gathering.wait(engine_, ids, stop_);
   if (!submitted.ok()) return submitted;
   if (!finished.ok()) return finished;
+  return sums;
+}
+
+// A layer's weight is the KL that its reuse alone costs, per square of the recall that it loses by
+// it (small errors of a distribution cost their square); what selecting costs anyway is taken off.
+absl::Status Job::weigh(const Texts& windows, const SplitTexts& parts, const Texts& probes,
+                        Similarity& similarity) {
+  constexpr double kLeastLost = 1e-3;  // of the recall
+  const std::vector<LayerPlan> all = plan_optimal(similarity, dense_layers(similarity)).back();
+  const int32_t layers = similarity.layers();
+  const int64_t each = count_tokens(probes), total = each * layers;
+  std::vector<double> losses(static_cast<size_t>(layers), 0);
+  for (int32_t layer = 0; layer < layers; ++layer) {
+    std::vector<LayerPlan> plan = all;  // for layer 0 all layers select
+    if (layer > 0 && all[layer].role == Role::kDense) continue;
+    if (layer > 0) plan[layer] = reuse_layer(similarity, layer, best_source(similarity, layer));
+    const auto schedule = std::make_shared<Schedule>(draft(windows, parts, std::move(plan)));
+    const auto sums = compare(schedule, probes, [&](int64_t tokens) {
+      report(CalibrationStage::kWeighing, each * layer + tokens, total);
+    });
+    if (!sums.ok()) return sums.status();
+    losses[layer] = sums->kl / static_cast<double>(sums->tokens);
+  }
+  similarity.weight.assign(static_cast<size_t>(layers), 0);
+  for (int32_t layer = 1; layer < layers; ++layer) {
+    const double lost =
+        std::max(kLeastLost, 1 - similarity.layer(best_source(similarity, layer), layer));
+    similarity.weight[layer] = std::max(0.0, losses[layer] - losses[0]) / (lost * lost);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<GateResult> Job::gate(std::shared_ptr<const Schedule> schedule, const Texts& windows,
+                                     int64_t done, int64_t total) {
+  GateResult result{.anchors = 0, .predicted_similarity = predicted_similarity(schedule->layers)};
+  for (const LayerPlan& layer : schedule->layers) result.anchors += layer.role == Role::kAnchor;
+  ++result.anchors;  // layer 0 selects too
+  const auto compared = compare(schedule, windows, [&](int64_t tokens) {
+    report(CalibrationStage::kGating, done + tokens, total, result.anchors);
+  });
+  if (!compared.ok()) return compared.status();
+  const ComparedSums& sums = *compared;
 
   const auto tokens = static_cast<double>(sums.tokens);
   const double dense_nll = sums.dense / tokens;
@@ -224,6 +287,8 @@ Schedule Job::draft(const Texts& windows, const SplitTexts& parts,
   record.requested = RequestedPlan{options_.anchors, options_.dense_layers,
                                    options_.auto_dense_layers, options_.min_recall};
   record.published_head_map_slip = options_.published_head_map_slip;
+  record.weighted_by_loss =
+      options_.maker == Maker::kOptimal && options_.weight == PlanWeight::kLoss;
   record.data_digest = token_digest(parts.measured);
   record.held_out_digest = token_digest(parts.held_out);
   record.windows = static_cast<int32_t>(windows.size());
@@ -253,6 +318,10 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
   if (!gate_windows.ok()) return gate_windows.status();
   auto similarity = measure(*windows);
   if (!similarity.ok()) return similarity.status();
+  if (options_.maker == Maker::kOptimal && options_.weight == PlanWeight::kLoss) {
+    const Texts probes = weighing_windows(parts->measured, window_rule);
+    if (auto status = weigh(*windows, *parts, probes, *similarity); !status.ok()) return status;
+  }
   report(CalibrationStage::kPlanning, 0, 0);
   CalibrationOutcome outcome;
   std::vector<std::vector<LayerPlan>> plans = plan(*similarity, outcome.note);

@@ -18,11 +18,17 @@
 
 namespace kascade {
 
+// What a layer's similarity counts for when a plan is made (Maker::kOptimal).
+enum class PlanWeight {
+  kImportance,  // as published: 1 − cos of the residual stream before and after its attention
+  kLoss,        // what reuse in this layer alone costs, measured: KL, as the square of lost recall
+};
 enum class Maker { kOptimal, kGreedy };  // "dp", "greedy"
 
 struct CalibrationOptions {
   SelectionRule selection{};
   Maker maker = Maker::kOptimal;
+  PlanWeight weight = PlanWeight::kImportance;
   int32_t anchors = 0;  // dp: selecting layers, layer 0 counted; 0 = auto: fewest that pass
   GreedyOptions greedy{};
   std::vector<int32_t> dense_layers{};  // besides layer 0
@@ -35,11 +41,13 @@ struct CalibrationOptions {
   double max_degradation_percent = 1.0;
 };
 
-enum class CalibrationStage { kMeasuring, kPlanning, kGating, kDone };
+enum class CalibrationStage { kMeasuring, kWeighing, kPlanning, kGating, kDone };
 constexpr std::string_view name_of(CalibrationStage stage) {
   switch (stage) {
     case CalibrationStage::kMeasuring:
       return "measuring";
+    case CalibrationStage::kWeighing:
+      return "weighing";
     case CalibrationStage::kPlanning:
       return "planning";
     case CalibrationStage::kGating:

@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kLeastHeldOutTokens = 2048;
 constexpr int64_t kMostGateTokens = 16384;
+constexpr int64_t kWeighingTokens = 2048;
 constexpr int32_t kMeasuredWindows = 16;
 constexpr int32_t kLongWindow = 16384;
 
@@ -107,6 +108,12 @@ absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowRule& rul
         " are needed, so give longer texts (", least * 5, " tokens or more each)"));
   }
   return with_prefix(std::move(pieces), rule.prefix);
+}
+
+Texts weighing_windows(const Texts& texts, const WindowRule& rule) {
+  const int64_t room = text_tokens(rule.window_tokens, rule);
+  const int64_t most = std::max<int64_t>(1, kWeighingTokens / room);
+  return with_prefix(cut(texts, room, std::min(room, least_text_tokens(rule)), most), rule.prefix);
 }
 
 int64_t count_tokens(const Texts& texts) {

@@ -39,6 +39,8 @@ absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowRule& rul
 // selection to drop keys: a gate that nothing can fail would be none. INVALID_ARGUMENT when fewer
 // than 2,048 tokens lie in such windows.
 absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowRule& rule);
+// Of the measured texts: one such window, or some of 2,048 tokens in all where they are shorter.
+Texts weighing_windows(const Texts& texts, const WindowRule& rule);
 
 int64_t count_tokens(const Texts& texts);
 std::string token_digest(const Texts& texts);  // SHA-256 hex

@@ -20,6 +20,8 @@ v1::CalibrationStage to_proto(CalibrationStage stage) {
   switch (stage) {
     case CalibrationStage::kMeasuring:
       return v1::CALIBRATION_STAGE_MEASURING;
+    case CalibrationStage::kWeighing:
+      return v1::CALIBRATION_STAGE_WEIGHING;
     case CalibrationStage::kPlanning:
       return v1::CALIBRATION_STAGE_PLANNING;
     case CalibrationStage::kGating:

@@ -101,6 +101,7 @@ absl::Status check_fit(const Request& in, const Kind& kind) {
       {"all_heads", in.has_all_heads(), keys, "family KASCADE; family is TILE"},
       {"published_head_map_slip", in.has_published_head_map_slip(), optimal,
        "maker DP; maker is GREEDY"},
+      {"plan_weight", in.has_plan_weight(), optimal, "maker DP; maker is GREEDY"},
       {"top_k", in.has_top_k(), !keys, "family TILE; family is KASCADE"},
       {"min_recall", in.has_min_recall(), in.auto_dense_layers(),
        "auto_dense_layers; auto_dense_layers is false"},
@@ -140,6 +141,20 @@ absl::Status read_pooling(const Request& in, ScorePooling& out) {
   }
 }
 
+absl::Status read_weight(const Request& in, PlanWeight& out) {
+  switch (in.plan_weight()) {
+    case v1::PLAN_WEIGHT_UNSPECIFIED:
+    case v1::PLAN_WEIGHT_IMPORTANCE:
+      out = PlanWeight::kImportance;
+      return absl::OkStatus();
+    case v1::PLAN_WEIGHT_LOSS:
+      out = PlanWeight::kLoss;
+      return absl::OkStatus();
+    default:
+      return invalid_field("plan_weight", absl::StrCat("unknown value ", int{in.plan_weight()}));
+  }
+}
+
 absl::Status read_rule(const Request& in, const Kind& kind, SelectionRule& rule) {
   rule.family = kind.family;
   if (in.has_tile_size()) {
@@ -176,7 +191,8 @@ absl::Status read_maker(const Request& in, const ModelConfig& model, Calibration
   out.auto_dense_layers = in.auto_dense_layers();
   out.published_head_map_slip = in.published_head_map_slip();
   for (const absl::Status& status :
-       {read_integer("anchors", in.has_anchors(), in.anchors(), 1, model.layers, out.anchors),
+       {read_weight(in, out.weight),
+        read_integer("anchors", in.has_anchors(), in.anchors(), 1, model.layers, out.anchors),
         read_real("threshold", in.has_threshold(), in.threshold(), 1, out.greedy.threshold),
         read_integer("max_reuse_dist", in.has_max_reuse_dist(), in.max_reuse_dist(), 1, 1024,
                      out.greedy.max_reuse_dist),
@@ -216,7 +232,7 @@ std::string text_of(const CalibrationOptions& options) {
   absl::StrAppend(&text, options.auto_dense_layers, " ", exact(options.min_recall), " ",
                   options.window_tokens, " ", exact(options.max_degradation_percent));
   absl::StrAppend(&text, " ", std::string(name_of(rule.pooling)), " ", rule.all_heads, " ",
-                  options.published_head_map_slip);
+                  options.published_head_map_slip, " ", static_cast<int>(options.weight));
   for (const int32_t layer : options.dense_layers) absl::StrAppend(&text, " ", layer);
   return text;
 }

@@ -46,6 +46,7 @@ void fill(const CalibrationRecord& in, v1::CalibrationSummary& out) {
     out.set_max_reuse_dist(in.max_reuse_dist);
   }
   out.set_published_head_map_slip(in.published_head_map_slip);
+  out.set_weighted_by_loss(in.weighted_by_loss);
   if (in.requested) fill(*in.requested, *out.mutable_requested());
 }
 

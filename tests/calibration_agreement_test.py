@@ -120,7 +120,7 @@ class CalibrationAgreement(unittest.TestCase):
     def check_best_plan(self, count, measure, **fields):
         similarity, maps, importance = self.reference(KASCADE, measure)
         result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys, anchors=count,
-                                **fields)
+                                plan_weight=self.pb.PLAN_WEIGHT_IMPORTANCE, **fields)
         self.check_figures(result, similarity, importance)
         _, chosen = best_anchors(similarity, importance)[count]
         anchors = [max(a for a in chosen if a <= layer) for layer in range(len(importance))]

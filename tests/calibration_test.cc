@@ -179,9 +179,42 @@ TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(outcome->schedule.quality.passed);
   EXPECT_FALSE(outcome->schedule.quality.suspect);
+  EXPECT_FALSE(outcome->schedule.calibration.weighted_by_loss);
   EXPECT_GE(outcome->schedule.count(Role::kReuse), 1);
   EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 0.9);
   EXPECT_EQ(stage, CalibrationStage::kDone);
+}
+
+// On the bundled model importance is a poor guide: with as many selecting layers, a plan by what
+// reuse costs loses less.
+TEST(DemoCalibrationTest, WeighingLayersByTheirLossHelps) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 50000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  CalibrationOptions options;
+  options.selection.min_keys = 16;
+  options.anchors = 7;
+  options.window_tokens = 1024;
+  options.max_degradation_percent = 100;
+  const std::atomic<bool> stop = false;
+  double kl[2];
+  for (const PlanWeight weight : {PlanWeight::kImportance, PlanWeight::kLoss}) {
+    options.weight = weight;
+    bool weighed = false;
+    const auto outcome = calibrate(
+        *engine, options, {*tokens},
+        [&](const CalibrationProgress& progress) {
+          EXPECT_LE(progress.done_tokens, progress.total_tokens);
+          weighed = weighed || progress.stage == CalibrationStage::kWeighing;
+        },
+        stop);
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    EXPECT_EQ(weighed, weight == PlanWeight::kLoss);
+    EXPECT_EQ(outcome->schedule.calibration.weighted_by_loss, weighed);
+    kl[weighed ? 1 : 0] = outcome->schedule.quality.mean_kl;
+  }
+  EXPECT_LT(kl[1], kl[0]);
 }
 
 }  // namespace

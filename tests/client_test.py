@@ -475,11 +475,12 @@ class Sparse(ClientTest):
         result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",
                            "--max-degradation", "100", "--no-activate", "--pooling", "max",
                            "--all-heads", "--published-head-map-slip", "--paper-decode",
-                           "--sink-keys", "4")
+                           "--sink-keys", "4", "--plan-weight", "loss")
         selection = result["schedule"]["selection"]
         self.assertEqual((selection["pooling"], selection["all_heads"], selection["sink_keys"],
                           selection["decode_own_tile"]), ("max", True, 4, False))
         self.assertTrue(result["schedule"]["calibration"]["published_head_map_slip"])
+        self.assertTrue(result["schedule"]["calibration"]["weighted_by_loss"])
 
     def test_calibrate_without_activation(self):
         result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",

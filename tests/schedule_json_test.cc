@@ -88,10 +88,12 @@ TEST(Json, ExperimentsAreKeptAndLeftOutWhereThereAreNone) {
   const std::string plain = to_json(example());
   EXPECT_THAT(plain, Not(HasSubstr("all_heads")));
   EXPECT_THAT(plain, Not(HasSubstr("published_head_map_slip")));
+  EXPECT_THAT(plain, Not(HasSubstr("weighted_by_loss")));
   Schedule schedule = example();
   schedule.selection.pooling = ScorePooling::kMax;
   schedule.selection.all_heads = true;
   schedule.calibration.published_head_map_slip = true;
+  schedule.calibration.weighted_by_loss = true;
   seal(schedule);
   EXPECT_NE(schedule.schedule_id, example().schedule_id);
   const auto parsed = parse_schedule(to_json(schedule));

@@ -150,6 +150,34 @@ TEST(Optimal, EqualsEnumerationOfInexactFigures) {
   expect_optimal(similarity, {});
 }
 
+// Σ weight · lost², by trying all sets of two anchors beside layer 0.
+TEST(Optimal, WeightsCountTheSquareOfWhatIsLost) {
+  constexpr int32_t kLayers = 9;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Similarity similarity = random_similarity(kLayers, 60, seed);
+    similarity.weight = similarity.importance;
+    similarity.importance.assign(kLayers, 0.25);
+    const auto cost = [&](int32_t a, int32_t b) {
+      double sum = 0;
+      for (int32_t layer = 0; layer < kLayers; ++layer) {
+        const int32_t source = layer < a ? 0 : layer < b ? a : b;
+        const double lost = source == layer ? 0 : 1 - similarity.layer(source, layer);
+        sum += similarity.weight[layer] * lost * lost;
+      }
+      return sum;
+    };
+    double least = 1e9;
+    for (int32_t a = 1; a < kLayers; ++a) {
+      for (int32_t b = a + 1; b < kLayers; ++b) least = std::min(least, cost(a, b));
+    }
+    const std::vector<LayerPlan> plan = plan_optimal(similarity, {})[2];
+    const std::vector<int32_t> starts = starts_of(plan);
+    ASSERT_EQ(starts.size(), 3u);
+    EXPECT_NEAR(cost(starts[1], starts[2]), least, 1e-12);
+    EXPECT_EQ(plan.back().importance, 0.25);  // told as measured
+  }
+}
+
 TEST(Optimal, PlansAreValidSchedules) {
   const Similarity similarity = random_similarity(9, 64, 1);
   for (const auto& dense : {std::vector<int32_t>{}, {1, 4}, {8}}) {

@@ -335,6 +335,12 @@ const std::vector<Case<v1::CalibrateRequest>> kCalibrateCases{
      [](v1::CalibrateRequest& r) {
        r.set_maker(v1::SCHEDULE_MAKER_GREEDY), r.set_published_head_map_slip(true);
      }},
+    {"plan_weight of greedy", bad("plan_weight"),
+     [](v1::CalibrateRequest& r) {
+       r.set_maker(v1::SCHEDULE_MAKER_GREEDY), r.set_plan_weight(v1::PLAN_WEIGHT_LOSS);
+     }},
+    {"unknown plan_weight", bad("plan_weight"),
+     [](v1::CalibrateRequest& r) { r.set_plan_weight(static_cast<v1::PlanWeight>(3)); }},
     {"top_k of kascade", bad("top_k"), [](v1::CalibrateRequest& r) { r.set_top_k(3); }},
     {"min_recall alone", bad("min_recall"), [](v1::CalibrateRequest& r) { r.set_min_recall(0.5); }},
     {"preset of kascade", bad("preset"),

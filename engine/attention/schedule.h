@@ -63,6 +63,7 @@ struct CalibrationRecord {
   double threshold = 0;                  // greedy
   int32_t max_reuse_dist = 0;            // greedy
   bool published_head_map_slip = false;  // dp: measured with the published code's mistake
+  bool weighted_by_loss = false;         // dp: as PlanWeight::kLoss, else by importance
   bool operator==(const CalibrationRecord&) const = default;
 };
 
@@ -147,7 +148,10 @@ class Similarity {
   // Mean over g_b of the maximum over g_a.
   double layer(int32_t a, int32_t b) const;
 
-  std::vector<double> importance;   // [layers]
+  std::vector<double> importance;  // [layers]
+  // [layers] nats that reuse in a layer costs per square of the recall that it loses; empty: not
+  // measured, plans go by importance.
+  std::vector<double> weight;
   std::vector<double> self_recall;  // [layers] share of its mass that a layer's own budget recalls
 
  private:
@@ -156,8 +160,12 @@ class Similarity {
   std::vector<double> values_;  // [layers, layers, kv_heads, kv_heads]
 };
 
-// The best plan for every number of anchors by dynamic programming over Σ importance(b) · sim(the
-// selecting layer that serves b → b); a selecting layer serves itself, with similarity 1.
+// `layer` as a plan has it where it reuses what `anchor` < `layer` selects.
+LayerPlan reuse_layer(const Similarity& similarity, int32_t layer, int32_t anchor);
+
+// The best plan for every number of anchors by dynamic programming over Σ importance(b) ·
+// sim(the selecting layer that serves b → b), or, where weights were measured, over
+// −Σ weight(b) · (1 − sim)²; a selecting layer serves itself, with similarity 1.
 // result[m − 1] has m anchors, layer 0 counted. `dense` layers (besides 0; entries outside
 // [1, layers) are ignored) stay dense and select too: such a layer serves the layers after it up to
 // the next selecting layer, exactly as an anchor would, but is not counted, so m runs from 1 to

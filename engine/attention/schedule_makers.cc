@@ -37,16 +37,6 @@ LayerPlan dense_layer(const Similarity& similarity, int32_t layer) {
   return selecting_layer(similarity, layer, Role::kDense, std::move(reason));
 }
 
-// Rounding, and the tile family's mass outside of its own choice, can put a measured similarity a
-// little above 1; a plan states a share.
-LayerPlan reuse_layer(const Similarity& similarity, int32_t layer, int32_t anchor) {
-  return {.role = Role::kReuse,
-          .anchor = anchor,
-          .head_map = similarity.head_map(anchor, layer),
-          .similarity = std::clamp(similarity.layer(anchor, layer), 0.0, 1.0),
-          .importance = std::clamp(similarity.importance[layer], 0.0, 2.0)};
-}
-
 // Dynamic programming over segments [start, end): a selecting layer and the reuse layers it serves.
 class OptimalPlans {
  public:
@@ -95,6 +85,12 @@ class OptimalPlans {
     return cells_[static_cast<size_t>(anchors) * (layers_ + 1) + end];
   }
   int32_t cost(int32_t start) const { return dense_[start] ? 0 : 1; }
+  double gain(int32_t start, int32_t layer) const {
+    const double similarity = similarity_.layer(start, layer);
+    if (similarity_.weight.empty()) return similarity_.importance[layer] * similarity;
+    const double lost = std::max(0.0, 1 - similarity);
+    return -similarity_.weight[layer] * lost * lost;
+  }
 
   // Starts come in ascending order, so that only a strictly better one may replace an earlier one.
   void extend_from(int32_t start) {
@@ -102,7 +98,7 @@ class OptimalPlans {
     for (int32_t end = start + 1; end <= layers_; ++end) {
       const int32_t layer = end - 1;
       if (layer != start && dense_[layer]) return;
-      segment += similarity_.importance[layer] * similarity_.layer(start, layer);
+      segment += gain(start, layer);
       for (int32_t before = 0; before + cost(start) <= anchors_; ++before) {
         const Cell& prefix = cell(before, start);
         if (prefix.start == kUnreached) continue;
@@ -181,6 +177,16 @@ double Similarity::layer(int32_t a, int32_t b) const {
   double sum = 0;
   for (int32_t g_b = 0; g_b < kv_heads_; ++g_b) sum += at(a, b, g_b, map[g_b]);
   return sum / kv_heads_;
+}
+
+// Rounding, and the tile family's mass outside of its own choice, can put a measured similarity a
+// little above 1; a plan states a share.
+LayerPlan reuse_layer(const Similarity& similarity, int32_t layer, int32_t anchor) {
+  return {.role = Role::kReuse,
+          .anchor = anchor,
+          .head_map = similarity.head_map(anchor, layer),
+          .similarity = std::clamp(similarity.layer(anchor, layer), 0.0, 1.0),
+          .importance = std::clamp(similarity.importance[layer], 0.0, 2.0)};
 }
 
 std::vector<std::vector<LayerPlan>> plan_optimal(const Similarity& similarity,
