@@ -97,8 +97,8 @@ class Job {
   absl::StatusOr<ComparedSums> compare(const std::shared_ptr<const Schedule>& schedule,
                                        const Texts& windows,
                                        const std::function<void(int64_t)>& done);
-  absl::StatusOr<GateResult> gate(std::shared_ptr<const Schedule> schedule, const Texts& windows,
-                                  int64_t done, int64_t total);
+  absl::StatusOr<GateResult> gate(const std::shared_ptr<const Schedule>& schedule,
+                                  const Texts& windows, int64_t done, int64_t total);
   Schedule draft(const Texts& windows, const SplitTexts& parts,
                  std::vector<LayerPlan> layers) const;
   void report(CalibrationStage stage, int64_t done, int64_t total, int32_t anchors = 0) const {
@@ -243,8 +243,8 @@ absl::Status Job::weigh(const Texts& windows, const SplitTexts& parts, const Tex
   return absl::OkStatus();
 }
 
-absl::StatusOr<GateResult> Job::gate(std::shared_ptr<const Schedule> schedule, const Texts& windows,
-                                     int64_t done, int64_t total) {
+absl::StatusOr<GateResult> Job::gate(const std::shared_ptr<const Schedule>& schedule,
+                                     const Texts& windows, int64_t done, int64_t total) {
   GateResult result{.anchors = 0, .predicted_similarity = predicted_similarity(schedule->layers)};
   for (const LayerPlan& layer : schedule->layers) result.anchors += layer.role == Role::kAnchor;
   ++result.anchors;  // layer 0 selects too

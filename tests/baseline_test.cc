@@ -323,8 +323,9 @@ TEST_P(BaselineTest, BatchedEqualsAloneAndScoredEqualsGenerated) {
   std::vector<Request> requests;
   for (int32_t i = 0; i < 6; ++i) {
     requests.push_back(i % 2 == 0 ? greedy(text(137 + 61 * i, i), 25) : scoring(text(90 * i, i)));
-    if (i == 4) requests.back().attention.baseline->ratio = 0.5;
-    if (i == 5) requests.back().attention.baseline.reset();  // the schedule's
+    auto& baseline = requests.back().attention.baseline;
+    if (i == 4 && baseline) baseline->ratio = 0.5;
+    if (i == 5) baseline.reset();  // the schedule's
   }
   std::vector<PendingReply> pending(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {

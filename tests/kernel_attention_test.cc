@@ -379,7 +379,7 @@ TEST_P(SelectionTest, WaysToPoolAgreeWhereThereIsNothingToPool) {
 
 // By the same additions in the same order.
 void expect_same_pages(Backend& backend, Backend& reference, DType cache) {
-  for (AttentionCase shape : attention_cases()) {
+  for (const AttentionCase& shape : attention_cases()) {
     if (shape.rule.sink_keys > 0 || !shape.rule.decode_own_tile) continue;  // no whole pages
     for (const int32_t page : {1, 2, 16}) {
       AttentionData data(shape, cache);

@@ -325,8 +325,7 @@ TEST(PackedForms, AreWhatTheirNamesSay) {
     if (form.format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
     const auto backend = cpu::make_cpu_backend({.weights = form.format, .threads = 1});
     const auto named = backend->packed_form(37, 700, MatrixUse::kLayer);
-    ASSERT_TRUE(named.has_value()) << form.name;
-    EXPECT_EQ(named->name, form.name);
+    EXPECT_EQ(named.value_or(PackedForm{}).name, form.name);
     EXPECT_EQ(checksum(backend->pack(parts, MatrixUse::kLayer)->packed()), form.sum)
         << "of " << form.name << ": the bytes have changed, so must the name";
   }

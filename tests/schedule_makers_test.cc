@@ -323,17 +323,18 @@ TEST(Greedy, HeadMapComesFromTheAnchor) {
 }
 
 TEST(Presets, AreFoundByName) {
-  EXPECT_EQ(preset("conservative")->threshold, 0.75);
-  EXPECT_EQ(preset("conservative")->max_reuse_dist, 3);
-  EXPECT_EQ(preset("balanced")->rule().top_k, 12);
-  EXPECT_EQ(preset("aggressive")->greedy().max_reuse_dist, 5);
-  EXPECT_EQ(preset("large-model")->rule().top_k, 8);
-  EXPECT_EQ(preset("large-model")->threshold, 0.75);
-  EXPECT_EQ(preset("cpu-8b")->window_tokens, 512);
-  EXPECT_EQ(preset("long")->window_tokens, 2048);
-  EXPECT_EQ(preset("cpu-8b")->greedy().threshold, 0.1);
-  EXPECT_EQ(preset("long")->rule().query_tile, 32);
-  EXPECT_EQ(preset("long")->rule().family, Family::kTile);
+  const auto named = [](const char* name) { return preset(name).value_or(Preset{}); };
+  EXPECT_EQ(named("conservative").threshold, 0.75);
+  EXPECT_EQ(named("conservative").max_reuse_dist, 3);
+  EXPECT_EQ(named("balanced").rule().top_k, 12);
+  EXPECT_EQ(named("aggressive").greedy().max_reuse_dist, 5);
+  EXPECT_EQ(named("large-model").rule().top_k, 8);
+  EXPECT_EQ(named("large-model").threshold, 0.75);
+  EXPECT_EQ(named("cpu-8b").window_tokens, 512);
+  EXPECT_EQ(named("long").window_tokens, 2048);
+  EXPECT_EQ(named("cpu-8b").greedy().threshold, 0.1);
+  EXPECT_EQ(named("long").rule().query_tile, 32);
+  EXPECT_EQ(named("long").rule().family, Family::kTile);
   EXPECT_EQ(preset("best"), std::nullopt);
 }
 

@@ -231,7 +231,7 @@ TEST(BaselineOfARequest, HasThePublishedDefaults) {
   EXPECT_EQ(out->mode, Mode::kSparse);
   EXPECT_EQ(out->baseline, Baseline::defaults(BaselineKind::kQuest));
   out = translate_attention(in, {.layers = 1}, nullptr, false);
-  EXPECT_THAT(out->baseline->dense_layers, ElementsAre(0));
+  EXPECT_THAT(out->baseline.value_or(Baseline{}).dense_layers, ElementsAre(0));
 
   asked.mutable_dense_layers();  // none
   asked.set_page_size(8);
@@ -245,7 +245,7 @@ TEST(BaselineOfARequest, HasThePublishedDefaults) {
                                      .dense_layers = {}}));
   for (const int32_t layer : {7, 3, 7}) asked.mutable_dense_layers()->add_layers(layer);
   out = translate_attention(in, {.layers = 12}, nullptr, false);
-  EXPECT_THAT(out->baseline->dense_layers, ElementsAre(3, 7));
+  EXPECT_THAT(out->baseline.value_or(Baseline{}).dense_layers, ElementsAre(3, 7));
 
   const v1::AttentionReport report = report_attention({}, *out, nullptr);
   EXPECT_EQ(report.baseline().kind(), v1::BASELINE_KIND_QUEST);
@@ -256,7 +256,8 @@ TEST(BaselineOfARequest, HasThePublishedDefaults) {
 
   asked.set_kind(v1::BASELINE_KIND_STREAMING);
   asked.clear_page_size();
-  EXPECT_EQ(translate_attention(in, {.layers = 12}, nullptr, false)->baseline->sink_keys, 4);
+  out = translate_attention(in, {.layers = 12}, nullptr, false);
+  EXPECT_EQ(out->baseline.value_or(Baseline{}).sink_keys, 4);
 }
 
 v1::ErrorInfo info_of(const grpc::Status& status) {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
+#include <set>
 #include <utility>
 
 #include "client/eval/figures.h"
@@ -72,14 +72,14 @@ std::string quality_figure(const QualityResults& results) {
                                        results.rows.front().longest().window),
                   .x_label = "keys and values read per token, percent of dense",
                   .y_label = "mean KL(dense ‖ sparse), nats"};
-  std::map<int32_t, bool> counts;
+  std::set<int32_t> counts;
   for (const QualityRow& row : results.rows) {
-    if (row.group == "kascade") counts[*row.anchors] = true;
+    if (row.group == "kascade") counts.insert(row.anchors.value_or(0));
   }
-  for (const auto& [anchors, used] : counts) {
+  for (const int32_t anchors : counts) {
     chart.series.push_back(points_of(
         results, fmt::format("{} selecting layers", anchors),
-        [&](const auto& row) { return row.group == "kascade" && *row.anchors == anchors; }));
+        [&](const auto& row) { return row.group == "kascade" && row.anchors == anchors; }));
   }
   for (const std::string kind : {"oracle", "quest", "streaming"}) {
     chart.series.push_back(points_of(results, kind, [&](const auto& row) {
@@ -204,7 +204,7 @@ void compare_plans(const QualityResults& results, std::vector<std::string>& find
     const Ahead which = ahead(dp.longest(), greedy->longest());
     findings.push_back(
         fmt::format("{} selecting layers, greedy, {}: {}; planned by dynamic programming: {}: {}.",
-                    *greedy->anchors, greedy->label, kl_text(*greedy), kl_text(dp),
+                    greedy->anchors.value_or(0), greedy->label, kl_text(*greedy), kl_text(dp),
                     which == Ahead::kSecond
                         ? "**worse**"
                         : (which == Ahead::kFirst ? "better" : "as good, within the error")));

@@ -109,7 +109,7 @@ absl::Status Suite::prepare() {
 }
 
 absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
-  v1::CalibrateRequest request = *variant.calibration;
+  v1::CalibrateRequest request = variant.calibration.value_or(v1::CalibrateRequest());
   request.add_texts(inputs_.calibration.text);
   if (variant.mixes_texts) {
     for (const std::string& half : other_halves_) request.add_texts(half);
@@ -120,11 +120,12 @@ absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
   if (!result.ok()) return result.status();
   const v1::Schedule& schedule = result->schedule();
   row.passed = result->passed();
-  row.anchors = static_cast<int32_t>(
+  const auto anchors = static_cast<int32_t>(
       std::count_if(schedule.layers().begin(), schedule.layers().end(),
                     [](const auto& layer) { return layer.role() != v1::LAYER_ROLE_REUSE; }));
+  row.anchors = anchors;
   for (const auto& candidate : result->candidates()) {
-    if (candidate.anchors() == *row.anchors) {
+    if (candidate.anchors() == anchors) {
       row.predicted_similarity = candidate.predicted_similarity();
     }
   }
@@ -252,14 +253,14 @@ absl::Status Suite::measure_all() {
   plan.default_anchors = model().layers();
   expected_ = expected_rows(plan);
   if (auto status = add({default_variant()}); !status.ok()) return status;
-  plan.default_anchors = *results_.rows.front().anchors;
+  plan.default_anchors = results_.rows.front().anchors.value_or(model().layers());
   auto recall = measure_recall(session_, held_out_.tokens, inputs_.default_cases);
   if (!recall.ok()) return recall.status();
   results_.recall = *std::move(recall);
   if (auto status = add(other_variants(plan)); !status.ok()) return status;
   std::vector<Variant> rivals;  // of greedy plans: the best one with as many selecting layers
   for (const QualityRow& row : results_.rows) {
-    if (row.group == "greedy") rivals.push_back(dp_like(row.label, *row.anchors));
+    if (row.group == "greedy") rivals.push_back(dp_like(row.label, row.anchors.value_or(1)));
   }
   if (auto status = add(rivals); !status.ok()) return status;
   return add(equal_bytes());
