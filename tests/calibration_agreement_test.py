@@ -6,10 +6,8 @@ plans; the server (f32) must give the same figures to 1e-4 and the same plans.
 
 import pathlib
 import sys
-import tempfile
 import unittest
 
-import grpc
 import numpy as np
 
 import python_client_test as client
@@ -57,15 +55,7 @@ def windows_of(texts, rule, bos):
 class CalibrationAgreement(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        directory = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(directory.cleanup)
-        folder = pathlib.Path(directory.name)
-        client.generate_stubs(folder)
-        process, port, _ = client.start_server(folder / "ports", "--weights", "f32")
-        cls.addClassCleanup(process.communicate, timeout=60)
-        cls.addClassCleanup(process.terminate)
-        channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        cls.addClassCleanup(channel.close)
+        channel = client.open_channel(cls, "--weights", "f32")
         cls.tokenizer = client.module("inference_service_pb2_grpc").InferenceServiceStub(channel)
         cls.stub = client.module("calibration_service_pb2_grpc").CalibrationServiceStub(channel)
         cls.pb = client.module("calibration_service_pb2")

@@ -53,6 +53,20 @@ def start_server(port_file, *flags):
     return server, port, metrics_port
 
 
+def open_channel(case, *flags):
+    """Stubs and a server for as long as a test class needs them."""
+    directory = tempfile.TemporaryDirectory()
+    case.addClassCleanup(directory.cleanup)
+    folder = pathlib.Path(directory.name)
+    generate_stubs(folder)
+    process, port, _ = start_server(folder / "ports", *flags)
+    case.addClassCleanup(process.communicate, timeout=60)
+    case.addClassCleanup(process.terminate)
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    case.addClassCleanup(channel.close)
+    return channel
+
+
 def module(name):
     return importlib.import_module(f"kascade.v1.{name}")
 

@@ -6,10 +6,8 @@ for the same tokens, and the same counts, sums and errors.
 
 import pathlib
 import sys
-import tempfile
 import unittest
 
-import grpc
 import numpy as np
 
 import python_client_test as client
@@ -37,15 +35,7 @@ def byte_of_characters():
 class ScoreProtocols(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        directory = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(directory.cleanup)
-        folder = pathlib.Path(directory.name)
-        client.generate_stubs(folder)
-        process, port, _ = client.start_server(folder / "ports", "--weights", "f32")
-        cls.addClassCleanup(process.communicate, timeout=60)
-        cls.addClassCleanup(process.terminate)
-        channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        cls.addClassCleanup(channel.close)
+        channel = client.open_channel(cls, "--weights", "f32")
         cls.stub = client.module("inference_service_pb2_grpc").InferenceServiceStub(channel)
         cls.pb = client.module("score_pb2")
         cls.model = Model(DEMO)
