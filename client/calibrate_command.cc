@@ -146,7 +146,7 @@ void add_experiments(CLI::App& command, CalibrateOptions& options) {
   command
       .add_option("--plan-weight", options.plan_weight,
                   "dp: layers count by the importance of their attention, as published, or by what "
-                  "their reuse costs, measured (some 2,048 tokens more per layer) [importance]")
+                  "their reuse costs, measured (some 2,048 tokens more per layer) [loss]")
       ->check(CLI::IsMember({"importance", "loss"}));
   command.add_flag("--all-heads", options.all_heads, "kascade: one choice for all KV heads");
   command.add_flag("--published-head-map-slip", options.published_head_map_slip,

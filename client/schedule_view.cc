@@ -76,20 +76,26 @@ std::string picture(const v1::Schedule& schedule) {
 
 std::string layer_table(const v1::Schedule& schedule) {
   using enum Table::Align;
-  Table table({{"Layer"},
-               {"Role", kLeft},
-               {"Anchor"},
-               {"Similarity"},
-               {"Importance"},
-               {"Head map", kLeft},
-               {"Reason", kLeft}});
+  const bool costs = std::ranges::any_of(schedule.layers(),
+                                         [](const auto& layer) { return layer.has_reuse_cost(); });
+  std::vector<Table::Column> columns = {
+      {"Layer"}, {"Role", kLeft}, {"Anchor"}, {"Similarity"}, {"Importance"}};
+  if (costs) columns.push_back({"Reuse cost"});
+  columns.insert(columns.end(), {{"Head map", kLeft}, {"Reason", kLeft}});
+  Table table(std::move(columns));
   for (int i = 0; i < schedule.layers_size(); ++i) {
     const auto& layer = schedule.layers(i);
     const bool reuse = layer.role() == v1::LAYER_ROLE_REUSE;
-    table.add({std::to_string(i), upper(name_of(layer.role())),
-               reuse ? fmt::format("L{}", layer.anchor()) : "-",
-               reuse ? percent(layer.similarity()) : "-", fmt::format("{:.4f}", layer.importance()),
-               reuse ? fmt::format("{}", fmt::join(layer.head_map(), " ")) : "-", layer.reason()});
+    std::vector<std::string> row = {std::to_string(i), upper(name_of(layer.role())),
+                                    reuse ? fmt::format("L{}", layer.anchor()) : "-",
+                                    reuse ? percent(layer.similarity()) : "-",
+                                    fmt::format("{:.4f}", layer.importance())};
+    if (costs) {
+      row.push_back(layer.has_reuse_cost() ? fmt::format("{:.5f}", layer.reuse_cost()) : "-");
+    }
+    row.push_back(reuse ? fmt::format("{}", fmt::join(layer.head_map(), " ")) : "-");
+    row.push_back(layer.reason());
+    table.add(std::move(row));
   }
   return table.text();
 }

@@ -236,9 +236,12 @@ absl::Status Job::weigh(const Texts& windows, const SplitTexts& parts, const Tex
   }
   similarity.weight.assign(static_cast<size_t>(layers), 0);
   for (int32_t layer = 1; layer < layers; ++layer) {
+    if (all[layer].role == Role::kDense) continue;
     const double lost =
         std::max(kLeastLost, 1 - similarity.layer(best_source(similarity, layer), layer));
-    similarity.weight[layer] = std::max(0.0, losses[layer] - losses[0]) / (lost * lost);
+    const double cost = std::max(0.0, losses[layer] - losses[0]);
+    similarity.reuse_cost[layer] = cost;
+    similarity.weight[layer] = cost / (lost * lost);
   }
   return absl::OkStatus();
 }

@@ -28,7 +28,7 @@ enum class Maker { kOptimal, kGreedy };  // "dp", "greedy"
 struct CalibrationOptions {
   SelectionRule selection{};
   Maker maker = Maker::kOptimal;
-  PlanWeight weight = PlanWeight::kImportance;
+  PlanWeight weight = PlanWeight::kLoss;
   int32_t anchors = 0;  // dp: selecting layers, layer 0 counted; 0 = auto: fewest that pass
   GreedyOptions greedy{};
   std::vector<int32_t> dense_layers{};  // besides layer 0

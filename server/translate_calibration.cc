@@ -143,10 +143,10 @@ absl::Status read_pooling(const Request& in, ScorePooling& out) {
 
 absl::Status read_weight(const Request& in, PlanWeight& out) {
   switch (in.plan_weight()) {
-    case v1::PLAN_WEIGHT_UNSPECIFIED:
     case v1::PLAN_WEIGHT_IMPORTANCE:
       out = PlanWeight::kImportance;
       return absl::OkStatus();
+    case v1::PLAN_WEIGHT_UNSPECIFIED:
     case v1::PLAN_WEIGHT_LOSS:
       out = PlanWeight::kLoss;
       return absl::OkStatus();

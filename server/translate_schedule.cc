@@ -73,6 +73,7 @@ void fill(const LayerPlan& in, v1::LayerPlan& out) {
   out.mutable_head_map()->Add(in.head_map.begin(), in.head_map.end());
   out.set_similarity(in.similarity);
   out.set_importance(in.importance);
+  if (in.reuse_cost) out.set_reuse_cost(*in.reuse_cost);
   out.set_reason(in.reason);
 }
 

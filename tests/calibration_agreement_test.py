@@ -17,24 +17,24 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "reference"))
 from calibration import (best_anchors, collect, greedy_schedule, jaccard, layer_similarities,
                          recalled_mass, sampled_tiles)  # noqa: E402
-from kascade import Rule  # noqa: E402
-from llama import Model  # noqa: E402
+from kascade import Layer, Rule, Schedule, SparseAttention  # noqa: E402
+from llama import Model, forward, log_softmax  # noqa: E402
 sys.path.pop(0)
 del sys.modules["kascade"]
 
 DEMO = ROOT / "models" / "demo"
 TOLERANCE = 1e-4
-WINDOW, MOST_WINDOWS = 512, 16
+WINDOW, MOST_WINDOWS, WEIGHING_WINDOWS = 512, 16, 4
 KASCADE = Rule(min_keys=16)
 TILE = Rule(family="tile", query_tile=16, top_k=4)
 ROLES = {"LAYER_ROLE_DENSE": "dense", "LAYER_ROLE_ANCHOR": "anchor", "LAYER_ROLE_REUSE": "reuse"}
 
 
-def windows_of(texts, rule, bos):
-    """The tokens that are fed of each measured window: see "Windows" of the calibration's method.
+def windows_of(texts, rule, bos, most):
+    """The tokens that are fed of at most `most` windows: see "Windows" of the calibration's method.
 
     The last fifth of each text is held out. Of a window's tokens, BOS first, the last is only
-    predicted. The longest text comes on top as one window: all here are shorter than the context.
+    predicted.
     """
     measured = [text[:len(text) - len(text) // 5] for text in texts]
     least = rule.query_tile
@@ -44,12 +44,16 @@ def windows_of(texts, rule, bos):
     for text in measured:
         for begin in range(0, len(text) - least + 1, WINDOW):
             pieces.append(text[begin:begin + WINDOW])
-    if len(pieces) > MOST_WINDOWS:
-        pieces = [pieces[i * len(pieces) // MOST_WINDOWS] for i in range(MOST_WINDOWS)]
-    longest = max(measured, key=len)
-    if len(longest) > WINDOW:
-        pieces.append(longest)
+    if len(pieces) > most:
+        pieces = [pieces[i * len(pieces) // most] for i in range(most)]
     return [[bos] + piece[:-1] for piece in pieces]
+
+
+def measured_windows(texts, rule, bos):
+    """The longest text comes on top as one window: all here are shorter than the context."""
+    windows = windows_of(texts, rule, bos, MOST_WINDOWS)
+    longest = max((text[:len(text) - len(text) // 5] for text in texts), key=len)
+    return windows + ([[bos] + longest[:-1]] if len(longest) > WINDOW else [])
 
 
 class CalibrationAgreement(unittest.TestCase):
@@ -72,7 +76,7 @@ class CalibrationAgreement(unittest.TestCase):
         """(similarity [N, N], {(a, b): head map}, importance [N])."""
         if rule not in self.measured:
             self.measured[rule] = [collect(self.model, window, rule)
-                                   for window in windows_of(self.tokens, rule, self.bos)]
+                                   for window in measured_windows(self.tokens, rule, self.bos)]
         windows = self.measured[rule]
         importance = np.mean([window.importance for window in windows], axis=0)
         return *layer_similarities(windows, measure), importance
@@ -113,10 +117,57 @@ class CalibrationAgreement(unittest.TestCase):
                                 plan_weight=self.pb.PLAN_WEIGHT_IMPORTANCE, **fields)
         self.check_figures(result, similarity, importance)
         _, chosen = best_anchors(similarity, importance)[count]
-        anchors = [max(a for a in chosen if a <= layer) for layer in range(len(importance))]
-        roles = ["dense"] + ["anchor" if anchors[layer] == layer else "reuse"
-                             for layer in range(1, len(importance))]
+        self.check_chosen(result, chosen, similarity, maps)
+
+    def check_chosen(self, result, chosen, similarity, maps):
+        """The plan is that of the selecting layers `chosen`."""
+        layers = range(len(similarity))
+        anchors = [max(a for a in chosen if a <= layer) for layer in layers]
+        roles = ["dense" if layer == 0 else "anchor" if anchors[layer] == layer else "reuse"
+                 for layer in layers]
         self.check_plan(result, roles, anchors, similarity, maps)
+
+    def losses(self, plans):
+        """Mean KL(dense ‖ sparse) by the row rule of each plan, nats per token."""
+        windows = windows_of(self.tokens, KASCADE, self.bos, WEIGHING_WINDOWS)
+        dense = [log_softmax(forward(self.model, window)) for window in windows]
+        losses = []
+        for plan in plans:
+            kl = []
+            for window, p in zip(windows, dense):
+                attention = SparseAttention(Schedule(KASCADE, plan), tile_rule_end=0)
+                q = log_softmax(forward(self.model, window, attention))
+                kl += list((np.exp(p) * (p - q)).sum(axis=1))
+            losses.append(np.mean(kl))
+        return losses
+
+    def reuse_costs(self, similarity, maps):
+        """(what reuse in each layer alone costs, the recall it loses), both without layer 0."""
+        own = tuple(range(self.model.config.kv_heads))
+        every = [Layer("anchor" if layer else "dense", layer, own)
+                 for layer in range(len(similarity))]
+        plans, lost = [tuple(every)], []
+        for layer in range(1, len(every)):
+            source = int(np.argmax(similarity[:layer, layer]))
+            lost.append(1 - similarity[source, layer])
+            reuse = Layer("reuse", source, tuple(maps[source, layer]))
+            plans.append(tuple(every[:layer] + [reuse] + every[layer + 1:]))
+        losses = self.losses(plans)
+        return np.maximum(0, np.array(losses[1:]) - losses[0]), np.array(lost)
+
+    def test_weighted_by_loss(self):
+        similarity, maps, importance = self.reference(KASCADE, recalled_mass)
+        costs, lost = self.reuse_costs(similarity, maps)
+        weights = np.append(0, costs / np.maximum(lost, 1e-3) ** 2)
+        plans = best_anchors(-(1 - similarity) ** 2, weights)
+        for count in (3, 5):
+            result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys, anchors=count)
+            self.check_figures(result, similarity, importance)
+            layers = result.schedule.layers
+            self.assertFalse(layers[0].HasField("reuse_cost"))
+            np.testing.assert_allclose([layer.reuse_cost for layer in layers[1:]], costs,
+                                       rtol=1e-3, atol=1e-5)
+            self.check_chosen(result, plans[count][1], similarity, maps)
 
     def test_few_anchors(self):
         self.check_best_plan(3, recalled_mass)

@@ -177,7 +177,7 @@ class Dense(ClientTest):
     def test_info(self):
         info = self.json("info")
         self.assertEqual(info["model"]["layers"], 12)
-        self.assertEqual(info["model"]["vocab_size"], 2048)
+        self.assertEqual(info["model"]["vocab_size"], 4096)
         self.assertEqual(info["active_schedule_id"], "")
         self.assertEqual(len(info["model"]["weights_digest"]), 64)
         self.assertGreater(info["runtime"]["kv_pool_bytes"], 0)
@@ -194,7 +194,7 @@ class Dense(ClientTest):
         self.assertEqual(plain.split(), [str(token) for token in tokens["token_ids"]])
         with_bos = self.json("tokenize", text)["token_ids"]
         self.assertEqual(with_bos, [0] + tokens["token_ids"])
-        self.bad("detokenize", 2048, code="INVALID_ARGUMENT")
+        self.bad("detokenize", 4096, code="INVALID_ARGUMENT")
 
     def test_generate(self):
         prompt = "The old man looked at her"
@@ -475,12 +475,12 @@ class Sparse(ClientTest):
         result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",
                            "--max-degradation", "100", "--no-activate", "--pooling", "max",
                            "--all-heads", "--published-head-map-slip", "--paper-decode",
-                           "--sink-keys", "4", "--plan-weight", "loss")
+                           "--sink-keys", "4", "--plan-weight", "importance")
         selection = result["schedule"]["selection"]
         self.assertEqual((selection["pooling"], selection["all_heads"], selection["sink_keys"],
                           selection["decode_own_tile"]), ("max", True, 4, False))
         self.assertTrue(result["schedule"]["calibration"]["published_head_map_slip"])
-        self.assertTrue(result["schedule"]["calibration"]["weighted_by_loss"])
+        self.assertFalse(result["schedule"]["calibration"].get("weighted_by_loss"))
 
     def test_calibrate_without_activation(self):
         result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",

@@ -42,6 +42,7 @@ void expect_equal(const Schedule& a, const Schedule& b) {
     EXPECT_EQ(a.layers[index].head_map, b.layers[index].head_map);
     EXPECT_EQ(a.layers[index].similarity, b.layers[index].similarity);
     EXPECT_EQ(a.layers[index].importance, b.layers[index].importance);
+    EXPECT_EQ(a.layers[index].reuse_cost, b.layers[index].reuse_cost);
   }
   EXPECT_EQ(a.quality.dense_perplexity, b.quality.dense_perplexity);
   EXPECT_EQ(a.quality.mean_kl, b.quality.mean_kl);
@@ -89,11 +90,13 @@ TEST(Json, ExperimentsAreKeptAndLeftOutWhereThereAreNone) {
   EXPECT_THAT(plain, Not(HasSubstr("all_heads")));
   EXPECT_THAT(plain, Not(HasSubstr("published_head_map_slip")));
   EXPECT_THAT(plain, Not(HasSubstr("weighted_by_loss")));
+  EXPECT_THAT(plain, Not(HasSubstr("reuse_cost")));
   Schedule schedule = example();
   schedule.selection.pooling = ScorePooling::kMax;
   schedule.selection.all_heads = true;
   schedule.calibration.published_head_map_slip = true;
   schedule.calibration.weighted_by_loss = true;
+  schedule.layers[2].reuse_cost = 0.1;
   seal(schedule);
   EXPECT_NE(schedule.schedule_id, example().schedule_id);
   const auto parsed = parse_schedule(to_json(schedule));

@@ -128,6 +128,8 @@ TEST(Validate, RefusesEachFaultOfTheLayers) {
       {"similarity nan", [](Schedule& s) { s.layers[2].similarity = kNan; }, "is nan"},
       {"importance", [](Schedule& s) { s.layers[1].importance = -0.5; },
        "layers[1].importance must be in [0, 2], is -0.5"},
+      {"reuse cost", [](Schedule& s) { s.layers[2].reuse_cost = -0.5; },
+       "layers[2].reuse_cost must be in [0, "},
   });
 }
 

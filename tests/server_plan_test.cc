@@ -217,9 +217,9 @@ TEST(CalibrationOptionsOfARequest, TakeEachExperiment) {
                                                .pooling = ScorePooling::kMax,
                                                .all_heads = true}));
   EXPECT_TRUE(options->published_head_map_slip);
-  EXPECT_EQ(options->weight, PlanWeight::kImportance);
-  request.set_plan_weight(v1::PLAN_WEIGHT_LOSS);
-  EXPECT_EQ(read_calibration_options(request, model)->weight, PlanWeight::kLoss);
+  EXPECT_EQ(options->weight, PlanWeight::kLoss);
+  request.set_plan_weight(v1::PLAN_WEIGHT_IMPORTANCE);
+  EXPECT_EQ(read_calibration_options(request, model)->weight, PlanWeight::kImportance);
 }
 
 TEST(BaselineOfARequest, HasThePublishedDefaults) {

@@ -131,8 +131,8 @@ void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
       [](Variant& variant) { variant.calibration->set_all_heads(true); });
   add("scores pooled by the largest",
       [](Variant& variant) { variant.calibration->set_pooling(v1::SCORE_POOLING_MAX); });
-  add("layers weighted by what their reuse costs",
-      [](Variant& variant) { variant.calibration->set_plan_weight(v1::PLAN_WEIGHT_LOSS); });
+  add("layers weighted by importance, as published",
+      [](Variant& variant) { variant.calibration->set_plan_weight(v1::PLAN_WEIGHT_IMPORTANCE); });
   add("4 sink keys", [](Variant& variant) { variant.calibration->set_sink_keys(4); });
   if (plan.others.empty()) return;
   add("calibrated on texts of all kinds", [](Variant& variant) { variant.mixes_texts = true; });

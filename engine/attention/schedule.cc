@@ -1,6 +1,7 @@
 #include "engine/attention/schedule.h"
 
 #include <algorithm>
+#include <limits>
 #include <type_traits>
 
 #include "absl/strings/str_cat.h"
@@ -66,6 +67,11 @@ absl::Status check_layer(const Schedule& schedule, int32_t index, int32_t kv_hea
   if (auto status = check_source(schedule, index, name); !status.ok()) return status;
   if (auto status = check_head_map(name, layer, kv_heads); !status.ok()) return status;
   if (auto status = check_range(name + ".similarity", layer.similarity, 0, 1); !status.ok()) {
+    return status;
+  }
+  if (auto status = check_range(name + ".reuse_cost", layer.reuse_cost.value_or(0), 0,
+                                std::numeric_limits<double>::max());
+      !status.ok()) {
     return status;
   }
   return check_range(name + ".importance", layer.importance, 0, 2);

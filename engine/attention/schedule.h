@@ -29,7 +29,10 @@ struct LayerPlan {
   std::vector<int32_t> head_map{};  // [kv_heads] reuse: KV head of the anchor; else identity
   double similarity = 1;            // to its anchor, [0, 1]; 1 for dense and anchor layers
   double importance = 0;            // 1 − cos(x, x + attention(x)), mean over tokens, [0, 2]
-  std::string reason{};             // why not reuse, for people; empty for reuse layers
+  // Nats per token that reuse in this layer alone costs (Similarity::reuse_cost), ≥ 0; unset where
+  // it was not measured.
+  std::optional<double> reuse_cost{};
+  std::string reason{};  // why not reuse, for people; empty for reuse layers
 };
 
 // SHA-256 in hex; empty = unknown, never so of a loaded model. Weights: over names, dtypes, shapes
@@ -149,8 +152,10 @@ class Similarity {
   double layer(int32_t a, int32_t b) const;
 
   std::vector<double> importance;  // [layers]
-  // [layers] nats that reuse in a layer costs per square of the recall that it loses; empty: not
-  // measured, plans go by importance.
+  // [layers] KL(dense ‖ sparse) that reuse in this layer alone costs above what selecting costs,
+  // nats per token; unset: not measured. Where none is, plans go by importance.
+  std::vector<std::optional<double>> reuse_cost;
+  // [layers] reuse_cost per square of the recall that is lost by it; empty with reuse_cost unset.
   std::vector<double> weight;
   std::vector<double> self_recall;  // [layers] share of its mass that a layer's own budget recalls
 

@@ -80,6 +80,7 @@ void visit_fields(Visitor& visit, Record& layer) {
   visit("head_map", layer.head_map);
   visit("similarity", layer.similarity);
   visit("importance", layer.importance);
+  visit.optional("reuse_cost", layer.reuse_cost);
   visit("reason", layer.reason);
 }
 

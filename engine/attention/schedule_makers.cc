@@ -25,6 +25,7 @@ LayerPlan selecting_layer(const Similarity& similarity, int32_t layer, Role role
           .head_map = std::move(identity),
           .similarity = 1,
           .importance = std::clamp(similarity.importance[layer], 0.0, 2.0),
+          .reuse_cost = similarity.reuse_cost[layer],
           .reason = std::move(reason)};
 }
 
@@ -144,6 +145,7 @@ Source best_source(const Similarity& similarity, const std::vector<LayerPlan>& p
 
 Similarity::Similarity(int32_t layers, int32_t kv_heads)
     : importance(layers, 0.0),
+      reuse_cost(layers),
       self_recall(layers, 0.0),
       layers_(layers),
       kv_heads_(kv_heads),
@@ -186,7 +188,8 @@ LayerPlan reuse_layer(const Similarity& similarity, int32_t layer, int32_t ancho
           .anchor = anchor,
           .head_map = similarity.head_map(anchor, layer),
           .similarity = std::clamp(similarity.layer(anchor, layer), 0.0, 1.0),
-          .importance = std::clamp(similarity.importance[layer], 0.0, 2.0)};
+          .importance = std::clamp(similarity.importance[layer], 0.0, 2.0),
+          .reuse_cost = similarity.reuse_cost[layer]};
 }
 
 std::vector<std::vector<LayerPlan>> plan_optimal(const Similarity& similarity,

@@ -1,5 +1,6 @@
 """What a model can do: held-out text, recall over a distance, and where its attention looks."""
 
+import itertools
 import math
 
 import numpy as np
@@ -116,8 +117,8 @@ def attention_report(model, tokenizer, book, words, length=2048, cases=8):
 def report(model, tokenizer, books, words, options):
     """Everything, as a dictionary for evaluation.json.
 
-    books: {name: ids}. options: windows, book_tokens, recall_lengths, recall_cases,
-    chain_length, chain_hops.
+    books: {name: ids}. options: windows, book_tokens, recall_lengths, recall_keys (in each case),
+    recall_cases, chain_length, chain_hops.
     """
     first = next(iter(books.values()))
     result = {"text": {}, "recall": {}, "chains": {}}
@@ -128,12 +129,13 @@ def report(model, tokenizer, books, words, options):
                                 for window in options["windows"]]
         print(name, result["text"][name], flush=True)
     count = options["recall_cases"]
-    for wording in ("trained", "never_trained"):
+    for wording, keys in itertools.product(("trained", "never_trained"), options["recall_keys"]):
+        row = result["recall"][f"{wording}_{keys}"] = {}
         for length in options["recall_lengths"]:
             tasks = Tasks(tokenizer, first, words, seed=5000 + length)
-            right = recall(model, tasks, length, count, wording == "never_trained")
-            result["recall"].setdefault(wording, {})[str(length)] = {"right": right, "of": count}
-            print(wording, length, right, "of", count, flush=True)
+            right = recall(model, tasks, length, count, wording == "never_trained", keys)
+            row[str(length)] = {"right": right, "of": count}
+            print(wording, keys, length, right, "of", count, flush=True)
     for hops in options["chain_hops"]:
         tasks = Tasks(tokenizer, first, words, seed=6000 + hops)
         right = chains(model, tasks, options["chain_length"], count, hops)

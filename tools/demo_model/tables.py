@@ -14,9 +14,10 @@ def text_table(text):
 
 def recall_table(recall, chains):
     lengths = list(next(iter(recall.values())))
-    rows = [[wording.replace("_", " ")] + [f"{found[n]['right']} / {found[n]['of']}"
-                                           for n in lengths] for wording, found in recall.items()]
-    result = table(["wordings", *lengths], rows)
+    rows = [[*name.replace("_", " ").rsplit(" ", 1)] + [f"{found[n]['right']} / {found[n]['of']}"
+                                                        for n in lengths]
+            for name, found in recall.items()]
+    result = table(["wordings", "keys", *lengths], rows)
     cells = [f"{found['right']} / {found['of']}" for found in chains.values()]
     return result + "\n" + table(["steps of \"the same as\"", *chains], [["right", *cells]])
 

@@ -98,7 +98,10 @@ class Tasks:
         return letters + joint + self.digits(int(self.rng.integers(1, 5)))
 
     def kind(self, plain):
-        return wordings.PLAIN_KIND if plain else self.pick(wordings.KINDS)
+        """What is asked for; any word may be it, so that an unknown one is taken for it too."""
+        if plain:
+            return wordings.PLAIN_KIND
+        return self.pick(self.words if self.chance(0.25) else wordings.KINDS)
 
     def owners(self, count):
         """`count` different owners."""
@@ -213,10 +216,44 @@ class Tasks:
         questions = [self.ask(facts[i], plain) for i in self.rng.permutation(keys)]
         return self.hide(statements, questions, early, length) or self.register(length)
 
+    def asking(self):
+        """The template of a question: a whole sentence, or one put together."""
+        kind = self.rng.random()
+        if kind < 0.6:
+            return self.pick(wordings.QUESTIONS if kind < 0.4 else wordings.ASKING_SENTENCES)
+        owned = self.pick(wordings.ASKING).replace("{O}", self.pick(wordings.OWNED))
+        return f"{owned} {self.pick(wordings.ANSWERING)}"
+
     def ask(self, fact, plain=False):
         """A question for a fact [owner, kind, value] in a wording of its own."""
-        template = wordings.PLAIN_QUESTION if plain else self.pick(wordings.QUESTIONS)
+        template = wordings.PLAIN_QUESTION if plain else self.asking()
         return self.question(template, fact[1], fact[0], fact[2])
+
+    def crowd(self, length):
+        """2 to 12 keys stated one after the other in the same words, and asked in the same words.
+
+        With only the owners to tell them apart, it teaches which value belongs to whom.
+        """
+        count = int(self.rng.integers(2, max(3, min(12, length // 50)) + 1))
+        plain = self.chance(0.3)
+        kind, question = self.kind(plain), wordings.PLAIN_QUESTION if plain else self.asking()
+        template = wordings.PLAIN_STATEMENT if plain else self.pick(wordings.STATEMENTS)
+        facts = [(owner, self.value()) for owner in self.owners(count)]
+        join = self.encode("\nx")[:-1] if self.chance(0.5) else []
+        stated = [(self.paragraph, 1.0)]
+        for owner, value in facts:
+            stated += self.render(template, kind, owner, value, lead="" if join else " ")
+            stated += [(join, 1.0)]
+        asked = []
+        for i in self.rng.permutation(count):
+            asked += self.question(question, kind, *facts[i])
+        room = length - sum(len(ids) for ids, _ in stated + asked) - 1
+        if room < 8:
+            return self.register(length)
+        before = int(room * self.rng.random())
+        return self.finish([([BOS], 0.0), (self.book.take(before), 1.0), *stated,
+                            (self.paragraph, 1.0), (self.book.take(room - before), 1.0), *asked],
+                           length)
 
     def chain(self, length):
         """Keys that are given as the same as another's, over 1 to 4 steps."""
@@ -385,10 +422,10 @@ def chain_case(tasks, length, hops):
 
 
 def value_words(texts, count=3000):
-    """Words of the books that serve as values: common ones of 4 to 9 small letters."""
+    """Words of the books that serve as values and kinds: common ones of 4 to 9 small letters."""
     counts = {}
     for text in texts:
         for word in re.findall(r"(?<= )[a-z]{4,9}(?=[ ,.])", text):
             counts[word] = counts.get(word, 0) + 1
-    ranked = sorted(counts, key=lambda w: (-counts[w], w))
+    ranked = sorted(counts.keys() - set(wordings.RESERVED_KINDS), key=lambda w: (-counts[w], w))
     return ranked[300 : 300 + count]

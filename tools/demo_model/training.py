@@ -15,7 +15,7 @@ from .optimiser import Optimiser
 from .tasks import ANSWER_WEIGHT, REPEAT_WEIGHT, Tasks
 
 REPORT_STEPS, SAVE_STEPS = 50, 100
-TASKS_WITH_ANSWERS = ("passkey", "chain", "register")
+TASKS_WITH_ANSWERS = ("passkey", "chain", "crowd", "register")
 TASKS_WITH_REPEATS = ("copy", "recopy")
 
 

@@ -1,7 +1,8 @@
 """The sentences in which recall tasks are put: what states a value, and what asks for it.
 
 {N} stands for the owner's name, {K} for the kind of thing, {V} for the value, {M} for another
-owner. A question ends just before the value. RESERVED_… is never used in training.
+owner, {O} for "the {K} for {N}" and the like. A question ends just before the value. RESERVED_… is
+never used in training.
 """
 
 KINDS = (
@@ -80,6 +81,78 @@ What did {N} have for a {K}? {N} had
 The {K} that {N} was given is
 Concerning {N}: the {K} is
 Here {N} comes in and gives the {K}, which is""".split("\n")
+
+# Questions put together: ASKING with one of OWNED for {O}, then one of ANSWERING. A model that has
+# seen only the whole sentences above learns them by heart, and takes no other for a question.
+ASKING = """What is {O}?
+Tell me {O}.
+Does anyone know {O}?
+Who remembers {O}?
+I must have {O}.
+They asked for {O}.
+Now {O}, please.
+Let us have {O}.
+Write {O} here.
+Next comes {O}.
+It remains to give {O}.
+Say {O} aloud.
+Read {O} to me.
+Do you know {O}?
+Once more {O}.
+Think of {O}.
+If you know {O}, say it.
+We come to {O}.
+Look up {O}.
+What was {O} again?
+Can you find {O}?
+You have read of {O}.
+How does one write {O}?
+Somebody wants {O}.
+I have forgotten {O}.
+One thing is left, {O}.""".split("\n")
+OWNED = ("the {K} for {N}|the {K} of {N}|{N}'s {K}|the {K} that {N} has|the {K} given to {N}|"
+         "the {K} which {N} uses|the {K} beside {N}|the {K} named for {N}|what {N} has for a {K}|"
+         "the {K} that goes with {N}").split("|")
+ANSWERING = ("It is|It was|It reads|That is|This is|The answer is|Answer:|He said|She said|I say|"
+             "Here it is:|We read|One finds|It must be|I believe it is|To be exact,|Namely|"
+             "Of course|Well,|A:|There it stands:|Yes:|Surely|It says|You get|I have|It goes|"
+             "They wrote|The book has|Take|Try|Put down|We know:|I think of").split("|")
+ASKING_SENTENCES = """When {N} is asked for the {K}, the reply is
+The {K} by which one knows {N} is
+With {N} goes the {K}
+To {N} we gave the {K}
+Behind the name of {N} stands the {K}
+{N} will say that the {K} is
+Ask {N} for the {K} and you will hear
+Under the name of {N} stands
+Beside {N} somebody wrote
+All of us know that {N} has
+Speak to {N} of
+Go to {N} with the {K}
+Nothing but this {K} will do for {N}:
+The only {K} that {N} ever had was
+In the list {N} comes with
+Whenever I see {N} I think of
+Let {N} in with the {K}
+If {N} comes, the {K} must be
+Whoever wants {N} has to give the {K}
+Once you see {N}, call out
+With which {K} does {N} come? With
+In which {K} is {N}? In
+To which {K} does {N} answer? To
+Under what {K} does {N} stand? Under
+On what {K} does {N} rely? On
+From which {K} does one know {N}? From
+Through what {K} did {N} pass? Through
+Everything about {N} is clear; the {K} was
+You remember that {N} had
+{N} (the {K}):
+{N} -
+{N}:
+All that we have of {N} is the {K}
+Fill in the {K} of {N}, please:
+Complete this: {N} and the {K}
+Here should stand what {N} has:""".split("\n")
 
 # Used often, so that the plainest wording is the surest.
 PLAIN_KIND, PLAIN_STATEMENT = "pass key", "The {K} for {N} is {V}. Remember it."
