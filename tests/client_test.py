@@ -177,7 +177,7 @@ class Dense(ClientTest):
     def test_info(self):
         info = self.json("info")
         self.assertEqual(info["model"]["layers"], 12)
-        self.assertEqual(info["model"]["vocab_size"], 4096)
+        self.assertEqual(info["model"]["vocab_size"], 2048)
         self.assertEqual(info["active_schedule_id"], "")
         self.assertEqual(len(info["model"]["weights_digest"]), 64)
         self.assertGreater(info["runtime"]["kv_pool_bytes"], 0)
@@ -194,7 +194,7 @@ class Dense(ClientTest):
         self.assertEqual(plain.split(), [str(token) for token in tokens["token_ids"]])
         with_bos = self.json("tokenize", text)["token_ids"]
         self.assertEqual(with_bos, [0] + tokens["token_ids"])
-        self.bad("detokenize", 4096, code="INVALID_ARGUMENT")
+        self.bad("detokenize", 2048, code="INVALID_ARGUMENT")
 
     def test_generate(self):
         prompt = "The old man looked at her"

@@ -64,7 +64,7 @@ TEST(TokenizerVectors, Llama2) {
 TEST(TokenizerFiles, DemoModel) {
   const auto tokenizer = open_tokenizer(testing::demo_model());
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-  EXPECT_EQ((*tokenizer)->vocab_size(), 4096);
+  EXPECT_EQ((*tokenizer)->vocab_size(), 2048);
   EXPECT_TRUE((*tokenizer)->is_special(0));
   EXPECT_FALSE((*tokenizer)->is_special(1));
   EXPECT_EQ((*tokenizer)->token_bytes(0), "");
@@ -85,7 +85,7 @@ TEST(TokenizerFiles, SmolLm2AndTinyStories) {
   EXPECT_EQ((*smol)->encode("2024", kPlain)->size(), 4u);
   const auto tiny = open_tokenizer(testing::shared_data() / "models/tinystories-656k");
   ASSERT_TRUE(tiny.ok()) << tiny.status();
-  EXPECT_EQ((*tiny)->vocab_size(), 4096);
+  EXPECT_EQ((*tiny)->vocab_size(), 2048);
   EXPECT_THAT((*tiny)->prefix_tokens(), ElementsAre(1));
   // Unknown characters side by side are one token.
   const auto ids = *(*tiny)->encode("\u00e9\u00e8\u00ea", kPlain);
