@@ -179,7 +179,7 @@ TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(outcome->schedule.quality.passed);
   EXPECT_FALSE(outcome->schedule.quality.suspect);
-  EXPECT_FALSE(outcome->schedule.calibration.weighted_by_loss);
+  EXPECT_TRUE(outcome->schedule.calibration.weighted_by_loss);
   EXPECT_GE(outcome->schedule.count(Role::kReuse), 1);
   EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 0.9);
   EXPECT_EQ(stage, CalibrationStage::kDone);
