@@ -93,7 +93,19 @@ TEST(PassKeyTest, TellsWhenTheTextIsTooShort) {
   EXPECT_THAT(std::string(cases.status().message()), HasSubstr("there are 100"));
 }
 
+// Of 104 tokens with that mean: what is hard for all rows is 300 times the rows' own noise, by
+// which the mean has a standard error of 0.001.
+std::vector<float> tokens_with(double kl, int32_t noise) {
+  std::vector<float> values;
+  for (int32_t i = 0; i < 104; ++i) {
+    const double shared = i % 2 == 0 ? 3 : -3, own = (i >> noise) % 2 == 0 ? 0.01 : -0.01;
+    values.push_back(static_cast<float>(kl + shared + own));
+  }
+  return values;
+}
+
 QualityRow row_of(const std::string& group, const std::string& label, double bytes, double kl) {
+  const bool rivals = group == "equal bytes" || label.starts_with("dp like");
   return {.group = group,
           .label = label,
           .anchors = 4,
@@ -104,7 +116,8 @@ QualityRow row_of(const std::string& group, const std::string& label, double byt
                        .tokens = 8191,
                        .dense_perplexity = 40,
                        .mean_kl = kl,
-                       .mean_kl_error = 0.001}},
+                       .mean_kl_error = 0.3,
+                       .kl = tokens_with(kl, rivals ? 1 : 2)}},
           .found = 9,
           .cases = 10};
 }
@@ -128,14 +141,14 @@ TEST(QualityReportTest, SaysWhereABaselineWins) {
     all.rows.push_back(row);
   };
   add(v1::BASELINE_KIND_QUEST, "automatic", 0.02);
-  add(v1::BASELINE_KIND_STREAMING, "automatic", 0.0115);  // errors are 0.001
+  add(v1::BASELINE_KIND_STREAMING, "automatic", 0.0115);  // paired error 0.0014
   add(v1::BASELINE_KIND_STREAMING, "small", 0.04);
   const auto findings = quality_findings(all);
   EXPECT_THAT(findings, Contains(AllOf(HasSubstr("quest: KL 0.0200"),
                                        HasSubstr("Kascade at 40.0 %, automatic: KL 0.0100"),
-                                       HasSubstr("Kascade is ahead"))));
+                                       HasSubstr("Kascade is ahead by 0.0100 ± 0.0014"))));
   EXPECT_THAT(findings, Contains(AllOf(HasSubstr("streaming: KL 0.0115"),
-                                       HasSubstr("No difference beyond the error"))));
+                                       HasSubstr("No difference beyond the error (+0.0015"))));
   EXPECT_THAT(findings, Contains(AllOf(HasSubstr("Kascade at 20.0 %, small"),
                                        HasSubstr("**The baseline wins**"))));
   EXPECT_THAT(findings, Contains("Pass keys in 1024 tokens: 40/40 found dense, 37/40 sparse."));
@@ -177,7 +190,8 @@ TEST(QualityReportTest, GreedyIsComparedWithItsOwnRival) {
   add("conservative", 0, 0);
   all.rows[all.rows.size() - 2].reuse_layers_ratio = 0;
   const auto findings = quality_findings(all);
-  EXPECT_THAT(findings, Contains(AllOf(HasSubstr("balanced: KL 0.5000"), HasSubstr(": better."))));
+  EXPECT_THAT(findings,
+              Contains(AllOf(HasSubstr("balanced: KL 0.5000"), HasSubstr(": better by 0.1000"))));
   EXPECT_THAT(findings,
               Contains(AllOf(HasSubstr("aggressive: KL 0.1000"), HasSubstr("**worse**"))));
   EXPECT_THAT(findings, Contains(AllOf(HasSubstr("threshold 0.5: KL 0.1000"),
@@ -189,7 +203,7 @@ TEST(QualityReportTest, WindowsThatWereNotMeasuredAreEmptyCells) {
   const std::string csv = quality_table(results()).csv();
   const std::string first = csv.substr(csv.find("kascade,automatic"));
   EXPECT_THAT(first.substr(0, first.find('\n')),
-              HasSubstr(",0.4000,,,,,,,,,,,,,+0.00,0.00,0.0100,0.0010"));
+              HasSubstr(",0.4000,,,,,,,,,,,,,+0.00,0.00,0.0100,0.3000"));
 }
 
 TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {

@@ -155,12 +155,30 @@ const QualityRow* rival_of(const QualityResults& results, const QualityRow& row)
   return rival == results.rows.end() ? nullptr : &*rival;
 }
 
-// Of two measured on the same text: which has the smaller KL, by more than two standard errors.
-enum class Ahead { kFirst, kSecond, kNeither };
-Ahead ahead(const WindowFigures& first, const WindowFigures& second) {
-  const double error = std::hypot(first.mean_kl_error, second.mean_kl_error);
-  if (std::abs(first.mean_kl - second.mean_kl) <= 2 * error) return Ahead::kNeither;
-  return first.mean_kl < second.mean_kl ? Ahead::kFirst : Ahead::kSecond;
+// KL of `first` above that of `second`, both measured on the same tokens: mean difference and its
+// standard error, in which what is hard for both cancels.
+struct Lead {
+  double mean = 0;
+  double error = 0;
+
+  bool any() const { return std::abs(mean) > 2 * error; }
+  std::string text() const {
+    return any() ? fmt::format("by {:.4f} ± {:.4f}", std::abs(mean), error)
+                 : fmt::format("({:+.4f} ± {:.4f})", mean, error);
+  }
+};
+
+Lead lead(const WindowFigures& first, const WindowFigures& second) {
+  const size_t count = std::min(first.kl.size(), second.kl.size());
+  if (count < 2) return {};
+  double sum = 0, squares = 0;
+  for (size_t i = 0; i < count; ++i) sum += first.kl[i] - second.kl[i];
+  const auto tokens = static_cast<double>(count);
+  for (size_t i = 0; i < count; ++i) {
+    const double rest = first.kl[i] - second.kl[i] - sum / tokens;
+    squares += rest * rest;
+  }
+  return {sum / tokens, std::sqrt(squares / (tokens - 1) / tokens)};
 }
 
 std::string kl_text(const QualityRow& row) {
@@ -173,14 +191,15 @@ void compare_baselines(const QualityResults& results, std::vector<std::string>& 
   for (const QualityRow& row : results.rows) {
     const QualityRow* rival = rival_of(results, row);
     if (row.group != "equal bytes" || rival == nullptr) continue;
-    const Ahead which = ahead(row.longest(), rival->longest());
+    const Lead more = lead(row.longest(), rival->longest());
     findings.push_back(
-        fmt::format("At {:.1f} % of the bytes, {}: {}. Kascade at {:.1f} %, {}: {}. {}.",
+        fmt::format("At {:.1f} % of the bytes, {}: {}. Kascade at {:.1f} %, {}: {}. {} {}.",
                     100 * row.bytes_ratio(), name_of(row.baseline), kl_text(row),
                     100 * rival->bytes_ratio(), rival->label, kl_text(*rival),
-                    which == Ahead::kFirst    ? "**The baseline wins**"
-                    : which == Ahead::kSecond ? "Kascade is ahead"
-                                              : "No difference beyond the error"));
+                    !more.any()     ? "No difference beyond the error"
+                    : more.mean < 0 ? "**The baseline wins**"
+                                    : "Kascade is ahead",
+                    more.text()));
   }
   for (const QualityRow& row : results.rows) {
     if (row.baseline != v1::BASELINE_KIND_ORACLE || row.ratio != results.rows.front().ratio)
@@ -201,13 +220,14 @@ void compare_plans(const QualityResults& results, std::vector<std::string>& find
           "Greedy, {}: no layer is similar enough to reuse another's keys.", greedy->label));
       continue;
     }
-    const Ahead which = ahead(dp.longest(), greedy->longest());
-    findings.push_back(
-        fmt::format("{} selecting layers, greedy, {}: {}; planned by dynamic programming: {}: {}.",
-                    greedy->anchors.value_or(0), greedy->label, kl_text(*greedy), kl_text(dp),
-                    which == Ahead::kSecond
-                        ? "**worse**"
-                        : (which == Ahead::kFirst ? "better" : "as good, within the error")));
+    const Lead more = lead(dp.longest(), greedy->longest());
+    findings.push_back(fmt::format(
+        "{} selecting layers, greedy, {}: {}; planned by dynamic programming: {}: {} {}.",
+        greedy->anchors.value_or(0), greedy->label, kl_text(*greedy), kl_text(dp),
+        !more.any()     ? "as good, within the error"
+        : more.mean > 0 ? "**worse**"
+                        : "better",
+        more.text()));
   }
 }
 
@@ -221,7 +241,8 @@ std::string page(const QualityInputs& inputs, const QualityResults& results,
       "windows, dense against sparse position by position, scored tokens by the row rule (strictly "
       "causal); the tile rule stands beside it. Shares of keys act from {} keys on. Pass keys: {} "
       "cases "
-      "a row in prompts of {} tokens, three keys in each. Made in {:.0f} minutes "
+      "a row in prompts of {} tokens, three keys in each. Errors are standard errors over tokens; "
+      "those of a comparison are paired, token by token. Made in {:.0f} minutes "
       "by\n\n```\n{}\n```\n\n## Findings\n\n",
       model.name(), model.layers(), model.heads(), model.kv_heads(), model.head_dim(),
       results.model.runtime().weights_dtype(), results.model.runtime().cache_dtype(),

@@ -39,8 +39,8 @@ class Suite {
   absl::Status calibrate(const Variant& variant, QualityRow& row);
   absl::StatusOr<WindowFigures> compare(const Text& text, int32_t window,
                                         const v1::AttentionOptions& attention, QualityRow& row);
-  absl::StatusOr<v1::ScoreSummary> score(const Text& text, int32_t window,
-                                         v1::AttentionOptions attention);
+  absl::StatusOr<Session::Scored> score(const Text& text, int32_t window,
+                                        v1::AttentionOptions attention);
   std::vector<Variant> equal_bytes() const;
   void report(const QualityRow& row);
 
@@ -133,24 +133,26 @@ absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
   return session_.activate(last_schedule_.schedule().schedule_id());
 }
 
-absl::StatusOr<v1::ScoreSummary> Suite::score(const Text& text, int32_t window,
-                                              v1::AttentionOptions attention) {
+absl::StatusOr<Session::Scored> Suite::score(const Text& text, int32_t window,
+                                             v1::AttentionOptions attention) {
   v1::ScoreRequest request;
   request.add_inputs()->mutable_token_ids()->mutable_ids()->Add(
       text.tokens.begin(), text.tokens.begin() + inputs_.tokens);
   request.set_add_bos(model().adds_bos());
-  request.set_tile_comparison(attention.mode() == v1::ATTENTION_MODE_COMPARE);
+  const bool compares = attention.mode() == v1::ATTENTION_MODE_COMPARE;
+  request.set_tile_comparison(compares);
+  request.mutable_response()->set_tokens(compares);
   *request.mutable_attention() = std::move(attention);
   request.set_protocol(v1::SCORE_PROTOCOL_ROLLING);
   request.set_window_tokens(window + 1);  // the last one is predicted, never fed
-  auto summary = session_.score(request);
-  if (summary.ok() && summary->suspect()) {
+  auto scored = session_.score(request);
+  if (scored.ok() && scored->total.suspect()) {
     return absl::FailedPreconditionError(
         fmt::format("{}: the dense model is hardly better than guessing (perplexity {:.1f}): no "
                     "degradation can be read off it",
-                    text.name, summary->perplexity()));
+                    text.name, scored->total.perplexity()));
   }
-  return summary;
+  return scored;
 }
 
 absl::StatusOr<WindowFigures> Suite::compare(const Text& text, int32_t window,
@@ -158,9 +160,10 @@ absl::StatusOr<WindowFigures> Suite::compare(const Text& text, int32_t window,
                                              QualityRow& row) {
   v1::AttentionOptions options = attention;
   options.set_mode(v1::ATTENTION_MODE_COMPARE);
-  const auto summary = score(text, window, std::move(options));
-  if (!summary.ok()) return summary.status();
-  const v1::AttentionReport& report = summary->attention();
+  auto scored = score(text, window, std::move(options));
+  if (!scored.ok()) return scored.status();
+  const v1::ScoreSummary& summary = scored->total;
+  const v1::AttentionReport& report = summary.attention();
   const std::string& active = last_schedule_.schedule().schedule_id();
   if (!attention.has_baseline() && report.schedule_id() != active) {
     return absl::AbortedError(
@@ -172,17 +175,18 @@ absl::StatusOr<WindowFigures> Suite::compare(const Text& text, int32_t window,
   row.keys_scored_ratio = report.keys_scored_ratio();
   row.kv_bytes_per_token = report.kv_bytes_read_per_token();
   row.dense_kv_bytes_per_token = report.dense_kv_bytes_read_per_token();
-  const v1::Comparison& by_row = summary->comparison();
-  const v1::Comparison& by_tile = summary->tile_comparison();
+  const v1::Comparison& by_row = summary.comparison();
+  const v1::Comparison& by_tile = summary.tile_comparison();
   return WindowFigures{.window = window,
-                       .tokens = summary->tokens_scored(),
-                       .dense_perplexity = summary->perplexity(),
+                       .tokens = summary.tokens_scored(),
+                       .dense_perplexity = summary.perplexity(),
                        .change_percent = by_row.degradation_percent(),
                        .change_error = by_row.degradation_percent_standard_error(),
                        .mean_kl = by_row.mean_kl(),
                        .mean_kl_error = by_row.mean_kl_standard_error(),
                        .tile_change_percent = by_tile.degradation_percent(),
-                       .tile_mean_kl = by_tile.mean_kl()};
+                       .tile_mean_kl = by_tile.mean_kl(),
+                       .kl = std::move(scored->kl)};
 }
 
 absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {

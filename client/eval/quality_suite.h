@@ -43,6 +43,7 @@ struct WindowFigures {
   double mean_kl_error = 0;   // standard error of it
   double tile_change_percent = 0;
   double tile_mean_kl = 0;
+  std::vector<float> kl{};  // of each scored token, row rule
 };
 
 struct QualityRow {

@@ -82,18 +82,20 @@ absl::Status Session::restore(const std::string& schedule_json) {
       .status();
 }
 
-absl::StatusOr<v1::ScoreSummary> Session::score(const v1::ScoreRequest& request) {
+absl::StatusOr<Session::Scored> Session::score(const v1::ScoreRequest& request) {
   Call call(globals_);
   const auto reader = inference_->Score(&call.context(), request);
   std::optional<v1::ScoreSummary> total;
+  std::vector<float> kl;
   v1::ScoreResponse response;
   while (reader->Read(&response)) {
     if (response.has_total()) total = std::move(*response.mutable_total());
+    kl.insert(kl.end(), response.tokens().kl().begin(), response.tokens().kl().end());
   }
   const absl::Status status = call.result(reader->Finish());
   if (!status.ok()) return status;
   if (!total) return absl::InternalError("the server sent no total");
-  return *std::move(total);
+  return Scored{*std::move(total), std::move(kl)};
 }
 
 absl::StatusOr<Session::Generated> Session::generate(const v1::GenerateRequest& request) {

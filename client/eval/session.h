@@ -31,7 +31,11 @@ class Session {
   absl::StatusOr<std::string> active_schedule();
   // What active_schedule() gave, also if the server no longer holds it.
   absl::Status restore(const std::string& schedule_json);
-  absl::StatusOr<v1::ScoreSummary> score(const v1::ScoreRequest& request);
+  struct Scored {
+    v1::ScoreSummary total{};
+    std::vector<float> kl{};  // of each token in order, where a comparison of one input sends them
+  };
+  absl::StatusOr<Scored> score(const v1::ScoreRequest& request);
   struct Generated {
     std::string text{};
     v1::GenerateFinished finished{};
