@@ -96,22 +96,26 @@ def attention_by_layer(model, ids, rows, stated=None):
 
 
 def attention_report(model, tokenizer, book, words, length=2048, cases=8):
-    """attention_by_layer on book text and at the answers of pass-key cases, as lists of layers."""
+    """attention_by_layer on book text, in the questions of pass-key cases and at their answers.
+
+    As lists of layers. A question's rows end before the one that predicts the answer.
+    """
     ids = np.concatenate([[BOS], book[: length - 1]])
     on_book = attention_by_layer(model, ids, list(range(length // 2, length, 32)))
-    tasks, at_answers = Tasks(tokenizer, book, words, seed=2048), []
+    tasks, in_questions, at_answers = Tasks(tokenizer, book, words, seed=2048), [], []
     for case in [recall_case(tasks, length) for _ in range(cases)]:
-        rows = list(range(case.answer_at - 1, length - 1))
-        at_answers.append(attention_by_layer(model, case.ids, rows, case.stated))
-    answers = {name: np.mean([a[name] for a in at_answers], 0) for name in at_answers[0]}
+        for found, begin, end in ((in_questions, case.question_at, case.answer_at - 1),
+                                  (at_answers, case.answer_at - 1, length - 1)):
+            found.append(attention_by_layer(model, case.ids, list(range(begin, end)), case.stated))
 
-    def summary(figures):
+    def summary(cases):
+        means = {name: np.mean([case[name] for case in cases], 0) for name in cases[0]}
         return {name: {"mean": [round(float(v), 4) for v in layers.mean(1)],
                        "largest_head": [round(float(v), 4) for v in layers.max(1)]}
-                for name, layers in figures.items()}
+                for name, layers in means.items()}
 
-    return {"length": length, "far_means_tokens": FAR, "book": summary(on_book),
-            "answers": summary(answers)}
+    return {"length": length, "far_means_tokens": FAR, "book": summary([on_book]),
+            "questions": summary(in_questions), "answers": summary(at_answers)}
 
 
 def report(model, tokenizer, books, words, options):

@@ -69,7 +69,7 @@ def attention_bars(attention):
     """Per layer, mass of the head that looks most at the asked sentence, and of all that is far."""
     series = [("answers: asked sentence, largest head",
                attention["answers"]["stated"]["largest_head"]),
-              ("answers: far, mean of heads", attention["answers"]["far"]["mean"]),
+              ("questions: the same", attention["questions"]["stated"]["largest_head"]),
               ("book: far, mean of heads", attention["book"]["far"]["mean"])]
     layers = len(series[0][1])
     body = axis(0, 1, 4, LEFT - 6, "end", lambda v: f"{v:.2f}")

@@ -24,7 +24,8 @@ def recall_table(recall, chains):
 
 def attention_table(attention):
     """Shares of attention per layer; the mean over the heads and, after the slash, the largest."""
-    columns = [("book", "far"), ("book", "bos"), ("answers", "far"), ("answers", "stated")]
+    columns = [("book", "far"), ("book", "bos"), ("answers", "far"), ("questions", "stated"),
+               ("answers", "stated")]
 
     def cell(place, region, layer):
         figures = attention[place][region]

@@ -359,11 +359,12 @@ class Tasks:
 class Case(typing.NamedTuple):
     """A document that ends with the answer to a question.
 
-    ids: the tokens; answer_at: index of the answer's first token; stated: range of the tokens of
-    the sentence that states what is asked.
+    ids: the tokens; question_at, answer_at: index of the first token of each; stated: range of the
+    tokens of the sentence that states what is asked.
     """
 
     ids: np.ndarray
+    question_at: int
     answer_at: int
     stated: tuple
 
@@ -382,7 +383,8 @@ def assemble_case(tasks, length, sentences, question, answer, chosen):
         stated = (begin, begin + len(sentence)) if i == chosen else stated
         parts += [paragraph, sentence, paragraph, pieces[i + 1]]
     ids = np.concatenate([np.asarray(part, np.int64) for part in parts + [question, answer]])
-    return Case(ids, len(ids) - len(answer), stated)
+    answer_at = len(ids) - len(answer)
+    return Case(ids, answer_at - len(question) + len(paragraph), answer_at, stated)
 
 
 def joined(parts):
