@@ -12,7 +12,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "engine/attention/similarity_recorder.h"
 #include "engine/calibration_windows.h"
 #include "engine/check.h"
 #include "engine/engine_impl.h"
@@ -81,13 +80,20 @@ int32_t best_source(const Similarity& similarity, int32_t layer) {
 class Job {
  public:
   Job(Engine& engine, const CalibrationOptions& options, const Progress& progress,
-      const std::atomic<bool>& stop)
-      : engine_(engine), options_(options), progress_(progress), stop_(stop) {}
+      const std::atomic<bool>& stop, Measurement* last)
+      : engine_(engine), options_(options), progress_(progress), stop_(stop), last_(last) {}
 
   absl::StatusOr<CalibrationOutcome> run(const Texts& texts);
 
  private:
+  bool weighs() const {
+    return options_.maker == Maker::kOptimal && options_.weight == PlanWeight::kLoss;
+  }
+  SimilarityKind kind() const;
   absl::StatusOr<Similarity> measure(const Texts& windows);
+  // Measures and weighs, or takes what was measured last on the same text in the same way.
+  absl::StatusOr<Similarity> similarity(const Texts& windows, const SplitTexts& parts,
+                                        const WindowRule& rule);
   std::vector<int32_t> dense_layers(const Similarity& similarity) const;
   // `note` says what could not be done as asked.
   std::vector<std::vector<LayerPlan>> plan(const Similarity& similarity, std::string& note) const;
@@ -109,14 +115,18 @@ class Job {
   const CalibrationOptions& options_;
   const Progress& progress_;
   const std::atomic<bool>& stop_;
+  Measurement* last_;
 };
+
+SimilarityKind Job::kind() const {
+  if (options_.maker == Maker::kGreedy) return SimilarityKind::kJaccard;
+  return options_.published_head_map_slip ? SimilarityKind::kRecalledMassWithSlip
+                                          : SimilarityKind::kRecalledMass;
+}
 
 absl::StatusOr<Similarity> Job::measure(const Texts& windows) {
   const ModelConfig& model = engine_.model();
   const RecorderShape shape{model.layers, model.kv_heads, model.group()};
-  const auto recalled = options_.published_head_map_slip ? SimilarityKind::kRecalledMassWithSlip
-                                                         : SimilarityKind::kRecalledMass;
-  const auto kind = options_.maker == Maker::kOptimal ? recalled : SimilarityKind::kJaccard;
   Gathering gathering;
   std::vector<std::shared_ptr<SimilarityRecorder>> recorders;
   std::vector<SeqId> ids;
@@ -125,7 +135,7 @@ absl::StatusOr<Similarity> Job::measure(const Texts& windows) {
   absl::Status submitted;
   for (size_t i = 0; i < windows.size() && submitted.ok(); ++i) {
     recorders.push_back(std::make_shared<SimilarityRecorder>(
-        options_.selection, kind, shape, static_cast<int32_t>(windows[i].size()) - 1));
+        options_.selection, kind(), shape, static_cast<int32_t>(windows[i].size()) - 1));
     auto sink = gathering.sink([this, &done, i, total](const Event& event) {
       done[i] = std::max<int64_t>(done[i], event.computed_tokens);
       int64_t sum = 0;
@@ -219,6 +229,7 @@ absl::StatusOr<ComparedSums> Job::compare(const std::shared_ptr<const Schedule>&
 absl::Status Job::weigh(const Texts& windows, const SplitTexts& parts, const Texts& probes,
                         Similarity& similarity) {
   constexpr double kLeastLost = 1e-3;  // of the recall
+  similarity.forget_weights();
   const std::vector<LayerPlan> all = plan_optimal(similarity, dense_layers(similarity)).back();
   const int32_t layers = similarity.layers();
   const int64_t each = count_tokens(probes), total = each * layers;
@@ -244,6 +255,31 @@ absl::Status Job::weigh(const Texts& windows, const SplitTexts& parts, const Tex
     similarity.weight[layer] = cost / (lost * lost);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<Similarity> Job::similarity(const Texts& windows, const SplitTexts& parts,
+                                           const WindowRule& rule) {
+  Measurement now{.texts = token_digest(parts.measured),
+                  .window_tokens = rule.window_tokens,
+                  .selection = options_.selection,
+                  .kind = kind()};
+  if (last_ != nullptr && last_->same_as(now)) {
+    now = *last_;
+  } else {
+    auto measured = measure(windows);
+    if (!measured.ok()) return measured.status();
+    now.similarity = *std::move(measured);
+  }
+  Similarity& similarity = now.similarity;
+  const std::vector<int32_t> dense = dense_layers(similarity);
+  if (weighs() && now.weighed_beside != dense) {
+    const Texts probes = weighing_windows(parts.measured, rule);
+    if (auto status = weigh(windows, parts, probes, similarity); !status.ok()) return status;
+    now.weighed_beside = dense;
+  }
+  if (last_ != nullptr) *last_ = now;
+  if (!weighs()) similarity.forget_weights();
+  return similarity;
 }
 
 absl::StatusOr<GateResult> Job::gate(const std::shared_ptr<const Schedule>& schedule,
@@ -290,8 +326,7 @@ Schedule Job::draft(const Texts& windows, const SplitTexts& parts,
   record.requested = RequestedPlan{options_.anchors, options_.dense_layers,
                                    options_.auto_dense_layers, options_.min_recall};
   record.published_head_map_slip = options_.published_head_map_slip;
-  record.weighted_by_loss =
-      options_.maker == Maker::kOptimal && options_.weight == PlanWeight::kLoss;
+  record.weighted_by_loss = weighs();
   record.data_digest = token_digest(parts.measured);
   record.held_out_digest = token_digest(parts.held_out);
   record.windows = static_cast<int32_t>(windows.size());
@@ -319,12 +354,8 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
   window_rule.context = std::min(engine_.model().context, cache_tokens / 2);
   auto gate_windows = held_out_windows(parts->held_out, window_rule);
   if (!gate_windows.ok()) return gate_windows.status();
-  auto similarity = measure(*windows);
+  const auto similarity = this->similarity(*windows, *parts, window_rule);
   if (!similarity.ok()) return similarity.status();
-  if (options_.maker == Maker::kOptimal && options_.weight == PlanWeight::kLoss) {
-    const Texts probes = weighing_windows(parts->measured, window_rule);
-    if (auto status = weigh(*windows, *parts, probes, *similarity); !status.ok()) return status;
-  }
   report(CalibrationStage::kPlanning, 0, 0);
   CalibrationOutcome outcome;
   std::vector<std::vector<LayerPlan>> plans = plan(*similarity, outcome.note);
@@ -361,50 +392,16 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
 
 }  // namespace
 
-absl::Status validate(const CalibrationOptions& options, const ModelConfig& model) {
-  if (absl::Status status = validate(options.selection); !status.ok()) return status;
-  const auto outside = [](const char* field, double low, double high, double value) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, ": must be in [", low, ", ", high, "], got ", value));
-  };
-  if (options.anchors < 0 || options.anchors > model.layers) {
-    return outside("anchors", 1, model.layers, options.anchors);
-  }
-  for (const int32_t layer : options.dense_layers) {
-    if (layer < 0 || layer >= model.layers) {
-      return outside("dense_layers", 0, model.layers - 1, layer);
-    }
-  }
-  const auto dense = static_cast<int32_t>(
-      std::ranges::count_if(options.dense_layers, [](int32_t layer) { return layer != 0; }));
-  if (options.anchors > model.layers - dense) {
-    return absl::InvalidArgumentError(absl::StrCat("anchors: at most ", model.layers - dense,
-                                                   " with ", dense, " of ", model.layers,
-                                                   " layers kept dense, got ", options.anchors));
-  }
-  if (!(options.greedy.threshold >= 0 && options.greedy.threshold <= 1)) {
-    return outside("threshold", 0, 1, options.greedy.threshold);
-  }
-  if (options.greedy.max_reuse_dist < 1 || options.greedy.max_reuse_dist > 1024) {
-    return outside("max_reuse_dist", 1, 1024, options.greedy.max_reuse_dist);
-  }
-  if (!(options.min_recall >= 0 && options.min_recall <= 1)) {
-    return outside("min_recall", 0, 1, options.min_recall);
-  }
-  if (options.window_tokens < 64 || options.window_tokens > (1 << 20)) {
-    return outside("window_tokens", 64, 1 << 20, options.window_tokens);
-  }
-  if (!(options.max_degradation_percent >= 0 && options.max_degradation_percent <= 1000)) {
-    return outside("max_degradation_percent", 0, 1000, options.max_degradation_percent);
-  }
-  return absl::OkStatus();
+bool Measurement::same_as(const Measurement& other) const {
+  return texts == other.texts && window_tokens == other.window_tokens &&
+         selection == other.selection && kind == other.kind;
 }
 
 absl::StatusOr<CalibrationOutcome> calibrate(Engine& engine, const CalibrationOptions& options,
                                              const Texts& texts, const Progress& progress,
-                                             const std::atomic<bool>& stop) {
+                                             const std::atomic<bool>& stop, Measurement* last) {
   if (absl::Status status = validate(options, engine.model()); !status.ok()) return status;
-  return Job(engine, options, progress, stop).run(texts);
+  return Job(engine, options, progress, stop, last).run(texts);
 }
 
 }  // namespace kascade

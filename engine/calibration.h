@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/attention/schedule.h"
+#include "engine/attention/similarity_recorder.h"
 #include "engine/engine.h"
 
 namespace kascade {
@@ -81,6 +83,18 @@ struct CalibrationOutcome {
   std::vector<std::vector<double>> similarity{};
 };
 
+// What a calibration has measured, for the next one: to plan anew on the same text is then quick.
+struct Measurement {
+  std::string texts{};  // digest of the measured tokens; empty: nothing was measured
+  int32_t window_tokens = 0;
+  SelectionRule selection{};
+  SimilarityKind kind = SimilarityKind::kRecalledMass;
+  std::optional<std::vector<int32_t>> weighed_beside{};  // the dense layers; unset: not weighed
+  Similarity similarity{0, 0};
+
+  bool same_as(const Measurement& other) const;  // in all but what was found
+};
+
 // Checks options against the model: INVALID_ARGUMENT naming field, limit, value (an option of the
 // other maker or family is the caller's to refuse, as only it knows what was set).
 absl::Status validate(const CalibrationOptions& options, const ModelConfig& model);
@@ -88,9 +102,11 @@ absl::Status validate(const CalibrationOptions& options, const ModelConfig& mode
 // `texts`: token ids of each text without BOS. The last 20 % of each is held out (≥ 2,048 tokens in
 // all). INVALID_ARGUMENT names what is missing. CANCELLED once `stop` is set; the engine's errors
 // pass through. `progress` is called on the calling and on the engine's thread, never concurrently.
+// `last`, if given, spares what was measured with the same engine before, and keeps what is now.
 absl::StatusOr<CalibrationOutcome> calibrate(
     Engine& engine, const CalibrationOptions& options, const std::vector<std::vector<Token>>& texts,
-    const std::function<void(const CalibrationProgress&)>& progress, const std::atomic<bool>& stop);
+    const std::function<void(const CalibrationProgress&)>& progress, const std::atomic<bool>& stop,
+    Measurement* last = nullptr);
 
 }  // namespace kascade
 

@@ -179,7 +179,7 @@ void CalibrationJobs::launch(const JobPtr& job, CalibrationPlan plan) {
 void CalibrationJobs::run(const JobPtr& job, const CalibrationPlan& plan) {
   const auto outcome = calibrate(
       engine_, plan.options, plan.texts,
-      [&](const CalibrationProgress& progress) { report(job, progress); }, job->stop);
+      [&](const CalibrationProgress& progress) { report(job, progress); }, job->stop, &measured_);
   if (outcome.ok()) return succeed(job, *outcome);
   metrics_.finish_calibration(
       state_of(outcome.status()) == v1::CALIBRATION_STATE_CANCELLED ? "cancelled" : "failed");

@@ -86,6 +86,8 @@ class CalibrationJobs {
   std::deque<JobPtr> jobs_;       // newest first
   bool stopping_ = false;
 
+  Measurement measured_{};  // the worker's
+
   std::mutex worker_mutex_;  // guards worker_
   std::thread worker_;
   std::thread keep_alive_thread_;

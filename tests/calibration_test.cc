@@ -76,6 +76,52 @@ TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
   EXPECT_EQ(engine_->stats().free_blocks, engine_->stats().total_blocks);
 }
 
+// Whether a calibration measured, weighed; by its progress.
+struct Stages {
+  bool measured = false, weighed = false;
+  bool operator==(const Stages&) const = default;
+};
+
+TEST_F(TinyCalibrationTest, PlansAnewFromWhatWasMeasuredLast) {
+  Measurement last;
+  const auto again = [&](const Texts& texts) {
+    Stages stages;
+    const auto outcome = calibrate(
+        *engine_, options_, texts,
+        [&](const CalibrationProgress& progress) {
+          stages.measured |= progress.stage == CalibrationStage::kMeasuring;
+          stages.weighed |= progress.stage == CalibrationStage::kWeighing;
+        },
+        stop_, &last);
+    const auto fresh = run(texts);
+    EXPECT_TRUE(outcome.ok() && fresh.ok()) << outcome.status() << fresh.status();
+    if (!outcome.ok() || !fresh.ok()) return stages;
+    EXPECT_EQ(outcome->similarity, fresh->similarity);
+    for (size_t i = 0; i < fresh->schedule.layers.size(); ++i) {
+      const LayerPlan &a = outcome->schedule.layers[i], &b = fresh->schedule.layers[i];
+      EXPECT_EQ(a.role, b.role) << i;
+      EXPECT_EQ(a.anchor, b.anchor) << i;
+      EXPECT_EQ(a.reuse_cost, b.reuse_cost) << i;
+    }
+    EXPECT_EQ(outcome->schedule.quality.mean_kl, fresh->schedule.quality.mean_kl);
+    return stages;
+  };
+  options_.anchors = 2;
+  EXPECT_EQ(again(long_text()), (Stages{true, true}));
+  options_.anchors = 3;
+  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  options_.weight = PlanWeight::kImportance;
+  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  options_.weight = PlanWeight::kLoss;
+  options_.dense_layers = {1};  // the others' costs are those beside it
+  EXPECT_EQ(again(long_text()), (Stages{false, true}));
+  EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, true}));
+  options_.selection.ratio = 0.2;
+  EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, true}));
+  options_.maker = Maker::kGreedy;
+  EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, false}));
+}
+
 TEST_F(TinyCalibrationTest, SaysThatItPlannedFewerAnchorsThanAskedFor) {
   options_.anchors = 3;
   options_.auto_dense_layers = true;

@@ -41,8 +41,9 @@ std::vector<int32_t> anchor_counts(int32_t layers) {
 }
 
 void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
-  for (const int32_t anchors : anchor_counts(plan.layers)) {
-    for (const double ratio : kRatios) {
+  // A server plans anew without measuring where only the number of selecting layers differs.
+  for (const double ratio : kRatios) {
+    for (const int32_t anchors : anchor_counts(plan.layers)) {
       variants.push_back({.group = "kascade",
                           .label = fmt::format("{} selecting layers, {:g} %", anchors, 100 * ratio),
                           .ratio = ratio,

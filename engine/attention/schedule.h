@@ -150,6 +150,7 @@ class Similarity {
   std::vector<int32_t> head_map(int32_t a, int32_t b) const;
   // Mean over g_b of the maximum over g_a.
   double layer(int32_t a, int32_t b) const;
+  void forget_weights();  // reuse_cost and weight
 
   std::vector<double> importance;  // [layers]
   // [layers] KL(dense ‖ sparse) that reuse in this layer alone costs above what selecting costs,

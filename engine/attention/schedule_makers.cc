@@ -181,6 +181,11 @@ double Similarity::layer(int32_t a, int32_t b) const {
   return sum / kv_heads_;
 }
 
+void Similarity::forget_weights() {
+  reuse_cost.assign(static_cast<size_t>(layers_), std::nullopt);
+  weight.clear();
+}
+
 // Rounding, and the tile family's mass outside of its own choice, can put a measured similarity a
 // little above 1; a plan states a share.
 LayerPlan reuse_layer(const Similarity& similarity, int32_t layer, int32_t anchor) {
