@@ -226,9 +226,11 @@ absl::StatusOr<ComparedSums> Job::compare(const std::shared_ptr<const Schedule>&
 
 // A layer's weight is the KL that its reuse alone costs, per square of the recall that it loses by
 // it (small errors of a distribution cost their square); what selecting costs anyway is taken off.
+// No layer is free: on so few tokens a cost near 0 is chance, and so is a recall near 1.
 absl::Status Job::weigh(const Texts& windows, const SplitTexts& parts, const Texts& probes,
                         Similarity& similarity) {
-  constexpr double kLeastLost = 1e-3;  // of the recall
+  constexpr double kLeastLost = 1e-2;   // of the recall
+  constexpr double kLeastShare = 1e-2;  // of the mean cost
   similarity.forget_weights();
   const std::vector<LayerPlan> all = plan_optimal(similarity, dense_layers(similarity)).back();
   const int32_t layers = similarity.layers();
@@ -245,13 +247,21 @@ absl::Status Job::weigh(const Texts& windows, const SplitTexts& parts, const Tex
     if (!sums.ok()) return sums.status();
     losses[layer] = sums->kl / static_cast<double>(sums->tokens);
   }
-  similarity.weight.assign(static_cast<size_t>(layers), 0);
+  double sum = 0;
+  int32_t measured = 0;
   for (int32_t layer = 1; layer < layers; ++layer) {
     if (all[layer].role == Role::kDense) continue;
+    similarity.reuse_cost[layer] = std::max(0.0, losses[layer] - losses[0]);
+    sum += similarity.reuse_cost[layer].value_or(0);
+    ++measured;
+  }
+  similarity.weight.assign(static_cast<size_t>(layers), 0);
+  for (int32_t layer = 1; layer < layers; ++layer) {
+    if (!similarity.reuse_cost[layer]) continue;
     const double lost =
         std::max(kLeastLost, 1 - similarity.layer(best_source(similarity, layer), layer));
-    const double cost = std::max(0.0, losses[layer] - losses[0]);
-    similarity.reuse_cost[layer] = cost;
+    const double cost =
+        std::max(similarity.reuse_cost[layer].value_or(0), kLeastShare * sum / measured);
     similarity.weight[layer] = cost / (lost * lost);
   }
   return absl::OkStatus();
@@ -307,6 +317,10 @@ absl::StatusOr<GateResult> Job::gate(const std::shared_ptr<const Schedule>& sche
   const auto causal = static_cast<double>(sums.counts.causal);
   quality.keys_attended_ratio = static_cast<double>(sums.counts.attended) / causal;
   quality.keys_scored_ratio = static_cast<double>(sums.counts.scored) / causal;
+  const auto positions = static_cast<double>(sums.counts.positions);
+  quality.kv_bytes_read_per_token = static_cast<double>(sums.counts.kv_bytes_read) / positions;
+  quality.dense_kv_bytes_read_per_token =
+      static_cast<double>(sums.counts.dense_kv_bytes_read) / positions;
   quality.max_degradation_percent = options_.max_degradation_percent;
   quality.suspect = dense_nll > std::log(static_cast<double>(engine_.model().vocab)) - 1;
   const bool sparse = sums.counts.attended < sums.counts.causal;

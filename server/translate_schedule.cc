@@ -83,11 +83,15 @@ void fill(const QualityRecord& in, v1::QualityReport& out) {
   out.set_tokens(in.tokens);
   out.set_dense_perplexity(in.dense_perplexity);
   out.set_sparse_perplexity(in.sparse_perplexity);
-  out.set_degradation_percent(in.degradation_percent);
+  if (!in.suspect) out.set_degradation_percent(in.degradation_percent);
   out.set_mean_kl(in.mean_kl);
   out.set_same_top1_ratio(in.same_top1);
   out.set_keys_attended_ratio(in.keys_attended_ratio);
   out.set_keys_scored_ratio(in.keys_scored_ratio);
+  if (in.kv_bytes_read_per_token) out.set_kv_bytes_read_per_token(*in.kv_bytes_read_per_token);
+  if (in.dense_kv_bytes_read_per_token) {
+    out.set_dense_kv_bytes_read_per_token(*in.dense_kv_bytes_read_per_token);
+  }
   out.set_max_degradation_percent(in.max_degradation_percent);
   out.set_suspect(in.suspect);
   out.set_passed(in.passed);

@@ -158,7 +158,7 @@ class CalibrationAgreement(unittest.TestCase):
     def test_weighted_by_loss(self):
         similarity, maps, importance = self.reference(KASCADE, recalled_mass)
         costs, lost = self.reuse_costs(similarity, maps)
-        weights = np.append(0, costs / np.maximum(lost, 1e-3) ** 2)
+        weights = np.append(0, np.maximum(costs, costs.mean() / 100) / np.maximum(lost, 0.01) ** 2)
         plans = best_anchors(-(1 - similarity) ** 2, weights)
         for count in (3, 5):
             result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys, anchors=count)

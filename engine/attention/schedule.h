@@ -82,6 +82,8 @@ struct QualityRecord {
   double same_top1 = 0;            // [0, 1]
   double keys_attended_ratio = 0;  // [0, 1]
   double keys_scored_ratio = 0;
+  std::optional<double> kv_bytes_read_per_token{};  // files from before this was recorded have none
+  std::optional<double> dense_kv_bytes_read_per_token{};
   double max_degradation_percent = 1.0;
   bool suspect = false;  // the dense model is worse than ln(vocabulary) − 1 on this text
   bool passed = false;

@@ -96,6 +96,8 @@ void visit_fields(Visitor& visit, Record& quality) {
   visit("same_top1", quality.same_top1);
   visit("keys_attended_ratio", quality.keys_attended_ratio);
   visit("keys_scored_ratio", quality.keys_scored_ratio);
+  visit.optional("kv_bytes_read_per_token", quality.kv_bytes_read_per_token);
+  visit.optional("dense_kv_bytes_read_per_token", quality.dense_kv_bytes_read_per_token);
   visit("max_degradation_percent", quality.max_degradation_percent);
   visit("suspect", quality.suspect);
   visit("passed", quality.passed);
