@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "client/commands.h"
+#include "client/eval/findings.h"
 #include "client/eval/quality_report.h"
 #include "client/eval/quality_suite.h"
 #include "client/eval/recall.h"
@@ -46,6 +48,25 @@ void keep_beginning(std::string& text) {
   if (end != std::string::npos && end > 0) text.resize(end);
 }
 
+// What a schedule was made from says nothing about what it costs.
+absl::Status check_different(const QualityInputs& inputs) {
+  std::vector<const NamedText*> texts = {&inputs.calibration, &inputs.held_out};
+  for (const NamedText& other : inputs.others) texts.push_back(&other);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    for (size_t j = i + 1; j < texts.size(); ++j) {
+      const auto& [shorter, longer] =
+          std::minmax(texts[i]->text, texts[j]->text,
+                      [](const auto& a, const auto& b) { return a.size() < b.size(); });
+      if (longer.find(shorter) == std::string::npos) continue;
+      return absl::InvalidArgumentError(fmt::format(
+          "{} and {}: one of the two texts is part of the other; texts to calibrate on and to "
+          "measure on must differ",
+          texts[i]->name, texts[j]->name));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<QualityInputs> read_inputs(const EvalOptions& options) {
   QualityInputs inputs{.groups = options.groups,
                        .tokens = options.tokens,
@@ -63,6 +84,7 @@ absl::StatusOr<QualityInputs> read_inputs(const EvalOptions& options) {
     keep_beginning(other->text);
     inputs.others.push_back(*std::move(other));
   }
+  if (auto status = check_different(inputs); !status.ok()) return status;
   return inputs;
 }
 

@@ -87,6 +87,8 @@ class QualityDocsTest(unittest.TestCase):
         self.assertEqual(change.group(1), first[f"change_percent_{window}"])
         self.assertEqual(change.group(2), first[f"change_error_percent_{window}"])
         self.assertIn(f"KL {first[f'mean_kl_{window}']} nats", finding)
+        self.assertIn(f"({first['dense_perplexity']} dense, {first['tokens']} tokens)", finding)
+        self.assertIn(f"; {first['selecting_layers']} of ", finding)
         read = re.search(r"([\d.]+) % of the bytes", finding)
         self.check_share(read.group(1), first["kv_bytes_ratio"])
 
@@ -113,11 +115,42 @@ class QualityDocsTest(unittest.TestCase):
             # The same bytes, to interpolation.
             self.assertAlmostEqual(float(pair[0]["kv_bytes_ratio"]) /
                                    float(pair[1]["kv_bytes_ratio"]), 1, delta=0.05)
-            wins = float(pair[0]["mean_kl_4096"]) < float(pair[1]["mean_kl_4096"])
-            if "**The baseline wins**" in finding:
-                self.assertTrue(wins, finding)
-            elif "Kascade is ahead" in finding:
-                self.assertFalse(wins, finding)
+            self.check_verdict(finding, row, "**The baseline wins** by", "Kascade is ahead by",
+                               "No difference beyond the error")
+
+    def check_verdict(self, finding, row, less, more, neither):
+        """The words for KL below, above and beside the compared row's, with the CSV's figures."""
+        lead, error = row["kl_above_compared"], row["kl_above_compared_error"]
+        if neither in finding:
+            self.assertIn(f"({lead} ± {error})", finding)
+            # Both figures are rounded.
+            self.assertLessEqual(abs(float(lead)), 2 * float(error) + 2e-4, finding)
+            return
+        self.assertIn(f"{less if float(lead) < 0 else more} {lead[1:]} ± {error}", finding)
+        self.assertGreaterEqual(abs(float(lead)), 2 * float(error) - 2e-4, finding)
+
+    def test_findings_on_plans(self):
+        rows = {row["row"]: row for row in self.rows}
+        findings = [line for line in self.page.splitlines() if " selecting layers, greedy, " in line]
+        compared = [row for row in self.rows if row["group"] == "greedy" and row["compared_with"]
+                    and float(rows[row["compared_with"]]["reuse_layers_ratio"]) > 0]
+        self.assertEqual(len(findings), len(compared))
+        for finding, row in zip(findings, compared):
+            greedy = rows[row["compared_with"]]
+            self.assertIn(f"{greedy['selecting_layers']} selecting layers, greedy, "
+                          f"{greedy['row']}: KL {greedy['mean_kl_4096']} ±", finding)
+            self.assertIn(f"planned by dynamic programming: KL {row['mean_kl_4096']} ±", finding)
+            self.check_verdict(finding, row, ": better by", ": **worse** by",
+                               "as good, within the error")
+
+    def test_the_upper_bound(self):
+        findings = [line for line in self.page.splitlines() if "Choosing anew" in line]
+        rows = [row for row in self.rows if row["row"] == "oracle, 10 %"]
+        self.assertEqual(len(findings), len(rows))  # none without the group of baselines
+        for finding, oracle in zip(findings, rows):
+            self.assertIn(f"KL {oracle['mean_kl_4096']} ± {oracle['mean_kl_error_4096']}, "
+                          f"{oracle['change_percent_4096']} %, {oracle['pass_keys_found']}/"
+                          f"{oracle['pass_key_cases']} pass keys", finding)
 
     def test_pass_keys_add_up(self):
         sums = {}

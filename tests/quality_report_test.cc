@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "client/eval/figures.h"
+#include "client/eval/findings.h"
 #include "client/eval/pass_key.h"
 #include "client/eval/variants.h"
 #include "client/reports.h"
@@ -93,8 +94,8 @@ TEST(PassKeyTest, TellsWhenTheTextIsTooShort) {
   EXPECT_THAT(std::string(cases.status().message()), HasSubstr("there are 100"));
 }
 
-// Of 104 tokens with that mean: what is hard for all rows is 300 times the rows' own noise, by
-// which the mean has a standard error of 0.001.
+// Of 104 tokens with that mean: what is hard for all rows is 300 times the rows' own noise. Between
+// two with other noise the mean difference has a standard error of 0.0014.
 std::vector<float> tokens_with(double kl, int32_t noise) {
   std::vector<float> values;
   for (int32_t i = 0; i < 104; ++i) {
@@ -152,6 +153,39 @@ TEST(QualityReportTest, SaysWhereABaselineWins) {
   EXPECT_THAT(findings, Contains(AllOf(HasSubstr("Kascade at 20.0 %, small"),
                                        HasSubstr("**The baseline wins**"))));
   EXPECT_THAT(findings, Contains("Pass keys in 1024 tokens: 40/40 found dense, 37/40 sparse."));
+}
+
+TEST(QualityReportTest, PassKeysAreComparedToo) {
+  QualityResults all = results();
+  const auto add = [&](const std::string& rival, int32_t found) {
+    QualityRow row = row_of("equal bytes", "quest beside " + rival, 390, 0.01);
+    row.baseline = v1::BASELINE_KIND_QUEST;
+    row.rival = rival;
+    row.found = found;
+    all.rows.push_back(row);
+  };
+  add("automatic", 3);  // both of 10; the rivals find 9 and 2
+  all.rows[1].found = 2;
+  add("small", 9);
+  const auto findings = quality_findings(all);
+  EXPECT_THAT(findings, Contains(AllOf(HasSubstr("3/10 pass keys. Kascade"),
+                                       HasSubstr("By pass keys Kascade is ahead."))));
+  EXPECT_THAT(findings, Contains(AllOf(HasSubstr("2/10 pass keys. "),
+                                       HasSubstr("By pass keys **the baseline wins**."))));
+  all.rows.back().found = 4;
+  EXPECT_THAT(quality_findings(all),
+              Contains(AllOf(HasSubstr("4/10 pass keys. "), Not(HasSubstr("By pass keys")))));
+}
+
+TEST(QualityReportTest, TellsWhatABaselineCannotBeComparedWith) {
+  QualityResults all = results();
+  for (QualityRow& row : all.rows) {
+    row.ratio = 0.1;
+    if (row.label == "quest") row.baseline = v1::BASELINE_KIND_QUEST;
+  }
+  EXPECT_THAT(quality_findings(all),
+              Contains("Nothing of quest beside 20.0 % of the bytes (small): as measured it reads "
+                       "40.0 to 40.0 %."));
 }
 
 TEST(QualityReportTest, SaysThatNothingPassed) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "client/eval/figures.h"
+#include "client/eval/findings.h"
 #include "client/eval/variants.h"
 #include "client/print.h"
 #include "client/reports.h"
@@ -27,7 +28,7 @@ const WindowFigures* at_window(const QualityRow& row, int32_t window) {
   return nullptr;
 }
 
-std::vector<std::string> cells_of(const QualityRow& row) {
+std::vector<std::string> cells_of(const QualityResults& results, const QualityRow& row) {
   std::vector<std::string> cells = {
       row.group,
       row.label,
@@ -55,6 +56,14 @@ std::vector<std::string> cells_of(const QualityRow& row) {
   }
   cells.push_back(row.cases > 0 ? std::to_string(row.found) : "");
   cells.push_back(row.cases > 0 ? std::to_string(row.cases) : "");
+  const WindowFigures& longest = row.longest();
+  cells.push_back(std::to_string(longest.window));
+  cells.push_back(std::to_string(longest.tokens));
+  cells.push_back(fmt::format("{:.3f}", longest.dense_perplexity));
+  const QualityRow* rival = rival_of(results, row);
+  const Lead more = rival == nullptr ? Lead{} : lead(longest, rival->longest());
+  cells.push_back(rival == nullptr ? "" : fmt::format("{:+.4f}", more.mean));
+  cells.push_back(rival == nullptr ? "" : fmt::format("{:.4f}", more.error));
   return cells;
 }
 
@@ -147,90 +156,6 @@ std::string recall_figure(const std::vector<RecallCell>& cells) {
   return draw(map);
 }
 
-const QualityRow* rival_of(const QualityResults& results, const QualityRow& row) {
-  if (row.rival.empty()) return nullptr;
-  const auto rival = std::ranges::find_if(results.rows, [&](const QualityRow& other) {
-    return other.label == row.rival && other.rival.empty();
-  });
-  return rival == results.rows.end() ? nullptr : &*rival;
-}
-
-// KL of `first` above that of `second`, both measured on the same tokens: mean difference and its
-// standard error, in which what is hard for both cancels.
-struct Lead {
-  double mean = 0;
-  double error = 0;
-
-  bool any() const { return std::abs(mean) > 2 * error; }
-  std::string text() const {
-    return any() ? fmt::format("by {:.4f} ± {:.4f}", std::abs(mean), error)
-                 : fmt::format("({:+.4f} ± {:.4f})", mean, error);
-  }
-};
-
-Lead lead(const WindowFigures& first, const WindowFigures& second) {
-  const size_t count = std::min(first.kl.size(), second.kl.size());
-  if (count < 2) return {};
-  double sum = 0, squares = 0;
-  for (size_t i = 0; i < count; ++i) sum += first.kl[i] - second.kl[i];
-  const auto tokens = static_cast<double>(count);
-  for (size_t i = 0; i < count; ++i) {
-    const double rest = first.kl[i] - second.kl[i] - sum / tokens;
-    squares += rest * rest;
-  }
-  return {sum / tokens, std::sqrt(squares / (tokens - 1) / tokens)};
-}
-
-std::string kl_text(const QualityRow& row) {
-  const WindowFigures& figures = row.longest();
-  return fmt::format("KL {:.4f} ± {:.4f}, {:+.2f} %, {}/{} pass keys", figures.mean_kl,
-                     figures.mean_kl_error, figures.change_percent, row.found, row.cases);
-}
-
-void compare_baselines(const QualityResults& results, std::vector<std::string>& findings) {
-  for (const QualityRow& row : results.rows) {
-    const QualityRow* rival = rival_of(results, row);
-    if (row.group != "equal bytes" || rival == nullptr) continue;
-    const Lead more = lead(row.longest(), rival->longest());
-    findings.push_back(
-        fmt::format("At {:.1f} % of the bytes, {}: {}. Kascade at {:.1f} %, {}: {}. {} {}.",
-                    100 * row.bytes_ratio(), name_of(row.baseline), kl_text(row),
-                    100 * rival->bytes_ratio(), rival->label, kl_text(*rival),
-                    !more.any()     ? "No difference beyond the error"
-                    : more.mean < 0 ? "**The baseline wins**"
-                                    : "Kascade is ahead",
-                    more.text()));
-  }
-  for (const QualityRow& row : results.rows) {
-    if (row.baseline != v1::BASELINE_KIND_ORACLE || row.ratio != results.rows.front().ratio)
-      continue;
-    findings.push_back(fmt::format(
-        "Choosing anew in every layer, the upper bound of what as many keys can do ({}): {}, at "
-        "{:.1f} % of the bytes.",
-        row.label, kl_text(row), 100 * row.bytes_ratio()));
-  }
-}
-
-void compare_plans(const QualityResults& results, std::vector<std::string>& findings) {
-  for (const QualityRow& dp : results.rows) {
-    const QualityRow* greedy = rival_of(results, dp);
-    if (dp.group != "greedy" || greedy == nullptr) continue;
-    if (greedy->reuse_layers_ratio == 0) {
-      findings.push_back(fmt::format(
-          "Greedy, {}: no layer is similar enough to reuse another's keys.", greedy->label));
-      continue;
-    }
-    const Lead more = lead(dp.longest(), greedy->longest());
-    findings.push_back(fmt::format(
-        "{} selecting layers, greedy, {}: {}; planned by dynamic programming: {}: {} {}.",
-        greedy->anchors.value_or(0), greedy->label, kl_text(*greedy), kl_text(dp),
-        !more.any()     ? "as good, within the error"
-        : more.mean > 0 ? "**worse**"
-                        : "better",
-        more.text()));
-  }
-}
-
 std::string page(const QualityInputs& inputs, const QualityResults& results,
                  const std::string& command) {
   const auto& model = results.model.model();
@@ -239,7 +164,11 @@ std::string page(const QualityInputs& inputs, const QualityResults& results,
       "of "
       "{}, {} weights, {} cache). Schedules are made from {}, tried on {}: {} tokens in rolling "
       "windows, dense against sparse position by position, scored tokens by the row rule (strictly "
-      "causal); the tile rule stands beside it. Shares of keys act from {} keys on. Pass keys: {} "
+      "causal); the tile rule stands beside it. Shares of keys act from {} keys on; the tile "
+      "family "
+      "chooses as many tiles as the same share of 4,096 keys. Baselines at equal bytes stand "
+      "beside "
+      "the rows of 10 %. Pass keys: {} "
       "cases "
       "a row in prompts of {} tokens, three keys in each. Errors are standard errors over tokens; "
       "those of a comparison are paired, token by token. Made in {:.0f} minutes "
@@ -294,8 +223,12 @@ DataTable quality_table(const QualityResults& results) {
   }
   columns.push_back({"pass_keys_found", "Found"});
   columns.push_back({"pass_key_cases", "of"});
+  for (const char* name : {"longest_window", "tokens", "dense_perplexity", "kl_above_compared",
+                           "kl_above_compared_error"}) {
+    columns.push_back({name});
+  }
   DataTable table(std::move(columns));
-  for (const QualityRow& row : results.rows) table.add(cells_of(row));
+  for (const QualityRow& row : results.rows) table.add(cells_of(results, row));
   return table;
 }
 
@@ -311,28 +244,6 @@ DataTable recall_table(const QualityResults& results) {
                std::to_string(cell.sparse_found)});
   }
   return table;
-}
-
-std::vector<std::string> quality_findings(const QualityResults& results) {
-  const QualityRow& row = results.rows.front();
-  const WindowFigures& figures = row.longest();
-  std::vector<std::string> findings = {fmt::format(
-      "Automatic schedule ({}; {} of {} layers select, 10 % of the keys): perplexity "
-      "{:+.2f} ± {:.2f} % at "
-      "{} tokens ({:.3f} dense, {} tokens), KL {:.4f} nats; {:.1f} % of the bytes of "
-      "keys and values "
-      "are read, {:.1f} % of the keys attended to, {:.1f} % scored.",
-      row.passed.value_or(true) ? "passed its gate" : "**none passed the gate**, the best",
-      row.anchors.value_or(0), results.model.model().layers(), figures.change_percent,
-      figures.change_error, figures.window, figures.dense_perplexity, figures.tokens,
-      figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
-      100 * row.keys_scored_ratio)};
-  for (std::string& finding : recall_findings(results.recall)) {
-    findings.push_back(std::move(finding));
-  }
-  compare_plans(results, findings);
-  compare_baselines(results, findings);
-  return findings;
 }
 
 std::vector<ReportFile> quality_report(const QualityInputs& inputs, const QualityResults& results,

@@ -23,11 +23,6 @@ std::vector<ReportFile> quality_report(const QualityInputs& inputs, const Qualit
 DataTable quality_table(const QualityResults& results);
 DataTable recall_table(const QualityResults& results);
 
-// Sentences on what was to be shown: the automatic schedule's loss, plans against plans, baselines
-// against Kascade where both read the same bytes. Says so where a baseline wins, and where two are
-// within two standard errors of each other (as of independent samples; in truth they are paired).
-std::vector<std::string> quality_findings(const QualityResults& results);
-
 }  // namespace kascade::client
 
 #endif  // KASCADE_CLIENT_EVAL_QUALITY_REPORT_H_

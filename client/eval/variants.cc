@@ -55,13 +55,15 @@ void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
 // Tiles of 16 keys: as many as the same shares of 4,096 keys.
 void add_tile(const VariantPlan& plan, std::vector<Variant>& variants) {
   constexpr int32_t kTile = 16, kKeys = 4096;
-  for (const double ratio : {0.05, 0.1, 0.2, 0.3}) {
+  for (const double ratio : kRatios) {
     v1::CalibrateRequest request = dp_request(ratio, plan.default_anchors);
     request.clear_ratio();
     request.clear_min_keys();
     request.set_family(v1::SELECTION_FAMILY_TILE);
     request.set_tile_size(kTile);
     request.set_top_k(static_cast<int32_t>(std::lround(ratio * kKeys / kTile)));
+    // Half of 4,096 keys are all that windows of the usual length have.
+    if (ratio >= 0.5) request.set_window_tokens(kKeys);
     variants.push_back({.group = "tile",
                         .label = fmt::format("{} tiles of {}", request.top_k(), kTile),
                         .ratio = ratio,

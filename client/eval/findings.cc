@@ -1,0 +1,164 @@
+#include "client/eval/findings.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "client/eval/recall.h"
+#include "client/reports.h"
+
+namespace kascade::client {
+namespace {
+
+// 1 if `first` finds more pass keys than `second` does, by more than two standard errors; −1 if
+// fewer. One case more of each kind is added, or all found would have no error.
+int more_pass_keys(const QualityRow& first, const QualityRow& second) {
+  double shares[2], variance = 0;
+  int i = 0;
+  for (const QualityRow* row : {&first, &second}) {
+    const double cases = row->cases + 2, share = (row->found + 1) / cases;
+    variance += share * (1 - share) / cases;
+    shares[i++] = share;
+  }
+  const double difference = shares[0] - shares[1];
+  if (std::abs(difference) <= 2 * std::sqrt(variance)) return 0;
+  return difference > 0 ? 1 : -1;
+}
+
+std::string kl_text(const QualityRow& row) {
+  const WindowFigures& figures = row.longest();
+  return fmt::format("KL {:.4f} ± {:.4f}, {:+.2f} %, {}/{} pass keys", figures.mean_kl,
+                     figures.mean_kl_error, figures.change_percent, row.found, row.cases);
+}
+
+void compare_baselines(const QualityResults& results, std::vector<std::string>& findings) {
+  for (const QualityRow& row : results.rows) {
+    const QualityRow* rival = rival_of(results, row);
+    if (row.group != "equal bytes" || rival == nullptr) continue;
+    const Lead more = lead(row.longest(), rival->longest());
+    const int keys = more_pass_keys(row, *rival);
+    findings.push_back(
+        fmt::format("At {:.1f} % of the bytes, {}: {}. Kascade at {:.1f} %, {}: {}. {} {}.{}",
+                    100 * row.bytes_ratio(), name_of(row.baseline), kl_text(row),
+                    100 * rival->bytes_ratio(), rival->label, kl_text(*rival),
+                    !more.any()     ? "No difference beyond the error"
+                    : more.mean < 0 ? "**The baseline wins**"
+                                    : "Kascade is ahead",
+                    more.text(),
+                    keys > 0   ? " By pass keys **the baseline wins**."
+                    : keys < 0 ? " By pass keys Kascade is ahead."
+                               : ""));
+  }
+  for (const QualityRow& row : results.rows) {
+    if (row.baseline != v1::BASELINE_KIND_ORACLE || row.ratio != results.rows.front().ratio)
+      continue;
+    findings.push_back(fmt::format(
+        "Choosing anew in every layer, the upper bound of what as many keys can do ({}): {}, at "
+        "{:.1f} % of the bytes.",
+        row.label, kl_text(row), 100 * row.bytes_ratio()));
+  }
+}
+
+// Baselines that cannot be made to read as little, or as much, as a row of 10 % does.
+void tell_missing(const QualityResults& results, std::vector<std::string>& findings) {
+  for (const auto kind : {v1::BASELINE_KIND_STREAMING, v1::BASELINE_KIND_QUEST}) {
+    double least = 1, most = 0;
+    for (const QualityRow& row : results.rows) {
+      if (row.group != "baseline" || row.baseline != kind) continue;
+      least = std::min(least, row.bytes_ratio());
+      most = std::max(most, row.bytes_ratio());
+    }
+    for (const QualityRow& row : results.rows) {
+      if (row.group != "kascade" || row.ratio != results.rows.front().ratio || most == 0) continue;
+      const bool compared = std::ranges::any_of(results.rows, [&](const QualityRow& other) {
+        return other.group == "equal bytes" && other.baseline == kind && other.rival == row.label;
+      });
+      if (compared) continue;
+      findings.push_back(
+          fmt::format("Nothing of {} beside {:.1f} % of the bytes ({}): as measured it reads "
+                      "{:.1f} to {:.1f} %.",
+                      name_of(kind), 100 * row.bytes_ratio(), row.label, 100 * least, 100 * most));
+    }
+  }
+}
+
+void compare_plans(const QualityResults& results, std::vector<std::string>& findings) {
+  for (const QualityRow& dp : results.rows) {
+    const QualityRow* greedy = rival_of(results, dp);
+    if (dp.group != "greedy" || greedy == nullptr) continue;
+    if (greedy->reuse_layers_ratio == 0) {
+      findings.push_back(fmt::format(
+          "Greedy, {}: no layer is similar enough to reuse another's keys.", greedy->label));
+      continue;
+    }
+    const Lead more = lead(dp.longest(), greedy->longest());
+    const int keys = more_pass_keys(dp, *greedy);
+    findings.push_back(fmt::format(
+        "{} selecting layers, greedy, {}: {}; planned by dynamic programming: {}: {} {}.{}",
+        greedy->anchors.value_or(0), greedy->label, kl_text(*greedy), kl_text(dp),
+        !more.any()     ? "as good, within the error"
+        : more.mean > 0 ? "**worse**"
+                        : "better",
+        more.text(),
+        keys < 0   ? " By pass keys **worse**."
+        : keys > 0 ? " By pass keys better."
+                   : ""));
+  }
+}
+
+}  // namespace
+
+const QualityRow* rival_of(const QualityResults& results, const QualityRow& row) {
+  if (row.rival.empty()) return nullptr;
+  const auto rival = std::ranges::find_if(results.rows, [&](const QualityRow& other) {
+    return other.label == row.rival && other.rival.empty();
+  });
+  return rival == results.rows.end() ? nullptr : &*rival;
+}
+
+bool Lead::any() const { return std::abs(mean) > 2 * error; }
+
+std::string Lead::text() const {
+  return any() ? fmt::format("by {:.4f} ± {:.4f}", std::abs(mean), error)
+               : fmt::format("({:+.4f} ± {:.4f})", mean, error);
+}
+
+Lead lead(const WindowFigures& first, const WindowFigures& second) {
+  const size_t count = std::min(first.kl.size(), second.kl.size());
+  if (count < 2) return {};
+  double sum = 0, squares = 0;
+  for (size_t i = 0; i < count; ++i) sum += first.kl[i] - second.kl[i];
+  const auto tokens = static_cast<double>(count);
+  for (size_t i = 0; i < count; ++i) {
+    const double rest = first.kl[i] - second.kl[i] - sum / tokens;
+    squares += rest * rest;
+  }
+  return {sum / tokens, std::sqrt(squares / (tokens - 1) / tokens)};
+}
+
+std::vector<std::string> quality_findings(const QualityResults& results) {
+  const QualityRow& row = results.rows.front();
+  const WindowFigures& figures = row.longest();
+  std::vector<std::string> findings = {fmt::format(
+      "Automatic schedule ({}; {} of {} layers select, 10 % of the keys): perplexity "
+      "{:+.2f} ± {:.2f} % at "
+      "{} tokens ({:.3f} dense, {} tokens), KL {:.4f} nats; {:.1f} % of the bytes of "
+      "keys and values "
+      "are read, {:.1f} % of the keys attended to, {:.1f} % scored.",
+      row.passed.value_or(true) ? "passed its gate" : "**none passed the gate**, the best",
+      row.anchors.value_or(0), results.model.model().layers(), figures.change_percent,
+      figures.change_error, figures.window, figures.dense_perplexity, figures.tokens,
+      figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
+      100 * row.keys_scored_ratio)};
+  for (std::string& finding : recall_findings(results.recall)) {
+    findings.push_back(std::move(finding));
+  }
+  compare_plans(results, findings);
+  compare_baselines(results, findings);
+  tell_missing(results, findings);
+  return findings;
+}
+
+}  // namespace kascade::client
