@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>
@@ -101,6 +102,29 @@ absl::Status print_model(const Globals& globals, v1::InferenceService::Stub& stu
   return absl::OkStatus();
 }
 
+// What the request sets; the rest is left to the server's defaults and the preset.
+std::string options_text(const v1::CalibrateRequest& request) {
+  std::vector<std::string> parts;
+  const auto add = [&](bool set, const char* format, const auto&... values) {
+    if (set) parts.push_back(fmt::format(fmt::runtime(format), values...));
+  };
+  add(request.preset() != 0, "preset {}", name_of(request.preset()));
+  add(request.family() != 0, "family {}", name_of(request.family()));
+  add(request.maker() != 0, "maker {}", name_of(request.maker()));
+  add(request.has_ratio(), "ratio {}", percent(request.ratio()));
+  add(request.has_min_keys(), "at least {} keys", request.min_keys());
+  add(request.has_tile_size(), "tiles of {}", request.tile_size());
+  add(request.has_top_k(), "top-k {}", request.top_k());
+  add(request.has_threshold(), "threshold {}", percent(request.threshold()));
+  add(request.has_max_reuse_dist(), "max reuse distance {}", request.max_reuse_dist());
+  add(request.has_anchors(), "{} anchors", request.anchors());
+  add(request.dense_layers_size() > 0, "dense layers {}", fmt::join(request.dense_layers(), ", "));
+  add(request.auto_dense_layers(), "dense layers auto");
+  add(request.has_window_tokens(), "windows of {} tokens", request.window_tokens());
+  if (parts.empty()) return "the server's defaults";
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
 int report_detached(const Globals& globals, const Followed& followed) {
   if (!followed.started) return fail(followed.status);
   const auto& started = *followed.started;
@@ -127,6 +151,7 @@ int run_calibrate(const Globals& globals, const CalibrateOptions& options) {
   if (!globals.json && !options.detach) {
     const auto inference = v1::InferenceService::NewStub(*channel);
     if (const auto status = print_model(globals, *inference); !status.ok()) return fail(status);
+    fmt::print("Options      {}\n", options_text(*request));
   }
   const auto stub = v1::CalibrationService::NewStub(*channel);
   Call call(globals);

@@ -25,12 +25,11 @@ int gate_failure(const v1::CalibrationResult& result) {
         fmt::format("no candidate passed the gate: {}", kSavesNothing)));
     return kGate;
   }
-  print_failure(absl::FailedPreconditionError(
-      fmt::format("no candidate passed the gate (perplexity at most {:g} % worse, the best is "
-                  "{:+.4f} %); it is "
-                  "not activated: kascade activate {} --force would",
-                  quality.max_degradation_percent(), quality.degradation_percent(),
-                  result.schedule().schedule_id())));
+  print_failure(absl::FailedPreconditionError(fmt::format(
+      "no candidate passed the gate (perplexity at most {:g} % worse; of the best: {}); it is not "
+      "activated: kascade activate {} --force would",
+      quality.max_degradation_percent(), degradation_text(quality),
+      result.schedule().schedule_id())));
   return kGate;
 }
 
@@ -89,6 +88,9 @@ int report_calibration(const Globals& globals, const Followed& followed, ResultF
   absl::Status status = out.commit(result.schedule_json());
   status.Update(print_result(globals, id, result));
   if (!status.ok()) return fail(status);
+  const auto& quality = result.schedule().quality();
+  const std::string warning = perplexity_warning(quality.dense_perplexity());
+  if (!quality.suspect() && !warning.empty()) fmt::print(stderr, "kascade: warning: {}\n", warning);
   return result.passed() ? kSuccess : gate_failure(result);
 }
 

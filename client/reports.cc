@@ -7,6 +7,8 @@
 #include <cctype>
 #include <string_view>
 
+#include "client/print.h"
+
 namespace kascade::client {
 
 std::string short_name(const google::protobuf::EnumDescriptor& type, int value) {
@@ -43,6 +45,31 @@ void add_attention(const v1::AttentionReport& report, Json& out) {
   out["kv_bytes_read_per_token"] = report.kv_bytes_read_per_token();
   out["dense_kv_bytes_read_per_token"] = report.dense_kv_bytes_read_per_token();
   out["positions"] = report.positions();
+}
+
+std::string degradation_verdict(double percent) {
+  if (percent <= -2) {
+    return paint(Colour::kYellow, "UNUSUAL") +
+           ": sparse is better than dense by 2 % or more; distrust the text or the model";
+  }
+  if (percent < 2) return paint(Colour::kGreen, "SUCCESS") + ": below 2 %";
+  if (percent < 5) return paint(Colour::kYellow, "GOOD") + ": below the target of 5 %";
+  return paint(Colour::kRed, "TOO MUCH") +
+         ": 5 % or more; calibrate with a higher --ratio (tile family: --top-k 16)";
+}
+
+std::string perplexity_warning(double perplexity) {
+  constexpr double kUnusual = 100;
+  if (perplexity <= kUnusual) return "";
+  return fmt::format(
+      "perplexity {:.1f} is above {:g}, unusual for natural text: the text is not of the kind that "
+      "the model was trained on, or the checkpoint or its tokenizer is not what it should be",
+      perplexity, kUnusual);
+}
+
+std::string degradation_text(const v1::QualityReport& quality) {
+  if (!quality.has_degradation_percent()) return "not told";
+  return signed_percent(quality.degradation_percent(), 4);
 }
 
 Json candidates_json(const v1::TopCandidates& top) {

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "kascade/v1/attention.pb.h"
 #include "kascade/v1/generate.pb.h"
+#include "kascade/v1/schedule.pb.h"
 
 namespace kascade::client {
 
@@ -42,6 +43,13 @@ Json candidates_json(const v1::TopCandidates& top);
 std::string time_text(const google::protobuf::Timestamp& time);
 // Text of a schedule file as sent by the server.
 absl::StatusOr<Json> parse_json(const std::string& text);
+
+// Verdict on a perplexity that sparse attention made so many percent worse.
+std::string degradation_verdict(double percent);
+// A warning where the dense perplexity is unusual for text; empty: none.
+std::string perplexity_warning(double perplexity);
+// "+0.9423 %", or why it is not told.
+std::string degradation_text(const v1::QualityReport& quality);
 
 // The one object that --json puts on standard output.
 void print_json(const Json& object);

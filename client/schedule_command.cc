@@ -59,8 +59,7 @@ std::string list_text(const v1::ListSchedulesResponse& listed) {
     const auto& quality = schedule.quality();
     const bool active = schedule.schedule_id() == listed.active_schedule_id();
     table.add({schedule.schedule_id(), time_text(schedule.created_at()),
-               percent(schedule.reuse_layers_ratio()),
-               signed_percent(quality.degradation_percent(), 4),
+               percent(schedule.reuse_layers_ratio()), degradation_text(quality),
                percent(quality.keys_attended_ratio()),
                active             ? "active"
                : quality.passed() ? ""

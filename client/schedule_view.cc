@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "client/print.h"
+#include "client/reports.h"
 
 namespace kascade::client {
 namespace {
@@ -125,6 +126,19 @@ std::string outcome(const v1::QualityReport& quality) {
   return saves_nothing(quality) ? "saves nothing" : "too much";
 }
 
+// Perplexities of the schedule that was made, and what their difference means.
+std::string chosen_text(const v1::QualityReport& quality) {
+  Facts facts;
+  facts.add("Dense perplexity", fmt::format("{:.4f}", quality.dense_perplexity()));
+  facts.add("Sparse perplexity", fmt::format("{:.4f}", quality.sparse_perplexity()));
+  std::string degradation = degradation_text(quality);
+  if (quality.has_degradation_percent()) {
+    degradation += "  " + degradation_verdict(quality.degradation_percent());
+  }
+  facts.add("Degradation", degradation);
+  return facts.text();
+}
+
 std::string verdict(const v1::CalibrationResult& result) {
   const auto& quality = result.schedule().quality();
   if (quality.suspect()) {
@@ -160,9 +174,14 @@ std::string quality_text(const v1::QualityReport& quality) {
   facts.add("Held-out text", fmt::format("{}, {} rule, {}", counted(quality.tokens(), "token"),
                                          quality.phase(), quality.protocol()));
   facts.add("Dense perplexity", fmt::format("{:.4f}", quality.dense_perplexity()));
-  facts.add("Sparse perplexity", fmt::format("{:.4f} ({})", quality.sparse_perplexity(),
-                                             signed_percent(quality.degradation_percent(), 4)));
+  facts.add("Sparse perplexity",
+            fmt::format("{:.4f} ({})", quality.sparse_perplexity(), degradation_text(quality)));
   facts.add("Keys attended", percent(quality.keys_attended_ratio()) + " of the causal ones");
+  if (quality.has_kv_bytes_read_per_token()) {
+    facts.add("KV read",
+              fmt::format("{} per token (dense: {})", bytes(quality.kv_bytes_read_per_token()),
+                          bytes(quality.dense_kv_bytes_read_per_token())));
+  }
   facts.add("Gate", fmt::format("{} ({})", quality.passed() ? "passed" : "NOT passed",
                                 limit_text(quality)));
   return facts.text();
@@ -179,15 +198,16 @@ std::string gate_text(const v1::CalibrationResult& result) {
                {"Mean KL (nats)"},
                {"Same top-1"},
                {"Keys attended"},
+               {"KV per token"},
                {"", Table::Align::kLeft}});
   for (const auto& candidate : result.candidates()) {
     const auto& quality = candidate.quality();
     table.add({std::to_string(candidate.anchors()), percent(candidate.predicted_similarity()),
-               signed_percent(quality.degradation_percent(), 4),
-               fmt::format("{:.5f}", quality.mean_kl()), percent(quality.same_top1_ratio()),
-               percent(quality.keys_attended_ratio()), outcome(quality)});
+               degradation_text(quality), fmt::format("{:.5f}", quality.mean_kl()),
+               percent(quality.same_top1_ratio()), percent(quality.keys_attended_ratio()),
+               bytes(quality.kv_bytes_read_per_token()), outcome(quality)});
   }
-  out += table.text() + "Verdict: " + verdict(result) + "\n";
+  out += table.text() + chosen_text(stored) + "Verdict: " + verdict(result) + "\n";
   if (!result.saved_file().empty()) out += "Saved by the server: " + result.saved_file() + "\n";
   if (!result.note().empty()) out += "Note: " + result.note() + "\n";
   return out;
@@ -203,11 +223,14 @@ Json quality_json(const v1::QualityReport& quality) {
           {"tokens", quality.tokens()},
           {"dense_perplexity", quality.dense_perplexity()},
           {"sparse_perplexity", quality.sparse_perplexity()},
-          {"degradation_percent", quality.degradation_percent()},
+          {"degradation_percent",
+           quality.has_degradation_percent() ? Json(quality.degradation_percent()) : Json(nullptr)},
           {"mean_kl", quality.mean_kl()},
           {"same_top1", quality.same_top1_ratio()},
           {"keys_attended_ratio", quality.keys_attended_ratio()},
           {"keys_scored_ratio", quality.keys_scored_ratio()},
+          {"kv_bytes_read_per_token", quality.kv_bytes_read_per_token()},
+          {"dense_kv_bytes_read_per_token", quality.dense_kv_bytes_read_per_token()},
           {"max_degradation_percent", quality.max_degradation_percent()},
           {"suspect", quality.suspect()},
           {"passed", quality.passed()}};

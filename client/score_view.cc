@@ -221,11 +221,7 @@ void add_facts(const v1::AttentionReport& report, Facts& facts) {
 
 std::string verdict(const v1::ScoreSummary& summary) {
   if (summary.suspect()) return paint(Colour::kRed, "SUSPECT") + ": see the warning\n";
-  const double degradation = summary.comparison().degradation_percent();
-  if (degradation < 2) return paint(Colour::kGreen, "SUCCESS") + ": below 2 %\n";
-  if (degradation < 5) return paint(Colour::kYellow, "GOOD") + ": below the target of 5 %\n";
-  return paint(Colour::kRed, "TOO MUCH") +
-         ": 5 % or more; calibrate with a higher --ratio (tile family: --top-k 16)\n";
+  return degradation_verdict(summary.comparison().degradation_percent()) + "\n";
 }
 
 std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
@@ -296,15 +292,7 @@ std::string token_table(const ScoreRun& run, size_t file) {
 }
 
 std::string suspicion(const v1::ScoreSummary& summary) {
-  constexpr double kUnusual = 100;
-  if (!summary.suspect() && summary.perplexity() > kUnusual) {
-    return fmt::format(
-        "perplexity {:.1f} is above {:g}, unusual for natural text: the text is not of the kind "
-        "that "
-        "the model was trained on, or the checkpoint or its tokenizer is not what it should be",
-        summary.perplexity(), kUnusual);
-  }
-  if (!summary.suspect()) return "";
+  if (!summary.suspect()) return perplexity_warning(summary.perplexity());
   const std::string causes =
       summary.suspect_causes().empty()
           ? "RoPE layout of the checkpoint, w1 and w3 swapped, another model's tokenizer, missing "
