@@ -123,9 +123,16 @@ class TasksTest(unittest.TestCase):
     def test_reserved_wordings_are_not_trained(self):
         self.assertFalse(set(wordings.RESERVED_STATEMENTS) & set(wordings.STATEMENTS))
         made = make_tasks()
-        asked = {made.asking() for _ in range(5000)}
-        self.assertGreater(len(asked), 1000)
-        self.assertFalse(set(wordings.RESERVED_QUESTIONS) & (asked | set(wordings.QUESTIONS)))
+        parts = {f"{asking.replace('{O}', owned)} {answering}" for asking in wordings.ASKING
+                 for owned in wordings.OWNED for answering in wordings.ANSWERING}
+        asked = parts | set(wordings.QUESTIONS) | set(wordings.ASKING_SENTENCES)
+        drawn = [made.asking() for _ in range(2000)]
+        self.assertLess(0.4, np.mean([question in asked for question in drawn]))
+        for question in drawn:
+            self.assertIn("{N}", question)
+            self.assertNotIn(question, wordings.RESERVED_QUESTIONS)
+        self.assertGreater(len(asked), 5000)
+        self.assertFalse(set(wordings.RESERVED_QUESTIONS) & asked)
         self.assertFalse(set(wordings.RESERVED_KINDS) & set(wordings.KINDS))
 
     def test_book_text_visits_every_segment_once_per_epoch(self):

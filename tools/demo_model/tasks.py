@@ -217,12 +217,43 @@ class Tasks:
         return self.hide(statements, questions, early, length) or self.register(length)
 
     def asking(self):
-        """The template of a question: a whole sentence, or one put together."""
+        """The template of a question: a whole sentence or one put together; half of them garbled."""
         kind = self.rng.random()
-        if kind < 0.6:
-            return self.pick(wordings.QUESTIONS if kind < 0.4 else wordings.ASKING_SENTENCES)
-        owned = self.pick(wordings.ASKING).replace("{O}", self.pick(wordings.OWNED))
-        return f"{owned} {self.pick(wordings.ANSWERING)}"
+        if kind < 0.5:
+            template = self.pick(wordings.QUESTIONS if kind < 0.3 else wordings.ASKING_SENTENCES)
+        else:
+            owned = self.pick(wordings.ASKING).replace("{O}", self.pick(wordings.OWNED))
+            template = f"{owned} {self.pick(wordings.ANSWERING)}"
+        return self.garbled(template) if self.chance(0.5) else template
+
+    def garbled(self, template):
+        """The template with words replaced, left out or put in, the kind of key among them.
+
+        So that a question is known by whom it is about, and not by its words.
+        """
+        words, share = [], self.pick((0.15, 0.3, 0.5))
+        for word in template.split(" "):
+            if "{" in word or not self.chance(share):
+                words.append(word)
+                continue
+            end = word[-1] if word[-1] in ":,?." else ""
+            change = self.rng.random()
+            if change < 0.25:
+                words.append(word)
+            if change < 0.85:
+                words.append(self.pick(self.words) + end)
+        if self.chance(0.15):
+            words = [word for word in words if "{K}" not in word]
+        if self.chance(0.35):
+            words.insert(int(self.rng.integers(len(words) + 1)), self.snippet())
+        return " ".join(words)
+
+    def snippet(self):
+        """2 to 8 words of a book that stand beside each other."""
+        ids = self.book.ids
+        begin = int(self.rng.integers(len(ids) - 32))
+        text = self.tokenizer.decode(ids[begin : begin + 32]).translate({123: None, 125: None})
+        return " ".join(text.split()[1 : 1 + int(self.rng.integers(2, 9))])
 
     def ask(self, fact, plain=False):
         """A question for a fact [owner, kind, value] in a wording of its own."""

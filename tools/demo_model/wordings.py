@@ -185,7 +185,13 @@ How does the {K} run that {N} uses? It runs
 Should you need {N}, the {K} to use would be
 Having read this, one knows that {N} may be found under
 Supply the missing {K} of {N}, if you can:
-We are looking for {N}; the right {K} must be""".split("\n")
+We are looking for {N}; the right {K} must be
+A messenger from {N} waits for the {K}; send him off with
+On the last page, opposite the name of {N}, the {K} should say
+Between us, the {K} that opens everything for {N} is
+Twice already {N} has had to repeat the {K}, always the same:
+Without its {K} the file on {N} is useless, so enter
+Nobody but you can help: {N} has lost the {K}, which used to be""".split("\n")
 
 LIST_TITLES = ("A register of names.|List of members:|The following names were entered.|"
                "Names and numbers|From the porter's book:|Directory|Here is the table.").split("|")
