@@ -94,7 +94,7 @@ class PythonClient(unittest.TestCase):
         info = self.inference.GetModelInfo(
             module("inference_service_pb2").GetModelInfoRequest(), timeout=60)
         self.assertEqual(info.model.layers, 12)
-        self.assertEqual(info.model.vocab_size, 2048)
+        self.assertEqual(info.model.vocab_size, 4096)
         self.assertEqual(len(info.model.weights_digest), 64)
 
     def test_generate(self):

@@ -64,7 +64,7 @@ TEST(TokenizerVectors, Llama2) {
 TEST(TokenizerFiles, DemoModel) {
   const auto tokenizer = open_tokenizer(testing::demo_model());
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-  EXPECT_EQ((*tokenizer)->vocab_size(), 2048);
+  EXPECT_EQ((*tokenizer)->vocab_size(), 4096);
   EXPECT_TRUE((*tokenizer)->is_special(0));
   EXPECT_FALSE((*tokenizer)->is_special(1));
   EXPECT_EQ((*tokenizer)->token_bytes(0), "");
