@@ -121,6 +121,15 @@ std::string options_text(const v1::CalibrateRequest& request) {
   add(request.dense_layers_size() > 0, "dense layers {}", fmt::join(request.dense_layers(), ", "));
   add(request.auto_dense_layers(), "dense layers auto");
   add(request.has_window_tokens(), "windows of {} tokens", request.window_tokens());
+  add(request.has_min_recall(), "least recall {}", percent(request.min_recall()));
+  add(request.has_max_degradation_percent(), "perplexity at most {} % worse",
+      request.max_degradation_percent());
+  add(request.has_sink_keys(), "{} sink keys", request.sink_keys());
+  add(request.has_pooling(), "pooling {}", name_of(request.pooling()));
+  add(request.has_plan_weight(), "layers weighted by {}", name_of(request.plan_weight()));
+  add(request.has_decode_own_tile(), "own tile not forced in decoding");
+  add(request.all_heads(), "one choice for all heads");
+  add(request.published_head_map_slip(), "head maps with the published mistake");
   if (parts.empty()) return "the server's defaults";
   return fmt::format("{}", fmt::join(parts, ", "));
 }

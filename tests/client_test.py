@@ -518,6 +518,16 @@ class Sparse(ClientTest):
                                          "--no-activate", "--window-tokens", "1024").stdout)
         self.assertLessEqual({"first sparse layer", "low similarity"}, reasons)
 
+    def test_options_are_echoed(self):
+        done = kascade("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7", "--sink-keys",
+                       "4", "--pooling", "max", "--paper-decode", "--plan-weight", "importance",
+                       "--max-degradation", "100", "--no-activate")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.splitlines()[1],
+                         "Options      at least 32 keys, 7 anchors, dense layers 1, 2, 3, windows "
+                         "of 512 tokens, perplexity at most 100 % worse, 4 sink keys, pooling max, "
+                         "layers weighted by importance, own tile not forced in decoding")
+
     def test_calibrate_without_activation(self):
         result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",
                            "--max-degradation", "100", "--no-activate")
