@@ -91,8 +91,8 @@ class TasksTest(unittest.TestCase):
         marked = np.flatnonzero(weights == tasks.ANSWER_WEIGHT)
         for run in np.split(marked, np.flatnonzero(np.diff(marked) > 1) + 1):
             if len(run) and run[-1] < len(ids) - 1:  # The last answer may be cut off.
-                answer = tokenizer.decode(ids[run]).strip()
-                self.assertIn(answer, tokenizer.decode(ids[: run[0]]))
+                answer = tokenizer.decode(ids[run]).strip().lower()  # A sentence may begin with it.
+                self.assertIn(answer, tokenizer.decode(ids[: run[0]]).lower())
 
     def test_the_same_seed_gives_the_same_batch(self):
         mix = dict.fromkeys(KINDS, 1.0)
@@ -120,6 +120,13 @@ class TasksTest(unittest.TestCase):
                 self.assertLess(case.question_at, case.answer_at)
         self.assertEqual(len(tasks.chain_case(made, 640, 3).ids), 640)
 
+    def test_of_a_question_only_the_answer_is_learned(self):
+        made = make_tasks()
+        for _ in range(20):
+            parts = made.question(made.asking(), "pass key", "James", "12345")
+            self.assertEqual([weight for _, weight in parts][-2:], [tasks.ANSWER_WEIGHT, 1.0])
+            self.assertFalse(any(weight for _, weight in parts[1:-2]))
+
     def test_reserved_wordings_are_not_trained(self):
         self.assertFalse(set(wordings.RESERVED_STATEMENTS) & set(wordings.STATEMENTS))
         made = make_tasks()
@@ -127,7 +134,7 @@ class TasksTest(unittest.TestCase):
                  for owned in wordings.OWNED for answering in wordings.ANSWERING}
         asked = parts | set(wordings.QUESTIONS) | set(wordings.ASKING_SENTENCES)
         drawn = [made.asking() for _ in range(2000)]
-        self.assertLess(0.4, np.mean([question in asked for question in drawn]))
+        self.assertLess(0.2, np.mean([question in asked for question in drawn]))
         for question in drawn:
             self.assertIn("{N}", question)
             self.assertNotIn(question, wordings.RESERVED_QUESTIONS)
@@ -188,34 +195,37 @@ class ModelTest(unittest.TestCase):
                           vocabulary=cls.tasks.tokenizer.size)
         cls.parameters = lambda _: initial_parameters(cls.shape, 1)
 
-    def plan(self, tokens):
+    def plan(self, tokens, growth):
         from demo_model.training import Plan
 
-        return Plan({"warm_up_steps": 1, "learning_rate": {"muon": 0.02, "adam": 0.003},
+        return Plan({"seed": 1, "shape": vars(self.shape), "growth": growth, "warm_up_steps": 1,
+                     "learning_rate": {"muon": 0.02, "adam": 0.003},
                      "evaluate_every_tokens": 1 << 30, "mixes": {"all": {"plain": 1, "passkey": 1}},
                      "decay": {"from_tokens": 10**6, "to_tokens": tokens, "floor": 0.03},
                      "stages": [{"to_tokens": 10**9, "mix": "all", "lengths": {"64": 1},
                                  "tokens_per_step": 256, "skipped_positions": 0.5}]})
 
-    def trained(self, folder, tokens, resume=None):
+    def trained(self, folder, tokens, resume=None, growth=None):
         from demo_model.model import PlainModel
         from demo_model.training import Trainer
 
-        trainer = Trainer(PlainModel(self.shape, self.parameters()), make_tasks(),
-                          self.plan(tokens), folder)
+        trainer = Trainer(PlainModel, make_tasks(), self.plan(tokens, growth), folder)
         trainer.log = lambda *_, **__: None
         if resume:
             trainer.load(resume)
-        trainer.train(dict)
+        trainer.train(lambda _: {})
         return trainer.model.parameters
 
     def test_resumed_training_equals_one_run(self):
-        with tempfile.TemporaryDirectory() as folder:
-            whole = self.trained(folder, 1536)
-            self.trained(folder, 768)
-            resumed = self.trained(folder, 1536, os.path.join(folder, "final.pt"))
-        for name, value in whole.items():
-            self.assertTrue(torch.allclose(value, resumed[name], atol=1e-5), name)
+        for growth_at in (None, 512, 1024):
+            growth = growth_at and {"at_tokens": growth_at, "layers": [0, 1, 1]}
+            with tempfile.TemporaryDirectory() as folder:
+                whole = self.trained(folder, 1536, growth=growth)
+                self.trained(folder, 768, growth=growth)
+                resumed = self.trained(folder, 1536, os.path.join(folder, "final.pt"), growth)
+            self.assertEqual(len(whole["qkv"]), 3 if growth else 2)
+            for name, value in whole.items():
+                self.assertTrue(torch.allclose(value, resumed[name], atol=1e-5), name)
 
     def test_fused_model_agrees_with_autograd(self):
         from demo_model.fused_model import FusedModel, processor_has_kernels
@@ -234,6 +244,21 @@ class ModelTest(unittest.TestCase):
             cosine = torch.nn.functional.cosine_similarity(
                 gradient.flatten().double(), fused.gradients[name].flatten().double(), 0)
             self.assertGreater(float(cosine), 0.999, name)
+
+    def test_repeated_layers_compute_nearly_the_same(self):
+        from demo_model.model import PlainModel, repeat_layers
+
+        ids, _, _, _ = self.tasks.batch(2, 64, {"plain": 1.0})
+        parameters = self.parameters()
+        for name in ("output", "down"):
+            parameters[name] *= 0.01  # Small steps: two halves of a layer are nearly the whole.
+        nll = PlainModel(self.shape, parameters).run(ids)[1]
+        deep = PlainModel(dataclasses.replace(self.shape, layers=4),
+                          repeat_layers(parameters, [0, 1, 1, 1]))
+        self.assertTrue(torch.allclose(deep.run(ids)[1], nll, atol=1e-3))
+        other = PlainModel(deep.shape, repeat_layers(parameters, [0, 0, 0, 1]))
+        self.assertTrue(torch.allclose(other.run(ids)[1], nll, atol=1e-3))
+        self.assertTrue(torch.equal(deep.parameters["qkv"][3], parameters["qkv"][1]))
 
     def test_sizes_that_the_kernels_cannot_take_are_refused(self):
         from demo_model.fused_model import check_shape

@@ -129,26 +129,24 @@ def make_model(options, shape, parameters):
 
 
 def train(options, fields):
-    from demo_model.model import Shape, initial_parameters
     from demo_model.training import Plan, Trainer, progress_examiner
 
     tokenizer = Tokenizer.from_bpe(os.path.join(options.work, "tokenizer"))
     corpus = np.fromfile(os.path.join(options.work, "tokenizer", "corpus.bin"), np.uint16)
-    words, shape = value_words(options), Shape(**fields["shape"])
+    words = value_words(options)
     held_out = held_out_books(options, fields, tokenizer)
     folder = os.path.join(options.work, "run")
     os.makedirs(folder, exist_ok=True)
-    model = make_model(options, shape, initial_parameters(shape, fields["seed"]))
-    trainer = Trainer(model, tasks.Tasks(tokenizer, corpus, words, fields["seed"]), Plan(fields),
-                      folder)
+    trainer = Trainer(lambda shape, parameters: make_model(options, shape, parameters),
+                      tasks.Tasks(tokenizer, corpus, words, fields["seed"]), Plan(fields), folder)
     last = options.resume or os.path.join(folder, "last.pt")
     if options.resume or os.path.exists(last):
         trainer.load(last)
-    trainer.log("start", parameters=sum(v.numel() for v in model.parameters.values()),
-                model=type(model).__name__, decay=fields["decay"])
+    trainer.log("start", parameters=sum(v.numel() for v in trainer.model.parameters.values()),
+                model=type(trainer.model).__name__, decay=fields["decay"])
     signal.signal(signal.SIGTERM, trainer.stop)
     signal.signal(signal.SIGINT, trainer.stop)
-    trainer.train(progress_examiner(model, tokenizer, list(held_out.values()), words,
+    trainer.train(progress_examiner(tokenizer, list(held_out.values()), words,
                                     fields["progress_cases"]))
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 MATRICES = ("qkv", "output", "gate_up", "down")
+UNSTACKED = ("embedding", "final_norm")
 NORM_EPSILON = 1e-5
 QUERY_BLOCK = 512  # Rows of attention computed at a time where PyTorch has no fused attention.
 
@@ -64,6 +65,25 @@ def initial_parameters(shape, seed):
         "ffn_norm": torch.ones(layers, d),
         "final_norm": torch.ones(d),
     }
+
+
+def with_layers(tensors, order):
+    """{name: tensor} with the stacked layers in another order; each may stand in many places."""
+    return {name: tensor if name in UNSTACKED else tensor[order].clone()
+            for name, tensor in tensors.items()}
+
+
+def repeat_layers(parameters, order):
+    """Parameters of a deeper model that computes nearly the same: depth up-scaling.
+
+    What a layer adds to the residual stream is shared out among its copies. (SOLAR,
+    arXiv:2312.15166, repeats layers too, but at full size.)
+    """
+    grown = with_layers(parameters, order)
+    for place, layer in enumerate(order):
+        for name in ("output", "down"):
+            grown[name][place] /= order.count(layer)
+    return grown
 
 
 def rope_table(shape, device="cpu"):

@@ -2,7 +2,7 @@
 
 import torch
 
-from .model import MATRICES
+from .model import MATRICES, with_layers
 
 MUON_MOMENTUM, MUON_DECAY = 0.95, 0.05
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.95, 1e-10
@@ -42,6 +42,11 @@ class Optimiser:
         for own, saved in ((self.first, state["first"]), (self.second, state["second"])):
             for name, tensor in own.items():
                 tensor.copy_(saved[name])
+
+    def repeat_layers(self, order):
+        """The state of an optimiser for a model whose layers stand in this order."""
+        return {"first": with_layers(self.first, order),
+                "second": with_layers(self.second, order), "steps": self.steps}
 
     @torch.no_grad()
     def step(self, muon_rate, adam_rate):

@@ -112,7 +112,8 @@ class Tasks:
 
     # ---- Sentences ---------------------------------------------------------------------------
 
-    def render(self, template, kind, owner, value="", other="", lead="", weights=None):
+    def render(self, template, kind, owner, value="", other="", lead="", weights=None,
+               template_weight=TEMPLATE_WEIGHT):
         """A template as [(ids, weight)]. `weights` are those of owner, value and other owner."""
         weights = weights or {"{N}": 0.0, "{V}": 0.0, "{M}": 0.0}
         texts = {"{N}": owner, "{V}": value, "{M}": other}
@@ -127,11 +128,11 @@ class Tasks:
             space = pending.endswith(" ")
             literal = pending[:-1] if space else pending
             if literal:
-                parts.append((self.encode(literal), TEMPLATE_WEIGHT))
+                parts.append((self.encode(literal), template_weight))
             parts.append((self.encode(" " + text if space else text), weights[piece]))
             pending = ""
         if pending:
-            parts.append((self.encode(pending), TEMPLATE_WEIGHT))
+            parts.append((self.encode(pending), template_weight))
         return parts
 
     def statement(self, template, kind, owner, value, other=""):
@@ -141,8 +142,11 @@ class Tasks:
         return self.render(template, kind, owner, value, other), True
 
     def question(self, template, kind, owner, value):
-        """A question and its answer, as a paragraph of its own."""
-        parts = self.render(template, kind, owner)
+        """A question and its answer, as a paragraph of its own.
+
+        How a question goes on is not learned: an answer may come after any of its words.
+        """
+        parts = self.render(template, kind, owner, template_weight=0.0)
         lead = [(self.paragraph, 1.0)] if self.chance(0.8) else [(self.encode("\nx")[:-1], 1.0)]
         return lead + parts + [(self.encode(" " + value), ANSWER_WEIGHT), (self.encode("."), 1.0)]
 
@@ -217,14 +221,14 @@ class Tasks:
         return self.hide(statements, questions, early, length) or self.register(length)
 
     def asking(self):
-        """The template of a question: a whole sentence or one put together; half of them garbled."""
+        """The template of a question: a whole sentence or one put together; most of them garbled."""
         kind = self.rng.random()
         if kind < 0.5:
             template = self.pick(wordings.QUESTIONS if kind < 0.3 else wordings.ASKING_SENTENCES)
         else:
             owned = self.pick(wordings.ASKING).replace("{O}", self.pick(wordings.OWNED))
             template = f"{owned} {self.pick(wordings.ANSWERING)}"
-        return self.garbled(template) if self.chance(0.5) else template
+        return self.garbled(template) if self.chance(0.75) else template
 
     def garbled(self, template):
         """The template with words replaced, left out or put in, the kind of key among them.
@@ -244,8 +248,13 @@ class Tasks:
                 words.append(self.pick(self.words) + end)
         if self.chance(0.15):
             words = [word for word in words if "{K}" not in word]
-        if self.chance(0.35):
-            words.insert(int(self.rng.integers(len(words) + 1)), self.snippet())
+        if self.chance(0.35):  # The answer may come early …
+            owner = max(i for i, word in enumerate(words) if "{N}" in word)
+            words = words[: int(self.rng.integers(owner, len(words))) + 1]
+        for _ in range(int(self.rng.choice(3, p=(0.4, 0.4, 0.2)))):  # … or late.
+            at_end = self.chance(0.4)
+            words.insert(len(words) if at_end else int(self.rng.integers(len(words) + 1)),
+                         self.snippet())
         return " ".join(words)
 
     def snippet(self):

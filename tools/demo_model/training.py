@@ -3,6 +3,7 @@
 Everything is counted in tokens, so a run that is stopped, slowed or resumed goes the same way.
 """
 
+import dataclasses
 import json
 import os
 import time
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from . import evaluation
+from .model import Shape, initial_parameters, repeat_layers
 from .optimiser import Optimiser
 from .tasks import ANSWER_WEIGHT, REPEAT_WEIGHT, Tasks
 
@@ -24,7 +26,8 @@ class Plan:
 
     def __init__(self, fields):
         self.fields, self.stages, self.mixes = fields, fields["stages"], fields["mixes"]
-        self.decay = fields["decay"]
+        self.decay, self.growth = fields["decay"], fields.get("growth")
+        self.shape = Shape(**fields["shape"])
 
     @property
     def end(self):
@@ -44,6 +47,10 @@ class Plan:
                 return stage
         return self.stages[-1]
 
+    def grown_shape(self):
+        """The shape after `growth`, of which {at_tokens, layers} tells when, and which layers."""
+        return dataclasses.replace(self.shape, layers=len(self.growth["layers"]))
+
     def rate(self, tokens, steps_since_start):
         """Factor of the learning rates: warm-up, constant, linear decay to the floor."""
         warm = min(1.0, (steps_since_start + 1) / self.fields["warm_up_steps"])
@@ -52,11 +59,15 @@ class Plan:
 
 
 class Trainer:
-    """Model, optimiser, data and counts; they are what a checkpoint holds."""
+    """Model, optimiser, data and counts; they are what a checkpoint holds.
 
-    def __init__(self, model, tasks, plan, folder):
-        self.model, self.tasks, self.plan, self.folder = model, tasks, plan, folder
-        self.optimiser = Optimiser(model)
+    make_model(shape, parameters) gives a model as model.PlainModel.
+    """
+
+    def __init__(self, make_model, tasks, plan, folder):
+        self.make_model, self.tasks, self.plan, self.folder = make_model, tasks, plan, folder
+        self.model = make_model(plan.shape, initial_parameters(plan.shape, plan.fields["seed"]))
+        self.optimiser = Optimiser(self.model)
         self.tokens, self.steps, self.passed_gate, self.begun_at = 0, 0, False, 0
         self.running = {}  # Kind of document → running mean of the NLL that it is about.
         self.stopping = False
@@ -76,17 +87,28 @@ class Trainer:
 
     def load(self, path):
         state = torch.load(path, map_location="cpu")
-        if state["shape"] != vars(self.model.shape):
-            raise SystemExit(f"{path}: shape {state['shape']}, the plan has {self.model.shape}")
-        with torch.no_grad():
-            for name, tensor in self.model.parameters.items():
-                tensor.copy_(state["parameters"][name])
-        self.model.refresh()
-        self.optimiser.load(state["optimiser"])
+        shape = Shape(**state["shape"])
+        if shape not in (self.plan.shape, self.plan.growth and self.plan.grown_shape()):
+            raise SystemExit(f"{path}: {shape}, the plan has {self.plan.shape}")
+        self.take(shape, state["parameters"], state["optimiser"])
         self.tokens, self.steps = state["tokens"], state["steps"]
         self.passed_gate, self.begun_at = state["passed_gate"], state["steps"]
         self.tasks.book.cursor = state["cursor"]
         self.tasks.rng.bit_generator.state = state["random"]
+
+    def take(self, shape, parameters, optimiser_state):
+        """Goes on with another model."""
+        self.model = self.make_model(shape, parameters)
+        self.optimiser = Optimiser(self.model)
+        self.optimiser.load(optimiser_state)
+
+    def grow(self):
+        """Repeats layers as the plan says, once its tokens are seen."""
+        growth = self.plan.growth
+        if growth and self.tokens >= growth["at_tokens"] and self.model.shape == self.plan.shape:
+            parameters = {k: v.detach().cpu() for k, v in self.model.parameters.items()}
+            self.take(self.plan.grown_shape(), repeat_layers(parameters, growth["layers"]),
+                      self.optimiser.repeat_layers(growth["layers"]))
 
     # ---- Steps -------------------------------------------------------------------------------
 
@@ -126,12 +148,13 @@ class Trainer:
                 self.running[kind] = 0.95 * self.running.get(kind, now) + 0.05 * now
 
     def train(self, examiner):
-        """Trains to the end of the plan, or until stop(). examiner() evaluates the model."""
+        """Trains to the end of the plan, or until stop(). examiner(model) evaluates it."""
         every = self.plan.fields["evaluate_every_tokens"]
         examined, clock, counted = self.tokens, time.time(), self.tokens
         decay_begins = self.plan.decay["from_tokens"]
         while self.tokens < self.plan.end and not self.stopping:
             before = self.tokens
+            self.grow()
             mix, length, factor, norm = self.step()
             if before <= decay_begins < self.tokens:
                 self.save("before-decay.pt")
@@ -144,7 +167,7 @@ class Trainer:
                 clock, counted = time.time(), self.tokens
             if self.tokens - examined >= every or self.tokens >= self.plan.end:
                 examined, began = self.tokens, time.time()
-                self.log("evaluation", **examiner())
+                self.log("evaluation", **examiner(self.model))
                 clock += time.time() - began
         self.save("last.pt" if self.stopping else "final.pt")
 
@@ -162,12 +185,12 @@ class Trainer:
         print(json.dumps(record), flush=True)
 
 
-def progress_examiner(model, tokenizer, held_out, words, cases):
+def progress_examiner(tokenizer, held_out, words, cases):
     """A short examination during training: 16 K tokens of the first held-out book, a few cases.
 
     cases: [length, count, reserved] per row of recall.
     """
-    def examine():
+    def examine(model):
         ids = held_out[0]
         result = {"bits_per_byte": evaluation.bits_per_byte(
             model, tokenizer, ids[: 32 * 512], 512)["bits_per_byte"]}
