@@ -20,6 +20,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = ROOT / "models/demo"
+LAYERS = json.loads((MODEL / "config.json").read_text())["num_hidden_layers"]
 # gRPC's core reads these; a test must not depend on the caller's.
 ENVIRONMENT = {key: value for key, value in os.environ.items()
                if key not in ("KASCADE_SERVER", "GRPC_VERBOSITY", "GRPC_TRACE")}
@@ -176,13 +177,13 @@ class Dense(ClientTest):
 
     def test_info(self):
         info = self.json("info")
-        self.assertEqual(info["model"]["layers"], 12)
+        self.assertEqual(info["model"]["layers"], LAYERS)
         self.assertEqual(info["model"]["vocab_size"], 4096)
         self.assertEqual(info["active_schedule_id"], "")
         self.assertEqual(len(info["model"]["weights_digest"]), 64)
         self.assertGreater(info["runtime"]["kv_pool_bytes"], 0)
         self.assertGreater(info["limits"]["max_sequences"], 0)
-        self.assertIn("12 layers", self.good("info"))
+        self.assertIn(f"{LAYERS} layers", self.good("info"))
 
     def test_tokens_round_trip(self):
         text = "It was a cold morning: \u00a35, na\u00efve \u2013 12 \U0001f600"
@@ -343,9 +344,9 @@ class Dense(ClientTest):
         self.bad("calibrate", scratch / "short.txt", "--json", code="INVALID_ARGUMENT")
         text = scratch / "calibration.txt"
         for options in (["--ratio", "0"], ["--ratio", "1.5"], ["--top-k", "4"],
-                        ["--threshold", "0.5"], ["--anchors", "13"], ["--dense-layers", "12"],
-                        ["--select", "tile", "--ratio", "0.1"], ["--preset", "long", "--ratio",
-                                                                 "0.1"]):
+                        ["--threshold", "0.5"], ["--anchors", str(LAYERS + 1)], ["--dense-layers", str(LAYERS)],
+                        ["--select", "tile", "--ratio", "0.1"],
+                        ["--preset", "long", "--ratio", "0.1"]):
             self.bad("calibrate", text, *options, "--json", code="INVALID_ARGUMENT")
 
 
@@ -432,7 +433,7 @@ class Sparse(ClientTest):
         result = self.result
         self.assertTrue(result["passed"])
         self.assertTrue(result["activated"])
-        self.assertEqual(len(result["schedule"]["layers"]), 12)
+        self.assertEqual(len(result["schedule"]["layers"]), LAYERS)
         self.assertEqual(json.loads(self.out.read_text()), result["schedule"])
         candidate = result["candidates"][-1]
         self.assertEqual(candidate["anchors"], 6)
@@ -448,7 +449,7 @@ class Sparse(ClientTest):
         self.assertIn(self.id, done.stdout)
         lines = [line for line in done.stdout.splitlines()
                  if re.match(r" *\d+  (DENSE|ANCHOR|REUSE) ", line)]
-        self.assertEqual(len(lines), 12)
+        self.assertEqual(len(lines), LAYERS)
         self.assertRegex(done.stdout, r"Total: \d+ REUSE, \d+ ANCHOR/DENSE")
         self.assertIn("Verdict: PASSED", done.stdout)
         self.assertNotIn("\033", done.stdout + done.stderr)
@@ -500,7 +501,7 @@ class Sparse(ClientTest):
             self.assertRegex(lines[1], r"^Options +(preset|family tile, maker greedy, tiles of 16)")
             layers = [line.split() for line in lines
                       if re.match(r" *\d+  (DENSE|ANCHOR|REUSE) ", line)]
-            self.assertEqual([int(cells[0]) for cells in layers], list(range(12)))
+            self.assertEqual([int(cells[0]) for cells in layers], list(range(LAYERS)))
             for cells in layers:
                 if cells[1] == "ANCHOR":
                     reason = " ".join(cells[6:]).split(":")[0]
@@ -607,8 +608,8 @@ class Sparse(ClientTest):
         self.assertAlmostEqual(score["degradation_percent"], degradation, places=6)
         self.assertLess(score["keys_attended_ratio"], 1)
         self.assertLess(score["kv_bytes_read_per_token"], score["dense_kv_bytes_read_per_token"])
-        # Layers 0 to 3 dense, of which the first counts as one of 6 anchors, leave 3 of 12.
-        self.assertEqual(score["reuse_layers_ratio"], 0.25)
+        # Layers 0 to 3 dense, of which the first counts as one of 6 anchors, reuse in all but 9.
+        self.assertEqual(score["reuse_layers_ratio"], (LAYERS - 9) / LAYERS)
 
     def test_compare_text_and_modes(self):
         file = scratch / "short.txt"
@@ -639,7 +640,7 @@ class Sparse(ClientTest):
         command = ["score", scratch / "short.txt", "--mode", "compare"]
         self.good(*command, "--keys-attended-below", "1.01", "--reuse-layers-at-least", "0.25",
                   "--degradation-below", "1000")
-        for demand in (["--keys-attended-below", "0.01"], ["--reuse-layers-at-least", "0.26"],
+        for demand in (["--keys-attended-below", "0.01"], ["--reuse-layers-at-least", "0.9"],
                        ["--degradation-below", "-50"]):
             done = kascade(*command, *demand)
             self.assertEqual(done.returncode, 3)
