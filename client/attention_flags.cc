@@ -32,7 +32,8 @@ v1::AttentionBaseline baseline_of(const AttentionFlags& flags) {
 
 void add_attention_flags(CLI::App& command, const std::vector<std::string>& modes,
                          AttentionFlags& flags) {
-  command.add_option("--mode", flags.mode, "Attention [sparse if a schedule is active]")
+  command
+      .add_option("--mode", flags.mode, "Attention [sparse with --baseline or an active schedule]")
       ->check(CLI::IsMember(modes));
   command.add_option("--ratio", flags.ratio,
                      "Share of the keys to choose [the schedule's; of a baseline 0.1]");

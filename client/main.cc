@@ -21,7 +21,7 @@ void add_global_options(CLI::App& app, Globals& globals) {
       ->envname("KASCADE_SERVER")
       ->type_name("HOST:PORT")
       ->capture_default_str();
-  app.add_flag("--json", globals.json, "One JSON object on standard output");
+  app.add_flag("--json", globals.json, "One JSON object on standard output (eval: --suite recall)");
   app.add_option("--timeout", globals.timeout_seconds, "Give up after so many seconds [never]")
       ->type_name("SECONDS")
       ->check(CLI::NonNegativeNumber);

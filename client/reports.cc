@@ -55,7 +55,7 @@ std::string degradation_verdict(double percent) {
   if (percent < 2) return paint(Colour::kGreen, "SUCCESS") + ": below 2 %";
   if (percent < 5) return paint(Colour::kYellow, "GOOD") + ": below the target of 5 %";
   return paint(Colour::kRed, "TOO MUCH") +
-         ": 5 % or more; calibrate with a higher --ratio (tile family: --top-k 16)";
+         ": 5 % or more; take a higher --ratio (a schedule's: calibrate; tile family: --top-k 16)";
 }
 
 std::string perplexity_warning(double perplexity) {

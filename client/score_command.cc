@@ -222,7 +222,8 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
           "Face's guide do [whole if it fits, else rolling]")
       ->check(CLI::IsMember({"whole", "rolling", "chunk", "strided"}));
   command->add_option("--window,--window-tokens", options->window_tokens,
-                      "Tokens of a window [the model's context; chunk: 512]");
+                      "Tokens of a window [the context and one more, which is only "
+                      "predicted; strided: the context; chunk: 512]");
   command->add_option("--stride", options->stride_tokens,
                       "Strided: tokens from window to window [half a window]");
   CLI::Option* bos = command->add_flag("--bos", options->bos, "Put the BOS token in front");

@@ -89,7 +89,7 @@ void add_server_flags(CLI::App& app, Flags& flags) {
   app.add_option("--schedule-dir", server.schedule_directory,
                  "Where schedules are kept, and which one is active; default: in memory only")
       ->type_name("DIR");
-  app.add_option("--max-message-bytes", server.max_message_bytes, "Largest request")
+  app.add_option("--max-message-bytes", server.max_message_bytes, "Largest request, bytes")
       ->check(CLI::Range(int64_t{1} << 16, (int64_t{1} << 31) - 1))
       ->capture_default_str();
   app.add_option("--drain-seconds", flags.drain_seconds,

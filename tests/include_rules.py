@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks who may include whom (the table of DESIGN.md) in engine/, server/ and client/.
+"""Checks who may include whom (RULES below) in engine/, server/ and client/.
 
 Usage: include_rules.py [ROOT]. Fails on a file without a rule, an include that its rule does not
 list, and a header of a library that only one place may see.

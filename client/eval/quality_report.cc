@@ -156,27 +156,37 @@ std::string recall_figure(const std::vector<RecallCell>& cells) {
   return draw(map);
 }
 
-std::string page(const QualityInputs& inputs, const QualityResults& results,
-                 const std::string& command) {
+std::string introduction(const QualityInputs& inputs, const QualityResults& results,
+                         const std::string& command) {
   const auto& model = results.model.model();
-  std::string text = fmt::format(
-      "# What sparse attention costs in quality\n\nModel {} ({} layers, {} query and {} KV heads "
-      "of "
-      "{}, {} weights, {} cache). Schedules are made from {}, tried on {}: {} tokens in rolling "
-      "windows, dense against sparse position by position, scored tokens by the row rule (strictly "
-      "causal); the tile rule stands beside it. Shares of keys act from {} keys on; the tile "
-      "family "
-      "chooses as many tiles as the same share of 4,096 keys. Baselines at equal bytes stand "
-      "beside "
-      "the rows of 10 %. Pass keys: {} "
-      "cases "
-      "a row in prompts of {} tokens, three keys in each. Errors are standard errors over tokens; "
-      "those of a comparison are paired, token by token. Made in {:.0f} minutes "
-      "by\n\n```\n{}\n```\n\n## Findings\n\n",
+  return fmt::format(
+      "# What sparse attention costs in quality\n\n"
+      "Model {} ({} layers, {} query and {} KV heads of {}, {} weights, {} cache). Schedules are "
+      "made from {}, tried on {}: {} tokens in rolling windows, dense against sparse position by "
+      "position, scored tokens by the row rule (strictly causal); the tile rule stands beside it. "
+      "min_keys is {} here, and not the default 128, so that small shares of the keys act at every "
+      "length; the tile family chooses as many tiles as the same share of 4,096 keys. Baselines at "
+      "equal bytes stand beside the rows of 10 %. Pass keys: {} cases a row, {} for the automatic "
+      "schedule, anywhere in prompts of {} tokens, three keys in each; the recall by length and "
+      "depth is of other prompts. Errors are standard errors over tokens; those of a comparison "
+      "are paired, token by token. Made in {:.0f} minutes by\n\n```\n{}\n```\n",
       model.name(), model.layers(), model.heads(), model.kv_heads(), model.head_dim(),
       results.model.runtime().weights_dtype(), results.model.runtime().cache_dtype(),
       inputs.calibration.name, inputs.held_out.name, inputs.tokens, kMinKeys, inputs.cases,
-      results.recall.empty() ? 0 : results.recall.back().tokens, results.seconds / 60, command);
+      inputs.default_cases, results.recall.empty() ? 0 : results.recall.back().tokens,
+      results.seconds / 60, command);
+}
+
+constexpr char kColumns[] =
+    "In the tables: layers that select keys, layer 0 counted; predicted similarity; layers that "
+    "reuse ÷ layers; keys attended to and keys scored ÷ causal keys; bytes of keys and values read "
+    "÷ those of dense; Δ %: change of the perplexity by the row rule in windows of so many tokens, "
+    "± one standard error; KL(dense ‖ sparse), nats; tile Δ %: the same change by the tile rule; "
+    "pass keys found, of how many. All columns are in [quality.csv](quality.csv).";
+
+std::string page(const QualityInputs& inputs, const QualityResults& results,
+                 const std::string& command) {
+  std::string text = introduction(inputs, results, command) + "\n## Findings\n\n";
   for (const std::string& finding : quality_findings(results)) text += "- " + finding + "\n";
   text +=
       "\n![Quality against bytes](quality.svg)\n\n![The automatic schedule](schedule.svg)\n\n"
@@ -187,12 +197,7 @@ std::string page(const QualityInputs& inputs, const QualityResults& results,
     if (std::find(groups.begin(), groups.end(), row.group) == groups.end())
       groups.push_back(row.group);
   }
-  text +=
-      "\nIn the tables: bytes of keys and values read per token, in percent of dense; change of "
-      "the "
-      "perplexity by the row rule ± one standard error, percent; KL(dense ‖ sparse), nats; pass "
-      "keys "
-      "found. All columns are in [quality.csv](quality.csv).\n";
+  text += fmt::format("\n{}\n", kColumns);
   for (const std::string& group : groups) text += "\n## " + group + "\n\n" + table.markdown(group);
   return text + "\n## Recall of the automatic schedule\n\n" + recall_table(results).markdown();
 }

@@ -163,7 +163,7 @@ Variant default_variant() {
   request.clear_anchors();
   request.clear_max_degradation_percent();
   return {.group = "kascade",
-          .label = "automatic: fewest selecting layers that pass, 10 %",
+          .label = "automatic, 10 %",
           .ratio = kDefaultRatio,
           .calibration = std::move(request),
           .is_default = true};
