@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "client/failure.h"
 
@@ -20,6 +21,8 @@ constexpr std::chrono::seconds kConnectPatience{5};
 std::mutex interrupt_mutex;
 grpc::ClientContext* cancellable = nullptr;  // guarded by interrupt_mutex
 bool was_interrupted = false;                // guarded by interrupt_mutex
+bool cancel_next = false;                    // guarded by interrupt_mutex
+int held = 0;                                // guarded by interrupt_mutex
 
 void handle_interrupts(const sigset_t& signals) {
   while (true) {
@@ -27,16 +30,27 @@ void handle_interrupts(const sigset_t& signals) {
     if (sigwait(&signals, &signal) != 0) continue;
     const std::lock_guard lock(interrupt_mutex);
     // Nothing to cancel, or cancelled before and still here: end at once.
-    if (cancellable == nullptr || was_interrupted) {
+    if ((cancellable == nullptr && held == 0) || was_interrupted) {
       print_failure(absl::CancelledError("interrupted"));
       _exit(kFailure);
     }
     was_interrupted = true;
-    cancellable->TryCancel();
+    cancel_next = cancellable == nullptr;
+    if (cancellable != nullptr) cancellable->TryCancel();
   }
 }
 
 }  // namespace
+
+HeldInterrupts::HeldInterrupts() {
+  const std::lock_guard lock(interrupt_mutex);
+  ++held;
+}
+
+HeldInterrupts::~HeldInterrupts() {
+  const std::lock_guard lock(interrupt_mutex);
+  --held;
+}
 
 void watch_interrupts() {
   sigset_t signals;
@@ -76,6 +90,7 @@ Call::Call(const Globals& globals) : globals_(globals) {
   }
   const std::lock_guard lock(interrupt_mutex);
   cancellable = &context_;
+  if (std::exchange(cancel_next, false)) context_.TryCancel();
 }
 
 Call::~Call() {

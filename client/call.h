@@ -24,6 +24,15 @@ struct Globals {
 // process. Call it before any other thread starts: threads inherit the signal mask.
 void watch_interrupts();
 
+// While one lives, an interrupt between two calls cancels the next one in place of the process.
+class HeldInterrupts {
+ public:
+  HeldInterrupts();
+  ~HeldInterrupts();
+  HeldInterrupts(const HeldInterrupts&) = delete;
+  HeldInterrupts& operator=(const HeldInterrupts&) = delete;
+};
+
 // Connects within a few seconds, or tells UNAVAILABLE with the address.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals);
 

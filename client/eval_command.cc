@@ -40,12 +40,10 @@ absl::StatusOr<NamedText> read_named(const std::string& file) {
   return NamedText{std::filesystem::path(file).filename().string(), *std::move(text)};
 }
 
-// Whole lines from the beginning: enough of a large file to calibrate on and to score.
+// Enough of a large file to calibrate on and to score.
 void keep_beginning(std::string& text) {
   constexpr size_t kMostBytes = 200000;
-  if (text.size() <= kMostBytes) return;
-  const size_t end = text.rfind('\n', kMostBytes);
-  if (end != std::string::npos && end > 0) text.resize(end);
+  text.resize(place_to_cut(text, kMostBytes));
 }
 
 // What a schedule was made from says nothing about what it costs.

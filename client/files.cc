@@ -1,5 +1,6 @@
 #include "client/files.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -38,6 +39,15 @@ absl::StatusOr<std::string> read_all(const std::string& file) {
   return text;
 }
 
+// Waits until the file or folder is on the disk; 0 or the error.
+int synced(const std::filesystem::path& path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return errno;
+  const int error = ::fsync(file) == 0 ? 0 : errno;
+  ::close(file);
+  return error;
+}
+
 struct Lead {
   int length;         // bytes of the character; 0: no character begins so
   uint32_t smallest;  // code point that needs this length
@@ -69,6 +79,14 @@ bool is_utf8(std::string_view text) {
     i += lead.length;
   }
   return true;
+}
+
+size_t place_to_cut(std::string_view text, size_t at) {
+  if (at >= text.size()) return text.size();
+  const size_t newline = at == 0 ? std::string_view::npos : text.rfind('\n', at - 1);
+  if (newline != std::string_view::npos && newline >= at / 2) return newline + 1;
+  while (at > 0 && (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80) --at;
+  return at;
 }
 
 absl::StatusOr<std::string> read_text(const std::string& file) {
@@ -116,7 +134,8 @@ ResultFile::~ResultFile() {
 absl::StatusOr<ResultFile> ResultFile::open(const std::string& path) {
   ResultFile file{path};
   if (path.empty()) return file;
-  if (std::filesystem::is_directory(path)) return file_error("write", path, EISDIR);
+  std::error_code unknown;  // The attempt to open it tells.
+  if (std::filesystem::is_directory(path, unknown)) return file_error("write", path, EISDIR);
   if (!std::ofstream(file.temporary_)) return file_error("write", path, errno);
   return file;
 }
@@ -128,9 +147,11 @@ absl::Status ResultFile::commit(std::string_view content) {
   stream.close();
   if (!stream) return file_error("write", path_.string(), errno);
   std::error_code error;
+  if (const int failed = synced(temporary_)) return file_error("write", path_.string(), failed);
   std::filesystem::rename(temporary_, path_, error);
   if (error) return file_error("write", path_.string(), error.value());
   temporary_.clear();
+  synced(std::filesystem::absolute(path_, error).parent_path());  // The name too, where that works.
   return absl::OkStatus();
 }
 

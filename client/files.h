@@ -22,6 +22,10 @@ absl::StatusOr<std::string> text_argument(const std::string& argument);
 
 bool is_utf8(std::string_view text);
 
+// Where to cut UTF-8 text at `at` or before: behind a line that ends in the half before it, else in
+// front of a character.
+size_t place_to_cut(std::string_view text, size_t at);
+
 // A result file that appears whole or not at all. Opened before the work that fills it, so that a
 // place where nothing can be written is told first.
 class ResultFile {

@@ -90,9 +90,10 @@ int run_list(const Globals& globals) {
 absl::StatusOr<v1::ActivateScheduleRequest> activation(const std::string& source, bool force) {
   v1::ActivateScheduleRequest request;
   if (force) request.set_force(true);
+  std::error_code unknown;  // A name too long, say, is no file's.
   const bool looks_like_file = source == "-" || source.ends_with(".json") ||
                                source.find('/') != std::string::npos ||
-                               std::filesystem::exists(source);
+                               std::filesystem::exists(source, unknown);
   if (looks_like_file) {
     auto text = read_text(source);
     if (!text.ok()) return text.status();

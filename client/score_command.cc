@@ -146,20 +146,20 @@ absl::Status check_demands(const ScoreOptions& options, const v1::ScoreSummary& 
     if (!total.comparison().has_degradation_percent()) {
       return absl::FailedPreconditionError("no degradation to judge (--degradation-below)");
     }
-    if (total.comparison().degradation_percent() >= *options.degradation_below) {
+    if (!(total.comparison().degradation_percent() < *options.degradation_below)) {
       return absl::FailedPreconditionError(
           fmt::format("degradation {:.4f} % is not below {:g} % (--degradation-below)",
                       total.comparison().degradation_percent(), *options.degradation_below));
     }
   }
   if (options.keys_attended_below &&
-      attention.keys_attended_ratio() >= *options.keys_attended_below) {
+      !(attention.keys_attended_ratio() < *options.keys_attended_below)) {
     return absl::FailedPreconditionError(
         fmt::format("keys attended {:.4f} is not below {:g} (--keys-attended-below)",
                     attention.keys_attended_ratio(), *options.keys_attended_below));
   }
   if (options.reuse_layers_at_least &&
-      attention.reuse_layers_ratio() < *options.reuse_layers_at_least) {
+      !(attention.reuse_layers_ratio() >= *options.reuse_layers_at_least)) {
     return absl::FailedPreconditionError(
         fmt::format("share of reuse layers {:.4f} is below {:g} (--reuse-layers-at-least)",
                     attention.reuse_layers_ratio(), *options.reuse_layers_at_least));

@@ -11,6 +11,7 @@ namespace kascade {
 namespace {
 
 constexpr int64_t kLeastHeldOutTokens = 2048;
+constexpr int64_t kLeastGateTokens = 1024;
 constexpr int64_t kMostGateTokens = 16384;
 constexpr int64_t kWeighingTokens = 2048;
 constexpr int32_t kMeasuredWindows = 16;
@@ -100,12 +101,12 @@ absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowRule& rul
   Texts pieces = room < least
                      ? Texts{}
                      : cut(texts, room, least, std::max<int64_t>(1, kMostGateTokens / room));
-  if (const int64_t tokens = count_tokens(pieces); tokens < std::min(kLeastHeldOutTokens, room)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "texts: the held-out parts (the last 20 % of each text) have ", tokens,
-        " tokens in windows of at least ", least,
-        ", below which the selection drops no key; at least ", std::min(kLeastHeldOutTokens, room),
-        " are needed, so give longer texts (", least * 5, " tokens or more each)"));
+  if (const int64_t tokens = count_tokens(pieces); tokens < kLeastGateTokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("texts: the held-out parts (the last 20 % of each text) have ", tokens,
+                     " tokens in windows of at least ", least,
+                     ", below which the selection drops no key; at least ", kLeastGateTokens,
+                     " are needed, so give longer texts (", least * 5, " tokens or more each)"));
   }
   return with_prefix(std::move(pieces), rule.prefix);
 }

@@ -2,6 +2,7 @@
 #ifndef KASCADE_ENGINE_CALIBRATION_WINDOWS_H_
 #define KASCADE_ENGINE_CALIBRATION_WINDOWS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -28,6 +29,8 @@ struct WindowRule {
   int32_t window_tokens = 2048;       // rows fed per window, clipped to the context
   int32_t context = 0;                // most rows of a window: the model's, or what the cache holds
   std::span<const int32_t> prefix{};  // put in front of every window (BOS)
+
+  int32_t rows() const { return std::min(window_tokens, context); }  // of a window, at most
 };
 
 // At most 16 windows, evenly spaced over the texts, each with at least one query tile that has more
@@ -37,7 +40,7 @@ absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowRule& rul
 
 // At most 16,384 tokens in windows of the same size, evenly spaced, each long enough for the
 // selection to drop keys: a gate that nothing can fail would be none. INVALID_ARGUMENT when fewer
-// than 2,048 tokens lie in such windows.
+// than 1,024 tokens lie in such windows; short rests of texts lie in none.
 absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowRule& rule);
 // Of the measured texts: one such window, or some of 2,048 tokens in all where they are shorter.
 Texts weighing_windows(const Texts& texts, const WindowRule& rule);

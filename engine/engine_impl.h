@@ -1,5 +1,5 @@
 // Everything behind the engine's door: the loaded model, the inbox and the engine's thread. For
-// engine.cc and calibration.cc only.
+// engine.cc and calibration_runs.cc only.
 #ifndef KASCADE_ENGINE_ENGINE_IMPL_H_
 #define KASCADE_ENGINE_ENGINE_IMPL_H_
 

@@ -43,7 +43,8 @@ absl::Status read_ids(const v1::ScoreInput& in, const std::string& field,
                                     std::max<int64_t>(0, given - 1));
   if (!status.ok()) return status;
   const int64_t added = static_cast<int64_t>(out.tokens.size()) - given;
-  out.first_scored = std::max<int64_t>(1, added + in.context_tokens());
+  out.first_scored = std::max({int64_t{1}, static_cast<int64_t>(encoder.bos_count(out.tokens)),
+                               added + in.context_tokens()});
   out.has_context = in.context_tokens() > 0;
   return absl::OkStatus();
 }

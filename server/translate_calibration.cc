@@ -2,9 +2,11 @@
 
 #include <cstdio>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/calibration_windows.h"
 #include "engine/digest.h"
 #include "server/errors.h"
 #include "server/limits.h"
@@ -182,12 +184,15 @@ absl::Status read_rule(const Request& in, const Kind& kind, SelectionRule& rule)
 }
 
 absl::Status read_maker(const Request& in, const ModelConfig& model, CalibrationOptions& out) {
-  out.dense_layers.assign(in.dense_layers().begin(), in.dense_layers().end());
   for (int i = 0; i < in.dense_layers_size(); ++i) {
     absl::Status status = check_range(absl::StrCat("dense_layers[", i, "]"),
                                       int64_t{in.dense_layers(i)}, 0, int64_t{model.layers} - 1);
     if (!status.ok()) return status;
   }
+  // Layer 0 is dense anyway; each of the others is named once in what is kept.
+  std::set<int32_t> dense(in.dense_layers().begin(), in.dense_layers().end());
+  dense.erase(0);
+  out.dense_layers.assign(dense.begin(), dense.end());
   out.auto_dense_layers = in.auto_dense_layers();
   out.published_head_map_slip = in.published_head_map_slip();
   for (const absl::Status& status :
@@ -204,16 +209,6 @@ absl::Status read_maker(const Request& in, const ModelConfig& model, Calibration
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
-}
-
-std::string digest_of(const std::vector<std::vector<Token>>& texts) {
-  std::string bytes;
-  for (const std::vector<Token>& text : texts) {
-    const auto size = static_cast<uint64_t>(text.size());
-    bytes.append(reinterpret_cast<const char*>(&size), sizeof(size));
-    bytes.append(reinterpret_cast<const char*>(text.data()), text.size() * sizeof(Token));
-  }
-  return digest(bytes);
 }
 
 // Every option in full precision, defaults applied.
@@ -286,7 +281,7 @@ absl::StatusOr<CalibrationPlan> plan_calibration(const Request& in, const Engine
     plan.tokens += static_cast<int64_t>(tokens->size());
     plan.texts.push_back(*std::move(tokens));
   }
-  plan.data_digest = digest_of(plan.texts);
+  plan.data_digest = token_digest(plan.texts);
   plan.id = id_of(plan, engine.identity());
   plan.activate = !in.has_activate() || in.activate();
   return plan;

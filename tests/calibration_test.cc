@@ -149,16 +149,36 @@ TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
   options_.selection.min_keys = 128;
   expect_refused(Texts(14, random_tokens(800, 256, 2)), "held-out");
   expect_refused(Texts(40, random_tokens(315, 256, 2)), "held-out");
+  // What is held out of the short texts lies in no window, and one window of 512 is no gate.
+  Texts one_long(40, random_tokens(200, 256, 2));
+  one_long.push_back(random_tokens(2600, 256, 4));
+  expect_refused(one_long, "have 512 tokens in windows");
 }
 
 TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
   EngineOptions small = options_for(dir_.path());
   small.max_queue = 1;
-  small.kv_memory_bytes = 640 * engine_->info().kv_bytes_per_token;
-  engine_ = make_engine(small);
+  const int64_t bytes = engine_->info().kv_bytes_per_token;
+  // Blocks of 32; with an odd number of them the branches of a comparison have 10 each.
+  for (const int64_t tokens : {640, 672}) {
+    small.kv_memory_bytes = tokens * bytes;
+    engine_ = make_engine(small);
+    const auto outcome = run(long_text());
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    EXPECT_EQ(outcome->table.size(), 4u);
+    EXPECT_EQ(outcome->schedule.calibration.window_tokens, 512);
+    EXPECT_THAT(outcome->schedule.quality.protocol, HasSubstr("at most 320 tokens"));
+  }
+}
+
+// With a tile budget the plan in which all layers select attends to every key, and loses nothing.
+TEST_F(TinyCalibrationTest, WhatDropsNoKeyIsNotTheBest) {
+  options_.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 4};
+  options_.max_degradation_percent = 0;
   const auto outcome = run(long_text());
   ASSERT_TRUE(outcome.ok()) << outcome.status();
-  EXPECT_EQ(outcome->table.size(), 4u);
+  EXPECT_EQ(outcome->table.back().quality.keys_attended_ratio, 1);
+  EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 1);
 }
 
 TEST_F(TinyCalibrationTest, StopsWhenAsked) {

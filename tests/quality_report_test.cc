@@ -11,6 +11,7 @@
 #include "client/eval/findings.h"
 #include "client/eval/pass_key.h"
 #include "client/eval/variants.h"
+#include "client/files.h"
 #include "client/reports.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -241,7 +242,7 @@ TEST(QualityReportTest, WindowsThatWereNotMeasuredAreEmptyCells) {
 }
 
 TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {
-  const VariantPlan plan{.layers = 12, .default_anchors = 5};
+  const VariantPlan plan{.layers = 12, .context = 4096, .default_anchors = 5};
   const std::vector<Variant> others = other_variants(plan);
   const auto rivals = std::ranges::count(others, "greedy", &Variant::group);
   EXPECT_GT(rivals, 3);
@@ -252,6 +253,28 @@ TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {
     EXPECT_GE(variant.calibration->anchors(), 2) << variant.label;
     EXPECT_LE(variant.calibration->anchors(), 12) << variant.label;
   }
+}
+
+TEST(VariantsTest, TilesFitTheContext) {
+  for (const int32_t context : {512, 2048, 4096}) {
+    VariantPlan plan{.layers = 12, .context = context, .default_anchors = 5, .groups = {"tile"}};
+    int32_t most = 0;
+    for (const Variant& variant : other_variants(plan)) {
+      most = std::max(most, 16 * static_cast<int32_t>(variant.calibration->top_k()));
+    }
+    EXPECT_GE(most, context / 3);
+    EXPECT_LT(most, context);
+  }
+}
+
+TEST(TextTest, IsCutBehindALineOrInFrontOfACharacter) {
+  EXPECT_EQ(place_to_cut("one\ntwo\nthree", 9), 8u);
+  EXPECT_EQ(place_to_cut("one\ntwo\nthree", 8), 8u);
+  EXPECT_EQ(place_to_cut("a\nbcdefgh", 8), 8u);  // The line ends too early.
+  EXPECT_EQ(place_to_cut("ab\u00e9\u00e9", 3), 2u);
+  EXPECT_EQ(place_to_cut("ab\u00e9\u00e9", 4), 4u);
+  EXPECT_EQ(place_to_cut("short", 9), 5u);
+  EXPECT_EQ(place_to_cut("short", 0), 0u);
 }
 
 TEST(FiguresTest, ALineChartShowsWhatItCan) {

@@ -135,7 +135,7 @@ class ScoreProtocols(unittest.TestCase):
                 _, started = self.check(windows, self.text_of(positions), protocol=3,
                                         window_tokens=window)
                 self.assertEqual(started.stride_tokens, 0)
-        self.assertEqual(len(windows), 2)
+                self.assertEqual(started.windows, len(windows))
 
     def test_chunk_without_bos(self):
         tokens = self.tokens[1:]

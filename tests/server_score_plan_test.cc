@@ -88,6 +88,9 @@ TEST_F(ScorePlanTest, ABosOfTwoTokensIsNeverScored) {
   request.add_inputs()->set_text("qqqqqqqq");
   auto& ids = *request.add_inputs()->mutable_token_ids();
   for (int i = 0; i < 8; ++i) ids.add_ids('q');
+  auto& with_bos = *request.add_inputs()->mutable_token_ids();
+  for (const int32_t id : {kTinyBos, kTinyEos}) with_bos.add_ids(id);
+  for (int i = 0; i < 8; ++i) with_bos.add_ids('q');
   const ScorePlan result = plan(request);
   for (const auto& input : result.inputs) {
     EXPECT_EQ(input.tokens.size(), 10u);

@@ -19,7 +19,6 @@ class DataTable {
 
   // As many cells as columns; an empty one is a figure that was not measured.
   void add(std::vector<std::string> cells);
-  size_t rows() const { return rows_.size(); }
 
   // RFC 4180, lines end with a newline.
   std::string csv() const;

@@ -8,9 +8,11 @@
 #include <cstdio>
 #include <utility>
 
+#include "client/call.h"
 #include "client/eval/pass_key.h"
 #include "client/eval/recall.h"
 #include "client/eval/variants.h"
+#include "client/files.h"
 
 namespace kascade::client {
 namespace {
@@ -61,10 +63,8 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-// Two halves, cut at the end of a line where there is one.
 std::pair<std::string, std::string> halves(const std::string& text) {
-  const size_t end = text.find('\n', text.size() / 2);
-  const size_t middle = end == std::string::npos ? text.size() : end + 1;
+  const size_t middle = place_to_cut(text, text.size() / 2);
   return {text.substr(0, middle), text.substr(middle)};
 }
 
@@ -91,6 +91,12 @@ absl::Status Suite::prepare() {
   held_out_ = {inputs_.held_out.name, std::move(encoded->front())};
   for (size_t i = 0; i < inputs_.others.size(); ++i) {
     others_.push_back({inputs_.others[i].name, std::move((*encoded)[i + 1])});
+  }
+  const int32_t filler = longest_prompt(session_);
+  if (static_cast<int32_t>(held_out_.tokens.size()) < filler) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: {} tokens, {} are needed to hide pass keys in", held_out_.name,
+                    held_out_.tokens.size(), filler));
   }
   v1::AttentionOptions dense;
   dense.set_mode(v1::ATTENTION_MODE_DENSE);
@@ -252,7 +258,8 @@ std::vector<Variant> Suite::equal_bytes() const {
 }
 
 absl::Status Suite::measure_all() {
-  VariantPlan plan{.layers = model().layers(), .groups = inputs_.groups};
+  VariantPlan plan{
+      .layers = model().layers(), .context = model().context_length(), .groups = inputs_.groups};
   for (const NamedText& other : inputs_.others) plan.others.push_back(other.name);
   plan.default_anchors = model().layers();
   expected_ = expected_rows(plan);
@@ -275,6 +282,7 @@ absl::Status Suite::run() {
   if (auto status = prepare(); !status.ok()) return status;
   const auto before = session_.active_schedule();
   if (!before.ok()) return before.status();
+  const HeldInterrupts held;  // What is active must be restored, and a report of what is done made.
   absl::Status status = measure_all();
   status.Update(session_.restore(*before));
   results_.seconds = seconds_since(begin_);

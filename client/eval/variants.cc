@@ -52,7 +52,8 @@ void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
   }
 }
 
-// Tiles of 16 keys: as many as the same shares of 4,096 keys.
+// Tiles of 16 keys: as many as the same shares of 4,096 keys, if the context has more to choose
+// from.
 void add_tile(const VariantPlan& plan, std::vector<Variant>& variants) {
   constexpr int32_t kTile = 16, kKeys = 4096;
   for (const double ratio : kRatios) {
@@ -64,6 +65,7 @@ void add_tile(const VariantPlan& plan, std::vector<Variant>& variants) {
     request.set_top_k(static_cast<int32_t>(std::lround(ratio * kKeys / kTile)));
     // Half of 4,096 keys are all that windows of the usual length have.
     if (ratio >= 0.5) request.set_window_tokens(kKeys);
+    if ((static_cast<int32_t>(request.top_k()) + 2) * kTile > plan.context) continue;
     variants.push_back({.group = "tile",
                         .label = fmt::format("{} tiles of {}", request.top_k(), kTile),
                         .ratio = ratio,

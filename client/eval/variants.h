@@ -29,6 +29,7 @@ struct Variant {
 
 struct VariantPlan {
   int32_t layers = 0;
+  int32_t context = 0;
   int32_t default_anchors = 0;        // of the default schedule
   std::vector<std::string> others{};  // names of the other texts
   std::vector<std::string> groups{};  // to measure; empty: all

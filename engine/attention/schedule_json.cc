@@ -291,9 +291,9 @@ class Reader {
   template <typename Element>
   void decode(const Json& json, const std::string& field, std::vector<Element>& values) {
     if (!json.is_array()) return refuse(field, "an array", json);
-    values.resize(json.size());
-    for (size_t index = 0; index < values.size() && status_.ok(); ++index) {
-      decode(json[index], absl::StrCat(field, "[", index, "]"), values[index]);
+    values.clear();  // and grown as elements prove good: a hostile array may be long
+    for (size_t index = 0; index < json.size() && status_.ok(); ++index) {
+      decode(json[index], absl::StrCat(field, "[", index, "]"), values.emplace_back());
     }
   }
   template <typename Record>

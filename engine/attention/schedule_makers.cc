@@ -186,8 +186,7 @@ void Similarity::forget_weights() {
   weight.clear();
 }
 
-// Rounding, and the tile family's mass outside of its own choice, can put a measured similarity a
-// little above 1; a plan states a share.
+// Rounding can put a measured similarity a little above 1; a plan states a share.
 LayerPlan reuse_layer(const Similarity& similarity, int32_t layer, int32_t anchor) {
   return {.role = Role::kReuse,
           .anchor = anchor,
