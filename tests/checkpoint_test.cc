@@ -42,7 +42,7 @@ TEST(RealModels, Demo) {
   const auto config = load_config(testing::demo_model());
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->name, "demo");
-  EXPECT_EQ(config->layers, 12);
+  EXPECT_EQ(config->layers, 14);
   EXPECT_EQ(config->q_dim(), 192);
   EXPECT_EQ(config->kv_dim(), 64);
   EXPECT_EQ(config->head_dim, 32);
@@ -54,7 +54,7 @@ TEST(RealModels, Demo) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   EXPECT_EQ(checkpoint->dtype, DType::kBF16);
   EXPECT_EQ(checkpoint->head.data, checkpoint->embedding.data);
-  EXPECT_EQ(checkpoint->layers.size(), 12u);
+  EXPECT_EQ(checkpoint->layers.size(), 14u);
   EXPECT_EQ(checkpoint->layers[3].q.rows, 192);
   EXPECT_EQ(checkpoint->layers[3].o.cols, 192);
   int64_t stored = 0;

@@ -5,6 +5,7 @@ logits. Ends with 0 when all agree, 1 when not, 77 when data is absent that only
 FILTER: only jobs whose title contains it.
 """
 
+import json
 import os
 import pathlib
 import sys
@@ -96,9 +97,9 @@ def real_streams(folder, prompt, length):
 
 
 def demo_schedule(rule):
-    """Four selecting layers of twelve."""
+    """Four selecting layers of all."""
     plan, same = [], (0, 1)
-    for layer in range(12):
+    for layer in range(json.loads((DEMO / "config.json").read_text())["num_hidden_layers"]):
         anchor = max(a for a in (0, 2, 5, 8) if a <= layer)
         if layer == anchor:
             plan.append(Layer("anchor" if layer else "dense", layer, same))
