@@ -521,8 +521,7 @@ class Sparse(ClientTest):
         self.assertLessEqual({"first sparse layer", "low similarity"}, reasons)
 
     def test_options_are_echoed(self):
-        quick = [option if option != "1,2,3" else "3,1,0,2,2" for option in QUICK]
-        done = kascade("calibrate", scratch / "other.txt", *quick, "--anchors", "7", "--sink-keys",
+        done = kascade("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7", "--sink-keys",
                        "4", "--pooling", "max", "--paper-decode", "--plan-weight", "importance",
                        "--max-degradation", "100", "--no-activate")
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -532,10 +531,13 @@ class Sparse(ClientTest):
                          "layers weighted by importance, own tile not forced in decoding")
 
     def test_calibrate_without_activation(self):
-        result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",
+        quick = [option if option != "1,2,3" else "3,1,0,2,2" for option in QUICK]
+        result = self.json("calibrate", scratch / "other.txt", *quick, "--anchors", "7",
                            "--max-degradation", "100", "--no-activate")
         self.assertTrue(result["passed"])
         self.assertFalse(result["activated"])
+        requested = result["schedule"]["calibration"]["requested"]
+        self.assertEqual(requested["dense_layers"], [1, 2, 3])
         self.assertEqual(self.json("schedule")["schedule"]["schedule_id"], self.id)
 
     def test_jobs(self):
