@@ -260,7 +260,8 @@ TEST(VariantsTest, TilesFitTheContext) {
     VariantPlan plan{.layers = 12, .context = context, .default_anchors = 5, .groups = {"tile"}};
     int32_t most = 0;
     for (const Variant& variant : other_variants(plan)) {
-      most = std::max(most, 16 * static_cast<int32_t>(variant.calibration->top_k()));
+      const auto request = variant.calibration.value_or(v1::CalibrateRequest());
+      most = std::max(most, 16 * static_cast<int32_t>(request.top_k()));
     }
     EXPECT_GE(most, context / 3);
     EXPECT_LT(most, context);
