@@ -39,7 +39,8 @@ float logprob_difference(const ScoredToken& token, const Comparison& comparison)
 // `vocab` tokens is suspect.
 void summarize(const ScoreTotals& totals, int32_t vocab, v1::ScoreSummary& out);
 
-// Fills `out`; no degradation is told of a suspect model. Reorders `differences`, one for each token.
+// Fills `out`; no degradation is told of a suspect model. Reorders `differences`, one for each
+// token.
 void compare(const ScoreTotals& totals, bool suspect, std::span<float> differences,
              v1::Comparison& out);
 

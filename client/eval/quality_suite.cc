@@ -264,11 +264,11 @@ absl::Status Suite::measure_all() {
   plan.default_anchors = model().layers();
   expected_ = expected_rows(plan);
   if (auto status = add({default_variant()}); !status.ok()) return status;
-  // Of schedules that all fail the best may be one in which every layer selects; what is varied must
-  // have layers that reuse.
+  // Of schedules that all fail the best may be one in which every layer selects; what is varied
+  // must have layers that reuse.
   const QualityRow& first = results_.rows.front();
-  plan.default_anchors = first.passed.value_or(false) ? first.anchors.value_or(1)
-                                                      : std::max(1, model().layers() / 2);
+  plan.default_anchors =
+      first.passed.value_or(false) ? first.anchors.value_or(1) : std::max(1, model().layers() / 2);
   auto recall = measure_recall(session_, held_out_.tokens, inputs_.default_cases);
   if (!recall.ok()) return recall.status();
   results_.recall = *std::move(recall);
