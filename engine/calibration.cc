@@ -34,14 +34,6 @@ struct Windows {
   Texts measuring{}, weighing{}, gating{};
 };
 
-// Whether a schedule is the better one to keep. Of those that fail, one that drops no key is none.
-bool better(const QualityRecord& a, const QualityRecord& b) {
-  const bool sparse = a.keys_attended_ratio < 1;
-  if (a.passed != b.passed) return a.passed;
-  if (sparse != (b.keys_attended_ratio < 1)) return sparse;
-  return a.degradation_percent < b.degradation_percent;
-}
-
 class Job {
  public:
   Job(Engine& engine, const CalibrationOptions& options, const Progress& progress,
@@ -276,7 +268,7 @@ absl::Status Job::gate(std::vector<std::vector<LayerPlan>> plans, CalibrationOut
     if (!result.ok()) return result.status();
     schedule->quality = result->quality;
     outcome.table.push_back(*result);
-    if (!best || better(result->quality, best->quality)) best = *schedule;
+    if (!best || is_better(result->quality, best->quality)) best = *schedule;
     if (result->quality.passed) break;
   }
   KASCADE_CHECK(best.has_value());  // a maker gives at least one plan
@@ -309,6 +301,13 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
 }
 
 }  // namespace
+
+bool is_better(const QualityRecord& a, const QualityRecord& b) {
+  const bool sparse = a.keys_attended_ratio < 1;
+  if (a.passed != b.passed) return a.passed;
+  if (sparse != (b.keys_attended_ratio < 1)) return sparse;
+  return a.degradation_percent < b.degradation_percent;
+}
 
 bool Measurement::same_as(const Measurement& other) const {
   return texts == other.texts && window_tokens == other.window_tokens &&

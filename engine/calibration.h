@@ -83,6 +83,10 @@ struct CalibrationOutcome {
   std::vector<std::vector<double>> similarity{};
 };
 
+// Whether the schedule that measured as `a` is to be kept rather than that of `b`: one that passed,
+// else one that drops keys at all, else the one that loses less.
+bool is_better(const QualityRecord& a, const QualityRecord& b);
+
 // What a calibration has measured, for the next one: to plan anew on the same text is then quick.
 struct Measurement {
   std::string texts{};  // digest of the measured tokens; empty: nothing was measured

@@ -171,14 +171,22 @@ TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
   }
 }
 
-// With a tile budget the plan in which all layers select attends to every key, and loses nothing.
-TEST_F(TinyCalibrationTest, WhatDropsNoKeyIsNotTheBest) {
-  options_.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 4};
-  options_.max_degradation_percent = 0;
-  const auto outcome = run(long_text());
-  ASSERT_TRUE(outcome.ok()) << outcome.status();
-  EXPECT_EQ(outcome->table.back().quality.keys_attended_ratio, 1);
-  EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 1);
+TEST(BetterTest, APassCountsFirstThenKeysDroppedThenTheLoss) {
+  const auto record = [](bool passed, double attended, double degradation) {
+    QualityRecord quality;
+    quality.passed = passed;
+    quality.keys_attended_ratio = attended;
+    quality.degradation_percent = degradation;
+    return quality;
+  };
+  // From the best to the worst. What drops no key loses nothing, and is no schedule to keep.
+  const QualityRecord ranked[] = {record(true, 0.3, 0.9), record(false, 0.3, 1.5),
+                                  record(false, 0.2, 4), record(false, 1, 0)};
+  for (size_t i = 0; i < std::size(ranked); ++i) {
+    for (size_t j = 0; j < std::size(ranked); ++j) {
+      EXPECT_EQ(is_better(ranked[i], ranked[j]), i < j) << i << " " << j;
+    }
+  }
 }
 
 TEST_F(TinyCalibrationTest, StopsWhenAsked) {
