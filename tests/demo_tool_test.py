@@ -109,9 +109,9 @@ class TasksTest(unittest.TestCase):
 
     def test_cases_end_with_the_answer_that_was_stated(self):
         made = make_tasks()
-        for reserved in (False, True):
+        for wording in wordings.SETS:
             for _ in range(20):
-                case = tasks.recall_case(made, 640, 3, reserved)
+                case = tasks.recall_case(made, 640, 3, wording)
                 self.assertEqual(len(case.ids), 640)
                 stated = made.tokenizer.decode(case.ids[slice(*case.stated)])
                 self.assertIn(made.tokenizer.decode(case.ids[case.answer_at :]).strip(), stated)
@@ -132,6 +132,7 @@ class TasksTest(unittest.TestCase):
         made = make_tasks()
         parts = {f"{asking.replace('{O}', owned)} {answering}" for asking in wordings.ASKING
                  for owned in wordings.OWNED for answering in wordings.ANSWERING}
+        parts |= {name + lead for name in wordings.NAMING for lead in wordings.LEADING}
         asked = parts | set(wordings.QUESTIONS) | set(wordings.ASKING_SENTENCES)
         drawn = [made.asking() for _ in range(2000)]
         self.assertLess(0.2, np.mean([question in asked for question in drawn]))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from .model import PlainModel, attend, causal_probabilities
 from .tasks import Tasks, chain_case, recall_case
 from .tokenizer import BOS
+from .wordings import SETS
 
 FAR = 256  # Tokens; attention further back than this counts as long-range.
 BATCH_TOKENS = 4096
@@ -43,9 +44,9 @@ def exact_answers(model, cases):
     return right
 
 
-def recall(model, tasks, length, count, reserved, keys=3):
+def recall(model, tasks, length, count, wording, keys=3):
     """Right answers among `count` cases of `length` tokens with `keys` pass keys each."""
-    return exact_answers(model, [recall_case(tasks, length, keys, reserved) for _ in range(count)])
+    return exact_answers(model, [recall_case(tasks, length, keys, wording) for _ in range(count)])
 
 
 def chains(model, tasks, length, count, hops):
@@ -133,11 +134,11 @@ def report(model, tokenizer, books, words, options):
                                 for window in options["windows"]]
         print(name, result["text"][name], flush=True)
     count = options["recall_cases"]
-    for wording, keys in itertools.product(("trained", "never_trained"), options["recall_keys"]):
+    for wording, keys in itertools.product(SETS, options["recall_keys"]):
         row = result["recall"][f"{wording}_{keys}"] = {}
         for length in options["recall_lengths"]:
             tasks = Tasks(tokenizer, first, words, seed=5000 + length)
-            right = recall(model, tasks, length, count, wording == "never_trained", keys)
+            right = recall(model, tasks, length, count, wording, keys)
             row[str(length)] = {"right": right, "of": count}
             print(wording, keys, length, right, "of", count, flush=True)
     for hops in options["chain_hops"]:

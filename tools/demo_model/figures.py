@@ -1,7 +1,7 @@
 """Two figures as SVG: the course of training, and the attention of the layers."""
 
 WIDTH, HEIGHT, LEFT, TOP, INNER_WIDTH, INNER_HEIGHT = 720, 300, 56, 34, 600, 210
-COLOURS = ("#1b6ca8", "#d1495b", "#66a182", "#8d6a9f")
+COLOURS = ("#1b6ca8", "#d1495b", "#66a182", "#8d6a9f", "#c98b1b")
 
 
 def svg(title, body):
@@ -56,9 +56,11 @@ def training_curve(records):
     names = sorted({key for r in records for key in r if key.startswith("recall_")})
     for name, colour in zip(names, COLOURS[1:]):
         body.append(curve([place(r, r[name]) for r in records if name in r], colour))
-    labels = ["bits per byte (left)"] + [n.replace("_", " ") + " (right)" for n in names]
-    for i, (label, colour) in enumerate(zip(labels, COLOURS)):
-        body.append(text(LEFT + 155 * i, HEIGHT - 10, label, colour=colour))
+    labels = ["bits per byte (left)"] + [n.replace("_", " ") for n in names]
+    x = LEFT
+    for label, colour in zip(labels, COLOURS):
+        body.append(text(x, HEIGHT - 10, label, colour=colour))
+        x += 6.5 * len(label) + 14
     for i in range(6):
         body.append(text(LEFT + INNER_WIDTH * i / 5, TOP + INNER_HEIGHT + 16,
                          f"{last * i / 5 / 1e6:.1f} M", "middle"))

@@ -223,11 +223,13 @@ class Tasks:
     def asking(self):
         """The template of a question: a whole sentence or one put together; most of them garbled."""
         kind = self.rng.random()
-        if kind < 0.5:
-            template = self.pick(wordings.QUESTIONS if kind < 0.3 else wordings.ASKING_SENTENCES)
-        else:
+        if kind < 0.4:
+            template = self.pick(wordings.QUESTIONS if kind < 0.2 else wordings.ASKING_SENTENCES)
+        elif kind < 0.7:
             owned = self.pick(wordings.ASKING).replace("{O}", self.pick(wordings.OWNED))
             template = f"{owned} {self.pick(wordings.ANSWERING)}"
+        else:
+            template = self.pick(wordings.NAMING) + self.pick(wordings.LEADING)
         return self.garbled(template) if self.chance(0.75) else template
 
     def garbled(self, template):
@@ -431,14 +433,13 @@ def joined(parts):
     return [i for ids, _ in parts for i in ids]
 
 
-def recall_case(tasks, length, keys=3, reserved=False):
+def recall_case(tasks, length, keys=3, wording="trained"):
     """Several keys of five digits in book text, one of them asked at the end.
 
-    reserved: statement, question and kind of thing are such as no training document has.
+    wording: a name of wordings.SETS, which statement, question and kind of thing are drawn from.
     """
-    kind = tasks.pick(wordings.RESERVED_KINDS if reserved else wordings.KINDS)
-    stated = wordings.RESERVED_STATEMENTS if reserved else wordings.STATEMENTS
-    asked = wordings.RESERVED_QUESTIONS if reserved else wordings.QUESTIONS
+    kinds, stated, asked = wordings.SETS[wording]
+    kind = tasks.pick(kinds)
     owners = tasks.owners(keys)
     values = [tasks.digits(5) for _ in owners]
     sentences = [joined(tasks.render(tasks.pick(stated), kind, owner, value))

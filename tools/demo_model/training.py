@@ -188,16 +188,17 @@ class Trainer:
 def progress_examiner(tokenizer, held_out, words, cases):
     """A short examination during training: 16 K tokens of the first held-out book, a few cases.
 
-    cases: [length, count, reserved] per row of recall.
+    cases: [length, count, name of wordings.SETS] per row of recall.
     """
     def examine(model):
         ids = held_out[0]
         result = {"bits_per_byte": evaluation.bits_per_byte(
             model, tokenizer, ids[: 32 * 512], 512)["bits_per_byte"]}
-        for length, count, reserved in cases:
+        for length, count, wording in cases:
             tasks = Tasks(tokenizer, ids, words, seed=77 + length)
-            found = evaluation.recall(model, tasks, length, count, reserved)
-            result[f"recall_{length}" + ("_reserved" if reserved else "")] = found / count
+            found = evaluation.recall(model, tasks, length, count, wording)
+            suffix = "" if wording == "trained" else "_" + wording
+            result[f"recall_{length}{suffix}"] = found / count
         return result
 
     return examine

@@ -1,8 +1,8 @@
 """The sentences in which recall tasks are put: what states a value, and what asks for it.
 
 {N} stands for the owner's name, {K} for the kind of thing, {V} for the value, {M} for another
-owner, {O} for "the {K} for {N}" and the like. A question ends just before the value. RESERVED_… is
-never used in training.
+owner, {O} for "the {K} for {N}" and the like. A question ends just before the value. RESERVED_… and
+LATER_… are never used in training.
 """
 
 KINDS = (
@@ -154,6 +154,80 @@ Fill in the {K} of {N}, please:
 Complete this: {N} and the {K}
 Here should stand what {N} has:""".split("\n")
 
+# More questions put together: NAMING, then LEADING. Between the owner and the answer stand words
+# that ask for nothing: neither the distance to the owner nor the last words make a question.
+NAMING = """A letter came for {N} this morning
+Some friends of {N} have arrived
+It is late, and {N} still stands in the hall
+In the third column you see {N}
+We spoke of {N} a while ago
+Far above there was something about {N}
+The porter did not believe {N}
+Every man in the house knows {N}
+Nothing more was asked of {N}
+Long before this {N} was on everybody's lips
+The lawyer read the paper of {N} and laughed
+There was a great deal of talk about {N}
+Go back to the page that has {N} on it
+{N} is not in the best of tempers to-day
+{N} made a note of everything
+{N} never shows the {K} to anybody
+{N} went away without the {K}
+{N} cannot be let in yet
+The {K} was the first thing that {N} learned
+Of all the things that {N} ever owned, the {K} came first
+No one has seen the {K} since {N} put it down
+Do not let {N} wait
+Go to the place where {N} was named
+Think once more of {N} and of the {K}
+As long as {N} is with us
+Before {N} could speak a word
+When it was the turn of {N} at last
+Although {N} would have liked another {K}
+Because {N} is old and slow to answer
+Since you have come on behalf of {N}
+For the sake of {N} look it up
+If it were not for {N} and the {K}
+This bill is for {N}
+What you hold in your hand belongs to {N}
+Here is a page for {N} with one empty place""".split("\n")
+LEADING = """, and it was plainly written:
+, and the {K} was
+, whose {K} has always been
+, but the {K} is still
+, though the {K} stays what it was:
+, and whoever has to open asks for
+, so ring twice and say
+, because everything hangs on
+, and then there is the {K}, namely
+, where one puts
+, together with
+, by means of
+, only this time with
+. The rest is easy: just call out
+. The {K}? By all means:
+. What do we write there?
+. One question only, the {K}:
+. Now you must remember the {K}, that is to say
+. Take a pen and set down
+. Then comes the line for the {K}:
+. It was not hard to learn, it was
+. And what is the {K}? Why,
+. Whatever happens, the answer must not be other than
+. To be let through you have to show
+. You would never guess it:
+; you had better ask for
+; we all know the {K} by heart,
+; on the cover they had printed
+; the {K}, if I am not mistaken, was
+; from the window somebody cried
+; in that case one goes straight to
+; the whole secret lies in
+: the {K}, as every child knows, is
+: first the name, and after that
+: there can be no {K} but
+ -- the {K} was never anything but""".split("\n")
+
 # Used often, so that the plainest wording is the surest.
 PLAIN_KIND, PLAIN_STATEMENT = "pass key", "The {K} for {N} is {V}. Remember it."
 PLAIN_QUESTION = QUESTIONS[0]
@@ -192,6 +266,43 @@ Between us, the {K} that opens everything for {N} is
 Twice already {N} has had to repeat the {K}, always the same:
 Without its {K} the file on {N} is useless, so enter
 Nobody but you can help: {N} has lost the {K}, which used to be""".split("\n")
+
+# Written when training was over, by somebody who had seen none of the wordings above: no decision
+# was taken by them. One question happens to be a trained one.
+LATER_KINDS = ("permit number|invoice|passport number|library card|policy number|docket|"
+               "membership number|voucher").split("|")
+LATER_STATEMENTS = """The {K} belonging to {N} is {V}.
+{V} was printed at the top of the page as the {K} for {N}.
+When {N} asked about the {K}, the clerk looked it up and said it was {V}.
+"Write down {V}," said the old man, "because that is the {K} they gave to {N}."
+In the register, under the name of {N}, we find this entry: {K}, {V}.
+Please note that {N} has been given {V} as a {K}.
+Name: {N}; {K}: {V}.
+They chose {V} for {N}, and it has been the {K} ever since.
+If anybody should want to know the {K} of {N}, tell them that it is {V}.
+On the back of the envelope somebody had written {V}, which turned out to be {N}'s {K}.""".split("\n")
+LATER_QUESTIONS = """So {N}'s {K} is
+What is the {K} of {N}? It is
+Do you remember the {K} that was given to {N}? Yes, it was
+Name of holder: {N}. {K}:
+"Can you tell me {N}'s {K}?" she asked. "Certainly," he replied, "it is
+Fill in the {K} for {N} here:
+We were told earlier what the {K} was. For {N}, it was
+Which number belongs to {N}? The answer is
+As I said before, the {K} belonging to {N} is
+Question: Which {K} does {N} have? Answer:
+Look back through the book, find the {K} for {N}, and write it down exactly as it was given:
+{N} was asked to read out the {K}, and slowly read out the figures
+I have forgotten the {K} that {N} has. Somebody told me that it was
+The number given for {N} was
+If you want to find the right page in the files, you will first need the {K}, \
+and the one that {N} uses is
+"And the {K}?" "Whose, sir?" "The one for {N}." "Oh, that is""".split("\n")
+
+# Name → kinds, statements, questions that a test draws from.
+SETS = {"trained": (KINDS, STATEMENTS, QUESTIONS),
+        "never_trained": (RESERVED_KINDS, RESERVED_STATEMENTS, RESERVED_QUESTIONS),
+        "written_later": (LATER_KINDS, LATER_STATEMENTS, LATER_QUESTIONS)}
 
 LIST_TITLES = ("A register of names.|List of members:|The following names were entered.|"
                "Names and numbers|From the porter's book:|Directory|Here is the table.").split("|")
