@@ -199,7 +199,8 @@ void add_method_options(CLI::App& command, CalibrateOptions& options) {
           {"balanced", "conservative", "aggressive", "large-model", "cpu-8b", "long"}));
   command
       .add_option("--anchors", options.anchors,
-                  "dp: number of selecting layers, layer 0 counted, or auto: fewest that pass")
+                  "dp: number of selecting layers, layer 0 counted; auto: what reads least of "
+                  "those that pass, with more dense layers where that pays")
       ->type_name("auto|N")
       ->check(check_anchors)
       ->capture_default_str();

@@ -193,6 +193,7 @@ std::string gate_text(const v1::CalibrationResult& result) {
       fmt::format("Gate on {} of held-out text ({} rule): {}\n", counted(stored.tokens(), "token"),
                   stored.phase(), limit_text(stored));
   Table table({{"Anchors"},
+               {"Dense"},
                {"Predicted similarity"},
                {"ΔPPL"},
                {"Mean KL (nats)"},
@@ -202,10 +203,11 @@ std::string gate_text(const v1::CalibrationResult& result) {
                {"", Table::Align::kLeft}});
   for (const auto& candidate : result.candidates()) {
     const auto& quality = candidate.quality();
-    table.add({std::to_string(candidate.anchors()), percent(candidate.predicted_similarity()),
-               degradation_text(quality), fmt::format("{:.5f}", quality.mean_kl()),
-               percent(quality.same_top1_ratio()), percent(quality.keys_attended_ratio()),
-               bytes(quality.kv_bytes_read_per_token()), outcome(quality)});
+    table.add({std::to_string(candidate.anchors()), std::to_string(candidate.dense_layers() + 1),
+               percent(candidate.predicted_similarity()), degradation_text(quality),
+               fmt::format("{:.5f}", quality.mean_kl()), percent(quality.same_top1_ratio()),
+               percent(quality.keys_attended_ratio()), bytes(quality.kv_bytes_read_per_token()),
+               outcome(quality)});
   }
   out += table.text() + chosen_text(stored) + "Verdict: " + verdict(result) + "\n";
   if (!result.saved_file().empty()) out += "Saved by the server: " + result.saved_file() + "\n";
@@ -240,6 +242,7 @@ Json gate_json(const v1::CalibrationResult& result) {
   Json candidates = Json::array();
   for (const auto& candidate : result.candidates()) {
     Json entry = {{"anchors", candidate.anchors()},
+                  {"dense_layers", candidate.dense_layers()},
                   {"predicted_similarity", candidate.predicted_similarity()}};
     entry.update(quality_json(candidate.quality()));
     candidates.push_back(std::move(entry));

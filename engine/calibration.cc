@@ -1,17 +1,20 @@
 #include "engine/calibration.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "engine/calibration_runs.h"
 #include "engine/calibration_windows.h"
-#include "engine/check.h"
+#include "engine/plan_search.h"
 
 namespace kascade {
 namespace {
@@ -46,18 +49,30 @@ class Job {
   bool weighs() const {
     return options_.maker == Maker::kOptimal && options_.weight == PlanWeight::kLoss;
   }
+  bool automatic() const { return options_.maker == Maker::kOptimal && options_.anchors == 0; }
   SimilarityKind kind() const;
   // Fills windows_.
   absl::Status cut(const Texts& texts);
   // Measures and weighs, or takes what was measured last on the same text in the same way.
   absl::StatusOr<Similarity> similarity();
   std::vector<int32_t> dense_layers(const Similarity& similarity) const;
-  // `note` says what could not be done as asked.
-  std::vector<std::vector<LayerPlan>> plan(const Similarity& similarity, std::string& note) const;
-  // Fills similarity.weight.
+  // As many selecting layers as asked for, or the greedy plan; `note` says if there are fewer.
+  std::vector<LayerPlan> plan(const Similarity& similarity, std::string& note) const;
+  // KL from dense attention, nats per token: of `all`, a plan in which layers select, and of it
+  // with one layer changed.
+  struct Losses {
+    double whole = 0;
+    std::vector<double> reusing{};  // [layers] the layer reuses what serves it best
+    std::vector<double> dense{};    // [layers] the layer is dense; for an automatic plan only
+  };
+  absl::StatusOr<Losses> measure_losses(const Similarity& similarity,
+                                        const std::vector<LayerPlan>& all);
+  // Fills similarity.weight and, for an automatic plan, .select_cost.
   absl::Status weigh(Similarity& similarity);
-  // Tries the plans, the cheapest first, until one passes. Fills outcome.table and .schedule.
-  absl::Status gate(std::vector<std::vector<LayerPlan>> plans, CalibrationOutcome& outcome);
+  // Tries plans for the one that reads least of those that pass.
+  absl::Status search(const Similarity& similarity, CalibrationOutcome& outcome);
+  // Adds to outcome.table; outcome.schedule becomes what passed, or is better than all before.
+  absl::Status gate(std::vector<LayerPlan> plan, CalibrationOutcome& outcome);
   absl::StatusOr<GateResult> gate(const std::shared_ptr<const Schedule>& schedule, int64_t done,
                                   int64_t total);
   Schedule draft(std::vector<LayerPlan> layers) const;
@@ -88,12 +103,10 @@ std::vector<int32_t> Job::dense_layers(const Similarity& similarity) const {
   return dense;
 }
 
-std::vector<std::vector<LayerPlan>> Job::plan(const Similarity& similarity,
-                                              std::string& note) const {
+std::vector<LayerPlan> Job::plan(const Similarity& similarity, std::string& note) const {
   const std::vector<int32_t> dense = dense_layers(similarity);
-  if (options_.maker == Maker::kGreedy) return {plan_greedy(similarity, options_.greedy, dense)};
+  if (options_.maker == Maker::kGreedy) return plan_greedy(similarity, options_.greedy, dense);
   std::vector<std::vector<LayerPlan>> plans = plan_optimal(similarity, dense);
-  if (options_.anchors == 0) return plans;
   const auto most = static_cast<int32_t>(plans.size());
   if (options_.anchors > most) {
     note = absl::StrCat("anchors: ", options_.anchors, " were asked for, ", most,
@@ -102,7 +115,44 @@ std::vector<std::vector<LayerPlan>> Job::plan(const Similarity& similarity,
                         "recalls less than ",
                         100 * options_.min_recall, " % of their attention");
   }
-  return {std::move(plans[std::min(options_.anchors, most) - 1])};
+  return std::move(plans[std::min(options_.anchors, most) - 1]);
+}
+
+absl::StatusOr<Job::Losses> Job::measure_losses(const Similarity& similarity,
+                                                const std::vector<LayerPlan>& all) {
+  const auto layers = static_cast<int32_t>(all.size());
+  int64_t done = 0;
+  const auto loss_of = [&](std::vector<LayerPlan> plan) -> absl::StatusOr<double> {
+    const int64_t each = count_tokens(windows_.weighing);
+    const int64_t total = each * layers * (automatic() ? 2 : 1);
+    const auto schedule = std::make_shared<Schedule>(draft(std::move(plan)));
+    const auto sums = runs_.compare(schedule, windows_.weighing, [&](int64_t tokens) {
+      report(CalibrationStage::kWeighing, done + tokens, total);
+    });
+    done += each;
+    if (!sums.ok()) return sums.status();
+    return sums->kl / static_cast<double>(sums->tokens);
+  };
+  const auto whole = loss_of(all);
+  if (!whole.ok()) return whole.status();
+  Losses losses{.whole = *whole,
+                .reusing = std::vector<double>(all.size(), *whole),
+                .dense = std::vector<double>(all.size(), *whole)};
+  for (int32_t layer = 1; layer < layers; ++layer) {
+    if (all[layer].role == Role::kDense) continue;
+    std::vector<LayerPlan> plan = all;
+    plan[layer] = reuse_layer(similarity, layer, best_source(similarity, layer));
+    const auto reusing = loss_of(plan);
+    if (!reusing.ok()) return reusing.status();
+    losses.reusing[layer] = *reusing;
+    if (!automatic()) continue;
+    plan[layer] = all[layer];
+    plan[layer].role = Role::kDense;
+    const auto dense = loss_of(std::move(plan));
+    if (!dense.ok()) return dense.status();
+    losses.dense[layer] = *dense;
+  }
+  return losses;
 }
 
 // A layer's weight is the KL that its reuse alone costs, per square of the recall that it loses by
@@ -113,29 +163,22 @@ absl::Status Job::weigh(Similarity& similarity) {
   constexpr double kLeastShare = 1e-2;  // of the mean cost
   similarity.forget_weights();
   const std::vector<LayerPlan> all = plan_optimal(similarity, dense_layers(similarity)).back();
-  const int32_t layers = similarity.layers();
-  const int64_t each = count_tokens(windows_.weighing), total = each * layers;
-  std::vector<double> losses(static_cast<size_t>(layers), 0);
-  for (int32_t layer = 0; layer < layers; ++layer) {
-    std::vector<LayerPlan> plan = all;  // for layer 0 all layers select
-    if (layer > 0 && all[layer].role == Role::kDense) continue;
-    if (layer > 0) plan[layer] = reuse_layer(similarity, layer, best_source(similarity, layer));
-    const auto schedule = std::make_shared<Schedule>(draft(std::move(plan)));
-    const auto sums = runs_.compare(schedule, windows_.weighing, [&](int64_t tokens) {
-      report(CalibrationStage::kWeighing, each * layer + tokens, total);
-    });
-    if (!sums.ok()) return sums.status();
-    losses[layer] = sums->kl / static_cast<double>(sums->tokens);
-  }
+  const auto losses = measure_losses(similarity, all);
+  if (!losses.ok()) return losses.status();
   double sum = 0;
   int32_t measured = 0;
+  const auto layers = static_cast<int32_t>(all.size());
+  if (automatic()) similarity.select_cost.assign(all.size(), 0);
   for (int32_t layer = 1; layer < layers; ++layer) {
     if (all[layer].role == Role::kDense) continue;
-    similarity.reuse_cost[layer] = std::max(0.0, losses[layer] - losses[0]);
+    similarity.reuse_cost[layer] = std::max(0.0, losses->reusing[layer] - losses->whole);
+    if (automatic()) {
+      similarity.select_cost[layer] = std::max(0.0, losses->whole - losses->dense[layer]);
+    }
     sum += similarity.reuse_cost[layer].value_or(0);
     ++measured;
   }
-  similarity.weight.assign(static_cast<size_t>(layers), 0);
+  similarity.weight.assign(all.size(), 0);
   for (int32_t layer = 1; layer < layers; ++layer) {
     if (!similarity.reuse_cost[layer]) continue;
     const double lost =
@@ -164,7 +207,8 @@ absl::StatusOr<Similarity> Job::similarity() {
   }
   Similarity& similarity = now.similarity;
   const std::vector<int32_t> dense = dense_layers(similarity);
-  if (weighs() && now.weighed_beside != dense) {
+  const bool lacks_costs = automatic() && similarity.select_cost.empty();
+  if (weighs() && (now.weighed_beside != dense || lacks_costs)) {
     if (auto status = weigh(similarity); !status.ok()) return status;
     now.weighed_beside = dense;
   }
@@ -176,8 +220,8 @@ absl::StatusOr<Similarity> Job::similarity() {
 absl::StatusOr<GateResult> Job::gate(const std::shared_ptr<const Schedule>& schedule, int64_t done,
                                      int64_t total) {
   GateResult result{.anchors = 0, .predicted_similarity = predicted_similarity(schedule->layers)};
-  for (const LayerPlan& layer : schedule->layers) result.anchors += layer.role == Role::kAnchor;
-  ++result.anchors;  // layer 0 selects too
+  result.anchors = schedule->count(Role::kAnchor) + 1;  // layer 0 selects too
+  result.dense_layers = schedule->count(Role::kDense) - 1;
   const auto compared = runs_.compare(schedule, windows_.gating, [&](int64_t tokens) {
     report(CalibrationStage::kGating, done + tokens, total, result.anchors);
   });
@@ -258,21 +302,51 @@ absl::Status Job::cut(const Texts& texts) {
   return absl::OkStatus();
 }
 
-absl::Status Job::gate(std::vector<std::vector<LayerPlan>> plans, CalibrationOutcome& outcome) {
+absl::Status Job::gate(std::vector<LayerPlan> plan, CalibrationOutcome& outcome) {
   const int64_t each = count_tokens(windows_.gating);
-  const int64_t total = each * static_cast<int64_t>(plans.size());
-  std::optional<Schedule> best;
-  for (std::vector<LayerPlan>& plan : plans) {
-    auto schedule = std::make_shared<Schedule>(draft(std::move(plan)));
-    const auto result = gate(schedule, each * static_cast<int64_t>(outcome.table.size()), total);
-    if (!result.ok()) return result.status();
-    schedule->quality = result->quality;
-    outcome.table.push_back(*result);
-    if (!best || is_better(result->quality, best->quality)) best = *schedule;
-    if (result->quality.passed) break;
+  const int64_t done = each * static_cast<int64_t>(outcome.table.size());
+  const int64_t usual = automatic() ? 2 * std::bit_width(plan.size()) + 2 : 1;  // candidates
+  auto schedule = std::make_shared<Schedule>(draft(std::move(plan)));
+  const auto result = gate(schedule, done, std::max(done + each, usual * each));
+  if (!result.ok()) return result.status();
+  schedule->quality = result->quality;
+  const bool first = outcome.table.empty();
+  outcome.table.push_back(*result);
+  if (first || result->quality.passed || is_better(result->quality, outcome.schedule.quality)) {
+    outcome.schedule = *schedule;
   }
-  KASCADE_CHECK(best.has_value());  // a maker gives at least one plan
-  outcome.schedule = *std::move(best);
+  return absl::OkStatus();
+}
+
+absl::Status Job::search(const Similarity& similarity, CalibrationOutcome& outcome) {
+  const std::vector<int32_t> given = dense_layers(similarity);
+  std::vector<int32_t> rest;  // those first whose own choice costs most
+  for (int32_t layer = 1; layer < similarity.layers() && !similarity.select_cost.empty(); ++layer) {
+    if (std::ranges::find(given, layer) == given.end()) rest.push_back(layer);
+  }
+  std::ranges::stable_sort(rest, std::greater(),
+                           [&](int32_t layer) { return similarity.select_cost[layer]; });
+  const auto dense_with = [&](int32_t more) {
+    std::vector<int32_t> dense(rest.begin(), rest.begin() + more);
+    dense.insert(dense.end(), given.begin(), given.end());
+    return dense;
+  };
+  const auto passes = [&](PlanSize size) -> absl::StatusOr<bool> {
+    if (outcome.schedule.quality.suspect) return false;  // nothing can pass
+    auto plans = plan_optimal(similarity, dense_with(size.more_dense));
+    absl::Status status = gate(std::move(plans[static_cast<size_t>(size.selecting) - 1]), outcome);
+    if (!status.ok()) return status;
+    return outcome.table.back().quality.passed;
+  };
+  const auto most = static_cast<int32_t>(plan_optimal(similarity, given).size());
+  const auto best = cheapest_that_passes(most, static_cast<int32_t>(rest.size() / 2), passes);
+  if (!best.ok()) return best.status();
+  if (best->has_value() && (*best)->more_dense > 0) {
+    rest.resize(static_cast<size_t>((*best)->more_dense));
+    std::ranges::sort(rest);
+    outcome.note = absl::StrCat("kept dense, since so the least is read: layer",
+                                rest.size() > 1 ? "s " : " ", absl::StrJoin(rest, ", "));
+  }
   return absl::OkStatus();
 }
 
@@ -289,7 +363,8 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
       outcome.similarity.back().push_back(std::clamp(similarity->layer(a, b), 0.0, 1.0));
     }
   }
-  absl::Status gated = gate(plan(*similarity, outcome.note), outcome);
+  absl::Status gated =
+      automatic() ? search(*similarity, outcome) : gate(plan(*similarity, outcome.note), outcome);
   if (!gated.ok()) return gated;
   outcome.schedule.created_at =
       absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone());

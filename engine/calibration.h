@@ -31,7 +31,10 @@ struct CalibrationOptions {
   SelectionRule selection{};
   Maker maker = Maker::kOptimal;
   PlanWeight weight = PlanWeight::kLoss;
-  int32_t anchors = 0;  // dp: selecting layers, layer 0 counted; 0 = auto: fewest that pass
+  // dp: selecting layers, layer 0 counted. 0 = auto: those plans are tried that read least,
+  // also with more dense layers than asked for (plan_search.h); by importance: the fewest that
+  // pass.
+  int32_t anchors = 0;
   GreedyOptions greedy{};
   std::vector<int32_t> dense_layers{};  // besides layer 0
   bool auto_dense_layers = false;       // add those whose own budget recalls < min_recall
@@ -62,14 +65,15 @@ constexpr std::string_view name_of(CalibrationStage stage) {
 
 struct CalibrationProgress {
   CalibrationStage stage = CalibrationStage::kMeasuring;
-  int64_t done_tokens = 0;        // of this stage
-  int64_t total_tokens = 0;       // of this stage; an upper bound while gating
+  int64_t done_tokens = 0;   // of this stage
+  int64_t total_tokens = 0;  // of this stage; an estimate while gating, never below done_tokens
   int32_t candidate_anchors = 0;  // gating: the count being tried
 };
 
 // One candidate that went through the gate.
 struct GateResult {
-  int32_t anchors = 0;  // selecting layers, layer 0 counted
+  int32_t anchors = 0;       // selecting layers, layer 0 counted
+  int32_t dense_layers = 0;  // besides layer 0
   double predicted_similarity = 0;
   QualityRecord quality{};
 };

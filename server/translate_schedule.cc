@@ -118,6 +118,7 @@ v1::Schedule to_proto(const Schedule& schedule) {
 v1::GateCandidate to_proto(const GateResult& result) {
   v1::GateCandidate out;
   out.set_anchors(result.anchors);
+  out.set_dense_layers(result.dense_layers);
   out.set_predicted_similarity(result.predicted_similarity);
   fill(result.quality, *out.mutable_quality());
   return out;

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/engine_client.h"
@@ -72,7 +74,7 @@ TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(outcome->schedule.quality.suspect);
   EXPECT_FALSE(outcome->schedule.quality.passed);
-  EXPECT_EQ(outcome->table.size(), 4u);
+  EXPECT_EQ(outcome->table.size(), 1u);  // the others would be no better
   EXPECT_EQ(engine_->stats().free_blocks, engine_->stats().total_blocks);
 }
 
@@ -113,6 +115,11 @@ TEST_F(TinyCalibrationTest, PlansAnewFromWhatWasMeasuredLast) {
   options_.weight = PlanWeight::kImportance;
   EXPECT_EQ(again(long_text()), (Stages{false, false}));
   options_.weight = PlanWeight::kLoss;
+  options_.anchors = 0;  // needs to know what each layer's own choice costs
+  EXPECT_EQ(again(long_text()), (Stages{false, true}));
+  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  options_.anchors = 3;
+  EXPECT_EQ(again(long_text()), (Stages{false, false}));
   options_.dense_layers = {1};  // the others' costs are those beside it
   EXPECT_EQ(again(long_text()), (Stages{false, true}));
   EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, true}));
@@ -165,7 +172,7 @@ TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
     engine_ = make_engine(small);
     const auto outcome = run(long_text());
     ASSERT_TRUE(outcome.ok()) << outcome.status();
-    EXPECT_EQ(outcome->table.size(), 4u);
+    EXPECT_EQ(outcome->table.size(), 1u);
     EXPECT_EQ(outcome->schedule.calibration.window_tokens, 512);
     EXPECT_THAT(outcome->schedule.quality.protocol, HasSubstr("at most 320 tokens"));
   }
@@ -257,6 +264,50 @@ TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
   EXPECT_GE(outcome->schedule.count(Role::kReuse), 1);
   EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 0.9);
   EXPECT_EQ(stage, CalibrationStage::kDone);
+}
+
+// Where not even all layers selecting pass, more of them stay dense, and a note names them.
+TEST(DemoCalibrationTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 50000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  const std::atomic<bool> stop = false;
+  Measurement measured;
+  CalibrationOptions options;
+  options.selection.min_keys = 16;
+  options.window_tokens = 1024;
+  const auto run = [&](int32_t anchors, double most) {
+    options.anchors = anchors;
+    options.max_degradation_percent = most;
+    return calibrate(
+        *engine, options, {*tokens},
+        [](const CalibrationProgress& progress) {
+          EXPECT_LE(progress.done_tokens, progress.total_tokens);
+        },
+        stop, &measured);
+  };
+  const auto failed = run(engine->model().layers, 0);
+  ASSERT_TRUE(failed.ok()) << failed.status();
+  ASSERT_FALSE(failed->schedule.quality.passed);
+  EXPECT_EQ(failed->table.size(), 1u);  // what was asked for, and nothing else
+  const double all_select = failed->schedule.quality.degradation_percent;
+  const auto outcome = run(0, all_select / 2);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  const Schedule& schedule = outcome->schedule;
+  EXPECT_TRUE(schedule.quality.passed);
+  EXPECT_LE(schedule.quality.degradation_percent, all_select / 2);
+  EXPECT_EQ(outcome->table.front().anchors, engine->model().layers);
+  EXPECT_EQ(outcome->table.front().dense_layers, 0);
+  EXPECT_GE(schedule.count(Role::kDense), 2);
+  EXPECT_LT(schedule.quality.keys_attended_ratio, 0.8);
+  for (size_t layer = 1; layer < schedule.layers.size(); ++layer) {
+    const bool named =
+        absl::StrContains(absl::StrCat(outcome->note, ","), absl::StrCat(" ", layer, ","));
+    EXPECT_EQ(named, schedule.layers[layer].role == Role::kDense) << outcome->note;
+  }
+  EXPECT_EQ(schedule.calibration.requested, (RequestedPlan{.min_recall = 0.6}));
+  EXPECT_TRUE(engine->activate(std::make_shared<Schedule>(schedule)).ok());
 }
 
 // On the bundled model importance is a poor guide: with as many selecting layers, a plan by what

@@ -438,6 +438,7 @@ class Sparse(ClientTest):
         self.assertEqual(json.loads(self.out.read_text()), result["schedule"])
         candidate = result["candidates"][-1]
         self.assertEqual(candidate["anchors"], 6)
+        self.assertEqual(candidate["dense_layers"], 3)
         for key in ("predicted_similarity", "degradation_percent", "mean_kl", "same_top1",
                     "keys_attended_ratio", "passed"):
             self.assertIn(key, candidate)

@@ -152,7 +152,7 @@ class Similarity {
   std::vector<int32_t> head_map(int32_t a, int32_t b) const;
   // Mean over g_b of the maximum over g_a.
   double layer(int32_t a, int32_t b) const;
-  void forget_weights();  // reuse_cost and weight
+  void forget_weights();  // reuse_cost, weight and select_cost
 
   std::vector<double> importance;  // [layers]
   // [layers] KL(dense ‖ sparse) that reuse in this layer alone costs above what selecting costs,
@@ -160,6 +160,8 @@ class Similarity {
   std::vector<std::optional<double>> reuse_cost;
   // [layers] reuse_cost per square of the recall that is lost by it; empty with reuse_cost unset.
   std::vector<double> weight;
+  // [layers] KL that a layer adds by selecting rather than being dense; empty: not measured.
+  std::vector<double> select_cost;
   std::vector<double> self_recall;  // [layers] share of its mass that a layer's own budget recalls
 
  private:

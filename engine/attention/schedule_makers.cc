@@ -184,6 +184,7 @@ double Similarity::layer(int32_t a, int32_t b) const {
 void Similarity::forget_weights() {
   reuse_cost.assign(static_cast<size_t>(layers_), std::nullopt);
   weight.clear();
+  select_cost.clear();
 }
 
 // Rounding can put a measured similarity a little above 1; a plan states a share.
