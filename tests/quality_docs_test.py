@@ -12,6 +12,7 @@ FOLDER = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else pathlib.Path("d
 COLUMNS = {
     "Row": "row",
     "Selecting": "selecting_layers",
+    "Dense": "dense_layers",
     "Predicted": "predicted_similarity",
     "Reuse layers": "reuse_layers_ratio",
     "Attended": "keys_attended_ratio",
@@ -89,6 +90,7 @@ class QualityDocsTest(unittest.TestCase):
         self.assertIn(f"KL {first[f'mean_kl_{window}']} nats", finding)
         self.assertIn(f"({first['dense_perplexity']} dense, {first['tokens']} tokens)", finding)
         self.assertIn(f"; {first['selecting_layers']} of ", finding)
+        self.assertIn(f"besides layer 0 {int(first['dense_layers']) - 1} attend to all", finding)
         read = re.search(r"([\d.]+) % of the bytes", finding)
         self.check_share(read.group(1), first["kv_bytes_ratio"])
 

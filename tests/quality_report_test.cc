@@ -255,6 +255,27 @@ TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {
   }
 }
 
+// What varies the default plan has its dense layers; the grid of counts has layer 0 alone.
+TEST(VariantsTest, VariedPlansKeepTheDefaultOnesDenseLayers) {
+  const VariantPlan plan{.layers = 12,
+                         .context = 4096,
+                         .default_anchors = 5,
+                         .default_dense = {1, 7},
+                         .others = {"other.txt"}};
+  for (const Variant& variant : other_variants(plan)) {
+    if (!variant.calibration) continue;
+    const bool varied =
+        variant.group == "experiment" || variant.group == "tile" || variant.group == "domain";
+    const auto& dense = variant.calibration->dense_layers();
+    EXPECT_EQ(std::vector<int32_t>(dense.begin(), dense.end()),
+              varied ? std::vector<int32_t>({1, 7}) : std::vector<int32_t>())
+        << variant.label;
+    if (varied) {
+      EXPECT_EQ(variant.calibration->anchors(), 5) << variant.label;
+    }
+  }
+}
+
 TEST(VariantsTest, TilesFitTheContext) {
   for (const int32_t context : {512, 2048, 4096}) {
     VariantPlan plan{.layers = 12, .context = context, .default_anchors = 5, .groups = {"tile"}};

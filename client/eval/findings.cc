@@ -142,15 +142,14 @@ std::vector<std::string> quality_findings(const QualityResults& results) {
   const QualityRow& row = results.rows.front();
   const WindowFigures& figures = row.longest();
   std::vector<std::string> findings = {fmt::format(
-      "Automatic schedule ({}; {} of {} layers select, 10 % of the keys): perplexity "
-      "{:+.2f} ± {:.2f} % at "
-      "{} tokens ({:.3f} dense, {} tokens), KL {:.4f} nats; {:.1f} % of the bytes of "
-      "keys and values "
-      "are read, {:.1f} % of the keys attended to, {:.1f} % scored.",
+      "Automatic schedule ({}; {} of {} layers select 10 % of the keys, besides layer 0 {} attend "
+      "to all): perplexity {:+.2f} ± {:.2f} % at {} tokens ({:.3f} dense, {} tokens), KL {:.4f} "
+      "nats; {:.1f} % of the bytes of keys and values are read, {:.1f} % of the keys attended to, "
+      "{:.1f} % scored.",
       row.passed.value_or(true) ? "passed its gate" : "**none passed the gate**, the best",
-      row.anchors.value_or(0), results.model.model().layers(), figures.change_percent,
-      figures.change_error, figures.window, figures.dense_perplexity, figures.tokens,
-      figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
+      row.anchors.value_or(0), results.model.model().layers(), row.dense_layers.value_or(1) - 1,
+      figures.change_percent, figures.change_error, figures.window, figures.dense_perplexity,
+      figures.tokens, figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
       100 * row.keys_scored_ratio)};
   for (std::string& finding : recall_findings(results.recall)) {
     findings.push_back(std::move(finding));

@@ -35,6 +35,7 @@ std::vector<std::string> cells_of(const QualityResults& results, const QualityRo
       row.rival,
       number(row.ratio, "{:.4g}"),
       row.anchors ? std::to_string(*row.anchors) : "",
+      row.dense_layers ? std::to_string(*row.dense_layers) : "",
       number(row.predicted_similarity, "{:.4f}"),
       fmt::format("{:.4f}", row.reuse_layers_ratio),
       fmt::format("{:.4f}", row.keys_attended_ratio),
@@ -178,8 +179,9 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
 }
 
 constexpr char kColumns[] =
-    "In the tables: layers that select keys, layer 0 counted; predicted similarity; layers that "
-    "reuse ÷ layers; keys attended to and keys scored ÷ causal keys; bytes of keys and values read "
+    "In the tables: layers that select keys, and dense layers, layer 0 counted in both; predicted "
+    "similarity; layers that reuse ÷ layers; keys attended to and keys scored ÷ causal keys; bytes "
+    "of keys and values read "
     "÷ those of dense; Δ %: change of the perplexity by the row rule in windows of so many tokens, "
     "± one standard error; KL(dense ‖ sparse), nats; tile Δ %: the same change by the tile rule; "
     "pass keys found, of how many. All columns are in [quality.csv](quality.csv).";
@@ -210,6 +212,7 @@ DataTable quality_table(const QualityResults& results) {
                                             {"compared_with"},
                                             {"ratio"},
                                             {"selecting_layers", "Selecting"},
+                                            {"dense_layers", "Dense"},
                                             {"predicted_similarity", "Predicted"},
                                             {"reuse_layers_ratio", "Reuse layers"},
                                             {"keys_attended_ratio", "Attended"},

@@ -126,12 +126,15 @@ absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
   if (!result.ok()) return result.status();
   const v1::Schedule& schedule = result->schedule();
   row.passed = result->passed();
-  const auto anchors = static_cast<int32_t>(
-      std::count_if(schedule.layers().begin(), schedule.layers().end(),
-                    [](const auto& layer) { return layer.role() != v1::LAYER_ROLE_REUSE; }));
-  row.anchors = anchors;
+  const auto count = [&](v1::LayerRole role) {
+    return static_cast<int32_t>(
+        std::count_if(schedule.layers().begin(), schedule.layers().end(),
+                      [&](const auto& layer) { return layer.role() == role; }));
+  };
+  row.anchors = count(v1::LAYER_ROLE_ANCHOR) + 1;  // layer 0 selects too
+  row.dense_layers = count(v1::LAYER_ROLE_DENSE);
   for (const auto& candidate : result->candidates()) {
-    if (candidate.anchors() == anchors) {
+    if (candidate.anchors() == row.anchors && candidate.dense_layers() + 1 == row.dense_layers) {
       row.predicted_similarity = candidate.predicted_similarity();
     }
   }
@@ -266,9 +269,14 @@ absl::Status Suite::measure_all() {
   if (auto status = add({default_variant()}); !status.ok()) return status;
   // Of schedules that all fail the best may be one in which every layer selects; what is varied
   // must have layers that reuse.
-  const QualityRow& first = results_.rows.front();
-  plan.default_anchors =
-      first.passed.value_or(false) ? first.anchors.value_or(1) : std::max(1, model().layers() / 2);
+  plan.default_anchors = std::max(1, model().layers() / 2);
+  if (results_.schedule.passed()) {
+    plan.default_anchors = results_.rows.front().anchors.value_or(1);
+    const auto& layers = results_.schedule.schedule().layers();
+    for (int32_t layer = 1; layer < layers.size(); ++layer) {
+      if (layers[layer].role() == v1::LAYER_ROLE_DENSE) plan.default_dense.push_back(layer);
+    }
+  }
   auto recall = measure_recall(session_, held_out_.tokens, inputs_.default_cases);
   if (!recall.ok()) return recall.status();
   results_.recall = *std::move(recall);

@@ -53,7 +53,8 @@ struct QualityRow {
   std::string rival{};  // label of the row that this one is compared with; empty: none
   v1::BaselineKind baseline = v1::BASELINE_KIND_UNSPECIFIED;
   std::optional<double> ratio{};
-  std::optional<int32_t> anchors{};  // selecting layers, layer 0 counted
+  std::optional<int32_t> anchors{};       // selecting layers, layer 0 counted
+  std::optional<int32_t> dense_layers{};  // layer 0 counted
   std::optional<double> predicted_similarity{};
   std::optional<bool> passed{};  // its gate
   double reuse_layers_ratio = 0;

@@ -30,6 +30,13 @@ v1::CalibrateRequest dp_request(double ratio, int32_t anchors) {
   return request;
 }
 
+// The plan of the default schedule, made anew.
+v1::CalibrateRequest default_plan(const VariantPlan& plan, double ratio) {
+  v1::CalibrateRequest request = dp_request(ratio, plan.default_anchors);
+  request.mutable_dense_layers()->Add(plan.default_dense.begin(), plan.default_dense.end());
+  return request;
+}
+
 // From few anchors to nearly all layers.
 std::vector<int32_t> anchor_counts(int32_t layers) {
   std::vector<int32_t> counts;
@@ -57,7 +64,7 @@ void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
 void add_tile(const VariantPlan& plan, std::vector<Variant>& variants) {
   constexpr int32_t kTile = 16, kKeys = 4096;
   for (const double ratio : kRatios) {
-    v1::CalibrateRequest request = dp_request(ratio, plan.default_anchors);
+    v1::CalibrateRequest request = default_plan(plan, ratio);
     request.clear_ratio();
     request.clear_min_keys();
     request.set_family(v1::SELECTION_FAMILY_TILE);
@@ -123,7 +130,7 @@ void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
     Variant variant{.group = "experiment",
                     .label = label,
                     .ratio = kDefaultRatio,
-                    .calibration = dp_request(kDefaultRatio, plan.default_anchors)};
+                    .calibration = default_plan(plan, kDefaultRatio)};
     change(variant);
     variants.push_back(std::move(variant));
   };
@@ -151,7 +158,7 @@ void add_domains(const VariantPlan& plan, std::vector<Variant>& variants) {
                           .label = fmt::format("{}, calibrated on {}", plan.others[i],
                                                mixes ? "texts of all kinds" : "the one text"),
                           .ratio = kDefaultRatio,
-                          .calibration = dp_request(kDefaultRatio, plan.default_anchors),
+                          .calibration = default_plan(plan, kDefaultRatio),
                           .mixes_texts = mixes,
                           .text = static_cast<int32_t>(i)});
     }

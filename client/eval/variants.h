@@ -30,9 +30,10 @@ struct Variant {
 struct VariantPlan {
   int32_t layers = 0;
   int32_t context = 0;
-  int32_t default_anchors = 0;        // of the default schedule
-  std::vector<std::string> others{};  // names of the other texts
-  std::vector<std::string> groups{};  // to measure; empty: all
+  int32_t default_anchors = 0;           // of the default schedule
+  std::vector<int32_t> default_dense{};  // its dense layers, without layer 0
+  std::vector<std::string> others{};     // names of the other texts
+  std::vector<std::string> groups{};     // to measure; empty: all
 };
 
 // Of all rows with a ratio: the smallest that lets the ratio act at every length.
