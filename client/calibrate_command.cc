@@ -232,8 +232,10 @@ void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen) {
   const auto options = std::make_shared<CalibrateOptions>();
   command->add_option("FILE", options->files, "UTF-8 texts like those to be served")->required();
   add_method_options(*command, *options);
-  command->add_option("--max-degradation", options->max_degradation,
-                      "The gate: most allowed rise of held-out perplexity, percent [1]");
+  command->add_option(
+      "--max-degradation", options->max_degradation,
+      "The gate: most allowed rise of held-out perplexity, with its standard error, "
+      "percent [1]");
   command->add_option("--window-tokens", options->window_tokens,
                       "Tokens of a measured window [2048]");
   command->add_option("--out", options->out, "Also write the schedule to this file");

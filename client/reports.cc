@@ -69,7 +69,11 @@ std::string perplexity_warning(double perplexity) {
 
 std::string degradation_text(const v1::QualityReport& quality) {
   if (!quality.has_degradation_percent()) return "not told";
-  return signed_percent(quality.degradation_percent(), 4);
+  std::string text = signed_percent(quality.degradation_percent(), 4);
+  if (quality.has_degradation_percent_standard_error()) {
+    text += fmt::format(" ± {:.4f}", quality.degradation_percent_standard_error());
+  }
+  return text;
 }
 
 Json candidates_json(const v1::TopCandidates& top) {

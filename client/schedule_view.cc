@@ -115,7 +115,7 @@ std::string totals(const v1::Schedule& schedule) {
 }
 
 std::string limit_text(const v1::QualityReport& quality) {
-  return fmt::format("perplexity at most {} worse",
+  return fmt::format("perplexity at most {} worse, standard error included",
                      percent(quality.max_degradation_percent() / 100));
 }
 
@@ -227,6 +227,10 @@ Json quality_json(const v1::QualityReport& quality) {
           {"sparse_perplexity", quality.sparse_perplexity()},
           {"degradation_percent",
            quality.has_degradation_percent() ? Json(quality.degradation_percent()) : Json(nullptr)},
+          {"degradation_percent_standard_error",
+           quality.has_degradation_percent_standard_error()
+               ? Json(quality.degradation_percent_standard_error())
+               : Json(nullptr)},
           {"mean_kl", quality.mean_kl()},
           {"same_top1", quality.same_top1_ratio()},
           {"keys_attended_ratio", quality.keys_attended_ratio()},

@@ -236,7 +236,10 @@ absl::StatusOr<GateResult> Job::gate(const std::shared_ptr<const Schedule>& sche
   quality.tokens = sums.tokens;
   quality.dense_perplexity = std::exp(dense_nll);
   quality.sparse_perplexity = std::exp(sums.sparse / tokens);
-  quality.degradation_percent = 100 * (std::exp((sums.sparse - sums.dense) / tokens) - 1);
+  const double rise = (sums.sparse - sums.dense) / tokens;
+  const double variance = std::max(0.0, sums.difference_squares / tokens - rise * rise);
+  quality.degradation_percent = 100 * (std::exp(rise) - 1);
+  quality.degradation_error_percent = 100 * std::exp(rise) * std::sqrt(variance / (tokens - 1));
   quality.mean_kl = sums.kl / tokens;
   quality.same_top1 = static_cast<double>(sums.same_top1) / tokens;
   const auto causal = static_cast<double>(sums.counts.causal);
@@ -250,7 +253,8 @@ absl::StatusOr<GateResult> Job::gate(const std::shared_ptr<const Schedule>& sche
   quality.suspect = dense_nll > std::log(static_cast<double>(engine_.model().vocab)) - 1;
   const bool sparse = sums.counts.attended < sums.counts.causal;
   quality.passed = sparse && !quality.suspect && std::isfinite(quality.sparse_perplexity) &&
-                   quality.degradation_percent <= options_.max_degradation_percent;
+                   quality.degradation_percent + *quality.degradation_error_percent <=
+                       options_.max_degradation_percent;
   return result;
 }
 

@@ -43,7 +43,7 @@ struct CalibrationOptions {
   // head (SimilarityKind). Only to measure what that costs.
   bool published_head_map_slip = false;
   int32_t window_tokens = 2048;  // clipped to the context
-  double max_degradation_percent = 1.0;
+  double max_degradation_percent = 1.0;  // one standard error included
 };
 
 enum class CalibrationStage { kMeasuring, kWeighing, kPlanning, kGating, kDone };

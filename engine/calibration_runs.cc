@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/check.h"
 #include "engine/engine_impl.h"
 
 namespace kascade {
@@ -96,9 +97,13 @@ absl::StatusOr<ComparedSums> CalibrationRuns::compare(
   Gathering gathering;
   for (size_t i = 0; i < windows.size() && gathering.all_submitted(); ++i) {
     auto sink = gathering.sink([&](const Event& event) {
-      for (const ScoredToken& token : event.tokens) sums.dense -= token.logprob;
-      for (const Comparison& token : event.comparisons) {
-        sums.sparse -= token.sparse.logprob;
+      KASCADE_CHECK(event.comparisons.size() == event.tokens.size());
+      for (size_t j = 0; j < event.tokens.size(); ++j) {
+        const Comparison& token = event.comparisons[j];
+        const double dense = event.tokens[j].logprob, sparse = token.sparse.logprob;
+        sums.dense -= dense;
+        sums.sparse -= sparse;
+        sums.difference_squares += (sparse - dense) * (sparse - dense);
         sums.kl += token.kl;
         sums.same_top1 += token.same_top1;
       }

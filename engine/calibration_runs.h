@@ -19,6 +19,7 @@ namespace kascade {
 struct ComparedSums {
   int64_t tokens = 0, same_top1 = 0;
   double dense = 0, sparse = 0, kl = 0;  // −log p of the two, and KL(dense ‖ sparse), nats
+  double difference_squares = 0;         // of sparse − dense, token by token
   AttentionCounts counts{};
 };
 

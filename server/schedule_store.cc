@@ -91,7 +91,7 @@ absl::Status ScheduleStore::activate(const std::shared_ptr<const Schedule>& sche
         quality.suspect
             ? std::string("the dense model is hardly better than guessing on its text")
             : absl::StrCat("perplexity ", quality.degradation_percent, " % worse, at most ",
-                           quality.max_degradation_percent, " % allowed");
+                           quality.max_degradation_percent, " % allowed, standard error included");
     return failed_precondition(
         absl::StrCat("schedule ", schedule->schedule_id, " did not pass its gate: ", why),
         reason::kScheduleNotPassed, schedule->schedule_id, "activate it with force");

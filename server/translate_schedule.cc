@@ -84,6 +84,9 @@ void fill(const QualityRecord& in, v1::QualityReport& out) {
   out.set_dense_perplexity(in.dense_perplexity);
   out.set_sparse_perplexity(in.sparse_perplexity);
   if (!in.suspect) out.set_degradation_percent(in.degradation_percent);
+  if (!in.suspect && in.degradation_error_percent) {
+    out.set_degradation_percent_standard_error(*in.degradation_error_percent);
+  }
   out.set_mean_kl(in.mean_kl);
   out.set_same_top1_ratio(in.same_top1);
   out.set_keys_attended_ratio(in.keys_attended_ratio);

@@ -46,6 +46,7 @@ void expect_equal(const Schedule& a, const Schedule& b) {
   }
   EXPECT_EQ(a.quality.dense_perplexity, b.quality.dense_perplexity);
   EXPECT_EQ(a.quality.mean_kl, b.quality.mean_kl);
+  EXPECT_EQ(a.quality.degradation_error_percent, b.quality.degradation_error_percent);
   EXPECT_EQ(a.quality.passed, b.quality.passed);
 }
 

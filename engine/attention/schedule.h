@@ -78,6 +78,8 @@ struct QualityRecord {
   double dense_perplexity = 0;
   double sparse_perplexity = 0;
   double degradation_percent = 0;  // signed
+  // One standard error of it, paired token by token; files from before it was recorded have none.
+  std::optional<double> degradation_error_percent{};
   double mean_kl = 0;              // KL(dense ‖ sparse), nats per token
   double same_top1 = 0;            // [0, 1]
   double keys_attended_ratio = 0;  // [0, 1]
@@ -86,7 +88,7 @@ struct QualityRecord {
   std::optional<double> dense_kv_bytes_read_per_token{};
   double max_degradation_percent = 1.0;
   bool suspect = false;  // the dense model is worse than ln(vocabulary) − 1 on this text
-  bool passed = false;
+  bool passed = false;  // degradation and its error together are at most the limit
 };
 
 struct Schedule {

@@ -92,6 +92,7 @@ void visit_fields(Visitor& visit, Record& quality) {
   visit("dense_perplexity", quality.dense_perplexity);
   visit("sparse_perplexity", quality.sparse_perplexity);
   visit("degradation_percent", quality.degradation_percent);
+  visit.optional("degradation_error_percent", quality.degradation_error_percent);
   visit("mean_kl", quality.mean_kl);
   visit("same_top1", quality.same_top1);
   visit("keys_attended_ratio", quality.keys_attended_ratio);

@@ -40,6 +40,7 @@ inline Schedule example() {
                       .dense_perplexity = 12.345678901234567,
                       .sparse_perplexity = 12.4,
                       .degradation_percent = -0.1,
+                      .degradation_error_percent = 0.2,
                       .mean_kl = 1e-9,
                       .same_top1 = 0.97,
                       .keys_attended_ratio = 1.0 / 9,
