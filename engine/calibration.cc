@@ -345,8 +345,8 @@ absl::Status Job::search(const Similarity& similarity, CalibrationOutcome& outco
   const auto most = static_cast<int32_t>(plan_optimal(similarity, given).size());
   const auto best = cheapest_that_passes(most, static_cast<int32_t>(rest.size() / 2), passes);
   if (!best.ok()) return best.status();
-  if (best->has_value() && (*best)->more_dense > 0) {
-    rest.resize(static_cast<size_t>((*best)->more_dense));
+  if (const PlanSize found = best->value_or(PlanSize{}); found.more_dense > 0) {
+    rest.resize(static_cast<size_t>(found.more_dense));
     std::ranges::sort(rest);
     outcome.note = absl::StrCat("kept dense, since so the least is read: layer",
                                 rest.size() > 1 ? "s " : " ", absl::StrJoin(rest, ", "));
