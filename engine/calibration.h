@@ -42,7 +42,7 @@ struct CalibrationOptions {
   // dp: measures head maps as the published code does, which adds the own-tile mass of the wrong
   // head (SimilarityKind). Only to measure what that costs.
   bool published_head_map_slip = false;
-  int32_t window_tokens = 2048;  // clipped to the context
+  int32_t window_tokens = 2048;          // clipped to the context
   double max_degradation_percent = 1.0;  // one standard error included
 };
 

@@ -88,7 +88,7 @@ struct QualityRecord {
   std::optional<double> dense_kv_bytes_read_per_token{};
   double max_degradation_percent = 1.0;
   bool suspect = false;  // the dense model is worse than ln(vocabulary) − 1 on this text
-  bool passed = false;  // degradation and its error together are at most the limit
+  bool passed = false;   // degradation and its error together are at most the limit
 };
 
 struct Schedule {
