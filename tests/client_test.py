@@ -513,7 +513,7 @@ class Sparse(ClientTest):
                     self.assertRegex(" ".join(cells[2:5]), r"^L\d+ \d+\.\d\d %$")
             self.assertRegex(done.stdout, r"Total: \d+ REUSE, \d+ ANCHOR/DENSE")
             self.assertRegex(done.stdout, r"Dense perplexity +\d+\.\d{4}\nSparse perplexity +"
-                             r"\d+\.\d{4}\nDegradation +[+-]\d+\.\d{4} %  "
+                             r"\d+\.\d{4}\nDegradation +[+-]\d+\.\d{4} % ± \d+\.\d{4}  "
                              r"(SUCCESS: below 2 %|GOOD: below the target of 5 %|"
                              r"TOO MUCH: 5 % or more; .*--top-k 16)")
             self.assertRegex(done.stdout, "Verdict: (PASSED|NOT PASSED)")

@@ -48,6 +48,7 @@ RULES = [
     ("engine/request_check.*", ["engine/sampler.h", "engine/model/config.h",
                                 "engine/attention/schedule.h"]),
     ("engine/step_loop.*", ["engine/*"]),
+    ("engine/plan_search.*", []),
     ("engine/calibration*", ["engine/*"]),
     ("server/*", ["server/*", "kascade/v1/*", "engine/engine.h", "engine/calibration*.h",
                   "engine/attention/schedule.h", "engine/tokenizer/chat.h",
