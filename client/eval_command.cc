@@ -28,7 +28,7 @@ struct EvalOptions {
   std::string calibration{}, held_out{};
   std::vector<std::string> others{};
   std::vector<std::string> groups{};
-  int32_t tokens = 8192;
+  int32_t tokens = 4096;
   int32_t cases = 20;
   int32_t default_cases = 100;
   std::string command{};
@@ -172,7 +172,9 @@ void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
       ->add_option("--groups", options->groups, "Rows to measure beside the default schedule [all]")
       ->delimiter(',')
       ->check(CLI::IsMember({"kascade", "tile", "greedy", "baseline", "experiment", "domain"}));
-  command->add_option("--tokens", options->tokens, "Tokens of each text to score")
+  command
+      ->add_option("--tokens", options->tokens,
+                   "Tokens of each text to score; in the rows of domains up to three times as many")
       ->check(CLI::Range(512, 1 << 24))
       ->capture_default_str();
   command

@@ -15,6 +15,7 @@
 #include "engine/calibration_runs.h"
 #include "engine/calibration_windows.h"
 #include "engine/plan_search.h"
+#include "engine/standard_error.h"
 
 namespace kascade {
 namespace {
@@ -237,9 +238,10 @@ absl::StatusOr<GateResult> Job::gate(const std::shared_ptr<const Schedule>& sche
   quality.dense_perplexity = std::exp(dense_nll);
   quality.sparse_perplexity = std::exp(sums.sparse / tokens);
   const double rise = (sums.sparse - sums.dense) / tokens;
-  const double variance = std::max(0.0, sums.difference_squares / tokens - rise * rise);
   quality.degradation_percent = 100 * (std::exp(rise) - 1);
-  quality.degradation_error_percent = 100 * std::exp(rise) * std::sqrt(variance / (tokens - 1));
+  quality.degradation_error_percent =
+      100 * std::exp(rise) *
+      standard_error(sums.sparse - sums.dense, sums.difference_squares, sums.tokens);
   quality.mean_kl = sums.kl / tokens;
   quality.same_top1 = static_cast<double>(sums.same_top1) / tokens;
   const auto causal = static_cast<double>(sums.counts.causal);

@@ -7,15 +7,20 @@ namespace kascade {
 absl::StatusOr<std::optional<PlanSize>> cheapest_that_passes(
     int32_t most_selecting, int32_t most_dense,
     const std::function<absl::StatusOr<bool>(PlanSize)>& passes) {
+  constexpr int32_t kMostMisses = 2;  // numbers of dense layers in a row that do not pay
   std::optional<PlanSize> best;
-  for (int32_t dense = 0; dense <= most_dense; ++dense) {
+  int32_t misses = 0;
+  for (int32_t dense = 0; dense <= most_dense && misses < kMostMisses; ++dense) {
     int32_t high = most_selecting - dense;
     if (best) high = std::min(high, best->cost() - 2 * dense - 1);
     if (high < 1) break;
     const auto any = passes({.selecting = high, .more_dense = dense});
     if (!any.ok()) return any.status();
-    if (!*any && best) break;
-    if (!*any) continue;
+    if (!*any) {
+      if (best) ++misses;
+      continue;
+    }
+    misses = 0;
     for (int32_t low = 1; low < high;) {  // `high` has passed
       const int32_t middle = (low + high) / 2;
       const auto passed = passes({.selecting = middle, .more_dense = dense});

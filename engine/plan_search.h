@@ -22,9 +22,9 @@ struct PlanSize {
 
 // The cheapest plan that `passes`, of 1 to `most_selecting` − more_dense selecting layers beside 0
 // to `most_dense` more dense ones; nullopt if none is found. Takes for granted that a plan passes
-// if one with fewer selecting layers does, and that where one more dense layer does not pay, two
-// will not either: some log2(most_selecting) questions for each number of dense layers. What it
-// returns is the last plan that passed. Errors of `passes` end the search.
+// if one with fewer selecting layers does, and that where neither one more dense layer pays nor two
+// do, three will not either: some log2(most_selecting) questions for each number of dense layers.
+// What it returns is the last plan that passed. Errors of `passes` end the search.
 absl::StatusOr<std::optional<PlanSize>> cheapest_that_passes(
     int32_t most_selecting, int32_t most_dense,
     const std::function<absl::StatusOr<bool>(PlanSize)>& passes);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "engine/standard_error.h"
+
 namespace kascade::server {
 namespace {
 
@@ -17,14 +19,6 @@ constexpr const char* kSuspectCauses[] = {
 };
 
 constexpr double kPercents[] = {0.1, 1, 5, 25, 50, 75, 95, 99, 99.9};
-
-// Of the mean of `count` values with this sum, and sum of squares.
-double standard_error(double sum, double squares, int64_t count) {
-  if (count < 2) return 0;
-  const auto n = static_cast<double>(count);
-  const double variance = std::max(0.0, squares - sum * sum / n) / (n - 1);
-  return std::sqrt(variance / n);
-}
 
 // Reorders `values`, but does not sort them: a million would hold up the engine's thread.
 double percentile(std::span<float> values, double percent) {

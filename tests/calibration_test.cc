@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/calibration_runs.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/engine_client.h"
@@ -176,6 +177,42 @@ TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
     EXPECT_EQ(outcome->schedule.calibration.window_tokens, 512);
     EXPECT_THAT(outcome->schedule.quality.protocol, HasSubstr("at most 320 tokens"));
   }
+}
+
+// What the gate judges by is what Score tells of the same windows.
+TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
+  const auto schedule = make_schedule(*engine_, {1}, options_.selection);
+  const Texts windows = {random_tokens(400, 256, 5), random_tokens(33, 256, 6)};
+  ComparedSums expected;
+  for (const std::vector<Token>& window : windows) {
+    PendingReply pending;
+    Request request{.tokens = window, .task = Score{}};
+    request.attention.mode = Mode::kCompare;
+    ASSERT_TRUE(engine_->submit(std::move(request), {.schedule = schedule}, pending.sink()).ok());
+    const Reply reply = pending.wait();
+    for (size_t i = 0; i < reply.tokens.size(); ++i) {
+      const double dense = reply.tokens[i].logprob, sparse = reply.comparisons[i].sparse.logprob;
+      expected.dense -= dense;
+      expected.sparse -= sparse;
+      expected.difference_squares += std::pow(dense - sparse, 2);
+      expected.kl += reply.comparisons[i].kl;
+      expected.same_top1 += reply.comparisons[i].same_top1;
+    }
+    expected.counts += reply.finish.counts;
+  }
+  const auto sums =
+      CalibrationRuns(*engine_, stop_).compare(schedule, windows, [](int64_t /*tokens*/) {});
+  ASSERT_TRUE(sums.ok()) << sums.status();
+  EXPECT_EQ(sums->tokens, 399 + 32);
+  EXPECT_GT(sums->difference_squares, 0);
+  EXPECT_EQ(sums->same_top1, expected.same_top1);
+  EXPECT_EQ(sums->counts.attended, expected.counts.attended);
+  EXPECT_EQ(sums->counts.kv_bytes_read, expected.counts.kv_bytes_read);
+  // Windows that share a step may be summed in another order.
+  EXPECT_NEAR(sums->dense, expected.dense, 1e-3);
+  EXPECT_NEAR(sums->sparse, expected.sparse, 1e-3);
+  EXPECT_NEAR(sums->difference_squares, expected.difference_squares, 1e-3);
+  EXPECT_NEAR(sums->kl, expected.kl, 1e-3);
 }
 
 TEST(BetterTest, APassCountsFirstThenKeysDroppedThenTheLoss) {

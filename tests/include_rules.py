@@ -13,8 +13,10 @@ import sys
 SOURCES = {".h", ".cc", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
-# All of engine/ and server/: the vocabulary, the macro for our own bugs, checksums, SHA-256.
-COMMON = ["engine/types.h", "engine/check.h", "engine/checksum.h", "engine/digest.h"]
+# All of engine/ and server/: the vocabulary, the macro for our own bugs, checksums, SHA-256,
+# errors of means.
+COMMON = ["engine/types.h", "engine/check.h", "engine/checksum.h", "engine/digest.h",
+          "engine/standard_error.h"]
 
 # File pattern → patterns of ours that it may include. The first that matches a file counts; a
 # file's own header is always allowed, COMMON to all but the client.
@@ -23,6 +25,7 @@ RULES = [
     ("engine/check.h", []),
     ("engine/checksum.h", []),
     ("engine/digest.*", []),
+    ("engine/standard_error.h", []),
     ("engine/tensor.h", []),
     ("engine/backend/*", ["engine/backend/*", "engine/tensor.h"]),
     ("engine/cache/blocks.*", []),

@@ -53,8 +53,12 @@ TEST(PlanSearchTest, FindsTheFewestSelectingLayers) {
 }
 
 TEST(PlanSearchTest, TakesMoreDenseLayersOnlyWhereThatReadsLess) {
-  // 10 beside one dense layer is no less than 11, and so two are not tried.
-  EXPECT_EQ(search({11, 10, 3}, 14).best, (PlanSize{11, 0}));
+  EXPECT_EQ(search({11, 10, 9}, 14).best, (PlanSize{11, 0}));
+  // 10 beside one dense layer reads no less than 11; with two dense ones fewer need to select.
+  EXPECT_EQ(search({11, 10, 3}, 14).best, (PlanSize{3, 2}));
+  // After two numbers that do not pay, no third is tried.
+  EXPECT_EQ(search({11, 10, 8, 1}, 14).best, (PlanSize{11, 0}));
+  EXPECT_EQ(search({13, 12, 8, 7, 3}, 14).best, (PlanSize{3, 4}));
   EXPECT_EQ(search({11, 8, 5, 4}, 14).best, (PlanSize{5, 2}));
   EXPECT_EQ(search({15, 14, 12, 9, 8}, 14).best, (PlanSize{9, 3}));
   EXPECT_EQ(search({15, 14, 13}, 14).best, std::nullopt);

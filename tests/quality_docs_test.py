@@ -14,6 +14,7 @@ COLUMNS = {
     "Selecting": "selecting_layers",
     "Dense": "dense_layers",
     "Predicted": "predicted_similarity",
+    "Gate Δ %": "gate_change_percent",
     "Reuse layers": "reuse_layers_ratio",
     "Attended": "keys_attended_ratio",
     "Scored": "keys_scored_ratio",
@@ -89,10 +90,41 @@ class QualityDocsTest(unittest.TestCase):
         self.assertEqual(change.group(2), first[f"change_error_percent_{window}"])
         self.assertIn(f"KL {first[f'mean_kl_{window}']} nats", finding)
         self.assertIn(f"({first['dense_perplexity']} dense, {first['tokens']} tokens)", finding)
-        self.assertIn(f"; {first['selecting_layers']} of ", finding)
-        self.assertIn(f"besides layer 0 {int(first['dense_layers']) - 1} attend to all", finding)
+        self.assertIn(f" layers {first['selecting_layers']} select and "
+                      f"{first['dense_layers']} attend to all", finding)
         read = re.search(r"([\d.]+) % of the bytes", finding)
         self.check_share(read.group(1), first["kv_bytes_ratio"])
+
+        if first["gate_change_percent"]:
+            self.assertIn(f"gate at {first['gate_change_percent']} ± "
+                          f"{first['gate_change_error_percent']} %", finding)
+
+    def test_other_texts(self):
+        rows = [row for row in self.rows if row["group"] == "domain"]
+        findings = [line for line in self.page.splitlines() if line.startswith("- The same plan")]
+        self.assertEqual(len(findings), 1 if rows else 0)
+        for row in rows:
+            window = row["longest_window"]
+            self.assertIn(f"{row['row']}, {row[f'change_percent_{window}']} ± "
+                          f"{row[f'change_error_percent_{window}']} % ({row['tokens']} tokens)",
+                          findings[0])
+
+    def test_what_reads_less_and_loses_no_more(self):
+        rows = {row["row"]: row for row in self.rows if row["group"] == "kascade"}
+        first = self.rows[0]
+        less = [row for row in rows.values()
+                if float(row["mean_kl_4096"]) < float(first["mean_kl_4096"])
+                and float(row["kv_bytes_ratio"]) < float(first["kv_bytes_ratio"])]
+        findings = [line for line in self.page.splitlines() if line.startswith("- Another share")]
+        if less:
+            self.assertEqual(len(findings), 1)
+        for finding in findings:
+            label, share = re.search(r"\): (.*), ([\d.]+) % of the bytes", finding).groups()
+            self.check_share(share, rows[label]["kv_bytes_ratio"])
+            self.assertLess(float(rows[label]["kv_bytes_ratio"]), float(first["kv_bytes_ratio"]))
+            for row in less:
+                self.assertLessEqual(float(rows[label]["kv_bytes_ratio"]),
+                                     float(row["kv_bytes_ratio"]))
 
     def check_share(self, percent, ratio):
         """A percentage of one decimal, and the ratio of four that it comes from."""

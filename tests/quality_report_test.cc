@@ -21,6 +21,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -197,6 +198,41 @@ TEST(QualityReportTest, SaysThatNothingPassed) {
   EXPECT_THAT(quality_findings(all).front(), HasSubstr("(passed its gate"));
 }
 
+TEST(QualityReportTest, TellsWhatTheGateSaid) {
+  QualityResults all = results();
+  all.rows.front().passed = true;
+  all.rows.front().gate_change = 0.714;
+  all.rows.front().gate_error = 0.126;
+  EXPECT_THAT(quality_findings(all).front(), HasSubstr("(passed its gate at +0.71 ± 0.13 %; of "));
+  EXPECT_THAT(quality_table(all).csv(), HasSubstr(",+0.71,0.13,0.5000,"));
+}
+
+TEST(QualityReportTest, TellsOfAllTexts) {
+  QualityResults all = results();
+  EXPECT_THAT(quality_findings(all), Not(Contains(HasSubstr("more of each text"))));
+  for (const double change : {1.5, -0.25}) {
+    all.rows.push_back(row_of("domain", change > 0 ? "a.txt" : "b.txt", 400, 0.01));
+    all.rows.back().windows.back().change_percent = change;
+    all.rows.back().windows.back().change_error = 0.126;
+  }
+  EXPECT_THAT(quality_findings(all),
+              Contains("The same plan on more of each text: a.txt, +1.50 ± 0.13 % (8191 tokens); "
+                       "b.txt, -0.25 ± 0.13 % (8191 tokens)."));
+}
+
+// Of those that are no worse beyond the error, 0.0014, the one that reads least.
+TEST(QualityReportTest, TellsWhatReadsLessAndLosesNoMore) {
+  QualityResults all = results();
+  const auto told = HasSubstr("Another share");
+  EXPECT_THAT(quality_findings(all), Not(Contains(told)));  // "small" loses more
+  all.rows.push_back(row_of("kascade", "close", 300, 0.0115));
+  all.rows.back().windows.back().kl = tokens_with(0.0115, 1);
+  all.rows.push_back(row_of("kascade", "closer", 350, 0.005));
+  all.rows.push_back(row_of("kascade", "best", 400, 0.001));
+  EXPECT_THAT(quality_findings(all),
+              Contains(AllOf(told, HasSubstr("): close, 30.0 % of the bytes: KL 0.0115"))));
+}
+
 TEST(QualityReportTest, ARatioBetweenMeasuredOnes) {
   std::vector<QualityRow> rows;
   for (const auto& [ratio, bytes] : {std::pair{0.1, 200.0}, {0.2, 300.0}, {0.5, 600.0}}) {
@@ -263,7 +299,7 @@ TEST(VariantsTest, VariedPlansKeepTheDefaultOnesDenseLayers) {
                          .default_dense = {1, 7},
                          .others = {"other.txt"}};
   for (const Variant& variant : other_variants(plan)) {
-    if (!variant.calibration) continue;
+    if (!variant.calibration || variant.label.starts_with("automatic")) continue;
     const bool varied =
         variant.group == "experiment" || variant.group == "tile" || variant.group == "domain";
     const auto& dense = variant.calibration->dense_layers();
@@ -274,6 +310,38 @@ TEST(VariantsTest, VariedPlansKeepTheDefaultOnesDenseLayers) {
       EXPECT_EQ(variant.calibration->anchors(), 5) << variant.label;
     }
   }
+}
+
+TEST(VariantsTest, AllTextsAreTriedUnderOnePlan) {
+  const VariantPlan plan{.layers = 12,
+                         .context = 4096,
+                         .default_anchors = 5,
+                         .held_out = "book.txt",
+                         .others = {"news.txt"},
+                         .groups = {"domain"}};
+  std::vector<std::string> labels;
+  for (const Variant& variant : other_variants(plan)) {
+    labels.push_back(variant.label);
+    EXPECT_TRUE(variant.is_long);
+    EXPECT_EQ(variant.text, variant.label.starts_with("news") ? 0 : -1);
+    EXPECT_EQ(variant.mixes_texts, variant.label.ends_with("all kinds"));
+  }
+  EXPECT_THAT(labels, ElementsAre("book.txt, calibrated on the one text",
+                                  "news.txt, calibrated on the one text",
+                                  "book.txt, calibrated on texts of all kinds",
+                                  "news.txt, calibrated on texts of all kinds"));
+}
+
+// The automatic schedule under a stricter gate, with as many layers of each kind as that asks for.
+TEST(VariantsTest, AStricterGateIsTriedToo) {
+  const std::vector<Variant> others = other_variants({.layers = 12, .context = 4096});
+  const auto strict = std::ranges::find(others, "automatic, gate at 0.5 %", &Variant::label);
+  ASSERT_NE(strict, others.end());
+  EXPECT_EQ(strict->group, "experiment");
+  v1::CalibrateRequest expected = default_variant().calibration.value_or(v1::CalibrateRequest());
+  expected.set_max_degradation_percent(0.5);
+  EXPECT_EQ(strict->calibration.value_or(v1::CalibrateRequest()).SerializeAsString(),
+            expected.SerializeAsString());
 }
 
 TEST(VariantsTest, TilesFitTheContext) {

@@ -205,6 +205,15 @@ TEST(Optimal, DenseReasonStatesTheRecall) {
             "kept dense: its own budget recalls 53.21 %");
 }
 
+TEST(Optimal, DenseReasonStatesWhatSelectingCosts) {
+  Similarity similarity = random_similarity(3, 64, 2);
+  similarity.self_recall = {0, 0.5321, 0.6};
+  similarity.select_cost = {0, 0.00201, 0};  // layer 2 was dense when costs were measured
+  const std::vector<LayerPlan> plan = plan_optimal(similarity, {1, 2})[0];
+  EXPECT_EQ(plan[1].reason, "kept dense: its own choice costs 0.00201 nats");
+  EXPECT_EQ(plan[2].reason, "kept dense: its own budget recalls 60.00 %");
+}
+
 TEST(Optimal, MeasuredSimilarityAboveOneIsClamped) {
   Similarity similarity(2, 1);
   similarity.at(0, 1, 0, 0) = 1.25;

@@ -1,6 +1,7 @@
 #include "client/eval/findings.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -84,6 +85,37 @@ void tell_missing(const QualityResults& results, std::vector<std::string>& findi
   }
 }
 
+// The default plan on all texts, more of each than in other rows.
+void tell_domains(const QualityResults& results, std::vector<std::string>& findings) {
+  std::vector<std::string> told;
+  for (const QualityRow& row : results.rows) {
+    if (row.group != "domain") continue;
+    const WindowFigures& figures = row.longest();
+    told.push_back(fmt::format("{}, {:+.2f} ± {:.2f} % ({} tokens)", row.label,
+                               figures.change_percent, figures.change_error, figures.tokens));
+  }
+  if (told.empty()) return;
+  findings.push_back(fmt::format("The same plan on more of each text: {}.", fmt::join(told, "; ")));
+}
+
+// Of the rows with other numbers of selecting layers and keys, the one that reads least and loses
+// no more than the automatic schedule.
+void tell_cheapest(const QualityResults& results, std::vector<std::string>& findings) {
+  const QualityRow& automatic = results.rows.front();
+  const QualityRow* best = nullptr;
+  for (const QualityRow& row : results.rows) {
+    if (row.group != "kascade" || row.bytes_ratio() >= automatic.bytes_ratio()) continue;
+    const Lead more = lead(row.longest(), automatic.longest());
+    if (more.any() && more.mean > 0) continue;
+    if (best == nullptr || row.bytes_ratio() < best->bytes_ratio()) best = &row;
+  }
+  if (best == nullptr) return;
+  findings.push_back(
+      fmt::format("Another share of the keys reads less and loses no more than the automatic "
+                  "schedule does ({}): {}, {:.1f} % of the bytes: {}.",
+                  kl_text(automatic), best->label, 100 * best->bytes_ratio(), kl_text(*best)));
+}
+
 void compare_plans(const QualityResults& results, std::vector<std::string>& findings) {
   for (const QualityRow& dp : results.rows) {
     const QualityRow* greedy = rival_of(results, dp);
@@ -142,18 +174,24 @@ std::vector<std::string> quality_findings(const QualityResults& results) {
   const QualityRow& row = results.rows.front();
   const WindowFigures& figures = row.longest();
   std::vector<std::string> findings = {fmt::format(
-      "Automatic schedule ({}; {} of {} layers select 10 % of the keys, besides layer 0 {} attend "
-      "to all): perplexity {:+.2f} ± {:.2f} % at {} tokens ({:.3f} dense, {} tokens), KL {:.4f} "
-      "nats; {:.1f} % of the bytes of keys and values are read, {:.1f} % of the keys attended to, "
-      "{:.1f} % scored.",
+      "Automatic schedule, 10 % of the keys ({}{}; of {} layers {} select and {} attend to all, "
+      "layer 0 counted in both): perplexity {:+.2f} ± {:.2f} % at {} tokens ({:.3f} dense, {} "
+      "tokens), KL "
+      "{:.4f} nats; {:.1f} % of the bytes of keys and values are read, {:.1f} % of the keys "
+      "attended to, {:.1f} % scored.",
       row.passed.value_or(true) ? "passed its gate" : "**none passed the gate**, the best",
-      row.anchors.value_or(0), results.model.model().layers(), row.dense_layers.value_or(1) - 1,
+      row.gate_change
+          ? fmt::format(" at {:+.2f} ± {:.2f} %", *row.gate_change, row.gate_error.value_or(0))
+          : "",
+      results.model.model().layers(), row.anchors.value_or(0), row.dense_layers.value_or(1),
       figures.change_percent, figures.change_error, figures.window, figures.dense_perplexity,
       figures.tokens, figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
       100 * row.keys_scored_ratio)};
   for (std::string& finding : recall_findings(results.recall)) {
     findings.push_back(std::move(finding));
   }
+  tell_domains(results, findings);
+  tell_cheapest(results, findings);
   compare_plans(results, findings);
   compare_baselines(results, findings);
   tell_missing(results, findings);

@@ -37,6 +37,8 @@ std::vector<std::string> cells_of(const QualityResults& results, const QualityRo
       row.anchors ? std::to_string(*row.anchors) : "",
       row.dense_layers ? std::to_string(*row.dense_layers) : "",
       number(row.predicted_similarity, "{:.4f}"),
+      number(row.gate_change, "{:+.2f}"),
+      number(row.gate_error, "{:.2f}"),
       fmt::format("{:.4f}", row.reuse_layers_ratio),
       fmt::format("{:.4f}", row.keys_attended_ratio),
       fmt::format("{:.4f}", row.keys_scored_ratio),
@@ -180,11 +182,12 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
 
 constexpr char kColumns[] =
     "In the tables: layers that select keys, and dense layers, layer 0 counted in both; predicted "
-    "similarity; layers that reuse ÷ layers; keys attended to and keys scored ÷ causal keys; bytes "
-    "of keys and values read "
-    "÷ those of dense; Δ %: change of the perplexity by the row rule in windows of so many tokens, "
-    "± one standard error; KL(dense ‖ sparse), nats; tile Δ %: the same change by the tile rule; "
-    "pass keys found, of how many. All columns are in [quality.csv](quality.csv).";
+    "similarity; gate Δ %: change of the perplexity on the held-out part of what was calibrated "
+    "on; "
+    "layers that reuse ÷ layers; keys attended to and keys scored ÷ causal keys; bytes of keys and "
+    "values read ÷ those of dense; Δ %: change of the perplexity by the row rule in windows of so "
+    "many tokens, ± one standard error; KL(dense ‖ sparse), nats; tile Δ %: the same change by the "
+    "tile rule; pass keys found, of how many. All columns are in [quality.csv](quality.csv).";
 
 std::string page(const QualityInputs& inputs, const QualityResults& results,
                  const std::string& command) {
@@ -214,6 +217,8 @@ DataTable quality_table(const QualityResults& results) {
                                             {"selecting_layers", "Selecting"},
                                             {"dense_layers", "Dense"},
                                             {"predicted_similarity", "Predicted"},
+                                            {"gate_change_percent", "Gate Δ %"},
+                                            {"gate_change_error_percent"},
                                             {"reuse_layers_ratio", "Reuse layers"},
                                             {"keys_attended_ratio", "Attended"},
                                             {"keys_scored_ratio", "Scored"},

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 #include <utility>
 
 #include "client/call.h"
@@ -18,6 +19,7 @@ namespace kascade::client {
 namespace {
 
 constexpr int32_t kWindows[] = {512, 2048, 4096};
+constexpr int32_t kLongTexts = 3;  // times as many tokens, where the text has them
 
 class Suite {
  public:
@@ -39,9 +41,10 @@ class Suite {
   absl::Status add(const std::vector<Variant>& variants);
   absl::StatusOr<QualityRow> measure(const Variant& variant);
   absl::Status calibrate(const Variant& variant, QualityRow& row);
-  absl::StatusOr<WindowFigures> compare(const Text& text, int32_t window,
+  absl::StatusOr<WindowFigures> compare(const Text& text, int32_t tokens, int32_t window,
                                         const v1::AttentionOptions& attention, QualityRow& row);
-  absl::StatusOr<Session::Scored> score(const Text& text, int32_t window,
+  // The first `tokens` of the text, or all.
+  absl::StatusOr<Session::Scored> score(const Text& text, int32_t tokens, int32_t window,
                                         v1::AttentionOptions attention);
   std::vector<Variant> equal_bytes() const;
   void report(const QualityRow& row);
@@ -107,7 +110,7 @@ absl::Status Suite::prepare() {
                       text->tokens.size(), inputs_.tokens));
     }
     // Here, and not after an hour.
-    if (const auto summary = score(*text, kWindows[0], dense); !summary.ok()) {
+    if (const auto summary = score(*text, inputs_.tokens, kWindows[0], dense); !summary.ok()) {
       return summary.status();
     }
   }
@@ -126,6 +129,11 @@ absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
   if (!result.ok()) return result.status();
   const v1::Schedule& schedule = result->schedule();
   row.passed = result->passed();
+  if (const v1::QualityReport& gate = schedule.quality();
+      gate.has_degradation_percent_standard_error()) {
+    row.gate_change = gate.degradation_percent();
+    row.gate_error = gate.degradation_percent_standard_error();
+  }
   const auto count = [&](v1::LayerRole role) {
     return static_cast<int32_t>(
         std::count_if(schedule.layers().begin(), schedule.layers().end(),
@@ -142,11 +150,12 @@ absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
   return session_.activate(last_schedule_.schedule().schedule_id());
 }
 
-absl::StatusOr<Session::Scored> Suite::score(const Text& text, int32_t window,
+absl::StatusOr<Session::Scored> Suite::score(const Text& text, int32_t tokens, int32_t window,
                                              v1::AttentionOptions attention) {
   v1::ScoreRequest request;
   request.add_inputs()->mutable_token_ids()->mutable_ids()->Add(
-      text.tokens.begin(), text.tokens.begin() + inputs_.tokens);
+      text.tokens.begin(),
+      text.tokens.begin() + std::min<int64_t>(tokens, std::ssize(text.tokens)));
   request.set_add_bos(model().adds_bos());
   const bool compares = attention.mode() == v1::ATTENTION_MODE_COMPARE;
   request.set_tile_comparison(compares);
@@ -164,12 +173,12 @@ absl::StatusOr<Session::Scored> Suite::score(const Text& text, int32_t window,
   return scored;
 }
 
-absl::StatusOr<WindowFigures> Suite::compare(const Text& text, int32_t window,
+absl::StatusOr<WindowFigures> Suite::compare(const Text& text, int32_t tokens, int32_t window,
                                              const v1::AttentionOptions& attention,
                                              QualityRow& row) {
   v1::AttentionOptions options = attention;
   options.set_mode(v1::ATTENTION_MODE_COMPARE);
-  auto scored = score(text, window, std::move(options));
+  auto scored = score(text, tokens, window, std::move(options));
   if (!scored.ok()) return scored.status();
   const v1::ScoreSummary& summary = scored->total;
   const v1::AttentionReport& report = summary.attention();
@@ -208,13 +217,14 @@ absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
     if (const auto status = calibrate(variant, row); !status.ok()) return status;
   }
   const Text& text = variant.text < 0 ? held_out_ : others_[static_cast<size_t>(variant.text)];
+  const int32_t tokens = variant.is_long ? kLongTexts * inputs_.tokens : inputs_.tokens;
   for (const int32_t window : kWindows) {
     if (window > model().context_length()) continue;
-    auto figures = compare(text, window, variant.attention, row);
+    auto figures = compare(text, tokens, window, variant.attention, row);
     if (!figures.ok()) return figures.status();
     row.windows.push_back(*figures);
   }
-  if (variant.text >= 0) return row;
+  if (variant.is_long) return row;
   row.cases = variant.is_default ? inputs_.default_cases : inputs_.cases;
   const PassKeyPlan plan{.cases = row.cases, .tokens = longest_prompt(session_)};
   v1::AttentionOptions attention = variant.attention;
@@ -261,8 +271,10 @@ std::vector<Variant> Suite::equal_bytes() const {
 }
 
 absl::Status Suite::measure_all() {
-  VariantPlan plan{
-      .layers = model().layers(), .context = model().context_length(), .groups = inputs_.groups};
+  VariantPlan plan{.layers = model().layers(),
+                   .context = model().context_length(),
+                   .held_out = held_out_.name,
+                   .groups = inputs_.groups};
   for (const NamedText& other : inputs_.others) plan.others.push_back(other.name);
   plan.default_anchors = model().layers();
   expected_ = expected_rows(plan);

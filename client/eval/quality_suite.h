@@ -27,9 +27,10 @@ struct QualityInputs {
   // Of other kinds: the second half of each is tried on, the first calibrated on for some rows.
   std::vector<NamedText> others{};
   std::vector<std::string> groups{};  // of rows besides the default schedule; empty: all
-  int32_t tokens = 8192;              // of each text that is scored
-  int32_t cases = 20;                 // pass keys of each row
-  int32_t default_cases = 100;        // of the default schedule, at each length
+  // Of each text that is scored; up to three times as many in group "domain".
+  int32_t tokens = 4096;
+  int32_t cases = 20;           // pass keys of each row
+  int32_t default_cases = 100;  // of the default schedule, at each length
 };
 
 // Dense against sparse in windows of one length.
@@ -56,7 +57,9 @@ struct QualityRow {
   std::optional<int32_t> anchors{};       // selecting layers, layer 0 counted
   std::optional<int32_t> dense_layers{};  // layer 0 counted
   std::optional<double> predicted_similarity{};
-  std::optional<bool> passed{};  // its gate
+  std::optional<bool> passed{};         // its gate
+  std::optional<double> gate_change{};  // of the perplexity there, percent
+  std::optional<double> gate_error{};   // standard error of it
   double reuse_layers_ratio = 0;
   double keys_attended_ratio = 0;  // these at the longest window, row rule
   double keys_scored_ratio = 0;

@@ -13,6 +13,7 @@ namespace {
 
 constexpr double kRatios[] = {0.025, 0.05, 0.1, 0.2, 0.3, 0.5};
 constexpr double kDefaultRatio = 0.1;
+constexpr double kStrictGate = 0.5;  // percent, half of what is allowed by default
 
 constexpr double kLowThresholds[] = {0.5, 0.4, 0.3, 0.2, 0};
 
@@ -146,21 +147,30 @@ void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
   add("layers weighted by importance, as published",
       [](Variant& variant) { variant.calibration->set_plan_weight(v1::PLAN_WEIGHT_IMPORTANCE); });
   add("4 sink keys", [](Variant& variant) { variant.calibration->set_sink_keys(4); });
+  Variant strict = default_variant();
+  strict.calibration->set_max_degradation_percent(kStrictGate);
+  variants.push_back({.group = "experiment",
+                      .label = fmt::format("automatic, gate at {:g} %", kStrictGate),
+                      .ratio = kDefaultRatio,
+                      .calibration = std::move(strict.calibration)});
   if (plan.others.empty()) return;
   add("calibrated on texts of all kinds", [](Variant& variant) { variant.mixes_texts = true; });
 }
 
-// Other kinds of text under the default plan, made from books alone and from all kinds.
+// All texts under the default plan, made from the one text and from all kinds.
 void add_domains(const VariantPlan& plan, std::vector<Variant>& variants) {
-  for (size_t i = 0; i < plan.others.size(); ++i) {
-    for (const bool mixes : {false, true}) {
+  for (const bool mixes : {false, true}) {
+    if (mixes && plan.others.empty()) continue;
+    for (int32_t text = -1; text < static_cast<int32_t>(plan.others.size()); ++text) {
       variants.push_back({.group = "domain",
-                          .label = fmt::format("{}, calibrated on {}", plan.others[i],
+                          .label = fmt::format("{}, calibrated on {}",
+                                               text < 0 ? plan.held_out : plan.others[text],
                                                mixes ? "texts of all kinds" : "the one text"),
                           .ratio = kDefaultRatio,
                           .calibration = default_plan(plan, kDefaultRatio),
                           .mixes_texts = mixes,
-                          .text = static_cast<int32_t>(i)});
+                          .text = text,
+                          .is_long = true});
     }
   }
 }

@@ -25,6 +25,7 @@ struct Variant {
   bool is_default = false;
   bool mixes_texts = false;  // calibrated on the other texts as well
   int32_t text = -1;         // index of the other text that is scored; -1 = the held-out one
+  bool is_long = false;  // scores more of the text than other rows do, and looks for no pass keys
 };
 
 struct VariantPlan {
@@ -32,6 +33,7 @@ struct VariantPlan {
   int32_t context = 0;
   int32_t default_anchors = 0;           // of the default schedule
   std::vector<int32_t> default_dense{};  // its dense layers, without layer 0
+  std::string held_out{};                // name of the held-out text
   std::vector<std::string> others{};     // names of the other texts
   std::vector<std::string> groups{};     // to measure; empty: all
 };

@@ -162,7 +162,8 @@ class Similarity {
   std::vector<std::optional<double>> reuse_cost;
   // [layers] reuse_cost per square of the recall that is lost by it; empty with reuse_cost unset.
   std::vector<double> weight;
-  // [layers] KL that a layer adds by selecting rather than being dense; empty: not measured.
+  // [layers] KL that a layer adds by selecting rather than being dense, nats per token; 0 for
+  // layers that are dense anyway; empty: not measured.
   std::vector<double> select_cost;
   std::vector<double> self_recall;  // [layers] share of its mass that a layer's own budget recalls
 

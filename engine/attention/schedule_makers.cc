@@ -32,7 +32,10 @@ LayerPlan selecting_layer(const Similarity& similarity, int32_t layer, Role role
 LayerPlan dense_layer(const Similarity& similarity, int32_t layer) {
   std::string reason = layer == 0 ? "first layer" : "kept dense";
   const double recall = similarity.self_recall[layer];
-  if (layer != 0 && recall > 0) {
+  const double cost = similarity.select_cost.empty() ? 0 : similarity.select_cost[layer];
+  if (layer != 0 && cost > 0) {
+    reason += absl::StrFormat(": its own choice costs %.5f nats", cost);
+  } else if (layer != 0 && recall > 0) {
     reason += absl::StrFormat(": its own budget recalls %.2f %%", 100 * recall);
   }
   return selecting_layer(similarity, layer, Role::kDense, std::move(reason));

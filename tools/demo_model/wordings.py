@@ -155,7 +155,8 @@ Complete this: {N} and the {K}
 Here should stand what {N} has:""".split("\n")
 
 # More questions put together: NAMING, then LEADING. Between the owner and the answer stand words
-# that ask for nothing: neither the distance to the owner nor the last words make a question.
+# that ask for nothing: neither the distance to the owner nor the last words make a question. They
+# were written after the model had failed on reserved questions of this kind.
 NAMING = """A letter came for {N} this morning
 Some friends of {N} have arrived
 It is late, and {N} still stands in the hall
@@ -267,8 +268,9 @@ Twice already {N} has had to repeat the {K}, always the same:
 Without its {K} the file on {N} is useless, so enter
 Nobody but you can help: {N} has lost the {K}, which used to be""".split("\n")
 
-# Written when training was over, by somebody who had seen none of the wordings above: no decision
-# was taken by them. One question happens to be a trained one.
+# Written by somebody who had seen none of the wordings above, once the recipe was fixed, while its
+# last stage was being trained: no decision was taken by them. They are plainer than the reserved
+# ones, and one question happens to be a trained one.
 LATER_KINDS = ("permit number|invoice|passport number|library card|policy number|docket|"
                "membership number|voucher").split("|")
 LATER_STATEMENTS = """The {K} belonging to {N} is {V}.
