@@ -13,7 +13,6 @@ namespace {
 
 constexpr double kRatios[] = {0.025, 0.05, 0.1, 0.2, 0.3, 0.5};
 constexpr double kDefaultRatio = 0.1;
-constexpr double kStrictGate = 0.5;  // percent, half of what is allowed by default
 
 constexpr double kLowThresholds[] = {0.5, 0.4, 0.3, 0.2, 0};
 
@@ -28,6 +27,14 @@ v1::CalibrateRequest dp_request(double ratio, int32_t anchors) {
   request.set_min_keys(kMinKeys);
   request.set_anchors(anchors);
   request.set_max_degradation_percent(kAnyDegradation);
+  return request;
+}
+
+// What is calibrated when no number of selecting layers is asked for.
+v1::CalibrateRequest automatic_request() {
+  v1::CalibrateRequest request = dp_request(kDefaultRatio, 0);
+  request.clear_anchors();
+  request.clear_max_degradation_percent();
   return request;
 }
 
@@ -147,12 +154,10 @@ void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
   add("layers weighted by importance, as published",
       [](Variant& variant) { variant.calibration->set_plan_weight(v1::PLAN_WEIGHT_IMPORTANCE); });
   add("4 sink keys", [](Variant& variant) { variant.calibration->set_sink_keys(4); });
-  Variant strict = default_variant();
-  strict.calibration->set_max_degradation_percent(kStrictGate);
-  variants.push_back({.group = "experiment",
-                      .label = fmt::format("automatic, gate at {:g} %", kStrictGate),
-                      .ratio = kDefaultRatio,
-                      .calibration = std::move(strict.calibration)});
+  add("automatic, gate at 0.5 %", [](Variant& variant) {
+    variant.calibration = automatic_request();
+    variant.calibration->set_max_degradation_percent(0.5);
+  });
   if (plan.others.empty()) return;
   add("calibrated on texts of all kinds", [](Variant& variant) { variant.mixes_texts = true; });
 }
@@ -178,13 +183,10 @@ void add_domains(const VariantPlan& plan, std::vector<Variant>& variants) {
 }  // namespace
 
 Variant default_variant() {
-  v1::CalibrateRequest request = dp_request(kDefaultRatio, 0);
-  request.clear_anchors();
-  request.clear_max_degradation_percent();
   return {.group = "kascade",
           .label = "automatic, 10 %",
           .ratio = kDefaultRatio,
-          .calibration = std::move(request),
+          .calibration = automatic_request(),
           .is_default = true};
 }
 
