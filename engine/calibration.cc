@@ -51,6 +51,11 @@ class Job {
     return options_.maker == Maker::kOptimal && options_.weight == PlanWeight::kLoss;
   }
   bool automatic() const { return options_.maker == Maker::kOptimal && options_.anchors == 0; }
+  // Whether a layer may stay dense for what its own choice costs; a tile anchor attends to all keys
+  // as it is.
+  bool weighs_choices() const {
+    return automatic() && weighs() && options_.selection.family == Family::kKascade;
+  }
   SimilarityKind kind() const;
   // Fills windows_.
   absl::Status cut(const Texts& texts);
@@ -64,7 +69,7 @@ class Job {
   struct Losses {
     double whole = 0;
     std::vector<double> reusing{};  // [layers] the layer reuses what serves it best
-    std::vector<double> dense{};    // [layers] the layer is dense; for an automatic plan only
+    std::vector<double> dense{};    // [layers] the layer is dense; if that is asked for
   };
   absl::StatusOr<Losses> measure_losses(const Similarity& similarity,
                                         const std::vector<LayerPlan>& all);
@@ -125,7 +130,7 @@ absl::StatusOr<Job::Losses> Job::measure_losses(const Similarity& similarity,
   int64_t done = 0;
   const auto loss_of = [&](std::vector<LayerPlan> plan) -> absl::StatusOr<double> {
     const int64_t each = count_tokens(windows_.weighing);
-    const int64_t total = each * layers * (automatic() ? 2 : 1);
+    const int64_t total = each * layers * (weighs_choices() ? 2 : 1);
     const auto schedule = std::make_shared<Schedule>(draft(std::move(plan)));
     const auto sums = runs_.compare(schedule, windows_.weighing, [&](int64_t tokens) {
       report(CalibrationStage::kWeighing, done + tokens, total);
@@ -146,7 +151,7 @@ absl::StatusOr<Job::Losses> Job::measure_losses(const Similarity& similarity,
     const auto reusing = loss_of(plan);
     if (!reusing.ok()) return reusing.status();
     losses.reusing[layer] = *reusing;
-    if (!automatic()) continue;
+    if (!weighs_choices()) continue;
     plan[layer] = all[layer];
     plan[layer].role = Role::kDense;
     const auto dense = loss_of(std::move(plan));
@@ -169,11 +174,11 @@ absl::Status Job::weigh(Similarity& similarity) {
   double sum = 0;
   int32_t measured = 0;
   const auto layers = static_cast<int32_t>(all.size());
-  if (automatic()) similarity.select_cost.assign(all.size(), 0);
+  if (weighs_choices()) similarity.select_cost.assign(all.size(), 0);
   for (int32_t layer = 1; layer < layers; ++layer) {
     if (all[layer].role == Role::kDense) continue;
     similarity.reuse_cost[layer] = std::max(0.0, losses->reusing[layer] - losses->whole);
-    if (automatic()) {
+    if (weighs_choices()) {
       similarity.select_cost[layer] = std::max(0.0, losses->whole - losses->dense[layer]);
     }
     sum += similarity.reuse_cost[layer].value_or(0);
@@ -208,7 +213,7 @@ absl::StatusOr<Similarity> Job::similarity() {
   }
   Similarity& similarity = now.similarity;
   const std::vector<int32_t> dense = dense_layers(similarity);
-  const bool lacks_costs = automatic() && similarity.select_cost.empty();
+  const bool lacks_costs = weighs_choices() && similarity.select_cost.empty();
   if (weighs() && (now.weighed_beside != dense || lacks_costs)) {
     if (auto status = weigh(similarity); !status.ok()) return status;
     now.weighed_beside = dense;
@@ -342,7 +347,10 @@ absl::Status Job::search(const Similarity& similarity, CalibrationOutcome& outco
     auto plans = plan_optimal(similarity, dense_with(size.more_dense));
     absl::Status status = gate(std::move(plans[static_cast<size_t>(size.selecting) - 1]), outcome);
     if (!status.ok()) return status;
-    return outcome.table.back().quality.passed;
+    const QualityRecord& quality = outcome.table.back().quality;
+    // One that drops no key is no schedule, but shows that with fewer selecting layers one may
+    // pass.
+    return quality.passed || quality.keys_attended_ratio >= 1;
   };
   const auto most = static_cast<int32_t>(plan_optimal(similarity, given).size());
   const auto best = cheapest_that_passes(most, static_cast<int32_t>(rest.size() / 2), passes);

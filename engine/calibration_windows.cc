@@ -1,6 +1,7 @@
 #include "engine/calibration_windows.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,12 +15,12 @@ constexpr int64_t kLeastHeldOutTokens = 2048;
 constexpr int64_t kLeastGateTokens = 1024;
 constexpr int64_t kMostGateTokens = 16384;
 constexpr int64_t kWeighingTokens = 2048;
+constexpr int64_t kLeastWeighingWindow = 512;
 constexpr int32_t kMeasuredWindows = 16;
 constexpr int32_t kLongWindow = 16384;
 
-// Cuts texts into pieces of `tokens`; a shorter rest is kept from `least` tokens on. At most `most`
-// pieces, evenly spaced.
-Texts cut(const Texts& texts, int64_t tokens, int64_t least, int64_t most) {
+// Cuts texts into pieces of `tokens`; a shorter rest is kept from `least` tokens on.
+Texts cut(const Texts& texts, int64_t tokens, int64_t least) {
   Texts pieces;
   for (const std::vector<Token>& text : texts) {
     const auto size = static_cast<int64_t>(text.size());
@@ -27,10 +28,33 @@ Texts cut(const Texts& texts, int64_t tokens, int64_t least, int64_t most) {
       pieces.emplace_back(text.begin() + begin, text.begin() + std::min(size, begin + tokens));
     }
   }
+  return pieces;
+}
+
+// At most so many pieces, evenly spaced.
+Texts at_most(Texts pieces, int64_t most) {
   const auto all = static_cast<int64_t>(pieces.size());
   if (all <= most) return pieces;
   Texts kept;
   for (int64_t i = 0; i < most; ++i) kept.push_back(std::move(pieces[i * all / most]));
+  return kept;
+}
+
+// Pieces of some `most` tokens in all, evenly spaced: the first, and then each in front of which
+// the kept share has fallen to what is wanted.
+Texts some_tokens(Texts pieces, int64_t most) {
+  const int64_t all = count_tokens(pieces);
+  if (all <= most) return pieces;
+  Texts kept;
+  int64_t seen = 0, taken = 0;
+  for (std::vector<Token>& piece : pieces) {
+    const auto size = static_cast<int64_t>(piece.size());
+    const bool keeps = taken * all <= seen * most;
+    seen += size;
+    if (!keeps) continue;
+    taken += size;
+    kept.push_back(std::move(piece));
+  }
   return kept;
 }
 
@@ -87,7 +111,7 @@ absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowRule& rul
         " tokens is needed under this selection (window_tokens ", rule.window_tokens, ", context ",
         rule.context, "), the longest text has ", longest_size, " to measure"));
   }
-  Texts windows = cut(texts, room, least, kMeasuredWindows);
+  Texts windows = at_most(cut(texts, room, least), kMeasuredWindows);
   const int64_t long_room = text_tokens(kLongWindow, rule);
   if (long_room > room && longest_size > room) {
     windows.emplace_back(longest->begin(), longest->begin() + std::min(longest_size, long_room));
@@ -98,9 +122,7 @@ absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowRule& rul
 absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowRule& rule) {
   const int64_t room = text_tokens(rule.window_tokens, rule);
   const int64_t least = least_text_tokens(rule);
-  Texts pieces = room < least
-                     ? Texts{}
-                     : cut(texts, room, least, std::max<int64_t>(1, kMostGateTokens / room));
+  Texts pieces = room < least ? Texts{} : some_tokens(cut(texts, room, least), kMostGateTokens);
   if (const int64_t tokens = count_tokens(pieces); tokens < kLeastGateTokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("texts: the held-out parts (the last 20 % of each text) have ", tokens,
@@ -112,9 +134,10 @@ absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowRule& rul
 }
 
 Texts weighing_windows(const Texts& texts, const WindowRule& rule) {
-  const int64_t room = text_tokens(rule.window_tokens, rule);
-  const int64_t most = std::max<int64_t>(1, kWeighingTokens / room);
-  return with_prefix(cut(texts, room, std::min(room, least_text_tokens(rule)), most), rule.prefix);
+  const int64_t share = std::max(kLeastWeighingWindow, kWeighingTokens / std::ssize(texts));
+  const int64_t room = std::min(text_tokens(rule.window_tokens, rule), share);
+  const int64_t least = std::min(room, least_text_tokens(rule));
+  return with_prefix(some_tokens(cut(texts, room, least), kWeighingTokens), rule.prefix);
 }
 
 int64_t count_tokens(const Texts& texts) {

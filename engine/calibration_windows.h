@@ -38,11 +38,12 @@ struct WindowRule {
 // enough. INVALID_ARGUMENT naming the length needed when no text yields a window.
 absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowRule& rule);
 
-// At most 16,384 tokens in windows of the same size, evenly spaced, each long enough for the
+// Some 16,384 tokens in windows of at most the same size, evenly spaced, each long enough for the
 // selection to drop keys: a gate that nothing can fail would be none. INVALID_ARGUMENT when fewer
 // than 1,024 tokens lie in such windows; short rests of texts lie in none.
 absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowRule& rule);
-// Of the measured texts: one such window, or some of 2,048 tokens in all where they are shorter.
+// Some 2,048 tokens of the measured texts, evenly spaced, in windows of at most the same size: of
+// several texts in as many windows, down to 512 tokens each.
 Texts weighing_windows(const Texts& texts, const WindowRule& rule);
 
 int64_t count_tokens(const Texts& texts);

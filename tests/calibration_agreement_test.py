@@ -4,7 +4,9 @@ The reference cuts the same texts into windows, measures similarity and importan
 plans; the server (f32) must give the same figures to 1e-4 and the same plans.
 """
 
+import functools
 import pathlib
+import re
 import sys
 import unittest
 
@@ -24,17 +26,16 @@ del sys.modules["kascade"]
 
 DEMO = ROOT / "models" / "demo"
 TOLERANCE = 1e-4
-WINDOW, MOST_WINDOWS, WEIGHING_WINDOWS = 512, 16, 4
+WINDOW, MOST_WINDOWS, WEIGHING_TOKENS = 512, 16, 2048
 KASCADE = Rule(min_keys=16)
 TILE = Rule(family="tile", query_tile=16, top_k=4)
 ROLES = {"LAYER_ROLE_DENSE": "dense", "LAYER_ROLE_ANCHOR": "anchor", "LAYER_ROLE_REUSE": "reuse"}
 
 
-def windows_of(texts, rule, bos, most):
-    """The tokens that are fed of at most `most` windows: see "Windows" of the calibration's method.
+def pieces_of(texts, rule):
+    """Windows before they are chosen, without BOS: see "Windows" of the calibration's method.
 
-    The last fifth of each text is held out. Of a window's tokens, BOS first, the last is only
-    predicted.
+    The last fifth of each text is held out.
     """
     measured = [text[:len(text) - len(text) // 5] for text in texts]
     least = rule.query_tile
@@ -44,14 +45,31 @@ def windows_of(texts, rule, bos, most):
     for text in measured:
         for begin in range(0, len(text) - least + 1, WINDOW):
             pieces.append(text[begin:begin + WINDOW])
-    if len(pieces) > most:
-        pieces = [pieces[i * len(pieces) // most] for i in range(most)]
+    return pieces
+
+
+def fed(pieces, bos):
+    """Of a window's tokens, BOS first, the last is only predicted."""
     return [[bos] + piece[:-1] for piece in pieces]
+
+
+def weighing_windows(texts, rule, bos):
+    """Evenly spaced: a piece is kept where less than the wanted share of what came before is."""
+    pieces = pieces_of(texts, rule)
+    share = WEIGHING_TOKENS / sum(map(len, pieces))
+    kept = []
+    for i, piece in enumerate(pieces):
+        if sum(map(len, kept)) <= share * sum(map(len, pieces[:i])):
+            kept.append(piece)
+    return fed(kept, bos)
 
 
 def measured_windows(texts, rule, bos):
     """The longest text comes on top as one window: all here are shorter than the context."""
-    windows = windows_of(texts, rule, bos, MOST_WINDOWS)
+    pieces = pieces_of(texts, rule)
+    if len(pieces) > MOST_WINDOWS:
+        pieces = [pieces[i * len(pieces) // MOST_WINDOWS] for i in range(MOST_WINDOWS)]
+    windows = fed(pieces, bos)
     longest = max((text[:len(text) - len(text) // 5] for text in texts), key=len)
     return windows + ([[bos] + longest[:-1]] if len(longest) > WINDOW else [])
 
@@ -81,9 +99,10 @@ class CalibrationAgreement(unittest.TestCase):
         importance = np.mean([window.importance for window in windows], axis=0)
         return *layer_similarities(windows, measure), importance
 
-    def calibrate(self, **fields):
+    def calibrate(self, max_degradation_percent=1000, **fields):
         request = self.pb.CalibrateRequest(texts=self.texts, window_tokens=WINDOW, activate=False,
-                                           max_degradation_percent=1000, **fields)
+                                           max_degradation_percent=max_degradation_percent,
+                                           **fields)
         for message in self.stub.Calibrate(request, timeout=240):
             if message.WhichOneof("event") == "result":
                 return message.result
@@ -129,23 +148,33 @@ class CalibrationAgreement(unittest.TestCase):
 
     def losses(self, plans):
         """Mean KL(dense ‖ sparse) by the row rule of each plan, nats per token."""
-        windows = windows_of(self.tokens, KASCADE, self.bos, WEIGHING_WINDOWS)
-        dense = [log_softmax(forward(self.model, window)) for window in windows]
-        losses = []
-        for plan in plans:
-            kl = []
-            for window, p in zip(windows, dense):
-                attention = SparseAttention(Schedule(KASCADE, plan), tile_rule_end=0)
-                q = log_softmax(forward(self.model, window, attention))
-                kl += list((np.exp(p) * (p - q)).sum(axis=1))
-            losses.append(np.mean(kl))
-        return losses
+        return [self.loss(plan) for plan in plans]
+
+    @classmethod
+    @functools.cache
+    def dense_logprobs(cls):
+        return [(window, log_softmax(forward(cls.model, window)))
+                for window in weighing_windows(cls.tokens, KASCADE, cls.bos)]
+
+    @classmethod
+    @functools.cache
+    def loss(cls, plan):
+        kl = []
+        for window, p in cls.dense_logprobs():
+            attention = SparseAttention(Schedule(KASCADE, plan), tile_rule_end=0)
+            q = log_softmax(forward(cls.model, window, attention))
+            kl += list((np.exp(p) * (p - q)).sum(axis=1))
+        return np.mean(kl)
+
+    def all_select(self):
+        """The plan in which every layer selects, layer 0 dense."""
+        own = tuple(range(self.model.config.kv_heads))
+        return [Layer("anchor" if layer else "dense", layer, own)
+                for layer in range(self.model.config.layers)]
 
     def reuse_costs(self, similarity, maps):
         """(what reuse in each layer alone costs, the recall it loses), both without layer 0."""
-        own = tuple(range(self.model.config.kv_heads))
-        every = [Layer("anchor" if layer else "dense", layer, own)
-                 for layer in range(len(similarity))]
+        every = self.all_select()
         plans, lost = [tuple(every)], []
         for layer in range(1, len(every)):
             source = int(np.argmax(similarity[:layer, layer]))
@@ -168,6 +197,27 @@ class CalibrationAgreement(unittest.TestCase):
             np.testing.assert_allclose([layer.reuse_cost for layer in layers[1:]], costs,
                                        rtol=1e-3, atol=1e-5)
             self.check_chosen(result, plans[count][1], similarity, maps)
+
+    def test_layers_dense_for_what_their_choice_costs(self):
+        result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys,
+                                max_degradation_percent=0.8)
+        told = {}
+        for index, layer in enumerate(result.schedule.layers):
+            cost = re.fullmatch(r"kept dense: its own choice costs (\d\.\d{5}) nats", layer.reason)
+            dense = layer.role == client.module("schedule_pb2").LAYER_ROLE_DENSE
+            self.assertEqual(bool(cost), dense and index > 0, layer.reason)
+            if cost:
+                told[index] = float(cost[1])
+        self.assertTrue(told)
+        every = self.all_select()
+        plans = [tuple(every)]
+        told = dict(list(told.items())[:2])  # each takes the reference a minute
+        for index in told:
+            dense = Layer("dense", index, every[index].head_map)
+            plans.append(tuple(every[:index] + [dense] + every[index + 1:]))
+        whole, *losses = self.losses(plans)
+        for (index, cost), loss in zip(told.items(), losses):
+            self.assertAlmostEqual(cost, whole - loss, delta=2e-5, msg=f"layer {index}")
 
     def test_few_anchors(self):
         self.check_best_plan(3, recalled_mass)

@@ -310,6 +310,69 @@ TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
   EXPECT_EQ(stage, CalibrationStage::kDone);
 }
 
+// The gate's figures are those of its windows, computed anew.
+TEST(DemoCalibrationTest, TheGateTellsTheErrorOfItsTokens) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 45000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  CalibrationOptions options;
+  options.selection.min_keys = 32;
+  options.weight = PlanWeight::kImportance;
+  options.anchors = 6;
+  options.window_tokens = 512;
+  const std::atomic<bool> stop = false;
+  const auto outcome =
+      calibrate(*engine, options, {*tokens}, [](const CalibrationProgress&) {}, stop);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  const auto parts = split_texts({*tokens});
+  ASSERT_TRUE(parts.ok());
+  const auto windows = held_out_windows(
+      parts->held_out, {options.selection, options.window_tokens, engine->model().context,
+                        engine->tokenizer().prefix_tokens()});
+  ASSERT_TRUE(windows.ok()) << windows.status();
+  const auto sums = CalibrationRuns(*engine, stop)
+                        .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
+                                 [](int64_t /*tokens*/) {});
+  ASSERT_TRUE(sums.ok()) << sums.status();
+  const auto n = static_cast<double>(sums->tokens);
+  const double rise = (sums->sparse - sums->dense) / n;
+  const double variance = (sums->difference_squares - n * rise * rise) / (n - 1);
+  const QualityRecord& quality = outcome->schedule.quality;
+  EXPECT_EQ(quality.tokens, sums->tokens);
+  EXPECT_NEAR(quality.degradation_percent, 100 * (std::exp(rise) - 1), 1e-4);
+  EXPECT_NEAR(quality.degradation_error_percent.value_or(0),
+              100 * std::exp(rise) * std::sqrt(variance / n), 1e-4);
+  EXPECT_GT(quality.degradation_error_percent.value_or(0), 0.01);
+}
+
+// A tile anchor attends to all keys: a plan in which every layer selects saves nothing, and only
+// shows that fewer may do.
+TEST(DemoCalibrationTest, TilesAreSearchedToo) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 45000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  CalibrationOptions options;
+  options.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 6};
+  options.window_tokens = 512;
+  const std::atomic<bool> stop = false;
+  const auto outcome =
+      calibrate(*engine, options, {*tokens}, [](const CalibrationProgress&) {}, stop);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  const Schedule& schedule = outcome->schedule;
+  EXPECT_TRUE(schedule.quality.passed) << schedule.quality.degradation_percent;
+  EXPECT_LT(schedule.quality.keys_attended_ratio, 0.95);
+  EXPECT_GE(schedule.count(Role::kReuse), 1);
+  EXPECT_EQ(schedule.count(Role::kDense), 1);
+  // Of those that passed, the one with fewest selecting layers.
+  for (const GateResult& candidate : outcome->table) {
+    EXPECT_EQ(candidate.dense_layers, 0);
+    if (!candidate.quality.passed) continue;
+    EXPECT_GE(candidate.anchors, schedule.count(Role::kAnchor) + 1);
+  }
+}
+
 // Where not even all layers selecting pass, more of them stay dense, and a note names them.
 TEST(DemoCalibrationTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
   const auto engine = make_engine(options_for(demo_model()));

@@ -562,8 +562,8 @@ class Sparse(ClientTest):
             rows = list(csv.DictReader(file))
         self.assertEqual([row["group"] for row in rows], ["kascade"] + 4 * ["domain"])
         for row in rows:
-            for window in ("512", "2048", "4096"):
-                self.assertGreater(float(row["mean_kl_" + window]), 0, row["row"])
+            self.assertGreater(float(row["mean_kl_512"]), 0, row["row"])
+            self.assertEqual(row["mean_kl_2048"], "")  # so many tokens are not scored
         # The other text differs from the held-out one, and the schedule may.
         self.assertNotEqual(rows[1]["mean_kl_512"], rows[2]["mean_kl_512"])
         self.assertEqual([int(row["tokens"]) for row in rows], [600] + 4 * [1800])

@@ -21,7 +21,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Contains;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -210,20 +209,25 @@ TEST(QualityReportTest, TellsWhatTheGateSaid) {
 TEST(QualityReportTest, TellsOfAllTexts) {
   QualityResults all = results();
   EXPECT_THAT(quality_findings(all), Not(Contains(HasSubstr("more of each text"))));
-  for (const double change : {1.5, -0.25}) {
-    all.rows.push_back(row_of("domain", change > 0 ? "a.txt" : "b.txt", 400, 0.01));
+  const auto add = [&](const char* label, double change) {
+    all.rows.push_back(row_of("domain", label, 400, 0.01));
     all.rows.back().windows.back().change_percent = change;
     all.rows.back().windows.back().change_error = 0.126;
-  }
+  };
+  add("a.txt, calibrated on the one text", 1.5);
+  add("b.txt, calibrated on the one text", -0.25);
+  add("a.txt, calibrated on texts of all kinds", 2);
   EXPECT_THAT(quality_findings(all),
-              Contains("The same plan on more of each text: a.txt, +1.50 ± 0.13 % (8191 tokens); "
-                       "b.txt, -0.25 ± 0.13 % (8191 tokens)."));
+              AllOf(Contains("The automatic schedule on more of each text: a.txt +1.50 ± 0.13 % "
+                             "(8191 tokens), b.txt -0.25 ± 0.13 % (8191 tokens)."),
+                    Contains("The same numbers of layers, calibrated on texts of all kinds: a.txt "
+                             "+2.00 ± 0.13 % (8191 tokens).")));
 }
 
 // Of those that are no worse beyond the error, 0.0014, the one that reads least.
-TEST(QualityReportTest, TellsWhatReadsLessAndLosesNoMore) {
+TEST(QualityReportTest, TellsWhatReadsLessWithoutMoreLoss) {
   QualityResults all = results();
-  const auto told = HasSubstr("Another share");
+  const auto told = HasSubstr("Read least");
   EXPECT_THAT(quality_findings(all), Not(Contains(told)));  // "small" loses more
   all.rows.push_back(row_of("kascade", "close", 300, 0.0115));
   all.rows.back().windows.back().kl = tokens_with(0.0115, 1);
@@ -231,6 +235,30 @@ TEST(QualityReportTest, TellsWhatReadsLessAndLosesNoMore) {
   all.rows.push_back(row_of("kascade", "best", 400, 0.001));
   EXPECT_THAT(quality_findings(all),
               Contains(AllOf(told, HasSubstr("): close, 30.0 % of the bytes: KL 0.0115"))));
+}
+
+TEST(QualityReportTest, SaysThatRowsAreMissing) {
+  QualityResults all = results();
+  const auto page = [&] {
+    for (ReportFile& file : quality_report({}, all, "kascade eval")) {
+      if (file.name == "README.md") return file.content;
+    }
+    return std::string();
+  };
+  EXPECT_THAT(page(), AllOf(HasSubstr("kascade eval"), Not(HasSubstr("INCOMPLETE"))));
+  all.broken_off = "the server went away";
+  EXPECT_THAT(page(), HasSubstr("**INCOMPLETE**, 5 rows: the server went away"));
+}
+
+// Its other dense layers put it beside the line of as many selecting layers.
+TEST(QualityReportTest, TheAutomaticScheduleHasAPointOfItsOwn) {
+  QualityResults all = results();
+  for (const ReportFile& file : quality_report({}, all, "")) {
+    if (file.name != "quality.svg") continue;
+    EXPECT_THAT(file.content, AllOf(HasSubstr(">automatic<"), HasSubstr(">4 selecting layers<")));
+    return;
+  }
+  ADD_FAILURE() << "no figure";
 }
 
 TEST(QualityReportTest, ARatioBetweenMeasuredOnes) {
@@ -282,8 +310,9 @@ TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {
   const std::vector<Variant> others = other_variants(plan);
   const auto rivals = std::ranges::count(others, "greedy", &Variant::group);
   EXPECT_GT(rivals, 3);
-  // The default one, plans beside the greedy ones, and two baselines beside each plan of 10 %.
-  EXPECT_EQ(expected_rows(plan), others.size() + 1 + static_cast<size_t>(rivals) + 2 * 7);
+  // The default one, on two texts; plans beside the greedy ones, and two baselines beside each plan
+  // of 10 %.
+  EXPECT_EQ(expected_rows(plan), others.size() + 2 + static_cast<size_t>(rivals) + 2 * 7);
   for (const Variant& variant : others) {
     if (!variant.calibration || !variant.calibration->has_anchors()) continue;
     EXPECT_GE(variant.calibration->anchors(), 2) << variant.label;
@@ -319,17 +348,26 @@ TEST(VariantsTest, AllTextsAreTriedUnderOnePlan) {
                          .held_out = "book.txt",
                          .others = {"news.txt"},
                          .groups = {"domain"}};
-  std::vector<std::string> labels;
-  for (const Variant& variant : other_variants(plan)) {
-    labels.push_back(variant.label);
-    EXPECT_TRUE(variant.is_long);
-    EXPECT_EQ(variant.text, variant.label.starts_with("news") ? 0 : -1);
-    EXPECT_EQ(variant.mixes_texts, variant.label.ends_with("all kinds"));
-  }
-  EXPECT_THAT(labels, ElementsAre("book.txt, calibrated on the one text",
-                                  "news.txt, calibrated on the one text",
-                                  "book.txt, calibrated on texts of all kinds",
-                                  "news.txt, calibrated on texts of all kinds"));
+  const auto check = [&](const std::vector<Variant>& variants, bool mixes) {
+    ASSERT_EQ(variants.size(), 2u);
+    for (int32_t text = -1; text < 1; ++text) {
+      const Variant& variant = variants[static_cast<size_t>(text + 1)];
+      EXPECT_EQ(variant.label, std::string(text < 0 ? "book.txt" : "news.txt") +
+                                   ", calibrated on " +
+                                   (mixes ? "texts of all kinds" : "the one text"));
+      EXPECT_EQ(variant.text, text);
+      EXPECT_TRUE(variant.is_long);
+      EXPECT_EQ(variant.mixes_texts, mixes);
+      EXPECT_EQ(variant.calibration.has_value(), mixes);
+    }
+  };
+  std::vector<Variant> first = default_variants(plan);
+  ASSERT_FALSE(first.empty());
+  EXPECT_TRUE(first.front().is_default);
+  first.erase(first.begin());
+  check(first, false);
+  check(other_variants(plan), true);
+  EXPECT_EQ(expected_rows(plan), 5u);
 }
 
 // The automatic schedule under a stricter gate, with as many layers of each kind as that asks for.
@@ -338,7 +376,8 @@ TEST(VariantsTest, AStricterGateIsTriedToo) {
   const auto strict = std::ranges::find(others, "automatic, gate at 0.5 %", &Variant::label);
   ASSERT_NE(strict, others.end());
   EXPECT_EQ(strict->group, "experiment");
-  v1::CalibrateRequest expected = default_variant().calibration.value_or(v1::CalibrateRequest());
+  v1::CalibrateRequest expected =
+      default_variants({}).front().calibration.value_or(v1::CalibrateRequest());
   expected.set_max_degradation_percent(0.5);
   EXPECT_EQ(strict->calibration.value_or(v1::CalibrateRequest()).SerializeAsString(),
             expected.SerializeAsString());

@@ -167,6 +167,24 @@ TEST(ScoreTotals, GiveMeansErrorsAndSuspicion) {
   EXPECT_FALSE(suspect.comparison().has_degradation_percent());
 }
 
+// Differences of 0.25 and 0.75 nats, and KLs of 0.1 and 0.3: standard errors of 0.25 and 0.1.
+TEST(ScoreTotals, ErrorsOfAComparisonArePaired) {
+  ScoreTotals totals;
+  totals.add({.token = 1, .logprob = -1}, {.sparse = {.logprob = -1.25f}, .kl = 0.1f});
+  totals.add({.token = 1, .logprob = -5}, {.sparse = {.logprob = -5.75f}, .kl = 0.3f});
+  v1::ScoreSummary summary;
+  summarize(totals, /*vocab=*/1000, summary);
+  std::vector<float> differences{-0.25f, -0.75f};
+  v1::Comparison& comparison = *summary.mutable_comparison();
+  compare(totals, summary.suspect(), differences, comparison);
+  EXPECT_NEAR(comparison.mean_logprob_difference(), -0.5, 1e-12);
+  EXPECT_NEAR(comparison.mean_logprob_difference_standard_error(), 0.25, 1e-12);
+  EXPECT_NEAR(comparison.degradation_percent_standard_error(), 25 * std::exp(0.5), 1e-9);
+  EXPECT_NEAR(comparison.mean_kl_standard_error(), 0.1, 1e-7);
+  EXPECT_NEAR(comparison.sparse_mean_nll_standard_error(), 2.25, 1e-12);
+  EXPECT_NEAR(comparison.sparse_perplexity_standard_error(), 2.25 * std::exp(3.5), 1e-9);
+}
+
 TEST(CalibrationOptionsOfARequest, FollowFamilyMakerAndPreset) {
   const ModelConfig model{.layers = 12, .context = 4096};
   const auto plain = read_calibration_options({}, model);

@@ -23,10 +23,9 @@ struct Lead {
 };
 Lead lead(const WindowFigures& first, const WindowFigures& second);
 
-// The automatic schedule's loss first, on other texts too; what reads less than it and loses no
-// more; plans against plans; baselines against Kascade where both read the same bytes, by KL and by
-// pass keys. Says so where a baseline wins, and where two are within two standard errors of each
-// other.
+// The automatic schedule's loss first, on other texts too; what reads less without more loss; plans
+// against plans; baselines against Kascade where both read the same bytes, by KL and by pass keys.
+// Says so where a baseline wins, and where two are within two standard errors of each other.
 std::vector<std::string> quality_findings(const QualityResults& results);
 
 }  // namespace kascade::client

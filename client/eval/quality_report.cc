@@ -84,15 +84,20 @@ std::string quality_figure(const QualityResults& results) {
                                        results.rows.front().longest().window),
                   .x_label = "keys and values read per token, percent of dense",
                   .y_label = "mean KL(dense ‖ sparse), nats"};
+  const QualityRow& automatic = results.rows.front();
   std::set<int32_t> counts;
   for (const QualityRow& row : results.rows) {
-    if (row.group == "kascade") counts.insert(row.anchors.value_or(0));
+    if (row.group == "kascade" && &row != &automatic) counts.insert(row.anchors.value_or(0));
   }
   for (const int32_t anchors : counts) {
-    chart.series.push_back(points_of(
-        results, fmt::format("{} selecting layers", anchors),
-        [&](const auto& row) { return row.group == "kascade" && row.anchors == anchors; }));
+    chart.series.push_back(
+        points_of(results, fmt::format("{} selecting layers", anchors), [&](const QualityRow& row) {
+          return row.group == "kascade" && &row != &automatic && row.anchors == anchors;
+        }));
   }
+  // Other layers of it stay dense, so it lies on none of these lines.
+  chart.series.push_back(points_of(results, automatic.label,
+                                   [&](const QualityRow& row) { return &row == &automatic; }));
   for (const std::string kind : {"oracle", "quest", "streaming"}) {
     chart.series.push_back(points_of(results, kind, [&](const auto& row) {
       return row.group == "baseline" && row.label.starts_with(kind);
@@ -163,7 +168,7 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
                          const std::string& command) {
   const auto& model = results.model.model();
   return fmt::format(
-      "# What sparse attention costs in quality\n\n"
+      "# What sparse attention costs in quality\n\n{}"
       "Model {} ({} layers, {} query and {} KV heads of {}, {} weights, {} cache). Schedules are "
       "made from {}, tried on {}: {} tokens in rolling windows, dense against sparse position by "
       "position, scored tokens by the row rule (strictly causal); the tile rule stands beside it. "
@@ -173,6 +178,9 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
       "schedule, anywhere in prompts of {} tokens, three keys in each; the recall by length and "
       "depth is of other prompts. Errors are standard errors over tokens; those of a comparison "
       "are paired, token by token. Made in {:.0f} minutes by\n\n```\n{}\n```\n",
+      results.broken_off.empty()
+          ? ""
+          : fmt::format("**INCOMPLETE**, {} rows: {}\n\n", results.rows.size(), results.broken_off),
       model.name(), model.layers(), model.heads(), model.kv_heads(), model.head_dim(),
       results.model.runtime().weights_dtype(), results.model.runtime().cache_dtype(),
       inputs.calibration.name, inputs.held_out.name, inputs.tokens, kMinKeys, inputs.cases,

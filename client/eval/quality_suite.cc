@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <iterator>
 #include <utility>
 
 #include "client/call.h"
@@ -40,10 +39,13 @@ class Suite {
   absl::Status measure_all();
   absl::Status add(const std::vector<Variant>& variants);
   absl::StatusOr<QualityRow> measure(const Variant& variant);
-  absl::Status calibrate(const Variant& variant, QualityRow& row);
+  // Makes and activates last_schedule_.
+  absl::Status calibrate(const Variant& variant);
+  // Fills what a row says of last_schedule_.
+  void describe(QualityRow& row) const;
   absl::StatusOr<WindowFigures> compare(const Text& text, int32_t tokens, int32_t window,
                                         const v1::AttentionOptions& attention, QualityRow& row);
-  // The first `tokens` of the text, or all.
+  // The first `tokens` of the text.
   absl::StatusOr<Session::Scored> score(const Text& text, int32_t tokens, int32_t window,
                                         v1::AttentionOptions attention);
   std::vector<Variant> equal_bytes() const;
@@ -117,7 +119,7 @@ absl::Status Suite::prepare() {
   return absl::OkStatus();
 }
 
-absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
+absl::Status Suite::calibrate(const Variant& variant) {
   v1::CalibrateRequest request = variant.calibration.value_or(v1::CalibrateRequest());
   request.add_texts(inputs_.calibration.text);
   if (variant.mixes_texts) {
@@ -127,8 +129,13 @@ absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
   request.set_cancel_on_disconnect(true);
   auto result = session_.calibrate(request);
   if (!result.ok()) return result.status();
-  const v1::Schedule& schedule = result->schedule();
-  row.passed = result->passed();
+  last_schedule_ = *std::move(result);
+  return session_.activate(last_schedule_.schedule().schedule_id());
+}
+
+void Suite::describe(QualityRow& row) const {
+  const v1::Schedule& schedule = last_schedule_.schedule();
+  row.passed = last_schedule_.passed();
   if (const v1::QualityReport& gate = schedule.quality();
       gate.has_degradation_percent_standard_error()) {
     row.gate_change = gate.degradation_percent();
@@ -141,21 +148,18 @@ absl::Status Suite::calibrate(const Variant& variant, QualityRow& row) {
   };
   row.anchors = count(v1::LAYER_ROLE_ANCHOR) + 1;  // layer 0 selects too
   row.dense_layers = count(v1::LAYER_ROLE_DENSE);
-  for (const auto& candidate : result->candidates()) {
+  for (const auto& candidate : last_schedule_.candidates()) {
     if (candidate.anchors() == row.anchors && candidate.dense_layers() + 1 == row.dense_layers) {
       row.predicted_similarity = candidate.predicted_similarity();
     }
   }
-  last_schedule_ = *std::move(result);
-  return session_.activate(last_schedule_.schedule().schedule_id());
 }
 
 absl::StatusOr<Session::Scored> Suite::score(const Text& text, int32_t tokens, int32_t window,
                                              v1::AttentionOptions attention) {
   v1::ScoreRequest request;
-  request.add_inputs()->mutable_token_ids()->mutable_ids()->Add(
-      text.tokens.begin(),
-      text.tokens.begin() + std::min<int64_t>(tokens, std::ssize(text.tokens)));
+  request.add_inputs()->mutable_token_ids()->mutable_ids()->Add(text.tokens.begin(),
+                                                                text.tokens.begin() + tokens);
   request.set_add_bos(model().adds_bos());
   const bool compares = attention.mode() == v1::ATTENTION_MODE_COMPARE;
   request.set_tile_comparison(compares);
@@ -214,12 +218,14 @@ absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
                  .baseline = variant.attention.baseline().kind(),
                  .ratio = variant.ratio};
   if (variant.calibration) {
-    if (const auto status = calibrate(variant, row); !status.ok()) return status;
+    if (const auto status = calibrate(variant); !status.ok()) return status;
   }
+  if (!variant.attention.has_baseline()) describe(row);
   const Text& text = variant.text < 0 ? held_out_ : others_[static_cast<size_t>(variant.text)];
-  const int32_t tokens = variant.is_long ? kLongTexts * inputs_.tokens : inputs_.tokens;
+  const int32_t tokens = std::min(variant.is_long ? kLongTexts * inputs_.tokens : inputs_.tokens,
+                                  static_cast<int32_t>(text.tokens.size()));
   for (const int32_t window : kWindows) {
-    if (window > model().context_length()) continue;
+    if (window > std::min(model().context_length(), tokens)) continue;
     auto figures = compare(text, tokens, window, variant.attention, row);
     if (!figures.ok()) return figures.status();
     row.windows.push_back(*figures);
@@ -278,7 +284,7 @@ absl::Status Suite::measure_all() {
   for (const NamedText& other : inputs_.others) plan.others.push_back(other.name);
   plan.default_anchors = model().layers();
   expected_ = expected_rows(plan);
-  if (auto status = add({default_variant()}); !status.ok()) return status;
+  if (auto status = add(default_variants(plan)); !status.ok()) return status;
   // Of schedules that all fail the best may be one in which every layer selects; what is varied
   // must have layers that reuse.
   plan.default_anchors = std::max(1, model().layers() / 2);
@@ -310,6 +316,7 @@ absl::Status Suite::run() {
   absl::Status status = measure_all();
   status.Update(session_.restore(*before));
   results_.seconds = seconds_since(begin_);
+  if (!status.ok()) results_.broken_off = std::string(status.message());
   return status;
 }
 

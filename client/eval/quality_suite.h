@@ -79,6 +79,7 @@ struct QualityResults {
   std::vector<QualityRow> rows{};    // the default schedule's first
   std::vector<RecallCell> recall{};  // of the default schedule
   double seconds = 0;
+  std::string broken_off{};  // why rows are missing; empty: none is
 };
 
 // Fills `results` as far as it gets: what was measured before an error is there too. Activates a

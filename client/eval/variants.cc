@@ -162,32 +162,40 @@ void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
   add("calibrated on texts of all kinds", [](Variant& variant) { variant.mixes_texts = true; });
 }
 
-// All texts under the default plan, made from the one text and from all kinds.
-void add_domains(const VariantPlan& plan, std::vector<Variant>& variants) {
-  for (const bool mixes : {false, true}) {
-    if (mixes && plan.others.empty()) continue;
-    for (int32_t text = -1; text < static_cast<int32_t>(plan.others.size()); ++text) {
-      variants.push_back({.group = "domain",
-                          .label = fmt::format("{}, calibrated on {}",
-                                               text < 0 ? plan.held_out : plan.others[text],
-                                               mixes ? "texts of all kinds" : "the one text"),
-                          .ratio = kDefaultRatio,
-                          .calibration = default_plan(plan, kDefaultRatio),
-                          .mixes_texts = mixes,
-                          .text = text,
-                          .is_long = true});
-    }
+// More of each text, under the schedule of before or under one calibrated on all kinds of texts.
+void add_domains(const VariantPlan& plan, bool mixes, std::vector<Variant>& variants) {
+  for (int32_t text = -1; text < static_cast<int32_t>(plan.others.size()); ++text) {
+    Variant variant{
+        .group = "domain",
+        .label = fmt::format("{}, calibrated on {}", text < 0 ? plan.held_out : plan.others[text],
+                             mixes ? "texts of all kinds" : "the one text"),
+        .ratio = kDefaultRatio,
+        .mixes_texts = mixes,
+        .text = text,
+        .is_long = true};
+    if (mixes) variant.calibration = default_plan(plan, kDefaultRatio);
+    variants.push_back(std::move(variant));
   }
+}
+
+void keep_groups(const VariantPlan& plan, std::vector<Variant>& variants) {
+  std::erase_if(variants, [&](const Variant& variant) {
+    return !variant.is_default && !plan.groups.empty() &&
+           std::ranges::find(plan.groups, variant.group) == plan.groups.end();
+  });
 }
 
 }  // namespace
 
-Variant default_variant() {
-  return {.group = "kascade",
-          .label = "automatic, 10 %",
-          .ratio = kDefaultRatio,
-          .calibration = automatic_request(),
-          .is_default = true};
+std::vector<Variant> default_variants(const VariantPlan& plan) {
+  std::vector<Variant> variants = {{.group = "kascade",
+                                    .label = "automatic, 10 %",
+                                    .ratio = kDefaultRatio,
+                                    .calibration = automatic_request(),
+                                    .is_default = true}};
+  add_domains(plan, /*mixes=*/false, variants);
+  keep_groups(plan, variants);
+  return variants;
 }
 
 std::vector<Variant> other_variants(const VariantPlan& plan) {
@@ -197,11 +205,8 @@ std::vector<Variant> other_variants(const VariantPlan& plan) {
   add_greedy(variants);
   add_baselines(variants);
   add_experiments(plan, variants);
-  add_domains(plan, variants);
-  std::erase_if(variants, [&](const Variant& variant) {
-    return !plan.groups.empty() &&
-           std::ranges::find(plan.groups, variant.group) == plan.groups.end();
-  });
+  if (!plan.others.empty()) add_domains(plan, /*mixes=*/true, variants);
+  keep_groups(plan, variants);
   return variants;
 }
 
@@ -213,7 +218,8 @@ size_t expected_rows(const VariantPlan& plan) {
   });
   const auto baselines = std::ranges::count(variants, "baseline", &Variant::group);
   const auto equal_bytes = baselines == 0 ? 0 : 2 * (1 + kascade);
-  return 1 + variants.size() + static_cast<size_t>(greedy + equal_bytes);
+  return default_variants(plan).size() + variants.size() +
+         static_cast<size_t>(greedy + equal_bytes);
 }
 
 Variant dp_like(const std::string& greedy, int32_t anchors) {

@@ -19,7 +19,7 @@ struct Variant {
   std::string label{};
   std::optional<double> ratio{};  // for the table
   std::optional<v1::CalibrateRequest>
-      calibration{};                 // less the texts; none: the schedule of before
+      calibration{};                 // less the texts; none: the schedule of before, or a baseline
   v1::AttentionOptions attention{};  // less the mode
   std::string rival{};               // label of the row that it is to be compared with
   bool is_default = false;
@@ -41,9 +41,10 @@ struct VariantPlan {
 // Of all rows with a ratio: the smallest that lets the ratio act at every length.
 constexpr int32_t kMinKeys = 16;
 
-// The plan that calibration makes when no number of selecting layers is asked for.
-Variant default_variant();
-// All that can be told beforehand but the default one.
+// The default schedule, the one that calibration makes when no number of selecting layers is asked
+// for, and the same one on more of all texts.
+std::vector<Variant> default_variants(const VariantPlan& plan);
+// All others that can be told once the default schedule is known.
 std::vector<Variant> other_variants(const VariantPlan& plan);
 // Rows of the report at most.
 size_t expected_rows(const VariantPlan& plan);

@@ -47,7 +47,7 @@ struct ModelIdentity {
 
 // What was asked of the maker.
 struct RequestedPlan {
-  int32_t anchors = 0;                  // dp: layer 0 counted; 0 = auto: the fewest that pass
+  int32_t anchors = 0;                  // dp: layer 0 counted; 0 = auto (calibration.h)
   std::vector<int32_t> dense_layers{};  // besides layer 0
   bool auto_dense_layers = false;       // and those whose own budget recalls < min_recall
   double min_recall = 0;                // [0, 1]
