@@ -104,8 +104,7 @@ class QualityDocsTest(unittest.TestCase):
 
     def test_other_texts(self):
         beginnings = {"the one text": "- The automatic schedule on more of each text: ",
-                      "texts of all kinds": "- The same numbers of layers, calibrated on "
-                                            "texts of all kinds: "}
+                      "texts of all kinds": "- Calibrated on texts of all kinds instead "}
         rows = [row for row in self.rows if row["group"] == "domain"]
         for row in rows:
             text, kind = row["row"].split(", calibrated on ")

@@ -220,8 +220,10 @@ TEST(QualityReportTest, TellsOfAllTexts) {
   EXPECT_THAT(quality_findings(all),
               AllOf(Contains("The automatic schedule on more of each text: a.txt +1.50 ± 0.13 % "
                              "(8191 tokens), b.txt -0.25 ± 0.13 % (8191 tokens)."),
-                    Contains("The same numbers of layers, calibrated on texts of all kinds: a.txt "
-                             "+2.00 ± 0.13 % (8191 tokens).")));
+                    Contains("Calibrated on texts of all kinds instead (4 layers select, 1 attend "
+                             "to all, 40.0 % of the bytes): a.txt +2.00 ± 0.13 % (8191 tokens).")));
+  all.rows.back().passed = false;
+  EXPECT_THAT(quality_findings(all), Contains(HasSubstr("(**none passed the gate**, the best: 4")));
 }
 
 // Of those that are no worse beyond the error, 0.0014, the one that reads least.
@@ -358,7 +360,8 @@ TEST(VariantsTest, AllTextsAreTriedUnderOnePlan) {
       EXPECT_EQ(variant.text, text);
       EXPECT_TRUE(variant.is_long);
       EXPECT_EQ(variant.mixes_texts, mixes);
-      EXPECT_EQ(variant.calibration.has_value(), mixes);
+      // One calibration for all of these rows.
+      EXPECT_EQ(variant.calibration.has_value(), mixes && text < 0);
     }
   };
   std::vector<Variant> first = default_variants(plan);

@@ -162,7 +162,7 @@ void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
   add("calibrated on texts of all kinds", [](Variant& variant) { variant.mixes_texts = true; });
 }
 
-// More of each text, under the schedule of before or under one calibrated on all kinds of texts.
+// More of each text, under the schedule of before, or under an automatic one of all kinds of texts.
 void add_domains(const VariantPlan& plan, bool mixes, std::vector<Variant>& variants) {
   for (int32_t text = -1; text < static_cast<int32_t>(plan.others.size()); ++text) {
     Variant variant{
@@ -173,7 +173,7 @@ void add_domains(const VariantPlan& plan, bool mixes, std::vector<Variant>& vari
         .mixes_texts = mixes,
         .text = text,
         .is_long = true};
-    if (mixes) variant.calibration = default_plan(plan, kDefaultRatio);
+    if (mixes && text < 0) variant.calibration = automatic_request();
     variants.push_back(std::move(variant));
   }
 }
