@@ -64,7 +64,7 @@ class ScoreCall final : public StreamCall<v1::ScoreResponse> {
   std::mutex mutex_;                // guards what follows; never held while something is sent
   std::vector<Progress> progress_;  // [inputs]
   // Comparisons: sparse − dense log-probabilities, [passes] of [scored tokens], input by input;
-  // those of an input that ended are in order of size.
+  // those of an input that ended are in no order.
   std::array<std::vector<float>, 2> differences_;
   std::deque<int> ready_;  // inputs whose next window may be submitted
   int next_input_ = 0;     // first one not yet in ready_

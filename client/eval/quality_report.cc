@@ -108,9 +108,10 @@ std::string quality_figure(const QualityResults& results) {
 }
 
 std::string similarity_figure(const v1::CalibrationResult& schedule) {
-  HeatMap map{.title = "How much of a layer's attention another layer's choice recalls",
-              .x_label = "layer that attends",
-              .y_label = "layer that chooses"};
+  HeatMap map{
+      .title = "How much of its own choice's attention a layer keeps with another's (worst tile)",
+      .x_label = "layer that attends",
+      .y_label = "layer that chooses"};
   const int layers = schedule.similarity_size();
   for (int from = 0; from < layers; ++from) {
     map.rows.push_back(std::to_string(from));
