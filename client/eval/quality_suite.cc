@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <utility>
+#include <vector>
 
 #include "client/call.h"
 #include "client/eval/pass_key.h"
@@ -224,8 +225,12 @@ absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
   const Text& text = variant.text < 0 ? held_out_ : others_[static_cast<size_t>(variant.text)];
   const int32_t tokens = std::min(variant.is_long ? kLongTexts * inputs_.tokens : inputs_.tokens,
                                   static_cast<int32_t>(text.tokens.size()));
+  std::vector<int32_t> windows;
   for (const int32_t window : kWindows) {
-    if (window > std::min(model().context_length(), tokens)) continue;
+    if (window <= std::min(model().context_length(), tokens)) windows.push_back(window);
+  }
+  if (variant.is_long) windows.erase(windows.begin(), windows.end() - 1);  // time is short
+  for (const int32_t window : windows) {
     auto figures = compare(text, tokens, window, variant.attention, row);
     if (!figures.ok()) return figures.status();
     row.windows.push_back(*figures);
