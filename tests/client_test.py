@@ -639,8 +639,11 @@ class Sparse(ClientTest):
         self.assertIn("99.9 % are below", text)
         self.bad("score", file, "--mode", "dense", "--phase", "both", code="INVALID_ARGUMENT")
         # Every key chosen is dense attention.
-        whole = self.json("score", file, "--mode", "compare", "--ratio", "1")
-        self.assertAlmostEqual(whole["degradation_percent"], 0, places=1)
+        everything = ("score", file, "--mode", "compare", "--ratio", "1")
+        self.assertAlmostEqual(self.json(*everything)["degradation_percent"], 0, places=1)
+        text = self.good(*everything)
+        self.assertIn("Verdict: NOTHING TO JUDGE", text)
+        self.assertNotIn("SUCCESS", text)
 
     def test_demands(self):
         command = ["score", scratch / "short.txt", "--mode", "compare"]
@@ -696,6 +699,7 @@ class Gate(ClientTest):
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("saves nothing", done.stdout)
         self.assertIn("NOT PASSED: every layer attends to all keys", done.stdout)
+        self.assertNotIn("SUCCESS", done.stdout)
         self.assertIn("lower --threshold", done.stderr.splitlines()[-1])
 
 

@@ -196,9 +196,8 @@ std::vector<std::string> quality_findings(const QualityResults& results) {
   std::vector<std::string> findings = {fmt::format(
       "Automatic schedule, 10 % of the keys ({}{}; of {} layers {} select and {} attend to all, "
       "layer 0 counted in both): perplexity {:+.2f} ± {:.2f} % at {} tokens ({:.3f} dense, {} "
-      "tokens), KL "
-      "{:.4f} nats; {:.1f} % of the bytes of keys and values are read, {:.1f} % of the keys "
-      "attended to, {:.1f} % scored.",
+      "tokens), KL {:.4f} nats; {:.1f} % of the bytes of keys and values are read, {:.1f} % of the "
+      "keys attended to, {:.1f} % scored.",
       row.passed.value_or(true) ? "passed its gate" : "**none passed the gate**, the best",
       row.gate_change
           ? fmt::format(" at {:+.2f} ± {:.2f} %", *row.gate_change, row.gate_error.value_or(0))

@@ -192,11 +192,10 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
 constexpr char kColumns[] =
     "In the tables: layers that select keys, and dense layers, layer 0 counted in both; predicted "
     "similarity; gate Δ %: change of the perplexity on the held-out part of what was calibrated "
-    "on; "
-    "layers that reuse ÷ layers; keys attended to and keys scored ÷ causal keys; bytes of keys and "
-    "values read ÷ those of dense; Δ %: change of the perplexity by the row rule in windows of so "
-    "many tokens, ± one standard error; KL(dense ‖ sparse), nats; tile Δ %: the same change by the "
-    "tile rule; pass keys found, of how many. All columns are in [quality.csv](quality.csv).";
+    "on; layers that reuse ÷ layers; keys attended to and keys scored ÷ causal keys; bytes of keys "
+    "and values read ÷ those of dense; Δ %: change of the perplexity by the row rule in windows of "
+    "so many tokens, ± one standard error; KL(dense ‖ sparse), nats; tile Δ %: the same change by "
+    "the tile rule; pass keys found, of how many. All columns are in [quality.csv](quality.csv).";
 
 std::string page(const QualityInputs& inputs, const QualityResults& results,
                  const std::string& command) {

@@ -25,7 +25,8 @@ struct Variant {
   bool is_default = false;
   bool mixes_texts = false;  // calibrated on the other texts as well
   int32_t text = -1;         // index of the other text that is scored; -1 = the held-out one
-  bool is_long = false;  // scores more of the text than other rows do, and looks for no pass keys
+  // Scores more of the text than other rows do, in the longest windows alone; no pass keys.
+  bool is_long = false;
 };
 
 struct VariantPlan {
