@@ -175,10 +175,13 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
       "position, scored tokens by the row rule (strictly causal); the tile rule stands beside it. "
       "min_keys is {} here, and not the default 128, so that small shares of the keys act at every "
       "length; the tile family chooses as many tiles as the same share of 4,096 keys. Baselines at "
-      "equal bytes stand beside the rows of 10 %. Pass keys: {} cases a row, {} for the automatic "
-      "schedule, anywhere in prompts of {} tokens, three keys in each; the recall by length and "
-      "depth is of other prompts. Errors are standard errors over tokens; those of a comparison "
-      "are paired, token by token. Made in {:.0f} minutes by\n\n```\n{}\n```\n",
+      "equal bytes stand beside the rows of 10 %. Tiles and experiments plan anew, with as many "
+      "selecting layers as the automatic schedule and the same dense ones; layers are then weighed "
+      "beside those, so the plan may be another, and 'as the default' is what experiments compare "
+      "with. Pass keys: {} cases a row, {} for the automatic schedule, anywhere in prompts of {} "
+      "tokens, three keys in each; the recall by length and depth is of other prompts. Errors are "
+      "standard errors over tokens; those of a comparison are paired, token by token. Made in "
+      "{:.0f} minutes by\n\n```\n{}\n```\n",
       results.broken_off.empty()
           ? ""
           : fmt::format("**INCOMPLETE**, {} rows: {}\n\n", results.rows.size(), results.broken_off),

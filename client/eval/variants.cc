@@ -38,7 +38,7 @@ v1::CalibrateRequest automatic_request() {
   return request;
 }
 
-// The plan of the default schedule, made anew.
+// As many layers of each kind as the default schedule has; which of them select is planned anew.
 v1::CalibrateRequest default_plan(const VariantPlan& plan, double ratio) {
   v1::CalibrateRequest request = dp_request(ratio, plan.default_anchors);
   request.mutable_dense_layers()->Add(plan.default_dense.begin(), plan.default_dense.end());
@@ -132,7 +132,7 @@ void add_baselines(std::vector<Variant>& variants) {
   }
 }
 
-// The default schedule's plan with one thing done in another way.
+// As many layers of each kind as the default schedule has, with one thing done in another way.
 void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
   const auto add = [&](const char* label, const auto& change) {
     Variant variant{.group = "experiment",
