@@ -185,7 +185,7 @@ class QualityDocsTest(unittest.TestCase):
                                "as good, within the error")
 
     def test_the_upper_bound(self):
-        findings = [line for line in self.page.splitlines() if "Choosing anew" in line]
+        findings = [line for line in self.page.splitlines() if "choosing anew" in line]
         rows = [row for row in self.rows if row["row"] == "oracle, 10 %"]
         self.assertEqual(len(findings), len(rows))  # none without the group of baselines
         for finding, oracle in zip(findings, rows):
