@@ -47,7 +47,10 @@ void add_attention(const v1::AttentionReport& report, Json& out) {
   out["positions"] = report.positions();
 }
 
-std::string degradation_verdict(double percent) {
+std::string degradation_verdict(double percent, double keys_attended_ratio) {
+  if (keys_attended_ratio >= 1) {
+    return paint(Colour::kYellow, "NOTHING TO JUDGE") + ": all keys were attended to";
+  }
   if (percent <= -2) {
     return paint(Colour::kYellow, "UNUSUAL") +
            ": sparse is better than dense by 2 % or more; distrust the text or the model";

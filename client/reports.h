@@ -44,8 +44,9 @@ std::string time_text(const google::protobuf::Timestamp& time);
 // Text of a schedule file as sent by the server.
 absl::StatusOr<Json> parse_json(const std::string& text);
 
-// Verdict on a perplexity that sparse attention made so many percent worse.
-std::string degradation_verdict(double percent);
+// Verdict on a perplexity that sparse attention made so many percent worse, attending to that share
+// of the causal keys.
+std::string degradation_verdict(double percent, double keys_attended_ratio);
 // A warning where the dense perplexity is unusual for text; empty: none.
 std::string perplexity_warning(double perplexity);
 // "+0.9423 %", or why it is not told.

@@ -132,8 +132,9 @@ std::string chosen_text(const v1::QualityReport& quality) {
   facts.add("Dense perplexity", fmt::format("{:.4f}", quality.dense_perplexity()));
   facts.add("Sparse perplexity", fmt::format("{:.4f}", quality.sparse_perplexity()));
   std::string degradation = degradation_text(quality);
-  if (quality.has_degradation_percent() && !saves_nothing(quality)) {
-    degradation += "  " + degradation_verdict(quality.degradation_percent());
+  if (quality.has_degradation_percent()) {
+    degradation +=
+        "  " + degradation_verdict(quality.degradation_percent(), quality.keys_attended_ratio());
   }
   facts.add("Degradation", degradation);
   return facts.text();

@@ -221,10 +221,9 @@ void add_facts(const v1::AttentionReport& report, Facts& facts) {
 
 std::string verdict(const v1::ScoreSummary& summary) {
   if (summary.suspect()) return paint(Colour::kRed, "SUSPECT") + ": see the warning\n";
-  if (summary.attention().keys_attended_ratio() >= 1) {
-    return paint(Colour::kYellow, "NOTHING TO JUDGE") + ": all keys were attended to\n";
-  }
-  return degradation_verdict(summary.comparison().degradation_percent()) + "\n";
+  return degradation_verdict(summary.comparison().degradation_percent(),
+                             summary.attention().keys_attended_ratio()) +
+         "\n";
 }
 
 std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
