@@ -9,8 +9,8 @@
 #include <cstring>
 #include <string>
 
-#include "client/commands.h"
-#include "client/failure.h"
+#include "client/commands/commands.h"
+#include "client/rpc/failure.h"
 
 namespace kascade::client {
 namespace {

@@ -15,10 +15,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "engine/backend/affinity.h"
-#include "engine/engine_impl.h"
+#include "engine/backend/cpu/affinity.h"
 #include "engine/model/weights_cache.h"
 #include "engine/request_check.h"
+#include "engine/runtime/engine_impl.h"
 
 namespace kascade {
 namespace {
@@ -240,7 +240,7 @@ void Engine::Impl::run() {
     for (Command& command : commands) apply(command);
     loop.step(absl::Now);
     busy = !loop.idle();
-    note_idle();
+    update_idle();
   }
   const absl::Status stopped = absl::CancelledError("the server is stopping");
   loop.end_all(FinishReason::kCancelled, stopped);
@@ -250,15 +250,15 @@ void Engine::Impl::run() {
     unseen.swap(inbox);
   }
   for (Command& command : unseen) {
-    if (const auto* admission = std::get_if<Admission>(&command)) {
+    if (const auto* admission = std::get_if<QueuedRequest>(&command)) {
       refuse(admission->id, admission->sink, stopped);
     }
   }
-  note_idle();
+  update_idle();
 }
 
 void Engine::Impl::apply(Command& command) {
-  if (auto* admission = std::get_if<Admission>(&command)) {
+  if (auto* admission = std::get_if<QueuedRequest>(&command)) {
     const SeqId id = admission->id;
     const EventSink sink = admission->sink;
     const absl::Status status = loop.admit(std::move(*admission), absl::Now());
@@ -276,20 +276,20 @@ void Engine::Impl::refuse(SeqId id, const EventSink& sink, const absl::Status& s
   sink(event);
 }
 
-void Engine::Impl::note_idle() {
+void Engine::Impl::update_idle() {
   const std::lock_guard lock(mutex);
   idle = loop.idle() && inbox.empty();
   if (idle) became_idle.notify_all();
 }
 
-absl::StatusOr<SeqId> Engine::Impl::enqueue(Admission admission) {
+absl::StatusOr<SeqId> Engine::Impl::enqueue(QueuedRequest admission) {
   const std::lock_guard lock(mutex);
-  if (stopping || (draining && !admission.continues)) {
+  if (stopping || (draining && !admission.is_continuation)) {
     return absl::UnavailableError("the server is draining; send to another one");
   }
-  if (!admission.continues && admission.priority == Priority::kInteractive) {
+  if (!admission.is_continuation && admission.priority == Priority::kInteractive) {
     const auto unseen = std::ranges::count_if(inbox, [](const Command& command) {
-      const auto* other = std::get_if<Admission>(&command);
+      const auto* other = std::get_if<QueuedRequest>(&command);
       return other != nullptr && other->priority == Priority::kInteractive;
     });
     const auto waiting = unseen + published_stats.waiting - published_stats.waiting_background;
@@ -326,7 +326,7 @@ absl::StatusOr<SeqId> Engine::submit(Request request, Submission how, EventSink 
        .mode = mode,
        .schedule = std::move(schedule),
        .priority = how.background ? Priority::kBackground : Priority::kInteractive,
-       .continues = how.continues,
+       .is_continuation = how.is_continuation,
        .sink = std::move(sink)});
 }
 

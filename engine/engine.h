@@ -13,11 +13,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "engine/attention/schedule.h"
 #include "engine/model/config.h"
+#include "engine/request.h"
+#include "engine/schedule/schedule.h"
 #include "engine/tokenizer/chat.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "engine/types.h"
 
 namespace kascade {
 
@@ -99,7 +99,7 @@ struct Submission {
   std::optional<std::shared_ptr<const Schedule>> schedule{};
   // A later part of a request that was taken in before (the next window of a text): neither a full
   // queue nor draining refuses it.
-  bool continues = false;
+  bool is_continuation = false;
   bool background = false;  // calibration: below all other requests, and not counted in their queue
 };
 

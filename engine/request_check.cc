@@ -5,7 +5,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
-#include "engine/sampler.h"
+#include "engine/sampling/sampler.h"
 
 namespace kascade {
 namespace {
@@ -70,7 +70,8 @@ absl::Status check_ratio(const Attention& attention, Mode mode, const Schedule* 
   return absl::OkStatus();
 }
 
-absl::Status check_baseline(const Baseline& baseline, Mode mode, const ModelConfig& model) {
+absl::Status check_baseline(const BaselineAttention& baseline, Mode mode,
+                            const ModelConfig& model) {
   if (mode == Mode::kDense) {
     return absl::InvalidArgumentError("baseline: has no meaning with mode dense");
   }
@@ -107,7 +108,7 @@ absl::Status check_request(const Request& request, Mode mode, const Schedule* sc
   if (mode == Mode::kCompare && std::holds_alternative<Generate>(request.task)) {
     return absl::InvalidArgumentError("mode: compare is for scoring; generate dense or sparse");
   }
-  const std::optional<Baseline>& baseline = request.attention.baseline;
+  const std::optional<BaselineAttention>& baseline = request.attention.baseline;
   if (baseline.has_value()) {
     if (absl::Status status = check_baseline(*baseline, mode, model); !status.ok()) return status;
   } else if (mode != Mode::kDense && schedule == nullptr) {

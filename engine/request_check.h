@@ -3,9 +3,9 @@
 #define KASCADE_ENGINE_REQUEST_CHECK_H_
 
 #include "absl/status/status.h"
-#include "engine/attention/schedule.h"
 #include "engine/model/config.h"
-#include "engine/types.h"
+#include "engine/request.h"
+#include "engine/schedule/schedule.h"
 
 namespace kascade {
 

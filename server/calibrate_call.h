@@ -15,9 +15,9 @@
 namespace kascade::server {
 
 template <typename Response>
-class FollowCall : public StreamCall<Response>, public CalibrationFollower {
+class CalibrationCall : public StreamCall<Response>, public CalibrationSubscriber {
  public:
-  FollowCall(Host& host, CalibrationJobs& jobs, const char* rpc)
+  CalibrationCall(ServerContext& host, CalibrationJobs& jobs, const char* rpc)
       : StreamCall<Response>(host, rpc), jobs_(jobs) {}
 
   void started(const v1::CalibrationStarted& started) override {
@@ -48,7 +48,9 @@ class FollowCall : public StreamCall<Response>, public CalibrationFollower {
   }
 
  protected:
-  FollowerPtr self() { return std::static_pointer_cast<FollowCall>(this->shared_from_this()); }
+  SubscriberPtr self() {
+    return std::static_pointer_cast<CalibrationCall>(this->shared_from_this());
+  }
   bool client_gone() const { return client_gone_; }
   void leave() {
     std::string id;
@@ -56,7 +58,7 @@ class FollowCall : public StreamCall<Response>, public CalibrationFollower {
       const std::lock_guard lock(id_mutex_);
       id = id_;
     }
-    jobs_.unfollow(id, this, cancel_on_disconnect_);
+    jobs_.unsubscribe(id, this, cancel_on_disconnect_);
     this->close(absl::CancelledError("the client is gone"));
   }
 
@@ -74,15 +76,17 @@ class FollowCall : public StreamCall<Response>, public CalibrationFollower {
   std::string id_;
 };
 
-class CalibrateCall final : public FollowCall<v1::CalibrateResponse> {
+class CalibrateCall final : public CalibrationCall<v1::CalibrateResponse> {
  public:
-  CalibrateCall(Host& host, CalibrationJobs& jobs) : FollowCall(host, jobs, "Calibrate") {}
+  CalibrateCall(ServerContext& host, CalibrationJobs& jobs)
+      : CalibrationCall(host, jobs, "Calibrate") {}
   void start(const v1::CalibrateRequest& request, absl::Time deadline);
 };
 
-class WatchCall final : public FollowCall<v1::WatchCalibrationResponse> {
+class WatchCall final : public CalibrationCall<v1::WatchCalibrationResponse> {
  public:
-  WatchCall(Host& host, CalibrationJobs& jobs) : FollowCall(host, jobs, "WatchCalibration") {}
+  WatchCall(ServerContext& host, CalibrationJobs& jobs)
+      : CalibrationCall(host, jobs, "WatchCalibration") {}
   void start(const v1::WatchCalibrationRequest& request, absl::Time deadline);
 };
 

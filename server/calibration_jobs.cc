@@ -20,11 +20,11 @@ v1::CalibrationStage to_proto(CalibrationStage stage) {
   switch (stage) {
     case CalibrationStage::kMeasuring:
       return v1::CALIBRATION_STAGE_MEASURING;
-    case CalibrationStage::kWeighing:
+    case CalibrationStage::kMeasuringCosts:
       return v1::CALIBRATION_STAGE_WEIGHING;
     case CalibrationStage::kPlanning:
       return v1::CALIBRATION_STAGE_PLANNING;
-    case CalibrationStage::kGating:
+    case CalibrationStage::kCheckingQuality:
       return v1::CALIBRATION_STAGE_GATING;
     case CalibrationStage::kDone:
       return v1::CALIBRATION_STAGE_DONE;
@@ -75,7 +75,7 @@ struct CalibrationJobs::Job {
   absl::Time ended{};
   absl::Status status{};
   v1::CalibrationResult result;
-  std::vector<FollowerPtr> followers;
+  std::vector<SubscriberPtr> subscribers;
 
   bool running() const { return state == v1::CALIBRATION_STATE_RUNNING; }
   v1::CalibrationProgress progress_now() const;
@@ -132,18 +132,18 @@ CalibrationJobs::~CalibrationJobs() {
   keep_alive_thread_.join();
 }
 
-absl::Status CalibrationJobs::start(CalibrationPlan plan, const FollowerPtr& follower) {
+absl::Status CalibrationJobs::start(CalibrationPlan plan, const SubscriberPtr& subscriber) {
   bool attached = false;
-  auto job = enlist(plan, attached);
+  auto job = find_or_create(plan, attached);
   if (!job.ok()) return job.status();
   const bool activate = plan.activate;
   if (!attached) launch(*job, std::move(plan));
-  follow(*job, follower, attached, activate);
+  follow(*job, subscriber, attached, activate);
   return absl::OkStatus();
 }
 
-absl::StatusOr<CalibrationJobs::JobPtr> CalibrationJobs::enlist(CalibrationPlan& plan,
-                                                                bool& attached) {
+absl::StatusOr<CalibrationJobs::JobPtr> CalibrationJobs::find_or_create(CalibrationPlan& plan,
+                                                                        bool& attached) {
   const std::lock_guard lock(mutex_);
   if (stopping_) return absl::UnavailableError("the server is going down");
   if (JobPtr job = find(plan.id); job && (job->running() ? !job->stop : job->status.ok())) {
@@ -170,7 +170,7 @@ absl::StatusOr<CalibrationJobs::JobPtr> CalibrationJobs::enlist(CalibrationPlan&
 
 void CalibrationJobs::launch(const JobPtr& job, CalibrationPlan plan) {
   const std::lock_guard lock(worker_mutex_);
-  if (worker_.joinable()) worker_.join();  // has told its followers the end, or is about to
+  if (worker_.joinable()) worker_.join();  // has told its subscribers the end, or is about to
   spdlog::info("calibration {} starts: {} texts, {} tokens", job->id, plan.texts.size(),
                plan.tokens);
   worker_ = std::thread([this, job, plan = std::move(plan)] { run(job, plan); });
@@ -188,7 +188,7 @@ void CalibrationJobs::run(const JobPtr& job, const CalibrationPlan& plan) {
 
 void CalibrationJobs::report(const JobPtr& job, const CalibrationProgress& progress) {
   v1::CalibrationProgress message;
-  std::vector<FollowerPtr> followers;
+  std::vector<SubscriberPtr> subscribers;
   {
     const std::lock_guard lock(mutex_);
     const absl::Time now = absl::Now();
@@ -200,13 +200,13 @@ void CalibrationJobs::report(const JobPtr& job, const CalibrationProgress& progr
     if (!new_stage && now - job->last_report < kProgressInterval) return;
     job->last_report = now;
     message = job->progress_now();
-    followers = job->followers;
+    subscribers = job->subscribers;
   }
   if (progress.total_tokens > 0) {
     metrics_.calibration_progress.Set(static_cast<double>(progress.done_tokens) /
                                       static_cast<double>(progress.total_tokens));
   }
-  for (const FollowerPtr& follower : followers) follower->progress(message);
+  for (const SubscriberPtr& subscriber : subscribers) subscriber->progress(message);
 }
 
 void CalibrationJobs::succeed(const JobPtr& job, const CalibrationOutcome& outcome) {
@@ -214,7 +214,7 @@ void CalibrationJobs::succeed(const JobPtr& job, const CalibrationOutcome& outco
   v1::CalibrationResult result;
   *result.mutable_schedule() = server::to_proto(*schedule);
   result.set_schedule_json(to_json(*schedule));
-  for (const GateResult& candidate : outcome.table) {
+  for (const QualityCheckResult& candidate : outcome.table) {
     *result.add_candidates() = server::to_proto(candidate);
   }
   for (const std::vector<double>& row : outcome.similarity) {
@@ -242,20 +242,20 @@ void CalibrationJobs::end(const JobPtr& job, const absl::Status& status,
     wanted = job->activate;
   }
   if (status.ok()) activate(wanted, result);
-  std::vector<FollowerPtr> followers;
+  std::vector<SubscriberPtr> subscribers;
   {
     const std::lock_guard lock(mutex_);
     job->ended = absl::Now();
     job->status = status;
     job->state = state_of(status);
     job->result = result;
-    followers.swap(job->followers);
+    subscribers.swap(job->subscribers);
   }
   spdlog::info("calibration {} ended after {:.1f} s: {}", job->id,
                absl::ToDoubleSeconds(job->ended - job->begin),
                status.ok() ? (result.passed() ? "passed" : "did not pass its gate")
                            : std::string(status.message()));
-  for (const FollowerPtr& follower : followers) follower->ended(status, result);
+  for (const SubscriberPtr& subscriber : subscribers) subscriber->ended(status, result);
 }
 
 void CalibrationJobs::activate(bool wanted, v1::CalibrationResult& result) {
@@ -270,56 +270,56 @@ void CalibrationJobs::activate(bool wanted, v1::CalibrationResult& result) {
   if (!status.ok()) add_note(absl::StrCat("not activated: ", status.message()), result);
 }
 
-void CalibrationJobs::follow(const JobPtr& job, const FollowerPtr& follower, bool attached,
+void CalibrationJobs::follow(const JobPtr& job, const SubscriberPtr& subscriber, bool attached,
                              bool activate_it) {
   v1::CalibrationStarted started;
   started.set_calibration_id(job->id);
   started.set_attached(attached);
   started.set_data_digest(job->data_digest);
   started.set_tokens(job->tokens);
-  follower->started(started);
+  subscriber->started(started);
   absl::Status status;
   v1::CalibrationResult result;
   {
     const std::lock_guard lock(mutex_);
     if (job->running()) {
-      job->followers.push_back(follower);
+      job->subscribers.push_back(subscriber);
       return;
     }
     status = job->status;
     result = job->result;
   }
   if (status.ok()) activate(activate_it, result);
-  follower->ended(status, result);
+  subscriber->ended(status, result);
 }
 
-absl::Status CalibrationJobs::watch(const std::string& id, const FollowerPtr& follower) {
+absl::Status CalibrationJobs::watch(const std::string& id, const SubscriberPtr& subscriber) {
   JobPtr job;
   {
     const std::lock_guard lock(mutex_);
     job = find(id);
   }
   if (!job) return unknown_job(id);
-  follow(job, follower, /*attached=*/true, /*activate_it=*/false);
+  follow(job, subscriber, /*attached=*/true, /*activate_it=*/false);
   return absl::OkStatus();
 }
 
-void CalibrationJobs::unfollow(const std::string& id, const CalibrationFollower* follower,
-                               bool cancel) {
+void CalibrationJobs::unsubscribe(const std::string& id, const CalibrationSubscriber* subscriber,
+                                  bool cancel) {
   const std::lock_guard lock(mutex_);
   const JobPtr job = find(id);
   if (!job) return;
   const size_t removed = std::erase_if(
-      job->followers, [&](const FollowerPtr& other) { return other.get() == follower; });
-  if (cancel && removed > 0 && job->followers.empty()) job->stop = true;
+      job->subscribers, [&](const SubscriberPtr& other) { return other.get() == subscriber; });
+  if (cancel && removed > 0 && job->subscribers.empty()) job->stop = true;
 }
 
-absl::Status CalibrationJobs::cancel(const std::string& id, const FollowerPtr& follower) {
+absl::Status CalibrationJobs::cancel(const std::string& id, const SubscriberPtr& subscriber) {
   {
     const std::lock_guard lock(mutex_);
     if (const JobPtr job = find(id)) job->stop = true;
   }
-  return watch(id, follower);
+  return watch(id, subscriber);
 }
 
 absl::StatusOr<v1::Calibration> CalibrationJobs::get(const std::string& id) const {
@@ -358,15 +358,15 @@ void CalibrationJobs::keep_alive_loop() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     wake_.wait_for(lock, absl::ToChronoMilliseconds(keep_alive_), [&] { return stopping_; });
-    std::vector<std::pair<FollowerPtr, v1::CalibrationProgress>> messages;
+    std::vector<std::pair<SubscriberPtr, v1::CalibrationProgress>> messages;
     for (const JobPtr& job : jobs_) {
       if (!job->running() || absl::Now() - job->last_report < keep_alive_) continue;
-      for (const FollowerPtr& follower : job->followers) {
-        messages.emplace_back(follower, job->progress_now());
+      for (const SubscriberPtr& subscriber : job->subscribers) {
+        messages.emplace_back(subscriber, job->progress_now());
       }
     }
     lock.unlock();
-    for (const auto& [follower, message] : messages) follower->progress(message);
+    for (const auto& [subscriber, message] : messages) subscriber->progress(message);
     lock.lock();
   }
 }

@@ -16,7 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "engine/calibration.h"
+#include "engine/calibration/calibration.h"
 #include "kascade/v1/calibration_service.pb.h"
 #include "server/metrics.h"
 #include "server/schedule_store.h"
@@ -26,31 +26,31 @@ namespace kascade::server {
 
 // What a call hears of the job that it follows: started, any progress, ended; from several threads,
 // never two at once after started().
-class CalibrationFollower {
+class CalibrationSubscriber {
  public:
-  virtual ~CalibrationFollower() = default;
+  virtual ~CalibrationSubscriber() = default;
   virtual void started(const v1::CalibrationStarted& started) = 0;
   virtual void progress(const v1::CalibrationProgress& progress) = 0;
   // `result` is set if `status` is OK.
   virtual void ended(const absl::Status& status, const v1::CalibrationResult& result) = 0;
 };
-using FollowerPtr = std::shared_ptr<CalibrationFollower>;
+using SubscriberPtr = std::shared_ptr<CalibrationSubscriber>;
 
 class CalibrationJobs {
  public:
-  // All references outlive the jobs. `keep_alive`: a follower hears something at least so often.
+  // All references outlive the jobs. `keep_alive`: a subscriber hears something at least so often.
   CalibrationJobs(Engine& engine, ScheduleStore& schedules, Metrics& metrics,
                   absl::Duration keep_alive = absl::Seconds(5));
   ~CalibrationJobs();
 
   // Starts the job, or attaches to the same one. ABORTED naming the running id: another one runs.
-  absl::Status start(CalibrationPlan plan, const FollowerPtr& follower);
+  absl::Status start(CalibrationPlan plan, const SubscriberPtr& subscriber);
   // NOT_FOUND: unknown id. So are the others.
-  absl::Status watch(const std::string& id, const FollowerPtr& follower);
-  // The follower hears nothing more; if no other is left and `cancel`, the job is cancelled.
-  void unfollow(const std::string& id, const CalibrationFollower* follower, bool cancel);
-  // The follower hears the end.
-  absl::Status cancel(const std::string& id, const FollowerPtr& follower);
+  absl::Status watch(const std::string& id, const SubscriberPtr& subscriber);
+  // The subscriber hears nothing more; if no other is left and `cancel`, the job is cancelled.
+  void unsubscribe(const std::string& id, const CalibrationSubscriber* subscriber, bool cancel);
+  // The subscriber hears the end.
+  absl::Status cancel(const std::string& id, const SubscriberPtr& subscriber);
 
   absl::StatusOr<v1::Calibration> get(const std::string& id) const;
   std::vector<v1::Calibration> list() const;  // newest first, without results
@@ -63,10 +63,11 @@ class CalibrationJobs {
   using JobPtr = std::shared_ptr<Job>;
 
   // Finds or makes the job; `attached` tells which.
-  absl::StatusOr<JobPtr> enlist(CalibrationPlan& plan, bool& attached);
+  absl::StatusOr<JobPtr> find_or_create(CalibrationPlan& plan, bool& attached);
   JobPtr find(const std::string& id) const;  // mutex_ held
-  // Tells the follower where the job stands; `activate_it` makes a finished job's schedule active.
-  void follow(const JobPtr& job, const FollowerPtr& follower, bool attached, bool activate_it);
+  // Tells the subscriber where the job stands; `activate_it` makes a finished job's schedule
+  // active.
+  void follow(const JobPtr& job, const SubscriberPtr& subscriber, bool attached, bool activate_it);
   void launch(const JobPtr& job, CalibrationPlan plan);
   void run(const JobPtr& job, const CalibrationPlan& plan);
   void report(const JobPtr& job, const CalibrationProgress& progress);

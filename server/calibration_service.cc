@@ -13,9 +13,9 @@ namespace kascade::server {
 namespace {
 
 // Finishes a CancelCalibration when its job has ended.
-class CancelFollower final : public CalibrationFollower {
+class CancelFollower final : public CalibrationSubscriber {
  public:
-  CancelFollower(Host& host, CalibrationJobs& jobs, grpc::ServerUnaryReactor* reactor,
+  CancelFollower(ServerContext& host, CalibrationJobs& jobs, grpc::ServerUnaryReactor* reactor,
                  v1::CancelCalibrationResponse* response)
       : record_(host, "CancelCalibration"), jobs_(jobs), reactor_(reactor), response_(response) {}
 
@@ -41,7 +41,7 @@ absl::Status unknown_schedule(const std::string& id) {
                      reason::kNotFound, {{"schedule_id", id}});
 }
 
-absl::Status get_schedule(const Host& host, const v1::GetScheduleRequest& in,
+absl::Status get_schedule(const ServerContext& host, const v1::GetScheduleRequest& in,
                           v1::GetScheduleResponse& out) {
   const auto active = host.engine.active_schedule();
   const auto schedule = in.has_schedule_id() ? host.schedules.find(in.schedule_id()) : active;
@@ -54,7 +54,7 @@ absl::Status get_schedule(const Host& host, const v1::GetScheduleRequest& in,
 }
 
 absl::StatusOr<std::shared_ptr<const Schedule>> requested_schedule(
-    const Host& host, const v1::ActivateScheduleRequest& in) {
+    const ServerContext& host, const v1::ActivateScheduleRequest& in) {
   if (in.has_schedule_id()) {
     auto schedule = host.schedules.find(in.schedule_id());
     if (!schedule) return unknown_schedule(in.schedule_id());
@@ -68,7 +68,7 @@ absl::StatusOr<std::shared_ptr<const Schedule>> requested_schedule(
   return std::make_shared<const Schedule>(*std::move(parsed));
 }
 
-absl::Status activate_schedule(const Host& host, const v1::ActivateScheduleRequest& in,
+absl::Status activate_schedule(const ServerContext& host, const v1::ActivateScheduleRequest& in,
                                v1::ActivateScheduleResponse& out) {
   const auto schedule = requested_schedule(host, in);
   if (!schedule.ok()) return schedule.status();
@@ -121,9 +121,9 @@ grpc::ServerUnaryReactor* CalibrationService::CancelCalibration(
     grpc::CallbackServerContext* context, const v1::CancelCalibrationRequest* request,
     v1::CancelCalibrationResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  auto follower = std::make_shared<CancelFollower>(host_, jobs_, reactor, response);
-  absl::Status status = jobs_.cancel(request->calibration_id(), follower);
-  if (!status.ok()) follower->finish(status);
+  auto subscriber = std::make_shared<CancelFollower>(host_, jobs_, reactor, response);
+  absl::Status status = jobs_.cancel(request->calibration_id(), subscriber);
+  if (!status.ok()) subscriber->finish(status);
   return reactor;
 }
 

@@ -11,7 +11,7 @@ namespace kascade::server {
 class CalibrationService final : public v1::CalibrationService::CallbackService {
  public:
   // Both must outlive the service.
-  CalibrationService(Host& host, CalibrationJobs& jobs) : host_(host), jobs_(jobs) {}
+  CalibrationService(ServerContext& host, CalibrationJobs& jobs) : host_(host), jobs_(jobs) {}
 
   grpc::ServerWriteReactor<v1::CalibrateResponse>* Calibrate(
       grpc::CallbackServerContext* context, const v1::CalibrateRequest* request) override;
@@ -40,7 +40,7 @@ class CalibrationService final : public v1::CalibrationService::CallbackService 
                                                v1::DeactivateScheduleResponse* response) override;
 
  private:
-  Host& host_;
+  ServerContext& host_;
   CalibrationJobs& jobs_;
 };
 

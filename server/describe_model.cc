@@ -50,7 +50,7 @@ void describe(const EngineStats& stats, v1::Load& out) {
 
 }  // namespace
 
-v1::GetModelInfoResponse describe_model(const Host& host) {
+v1::GetModelInfoResponse describe_model(const ServerContext& host) {
   v1::GetModelInfoResponse out;
   const EngineStats stats = host.engine.stats();
   describe(host.engine, *out.mutable_model());

@@ -16,7 +16,7 @@ namespace kascade::server {
 
 class GenerateCall final : public StreamCall<v1::GenerateResponse> {
  public:
-  explicit GenerateCall(Host& host) : StreamCall(host, "Generate") {}
+  explicit GenerateCall(ServerContext& host) : StreamCall(host, "Generate") {}
 
   // Checks and submits, then returns; everything else happens in the engine's sink.
   void start(const v1::GenerateRequest& request, absl::Time deadline);

@@ -9,37 +9,37 @@
 
 namespace kascade::server {
 
-void InFlight::enter() {
+void RequestTracker::enter() {
   const std::lock_guard lock(mutex_);
   ++count_;
 }
 
-void InFlight::leave() {
+void RequestTracker::leave() {
   const std::lock_guard lock(mutex_);
   if (--count_ == 0) none_left_.notify_all();
 }
 
-bool InFlight::wait_until(absl::Time deadline) {
+bool RequestTracker::wait_until(absl::Time deadline) {
   std::unique_lock lock(mutex_);
   return none_left_.wait_until(lock, absl::ToChronoTime(deadline), [&] { return count_ == 0; });
 }
 
-std::shared_ptr<const Schedule> Host::schedule_of(const Finish& finish,
-                                                  std::shared_ptr<const Schedule> expected) const {
+std::shared_ptr<const Schedule> ServerContext::schedule_of(
+    const Finish& finish, std::shared_ptr<const Schedule> expected) const {
   if (finish.schedule_id.empty()) return nullptr;
   if (expected && expected->schedule_id == finish.schedule_id) return expected;
   return schedules.find(finish.schedule_id);
 }
 
-RpcRecord::RpcRecord(Host& host, std::string rpc)
+RpcRecord::RpcRecord(ServerContext& host, std::string rpc)
     : host_(host), rpc_(std::move(rpc)), arrival_(absl::Now()) {
-  host_.in_flight.enter();
+  host_.requests.enter();
   host_.metrics.rpc_in_flight.Increment();
 }
 
 RpcRecord::~RpcRecord() {
   host_.metrics.rpc_in_flight.Decrement();
-  host_.in_flight.leave();
+  host_.requests.leave();
 }
 
 absl::Duration RpcRecord::elapsed() const { return absl::Now() - arrival_; }

@@ -19,7 +19,7 @@
 
 namespace kascade::server {
 
-class InFlight {
+class RequestTracker {
  public:
   void enter();
   void leave();
@@ -39,12 +39,12 @@ struct ServerLimits {
   int32_t max_batch_tokens = 0;
 };
 
-struct Host {
+struct ServerContext {
   Engine& engine;
   ScheduleStore& schedules;
   Metrics& metrics;
   WorkQueue& work;
-  InFlight& in_flight;
+  RequestTracker& requests;
   const ServerLimits limits;
   std::atomic<bool> draining = false;
 
@@ -57,7 +57,7 @@ struct Host {
 // Accounts for one call from its arrival to finish().
 class RpcRecord {
  public:
-  RpcRecord(Host& host, std::string rpc);
+  RpcRecord(ServerContext& host, std::string rpc);
   RpcRecord(const RpcRecord&) = delete;
   RpcRecord& operator=(const RpcRecord&) = delete;
   ~RpcRecord();
@@ -68,7 +68,7 @@ class RpcRecord {
   absl::Duration elapsed() const;
 
  private:
-  Host& host_;
+  ServerContext& host_;
   const std::string rpc_;
   const absl::Time arrival_;
 };

@@ -10,7 +10,7 @@ namespace kascade::server {
 class InferenceService final : public v1::InferenceService::CallbackService {
  public:
   // `host` must outlive the service.
-  explicit InferenceService(Host& host) : host_(host) {}
+  explicit InferenceService(ServerContext& host) : host_(host) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
@@ -27,7 +27,7 @@ class InferenceService final : public v1::InferenceService::CallbackService {
                                          v1::GetModelInfoResponse* response) override;
 
  private:
-  Host& host_;
+  ServerContext& host_;
 };
 
 }  // namespace kascade::server

@@ -117,9 +117,9 @@ void ScoreCall::submit_ready() {
 absl::Status ScoreCall::submit(int input) {
   auto self = std::static_pointer_cast<ScoreCall>(shared_from_this());
   // What was admitted once goes on: with its schedule, past a full queue, and while draining.
-  const auto id =
-      host().engine.submit(request_of(input), {.schedule = plan_.schedule, .continues = admitted_},
-                           [self, input](const Event& event) { self->on_event(input, event); });
+  const auto id = host().engine.submit(
+      request_of(input), {.schedule = plan_.schedule, .is_continuation = admitted_},
+      [self, input](const Event& event) { self->on_event(input, event); });
   if (!id.ok()) return id.status();
   admitted_ = true;
   progress_[static_cast<size_t>(input)].seq = *id;

@@ -20,7 +20,7 @@ namespace kascade::server {
 
 class ScoreCall final : public StreamCall<v1::ScoreResponse> {
  public:
-  explicit ScoreCall(Host& host) : StreamCall(host, "Score") {}
+  explicit ScoreCall(ServerContext& host) : StreamCall(host, "Score") {}
 
   // Checks and submits the first windows, then returns.
   void start(const v1::ScoreRequest& request, absl::Time deadline);

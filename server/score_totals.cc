@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "engine/standard_error.h"
+#include "engine/quality/standard_error.h"
 
 namespace kascade::server {
 namespace {

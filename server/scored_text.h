@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "engine/request.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "engine/types.h"
 
 namespace kascade::server {
 

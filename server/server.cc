@@ -46,7 +46,7 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Engine> engine)
             .schedules = schedules_,
             .metrics = collected_,
             .work = *work_,
-            .in_flight = in_flight_,
+            .requests = in_flight_,
             .limits = {.max_message_bytes = message_limit(options.max_message_bytes),
                        .max_sequences = options.engine.max_sequences,
                        .max_queue = options.engine.max_queue,

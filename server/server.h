@@ -63,10 +63,10 @@ class Server {
   const std::unique_ptr<Engine> engine_;
   const std::shared_ptr<EngineCollectable> engine_metrics_;
   Metrics collected_;
-  InFlight in_flight_;
+  RequestTracker in_flight_;
   ScheduleStore schedules_;
   std::optional<WorkQueue> work_;
-  Host host_;
+  ServerContext host_;
   CalibrationJobs jobs_;
   InferenceService inference_;
   CalibrationService calibration_;

@@ -28,7 +28,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
   // Folds `next` into `last` if they may share a message.
   using Fold = bool (*)(Response& last, Response& next);
 
-  StreamCall(Host& host, std::string rpc) : host_(host), record_(host, std::move(rpc)) {}
+  StreamCall(ServerContext& host, std::string rpc) : host_(host), record_(host, std::move(rpc)) {}
 
   // Keeps the call alive until gRPC is done with it; to be called once, by the service.
   grpc::ServerWriteReactor<Response>* adopt() {
@@ -82,7 +82,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
   // Something was written.
   virtual void written() {}
 
-  Host& host() const { return host_; }
+  ServerContext& host() const { return host_; }
   const RpcRecord& record() const { return record_; }
 
  private:
@@ -140,7 +140,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
     }
   }
 
-  Host& host_;
+  ServerContext& host_;
   RpcRecord record_;
   std::shared_ptr<StreamCall> self_;
 
@@ -163,7 +163,7 @@ inline absl::Time deadline_of(const grpc::CallbackServerContext& context) {
 
 // Runs `call->start(request, deadline)`, on the work queue if the request is large.
 template <typename Call, typename Request>
-auto start_stream(std::shared_ptr<Call> call, Host& host,
+auto start_stream(std::shared_ptr<Call> call, ServerContext& host,
                   const grpc::CallbackServerContext& context, const Request& request) {
   auto* reactor = call->adopt();
   const absl::Time deadline = deadline_of(context);

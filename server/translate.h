@@ -54,7 +54,7 @@ v1::AttentionReport report_attention(const AttentionCounts& counts, const Attent
                                      const Schedule* schedule);
 void to_proto(const std::vector<Candidate>& candidates, v1::TopCandidates& out);
 
-v1::GetModelInfoResponse describe_model(const Host& host);
+v1::GetModelInfoResponse describe_model(const ServerContext& host);
 
 }  // namespace kascade::server
 

@@ -52,7 +52,8 @@ absl::StatusOr<BaselineKind> read_kind(const v1::AttentionBaseline& in) {
   }
 }
 
-absl::Status read_dense_layers(const v1::AttentionBaseline& in, int32_t layers, Baseline& out) {
+absl::Status read_dense_layers(const v1::AttentionBaseline& in, int32_t layers,
+                               BaselineAttention& out) {
   if (!in.has_dense_layers()) {
     std::erase_if(out.dense_layers, [&](int32_t layer) { return layer >= layers; });
     return absl::OkStatus();
@@ -79,7 +80,8 @@ absl::Status read_integer(const char* field, bool set, int64_t value, int64_t lo
   return check_range(absl::StrCat("attention.baseline.", field), value, low, high);
 }
 
-absl::StatusOr<Baseline> read_baseline(const v1::AttentionBaseline& in, const ModelConfig& model) {
+absl::StatusOr<BaselineAttention> read_baseline(const v1::AttentionBaseline& in,
+                                                const ModelConfig& model) {
   const auto kind = read_kind(in);
   if (!kind.ok()) return kind.status();
   const bool quest = *kind == BaselineKind::kQuest;
@@ -89,7 +91,7 @@ absl::StatusOr<Baseline> read_baseline(const v1::AttentionBaseline& in, const Mo
   if (in.has_sink_keys() && quest) {
     return invalid_field("attention.baseline.sink_keys", "is no option of kind QUEST");
   }
-  Baseline out = Baseline::defaults(*kind);
+  BaselineAttention out = BaselineAttention::defaults(*kind);
   if (in.has_ratio()) {
     absl::Status status = check_positive("attention.baseline.ratio", in.ratio(), 1);
     if (!status.ok()) return status;
@@ -126,7 +128,7 @@ absl::StatusOr<double> read_ratio(const v1::AttentionOptions& in, const Schedule
   return in.ratio();
 }
 
-void fill(const Baseline& in, v1::AttentionBaseline& out) {
+void fill(const BaselineAttention& in, v1::AttentionBaseline& out) {
   const bool quest = in.kind == BaselineKind::kQuest;
   out.set_kind(quest                                 ? v1::BASELINE_KIND_QUEST
                : in.kind == BaselineKind::kStreaming ? v1::BASELINE_KIND_STREAMING

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/calibration_windows.h"
-#include "engine/digest.h"
+#include "engine/base/digest.h"
+#include "engine/calibration/windows.h"
 #include "server/errors.h"
 #include "server/limits.h"
 #include "server/translate.h"
@@ -20,7 +20,7 @@ using Request = v1::CalibrateRequest;
 // The kind of schedule that is asked for.
 struct Kind {
   Family family = Family::kKascade;
-  Maker maker = Maker::kOptimal;
+  Planner planner = Planner::kDynamicProgramming;
 };
 
 absl::StatusOr<std::optional<Preset>> read_preset(const Request& in) {
@@ -61,13 +61,13 @@ absl::StatusOr<Kind> read_kind(const Request& in, bool has_preset) {
   }
   switch (in.maker()) {
     case v1::SCHEDULE_MAKER_UNSPECIFIED:
-      kind.maker = kind.family == Family::kTile ? Maker::kGreedy : Maker::kOptimal;
+      kind.planner = kind.family == Family::kTile ? Planner::kGreedy : Planner::kDynamicProgramming;
       break;
     case v1::SCHEDULE_MAKER_DP:
-      kind.maker = Maker::kOptimal;
+      kind.planner = Planner::kDynamicProgramming;
       break;
     case v1::SCHEDULE_MAKER_GREEDY:
-      kind.maker = Maker::kGreedy;
+      kind.planner = Planner::kGreedy;
       break;
     default:
       return invalid_field("maker", absl::StrCat("unknown value ", int{in.maker()}));
@@ -75,7 +75,7 @@ absl::StatusOr<Kind> read_kind(const Request& in, bool has_preset) {
   if (has_preset && kind.family != Family::kTile) {
     return invalid_field("preset", "presets are of family TILE; family is KASCADE");
   }
-  if (has_preset && kind.maker != Maker::kGreedy) {
+  if (has_preset && kind.planner != Planner::kGreedy) {
     return invalid_field("preset", "presets are of maker GREEDY; maker is DP");
   }
   return kind;
@@ -90,7 +90,7 @@ absl::Status check_fit(const Request& in, const Kind& kind) {
     const char* belongs;
   };
   const bool keys = kind.family == Family::kKascade;
-  const bool optimal = kind.maker == Maker::kOptimal;
+  const bool optimal = kind.planner == Planner::kDynamicProgramming;
   const Option options[] = {
       {"anchors", in.has_anchors(), optimal, "maker DP; maker is GREEDY"},
       {"threshold", in.has_threshold(), !optimal, "maker GREEDY; maker is DP"},
@@ -143,21 +143,21 @@ absl::Status read_pooling(const Request& in, ScorePooling& out) {
   }
 }
 
-absl::Status read_weight(const Request& in, PlanWeight& out) {
+absl::Status read_weight(const Request& in, LayerCost& out) {
   switch (in.plan_weight()) {
     case v1::PLAN_WEIGHT_IMPORTANCE:
-      out = PlanWeight::kImportance;
+      out = LayerCost::kImportance;
       return absl::OkStatus();
     case v1::PLAN_WEIGHT_UNSPECIFIED:
     case v1::PLAN_WEIGHT_LOSS:
-      out = PlanWeight::kLoss;
+      out = LayerCost::kLoss;
       return absl::OkStatus();
     default:
       return invalid_field("plan_weight", absl::StrCat("unknown value ", int{in.plan_weight()}));
   }
 }
 
-absl::Status read_rule(const Request& in, const Kind& kind, SelectionRule& rule) {
+absl::Status read_rule(const Request& in, const Kind& kind, SelectionSettings& rule) {
   rule.family = kind.family;
   if (in.has_tile_size()) {
     const int32_t size = in.tile_size();
@@ -218,12 +218,12 @@ std::string text_of(const CalibrationOptions& options) {
     std::snprintf(text, sizeof(text), "%a", value);
     return std::string(text);
   };
-  const SelectionRule& rule = options.selection;
+  const SelectionSettings& rule = options.selection;
   std::string text =
       absl::StrCat(std::string(name_of(rule.family)), " ", rule.query_tile, " ", exact(rule.ratio),
                    " ", rule.min_keys, " ", rule.top_k, " ", rule.decode_own_tile, " ",
-                   rule.sink_keys, " ", static_cast<int>(options.maker), " ", options.anchors, " ",
-                   exact(options.greedy.threshold), " ", options.greedy.max_reuse_dist, " ");
+                   rule.sink_keys, " ", static_cast<int>(options.planner), " ", options.anchors,
+                   " ", exact(options.greedy.threshold), " ", options.greedy.max_reuse_dist, " ");
   absl::StrAppend(&text, options.auto_dense_layers, " ", exact(options.min_recall), " ",
                   options.window_tokens, " ", exact(options.max_degradation_percent));
   absl::StrAppend(&text, " ", std::string(name_of(rule.pooling)), " ", rule.all_heads, " ",
@@ -256,7 +256,7 @@ absl::StatusOr<CalibrationOptions> read_calibration_options(const Request& in,
     out.greedy = preset->greedy();
     out.window_tokens = preset->window_tokens;
   }
-  out.maker = kind->maker;
+  out.planner = kind->planner;
   if (absl::Status status = read_rule(in, *kind, out.selection); !status.ok()) return status;
   if (absl::Status status = read_maker(in, model, out); !status.ok()) return status;
   if (absl::Status status = validate(out, model); !status.ok()) return status;

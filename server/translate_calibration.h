@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/calibration.h"
+#include "engine/calibration/calibration.h"
 #include "kascade/v1/calibration_service.pb.h"
 
 namespace kascade::server {

@@ -26,7 +26,7 @@ void fill(const ModelIdentity& in, v1::ScheduledModel& out) {
   out.set_tokenizer_digest(in.tokenizer_digest);
 }
 
-void fill(const RequestedPlan& in, v1::RequestedPlan& out) {
+void fill(const RequestedSchedule& in, v1::RequestedSchedule& out) {
   if (in.anchors > 0) out.set_anchors(in.anchors);
   out.mutable_dense_layers()->Add(in.dense_layers.begin(), in.dense_layers.end());
   out.set_auto_dense_layers(in.auto_dense_layers);
@@ -34,14 +34,14 @@ void fill(const RequestedPlan& in, v1::RequestedPlan& out) {
 }
 
 void fill(const CalibrationRecord& in, v1::CalibrationSummary& out) {
-  out.set_maker(in.maker);
+  out.set_maker(in.planner);
   out.set_data_digest(in.data_digest);
   out.set_held_out_digest(in.held_out_digest);
   out.set_windows(in.windows);
   out.set_window_tokens(in.window_tokens);
   out.set_tokens(in.tokens);
   out.set_duration_seconds(in.duration_seconds);
-  if (in.maker == "greedy") {
+  if (in.planner == "greedy") {
     out.set_threshold(in.threshold);
     out.set_max_reuse_dist(in.max_reuse_dist);
   }
@@ -50,7 +50,7 @@ void fill(const CalibrationRecord& in, v1::CalibrationSummary& out) {
   if (in.requested) fill(*in.requested, *out.mutable_requested());
 }
 
-void fill(const SelectionRule& in, v1::SelectionRule& out) {
+void fill(const SelectionSettings& in, v1::SelectionSettings& out) {
   const bool keys = in.family == Family::kKascade;
   out.set_family(keys ? v1::SELECTION_FAMILY_KASCADE : v1::SELECTION_FAMILY_TILE);
   out.set_tile_size(in.query_tile);
@@ -67,7 +67,7 @@ void fill(const SelectionRule& in, v1::SelectionRule& out) {
   out.set_all_heads(in.all_heads);
 }
 
-void fill(const LayerPlan& in, v1::LayerPlan& out) {
+void fill(const LayerSchedule& in, v1::LayerSchedule& out) {
   out.set_role(to_proto(in.role));
   out.set_anchor(in.anchor);
   out.mutable_head_map()->Add(in.head_map.begin(), in.head_map.end());
@@ -112,13 +112,13 @@ v1::Schedule to_proto(const Schedule& schedule) {
   }
   fill(schedule.calibration, *out.mutable_calibration());
   fill(schedule.selection, *out.mutable_selection());
-  for (const LayerPlan& layer : schedule.layers) fill(layer, *out.add_layers());
+  for (const LayerSchedule& layer : schedule.layers) fill(layer, *out.add_layers());
   fill(schedule.quality, *out.mutable_quality());
   out.set_reuse_layers_ratio(schedule.reuse_layers_ratio());
   return out;
 }
 
-v1::GateCandidate to_proto(const GateResult& result) {
+v1::GateCandidate to_proto(const QualityCheckResult& result) {
   v1::GateCandidate out;
   out.set_anchors(result.anchors);
   out.set_dense_layers(result.dense_layers);

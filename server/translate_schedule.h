@@ -2,14 +2,14 @@
 #ifndef KASCADE_SERVER_TRANSLATE_SCHEDULE_H_
 #define KASCADE_SERVER_TRANSLATE_SCHEDULE_H_
 
-#include "engine/calibration.h"
+#include "engine/calibration/calibration.h"
 #include "kascade/v1/calibration_service.pb.h"
 #include "kascade/v1/schedule.pb.h"
 
 namespace kascade::server {
 
 v1::Schedule to_proto(const Schedule& schedule);
-v1::GateCandidate to_proto(const GateResult& result);
+v1::GateCandidate to_proto(const QualityCheckResult& result);
 
 }  // namespace kascade::server
 

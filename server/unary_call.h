@@ -15,7 +15,7 @@ namespace kascade::server {
 
 // `body` gives the call's status. Large requests (`bytes`) run on the work queue.
 template <typename Body>
-grpc::ServerUnaryReactor* run_unary(Host& host, const char* rpc,
+grpc::ServerUnaryReactor* run_unary(ServerContext& host, const char* rpc,
                                     grpc::CallbackServerContext* context, size_t bytes, Body body) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   auto record = std::make_shared<RpcRecord>(host, rpc);

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "client/eval/recall.h"
-#include "client/reports.h"
+#include "client/views/reports.h"
 
 namespace kascade::client {
 namespace {

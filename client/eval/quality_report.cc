@@ -11,8 +11,8 @@
 #include "client/eval/figures.h"
 #include "client/eval/findings.h"
 #include "client/eval/variants.h"
-#include "client/print.h"
-#include "client/reports.h"
+#include "client/views/reports.h"
+#include "tools/terminal/print.h"
 
 namespace kascade::client {
 namespace {

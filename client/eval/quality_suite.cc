@@ -9,11 +9,11 @@
 #include <utility>
 #include <vector>
 
-#include "client/call.h"
+#include "client/commands/files.h"
 #include "client/eval/pass_key.h"
 #include "client/eval/recall.h"
 #include "client/eval/variants.h"
-#include "client/files.h"
+#include "client/rpc/call.h"
 
 namespace kascade::client {
 namespace {

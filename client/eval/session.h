@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "client/call.h"
+#include "client/rpc/call.h"
 #include "kascade/v1/calibration_service.grpc.pb.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <utility>
 
-#include "client/reports.h"
+#include "client/views/reports.h"
 
 namespace kascade::client {
 namespace {

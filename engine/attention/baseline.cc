@@ -2,11 +2,12 @@
 
 #include <algorithm>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace kascade {
 
-BaselinePolicy::BaselinePolicy(const Baseline& settings, int32_t query_tile, int32_t layers)
+BaselinePolicy::BaselinePolicy(const BaselineAttention& settings, int32_t query_tile,
+                               int32_t layers)
     : rule_{.query_tile = query_tile,
             .ratio = settings.ratio,
             .min_keys = settings.min_keys,
@@ -16,7 +17,7 @@ BaselinePolicy::BaselinePolicy(const Baseline& settings, int32_t query_tile, int
 }
 
 void BaselinePolicy::attend(Backend& backend, int32_t layer, const AttentionInput& in,
-                            AttentionScratch& scratch) const {
+                            PolicyState& scratch) const {
   if (dense_[layer]) return backend.attend(in.q, in.cache, in.batch, in.tiles, {}, in.out);
   // No layer uses another's choice, so one place serves them all.
   scratch.selections.resize(1);
@@ -29,7 +30,7 @@ KeyCounts BaselinePolicy::count(int32_t layer, const TileSpan& tile) const {
   if (dense_[layer]) return count_all_keys(tile);
   KeyCounts sum;
   for (int32_t position = tile.first; position <= tile.last; ++position) {
-    const Candidates from = candidates(position, tile.row_rule);
+    const Candidates from = candidates(position, tile.per_query);
     const int64_t causal = int64_t{position} + 1;
     const int64_t attended = from.begin + from.budget + (causal - from.end);
     const int64_t read = from.takes_all() ? 0 : rows_to_choose(from, position);
@@ -42,7 +43,7 @@ KeyCounts BaselinePolicy::count(int32_t layer, const TileSpan& tile) const {
   return sum;
 }
 
-std::shared_ptr<const AttentionPolicy> make_baseline_policy(const Baseline& settings,
+std::shared_ptr<const AttentionPolicy> make_baseline_policy(const BaselineAttention& settings,
                                                             int32_t layers) {
   switch (settings.kind) {
     case BaselineKind::kOracle:

@@ -7,19 +7,19 @@
 #include <memory>
 #include <vector>
 
+#include "engine/attention/choice.h"
 #include "engine/attention/policy.h"
-#include "engine/types.h"
 
 namespace kascade {
 
 class BaselinePolicy : public AttentionPolicy {
  public:
-  BaselinePolicy(const Baseline& settings, int32_t query_tile, int32_t layers);
+  BaselinePolicy(const BaselineAttention& settings, int32_t query_tile, int32_t layers);
 
-  const SelectionRule& rule() const final { return rule_; }
+  const SelectionSettings& rule() const final { return rule_; }
   Role role(int32_t layer) const final { return dense_[layer] ? Role::kDense : Role::kAnchor; }
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
-              AttentionScratch& scratch) const final;
+              PolicyState& scratch) const final;
   KeyCounts count(int32_t layer, const TileSpan& tile) const final;
 
  protected:
@@ -31,14 +31,16 @@ class BaselinePolicy : public AttentionPolicy {
   virtual bool scores_keys() const = 0;
 
  private:
-  SelectionRule rule_;
+  SelectionSettings rule_;
   std::vector<bool> dense_;  // [layers]
 };
 
-std::shared_ptr<const AttentionPolicy> make_oracle_policy(const Baseline& settings, int32_t layers);
-std::shared_ptr<const AttentionPolicy> make_streaming_policy(const Baseline& settings,
+std::shared_ptr<const AttentionPolicy> make_oracle_policy(const BaselineAttention& settings,
+                                                          int32_t layers);
+std::shared_ptr<const AttentionPolicy> make_streaming_policy(const BaselineAttention& settings,
                                                              int32_t layers);
-std::shared_ptr<const AttentionPolicy> make_quest_policy(const Baseline& settings, int32_t layers);
+std::shared_ptr<const AttentionPolicy> make_quest_policy(const BaselineAttention& settings,
+                                                         int32_t layers);
 
 }  // namespace kascade
 

@@ -6,10 +6,10 @@ namespace {
 
 class DensePolicy final : public AttentionPolicy {
  public:
-  const SelectionRule& rule() const override { return rule_; }
+  const SelectionSettings& rule() const override { return rule_; }
   bool chooses_keys() const override { return false; }
   void attend(Backend& backend, int32_t /*layer*/, const AttentionInput& in,
-              AttentionScratch& /*scratch*/) const override {
+              PolicyState& /*scratch*/) const override {
     backend.attend(in.q, in.cache, in.batch, in.tiles, KeySet{}, in.out);
   }
   KeyCounts count(int32_t /*layer*/, const TileSpan& tile) const override {
@@ -19,7 +19,7 @@ class DensePolicy final : public AttentionPolicy {
 
  private:
   // Only the tile size matters: it is the grain in which backends share out rows.
-  SelectionRule rule_{};
+  SelectionSettings rule_{};
 };
 
 }  // namespace

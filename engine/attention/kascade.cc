@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "engine/attention/policy.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace kascade {
 namespace {
@@ -24,7 +24,7 @@ class KascadePolicy final : public AttentionPolicy {
     }
   }
 
-  const SelectionRule& rule() const override { return rule_; }
+  const SelectionSettings& rule() const override { return rule_; }
   bool chooses_keys() const override { return true; }
   int32_t selections() const override {
     return static_cast<int32_t>(schedule_->layers.size()) - schedule_->count(Role::kReuse);
@@ -32,16 +32,16 @@ class KascadePolicy final : public AttentionPolicy {
   Role role(int32_t layer) const override { return schedule_->layers[layer].role; }
 
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
-              AttentionScratch& scratch) const override {
+              PolicyState& scratch) const override {
     scratch.selections.resize(schedule_->layers.size());
-    const LayerPlan& plan = schedule_->layers[layer];
+    const LayerSchedule& plan = schedule_->layers[layer];
     if (plan.role == Role::kReuse) {
       const KeySet keys{&scratch.selections[plan.anchor], plan.head_map};
       return backend.attend(in.q, in.cache, in.batch, in.tiles, keys, in.out);
     }
     Selection& own = scratch.selections[layer];
     if (selects(layer)) {
-      backend.select_keys(in.q, in.cache, in.batch, in.tiles, how_to_select(rule_), own);
+      backend.select_keys(in.q, in.cache, in.batch, in.tiles, to_select_options(rule_), own);
     }
     const KeySet keys{attends_sparsely(layer) ? &own : nullptr, {}};
     backend.attend(in.q, in.cache, in.batch, in.tiles, keys, in.out);
@@ -51,8 +51,8 @@ class KascadePolicy final : public AttentionPolicy {
     KeyCounts sum;
     for (int32_t position = tile.first; position <= tile.last; ++position) {
       const bool decides =
-          tile.row_rule || rule_.family == Family::kKascade || position == tile.last;
-      sum += count_row(layer, position, tile.row_rule, decides);
+          tile.per_query || rule_.family == Family::kKascade || position == tile.last;
+      sum += count_row(layer, position, tile.per_query, decides);
     }
     return sum;
   }
@@ -65,8 +65,8 @@ class KascadePolicy final : public AttentionPolicy {
   // A selection that nobody attends to is not made.
   bool selects(int32_t layer) const { return selection_used_[layer] || attends_sparsely(layer); }
 
-  KeyCounts count_row(int32_t layer, int32_t position, bool row_rule, bool decides) const {
-    const Candidates candidates = candidates_of(rule_, position, row_rule);
+  KeyCounts count_row(int32_t layer, int32_t position, bool per_query, bool decides) const {
+    const Candidates candidates = candidates_of(rule_, position, per_query);
     const int64_t causal = int64_t{position} + 1;
     const int64_t sparse = candidates.begin + candidates.budget + (causal - candidates.end);
     const bool dense = role(layer) != Role::kReuse && !attends_sparsely(layer);
@@ -81,7 +81,7 @@ class KascadePolicy final : public AttentionPolicy {
   }
 
   std::shared_ptr<const Schedule> schedule_;
-  SelectionRule rule_;
+  SelectionSettings rule_;
   std::vector<bool> selection_used_;  // [layers]
 };
 

@@ -9,7 +9,7 @@ namespace {
 
 class OraclePolicy final : public BaselinePolicy {
  public:
-  OraclePolicy(const Baseline& settings, int32_t layers)
+  OraclePolicy(const BaselineAttention& settings, int32_t layers)
       : BaselinePolicy(settings, kBaselineTile, layers) {}
 
   bool chooses_keys() const override { return true; }
@@ -27,7 +27,7 @@ class OraclePolicy final : public BaselinePolicy {
 
 }  // namespace
 
-std::shared_ptr<const AttentionPolicy> make_oracle_policy(const Baseline& settings,
+std::shared_ptr<const AttentionPolicy> make_oracle_policy(const BaselineAttention& settings,
                                                           int32_t layers) {
   return std::make_shared<OraclePolicy>(settings, layers);
 }

@@ -1,5 +1,5 @@
 // Decides which keys each layer attends to, never computes them. A policy belongs to sequences, is
-// immutable and shared by all that use it; what one layer hands the next lives in AttentionScratch.
+// immutable and shared by all that use it; what one layer hands the next lives in PolicyState.
 #ifndef KASCADE_ENGINE_ATTENTION_POLICY_H_
 #define KASCADE_ENGINE_ATTENTION_POLICY_H_
 
@@ -7,16 +7,16 @@
 #include <memory>
 #include <vector>
 
-#include "engine/attention/schedule.h"
-#include "engine/attention/selection.h"
+#include "engine/attention/choice.h"
+#include "engine/attention/candidates.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/batch.h"
-#include "engine/types.h"
+#include "engine/schedule/schedule.h"
 
 namespace kascade {
 
 // How a backend is to choose by a schedule's rule.
-constexpr SelectKeys how_to_select(const SelectionRule& rule) {
+constexpr SelectOptions to_select_options(const SelectionSettings& rule) {
   if (rule.family == Family::kTile) return {Pooling::kLastRowMax, rule.query_tile};
   const bool sum = rule.pooling == ScorePooling::kSum;
   return {sum ? Pooling::kSum : Pooling::kMax, 1, rule.all_heads};
@@ -32,7 +32,7 @@ struct AttentionInput {
 };
 
 // What the layers of one step hand each other, per policy; reused from step to step.
-struct AttentionScratch {
+struct PolicyState {
   std::vector<Selection> selections;  // [layers], filled where a layer selects
 };
 
@@ -56,7 +56,7 @@ struct KeyCounts {
 struct TileSpan {
   int32_t first = 0;
   int32_t last = 0;  // inclusive
-  bool row_rule = false;
+  bool per_query = false;
 };
 
 // Of a layer that attends to all causal keys.
@@ -67,7 +67,7 @@ class AttentionPolicy {
   virtual ~AttentionPolicy() = default;
 
   // How the batcher cuts rows into tiles and sets budgets.
-  virtual const SelectionRule& rule() const = 0;
+  virtual const SelectionSettings& rule() const = 0;
   // Whether rows that share a tile share a choice of keys. If not, the deciding rule (tile or row)
   // makes no difference, and rows stay together in tiles, which are faster.
   virtual bool chooses_keys() const = 0;
@@ -79,7 +79,7 @@ class AttentionPolicy {
   virtual int32_t selections() const { return 0; }
 
   virtual void attend(Backend& backend, int32_t layer, const AttentionInput& in,
-                      AttentionScratch& scratch) const = 0;
+                      PolicyState& scratch) const = 0;
 
   virtual KeyCounts count(int32_t layer, const TileSpan& tile) const = 0;
   virtual Role role(int32_t layer) const = 0;
@@ -101,7 +101,7 @@ std::shared_ptr<const AttentionPolicy> make_kascade_policy(std::shared_ptr<const
 // Other people's ways, to compare with. Settings must be valid (check_request). Their rows have
 // tiles of kBaselineTile positions, as the kascade family's by default, or of whole pages.
 inline constexpr int32_t kBaselineTile = 32;
-std::shared_ptr<const AttentionPolicy> make_baseline_policy(const Baseline& settings,
+std::shared_ptr<const AttentionPolicy> make_baseline_policy(const BaselineAttention& settings,
                                                             int32_t layers);
 
 }  // namespace kascade

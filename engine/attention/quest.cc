@@ -17,7 +17,7 @@ int32_t tile_of(int32_t page_size) {
 
 class QuestPolicy final : public BaselinePolicy {
  public:
-  QuestPolicy(const Baseline& settings, int32_t layers)
+  QuestPolicy(const BaselineAttention& settings, int32_t layers)
       : BaselinePolicy(settings, tile_of(settings.page_size), layers),
         page_size_(settings.page_size) {}
 
@@ -48,7 +48,8 @@ class QuestPolicy final : public BaselinePolicy {
 
 }  // namespace
 
-std::shared_ptr<const AttentionPolicy> make_quest_policy(const Baseline& settings, int32_t layers) {
+std::shared_ptr<const AttentionPolicy> make_quest_policy(const BaselineAttention& settings,
+                                                         int32_t layers) {
   return std::make_shared<QuestPolicy>(settings, layers);
 }
 

@@ -5,21 +5,21 @@
 #include <memory>
 
 #include "engine/attention/baseline.h"
-#include "engine/backend/select.h"
+#include "engine/backend/host/select.h"
 
 namespace kascade {
 namespace {
 
 class StreamingPolicy final : public BaselinePolicy {
  public:
-  StreamingPolicy(const Baseline& settings, int32_t layers)
+  StreamingPolicy(const BaselineAttention& settings, int32_t layers)
       : BaselinePolicy(settings, kBaselineTile, layers) {}
 
   bool chooses_keys() const override { return false; }
 
   // Nothing to choose from: the budget is the distance to the row's own block, less the sinks.
   Candidates candidates(int32_t position, bool /*row*/) const override {
-    SelectionRule without_sinks = rule();
+    SelectionSettings without_sinks = rule();
     without_sinks.sink_keys = 0;
     const Candidates keys = candidates_of(without_sinks, position, /*row=*/false);
     if (keys.takes_all()) return {};
@@ -40,7 +40,7 @@ class StreamingPolicy final : public BaselinePolicy {
 
 }  // namespace
 
-std::shared_ptr<const AttentionPolicy> make_streaming_policy(const Baseline& settings,
+std::shared_ptr<const AttentionPolicy> make_streaming_policy(const BaselineAttention& settings,
                                                              int32_t layers) {
   return std::make_shared<StreamingPolicy>(settings, layers);
 }

@@ -6,7 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "engine/backend/affinity.h"
+#include "engine/backend/cpu/affinity.h"
 #include "engine/backend/cpu/cores.h"
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/cpu/panel_kernels.h"

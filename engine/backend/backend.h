@@ -13,7 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/backend/batch.h"
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade {
 
@@ -120,7 +120,7 @@ class Backend {
   // For each tile of the range and KV head the batch.budget[tile] best-scored candidates; equal
   // scores → lower index. Tiles whose budget covers all candidates take them without scoring.
   virtual void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                           const SelectKeys& how, Selection& selection) = 0;
+                           const SelectOptions& how, Selection& selection) = 0;
 
   // The same by bounds on q·k instead of probabilities (Quest): keys are chosen by pages of
   // `page_size` consecutive ones. A page's score is the largest that Σ_d max(q_d · least_d, q_d ·

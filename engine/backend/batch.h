@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade {
 
@@ -95,7 +95,7 @@ enum class Pooling {
 
 // How select_keys() turns scores into a choice. `unit` consecutive keys, aligned to `unit`, are
 // chosen together by their largest score; 1 = single keys.
-struct SelectKeys {
+struct SelectOptions {
   Pooling pooling = Pooling::kSum;
   int32_t unit = 1;
   // One choice for all KV heads, by the sum of their scores, or the largest where heads are pooled

@@ -14,7 +14,7 @@
 
 #include <cstdint>
 
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade {
 

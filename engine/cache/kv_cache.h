@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "engine/backend/batch.h"
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade {
 

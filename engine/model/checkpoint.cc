@@ -10,8 +10,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "engine/check.h"
-#include "engine/digest.h"
+#include "engine/base/check.h"
+#include "engine/base/digest.h"
 #include "engine/model/file.h"
 #include "engine/model/json.h"
 

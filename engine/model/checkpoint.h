@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/backend/tensor.h"
 #include "engine/model/config.h"
 #include "engine/model/safetensors.h"
-#include "engine/tensor.h"
 
 namespace kascade {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade {
 

@@ -12,7 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "engine/digest.h"
+#include "engine/base/digest.h"
 
 namespace kascade {
 namespace {

@@ -4,8 +4,8 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
-#include "engine/checksum.h"
+#include "engine/base/check.h"
+#include "engine/base/checksum.h"
 
 namespace kascade {
 namespace {

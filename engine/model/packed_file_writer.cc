@@ -9,8 +9,8 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
-#include "engine/checksum.h"
+#include "engine/base/check.h"
+#include "engine/base/checksum.h"
 #include "engine/model/packed_file.h"
 
 namespace kascade {

@@ -17,8 +17,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/backend/tensor.h"
 #include "engine/model/file.h"
-#include "engine/tensor.h"
 
 namespace kascade {
 

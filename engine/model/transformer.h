@@ -13,11 +13,11 @@
 #include "engine/attention/policy.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/batch.h"
+#include "engine/backend/tensor.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
 #include "engine/model/packed_file.h"
-#include "engine/tensor.h"
 
 namespace kascade {
 
@@ -53,7 +53,7 @@ std::vector<MatrixSpec> matrix_specs(const ModelConfig& config);
 struct AttentionGroup {
   const AttentionPolicy* policy = nullptr;
   TileRange tiles{};
-  AttentionScratch* scratch = nullptr;
+  PolicyState* scratch = nullptr;
 };
 
 struct Step {

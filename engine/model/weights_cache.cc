@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/digest.h"
+#include "engine/base/digest.h"
 
 namespace kascade {
 namespace {

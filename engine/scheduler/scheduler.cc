@@ -6,19 +6,20 @@
 //    else at least max_batch_tokens − max_sequences ≥ 2 · 128 rows are not kept back for decoding,
 //    which is a query tile for each of at most two branches. A limit of the step's time leaves the
 //    first chunk of a step a query tile as well.
-//  - Blocks. Everything else is behind it and can be preempted for it; admit() has seen to it that
+//  - Blocks. Everything else has lower priority and can be preempted for it; admit() has seen to it
+//  that
 //    the cache alone holds all its branches up to the last token they will ever feed.
 //  - A place among max_sequences. If it waits, no other sequence of its priority runs (see queue_),
 //    and those of a lower priority are preempted for it.
 // So a step is empty only when there is nothing to do, and age decides every conflict: a sequence
-// loses its blocks only to one before it, never to one behind it.
+// loses its blocks only to one before it, never to one after it.
 #include "engine/scheduler/scheduler.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace kascade {
 namespace {
@@ -32,7 +33,7 @@ bool well_formed(const SequenceSpec& spec, int32_t context) {
       spec.generates ? size >= 1 && size < spec.max_tokens : size >= 2 && size == spec.max_tokens;
   return lengths && spec.max_tokens <= context && spec.query_tile >= 1 &&
          spec.query_tile <= kMaxQueryTile && spec.branches >= 1 && spec.branches <= kMaxBranches &&
-         spec.prefill_end >= 0 && spec.max_row_rule_rows >= 0 && spec.first_logit >= 0;
+         spec.prefill_end >= 0 && spec.max_per_query_rows >= 0 && spec.first_logit >= 0;
 }
 
 int32_t held_blocks(const Sequence& sequence) {
@@ -45,7 +46,7 @@ int32_t held_blocks(const Sequence& sequence) {
 // Row-rule rows count against the limit, unless only one is left to feed.
 bool limits_row_rule(const Sequence& sequence) {
   const int32_t begin = std::max(sequence.computed, sequence.spec.prefill_end);
-  return sequence.spec.max_row_rule_rows > 0 && sequence.feed_end() - begin > 1;
+  return sequence.spec.max_per_query_rows > 0 && sequence.feed_end() - begin > 1;
 }
 
 }  // namespace
@@ -58,11 +59,11 @@ struct Scheduler::Budget {
   // rows that are still to come included.
   std::optional<StepFeatures> features{};
   bool has_chunk = false;
-  bool may_start = true;  // false once a sequence had to go without: none behind it may overtake
+  bool may_start = true;  // false once a sequence had to go without: none after it may overtake
 };
 
-// What the running sequences behind one in queue_ hold.
-struct Scheduler::Behind {
+// What the running sequences after one in queue_ hold.
+struct Scheduler::LowerPriorityUsage {
   int32_t blocks = 0;
   int32_t branches = 0;
   int32_t decode_rows = 0;  // that those of the same priority need to decode in this step
@@ -81,7 +82,7 @@ absl::Status Scheduler::admit(SeqId id, SequenceSpec spec) {
   const int32_t queued = waiting(spec.priority);
   // Calibration bounds its own number of windows and must not depend on how long live queues may
   // be.
-  const bool limited = spec.priority == Priority::kInteractive && !spec.continues;
+  const bool limited = spec.priority == Priority::kInteractive && !spec.is_continuation;
   if (limited && queued >= limits_.max_queue) {
     return absl::ResourceExhaustedError(absl::StrCat("queue full: ", queued, " requests wait"));
   }
@@ -136,8 +137,8 @@ StepPlan Scheduler::plan(absl::Time now) {
   return plan;
 }
 
-Scheduler::Behind Scheduler::behind(const Sequence& sequence) const {
-  Behind result;
+Scheduler::LowerPriorityUsage Scheduler::lower_priority_usage(const Sequence& sequence) const {
+  LowerPriorityUsage result;
   for (auto other = queue_.rbegin(); *other != &sequence; ++other) {
     if (!(*other)->running()) continue;
     const int32_t branches = (*other)->spec.branches;
@@ -154,11 +155,12 @@ void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan
   const SequenceSpec& spec = sequence.spec;
   const bool starts = !sequence.running();
   if (starts && !budget.may_start) return;
-  const int32_t kept_back = sequence.decoding() ? 0 : behind(sequence).decode_rows;
+  const int32_t kept_back = sequence.decoding() ? 0 : lower_priority_usage(sequence).decode_rows;
   const int32_t begin = sequence.computed;
   int32_t end = chunk_end(sequence, std::max(0, budget.rows - kept_back) / spec.branches, budget);
   StepFeatures chunk;
-  if (budget.features && !sequence.decoding()) end = timely_end(sequence, end, budget, chunk);
+  if (budget.features && !sequence.decoding())
+    end = chunk_end_within_deadline(sequence, end, budget, chunk);
   if (end == begin) {
     if (starts) budget.may_start = false;
     return;
@@ -192,14 +194,14 @@ int32_t Scheduler::chunk_end(const Sequence& sequence, int32_t rows, const Budge
   }
   if (!limits_row_rule(sequence)) return most;
   const int32_t row_part_begin = std::max(sequence.computed, tile_part_end);
-  const int32_t row_rule_rows = std::max(0, spec.max_row_rule_rows - budget.row_rule_rows);
+  const int32_t row_rule_rows = std::max(0, spec.max_per_query_rows - budget.row_rule_rows);
   return std::min(most, row_part_begin + row_rule_rows);
 }
 
 // How much of a chunk that could end at `end` the step has time for; `chunk` is told what that
 // adds.
-int32_t Scheduler::timely_end(const Sequence& sequence, int32_t end, const Budget& budget,
-                              StepFeatures& chunk) const {
+int32_t Scheduler::chunk_end_within_deadline(const Sequence& sequence, int32_t end,
+                                             const Budget& budget, StepFeatures& chunk) const {
   const int32_t tile = sequence.spec.query_tile;
   StepFeatures all = budget.features.value_or(StepFeatures{});
   int32_t timely = sequence.computed;
@@ -215,16 +217,16 @@ int32_t Scheduler::timely_end(const Sequence& sequence, int32_t end, const Budge
   return timely;
 }
 
-// Gives all branches blocks for `tokens` tokens, preempting what is behind. Preempts nothing unless
-// that suffices. To start, all present tokens must fit, although only the first are reserved: else
-// a preempted sequence would start again at once and lose its blocks again.
+// Gives all branches blocks for `tokens` tokens, preempting sequences of lower priority. Preempts
+// nothing unless that suffices. To start, all present tokens must fit, although only the first are
+// reserved: else a preempted sequence would start again at once and lose its blocks again.
 bool Scheduler::reserve(Sequence& sequence, int32_t tokens) {
   const int32_t branches = sequence.spec.branches;
   const bool starts = !sequence.running();
   const int32_t places = starts ? branches : 0;
   const int32_t needed = branches * blocks_.blocks_for(tokens) - held_blocks(sequence);
   if (starts || needed > blocks_.free_blocks()) {
-    const Behind others = behind(sequence);
+    const LowerPriorityUsage others = lower_priority_usage(sequence);
     const int32_t present = starts ? branches * blocks_.blocks_for(sequence.feed_end()) : needed;
     if (present > blocks_.free_blocks() + others.blocks) return false;
     if (running_branches() - others.branches + places > limits_.max_sequences) return false;

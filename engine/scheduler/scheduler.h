@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/base/types.h"
 #include "engine/cache/blocks.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_cost.h"
-#include "engine/types.h"
 
 namespace kascade {
 
@@ -93,15 +93,15 @@ class Scheduler {
 
  private:
   struct Budget;
-  struct Behind;
+  struct LowerPriorityUsage;
 
   Sequence* find_mutable(SeqId id);
   void release(SeqId id);
-  Behind behind(const Sequence& sequence) const;
+  LowerPriorityUsage lower_priority_usage(const Sequence& sequence) const;
   void plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan);
   int32_t chunk_end(const Sequence& sequence, int32_t rows, const Budget& budget) const;
-  int32_t timely_end(const Sequence& sequence, int32_t end, const Budget& budget,
-                     StepFeatures& chunk) const;
+  int32_t chunk_end_within_deadline(const Sequence& sequence, int32_t end, const Budget& budget,
+                                    StepFeatures& chunk) const;
   bool reserve(Sequence& sequence, int32_t tokens);
   void preempt_last(const Sequence& requester);
   int32_t running_branches() const;

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "engine/base/types.h"
 #include "engine/cache/blocks.h"
-#include "engine/types.h"
 
 namespace kascade {
 
@@ -26,11 +26,12 @@ struct SequenceSpec {
   int32_t query_tile = 32;  // chunks of the tile-rule part end on its multiples
   // Most row-rule rows of one step, over all sequences that set a limit; 0 = no limit. Bounds the
   // memory of the selection. A sequence with a single such row to feed is exempt (decoding).
-  int32_t max_row_rule_rows = 0;
+  int32_t max_per_query_rows = 0;
   int32_t first_logit = 0;  // scoring: logits are wanted of rows from this position on
   int32_t branches = 1;     // 2: dense and sparse in lockstep, each with its own cache
   Priority priority = Priority::kInteractive;
-  bool continues = false;  // part of a request taken in before: a full queue does not refuse it
+  bool is_continuation =
+      false;  // part of a request taken in before: a full queue does not refuse it
   absl::Time deadline = absl::InfiniteFuture();
 };
 

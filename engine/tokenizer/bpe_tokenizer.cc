@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/tokenizer/token_bytes.h"
 #include "engine/tokenizer/utf8.h"
 

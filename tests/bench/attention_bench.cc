@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "engine/backend/cpu/kernels.h"
-#include "engine/backend/select.h"
+#include "engine/backend/host/select.h"
 #include "tests/bench/ceiling_loops.h"
 #include "tests/support/kernel_cases.h"
 
@@ -198,7 +198,7 @@ void choose_a_tenth(benchmark::State& state) {
   std::vector<float> scores(static_cast<size_t>(keys));
   for (float& score : scores) score = std::exp(logit(random) - 10);
   std::vector<int32_t> chosen(scores.size());
-  ChoiceScratch scratch;
+  ChoiceWorkspace scratch;
   const Choice choice{0, keys, keys / 10, 1};
   const ChoiceKernels& kernels = *cpu::pick_kernels().choice;
   for (auto _ : state) choose_keys(scores.data(), choice, scratch, chosen.data(), kernels);

@@ -5,7 +5,7 @@
 #include <numeric>
 #include <vector>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace kascade::bench {
 namespace {

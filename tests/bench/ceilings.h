@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "engine/backend/cpu/thread_pool.h"
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 #include "tests/bench/ceiling_loops.h"
 #include "tests/bench/processor_time.h"
 #include "tests/bench/statistics.h"

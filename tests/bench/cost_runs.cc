@@ -16,7 +16,7 @@ constexpr char kCommand[] = "cost model";
 struct GridRow {
   int32_t sequences;
   int32_t rows;
-  bool row_rule;
+  bool per_query;
 };
 
 std::vector<GridRow> grid_of(const Settings& settings) {
@@ -28,7 +28,7 @@ std::vector<GridRow> grid_of(const Settings& settings) {
 bool is_of(const Measurement& m, const GridRow& row) {
   const bool steps = m.command == kCommand || m.command == "prefill" || m.command == "decode";
   return steps && m.sequences == row.sequences && m.rows == row.sequences * row.rows &&
-         m.row_rule == row.row_rule;
+         m.per_query == row.per_query;
 }
 
 // The last row of each sequence gets logits.
@@ -36,8 +36,8 @@ StepFeatures features_of(const Measurement& m, int32_t q_dim) {
   const double attended = m.work.attention_flops / (4.0 * q_dim);
   const double scored = m.work.scoring_flops / (2.0 * q_dim);
   StepFeatures features{.rows = 1.0 * m.rows, .logit_rows = 1.0 * m.sequences};
-  (m.row_rule ? features.row_keys_attended : features.tile_keys_attended) = attended;
-  (m.row_rule ? features.row_keys_scored : features.tile_keys_scored) = scored;
+  (m.per_query ? features.row_keys_attended : features.tile_keys_attended) = attended;
+  (m.per_query ? features.row_keys_scored : features.tile_keys_scored) = scored;
   return features;
 }
 
@@ -50,7 +50,7 @@ absl::Status Runs::cost_model() {
     const GridRow& row = grid[index];
     const auto same = [&](const Measurement& m) { return is_of(m, row); };
     if (std::ranges::none_of(measurements_, same)) {
-      auto status = steps(kCommand, row.sequences, row.rows, row.row_rule);
+      auto status = steps(kCommand, row.sequences, row.rows, row.per_query);
       if (!status.ok()) return status;
     }
     // Every other step is for fitting, like the fields of one colour on a chessboard.

@@ -17,9 +17,9 @@ Counter per_second(double amount) {
   return Counter(amount, Counter::kIsIterationInvariantRate, Counter::kIs1000);
 }
 
-AttentionCase shape_of(int32_t first, int32_t rows, int32_t sequences, bool row_rule) {
+AttentionCase shape_of(int32_t first, int32_t rows, int32_t sequences, bool per_query) {
   AttentionCase shape{.kv_heads = 8, .group = 4, .dim = 64, .block_size = 32};
-  shape.sequences.assign(static_cast<size_t>(sequences), {first, rows, row_rule});
+  shape.sequences.assign(static_cast<size_t>(sequences), {first, rows, per_query});
   return shape;
 }
 
@@ -41,10 +41,10 @@ WeightFormat format_of(DType dtype) {
   return dtype == DType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
 }
 
-void bench_attend(benchmark::State& state, bool row_rule, bool sparse) {
+void bench_attend(benchmark::State& state, bool per_query, bool sparse) {
   const auto shape =
       shape_of(static_cast<int32_t>(state.range(0)), static_cast<int32_t>(state.range(1)),
-               static_cast<int32_t>(state.range(2)), row_rule);
+               static_cast<int32_t>(state.range(2)), per_query);
   const DType dtype = dtype_of(state.range(3));
   AttentionData data(shape, dtype);
   const auto backend = cpu::make_cpu_backend({.weights = format_of(dtype)});
@@ -56,7 +56,7 @@ void bench_attend(benchmark::State& state, bool row_rule, bool sparse) {
   }
   const double work = operations(data, shape, sparse);
   state.counters["FLOP/s"] = per_second(work);
-  if (row_rule) {
+  if (per_query) {
     // Each key and value is read once per group: dim elements for 2 · dim · group operations.
     state.counters["B/s"] =
         per_second(work / 2 / shape.group * static_cast<double>(size_of(dtype)));
@@ -68,10 +68,10 @@ void attend_decode_dense(benchmark::State& state) { bench_attend(state, true, fa
 void attend_decode_sparse(benchmark::State& state) { bench_attend(state, true, true); }
 
 void select_keys(benchmark::State& state) {
-  const bool row_rule = state.range(1) == 1;
+  const bool per_query = state.range(1) == 1;
   const auto shape =
       shape_of(static_cast<int32_t>(state.range(0)), static_cast<int32_t>(state.range(1)),
-               static_cast<int32_t>(state.range(2)), row_rule);
+               static_cast<int32_t>(state.range(2)), per_query);
   const DType dtype = dtype_of(state.range(3));
   AttentionData data(shape, dtype);
   const auto backend = cpu::make_cpu_backend({.weights = format_of(dtype)});

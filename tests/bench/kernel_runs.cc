@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "tests/bench/runs.h"
 #include "tests/bench/shapes.h"
 
@@ -39,15 +39,15 @@ absl::Status Runs::attention() {
   if (!contexts.ok()) return contexts.status();
   for (const int32_t depth : settings_.depths) {
     attention_at(**contexts, depth, settings_.length, settings_.rule == "row");
-    attention_at(**contexts, depth, 1, /*row_rule=*/true);
+    attention_at(**contexts, depth, 1, /*per_query=*/true);
   }
   return absl::OkStatus();
 }
 
-void Runs::attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows, bool row_rule) {
+void Runs::attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows, bool per_query) {
   ModelConfig one = config_;
   one.layers = 1;
-  const std::vector<RowRun> runs = {{depth, rows, row_rule}};
+  const std::vector<RowRun> runs = {{depth, rows, per_query}};
   const Buffer q = random_rows(rows, config_.q_dim(), 1);
   const Buffer out(DType::kF32, rows, config_.q_dim());
   const LayerCache cache = contexts.cache().layer(0);

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "engine/base/check.h"
 #include "engine/cache/blocks.h"
-#include "engine/check.h"
-#include "engine/step_loop.h"
+#include "engine/runtime/step_loop.h"
 #include "tests/bench/runs.h"
 #include "tests/bench/shapes.h"
 
@@ -45,7 +45,7 @@ class Loop {
 
   // A prompt of random tokens that then decodes, greedily, to the end of its memory.
   void admit(int32_t prompt, int32_t new_tokens) {
-    Admission admission{
+    QueuedRequest admission{
         .id = ++last_id_, .mode = schedule_ ? Mode::kSparse : Mode::kDense, .schedule = schedule_};
     for (int32_t i = 0; i < prompt; ++i) {
       random_ = random_ * 6364136223846793005u + 1442695040888963407u;

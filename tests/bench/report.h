@@ -24,7 +24,7 @@ struct Measurement {
   int32_t depth = 0;      // tokens before the rows
   int32_t sequences = 1;
   int32_t rows = 0;  // of all sequences
-  bool row_rule = false;
+  bool per_query = false;
   StepWork work{};
   Speeds ceilings{};  // read: replaced by what each sample measured beside it
   SampleSet samples{};

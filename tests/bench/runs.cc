@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/backend/backend.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "tests/bench/shapes.h"
 
 namespace kascade::bench {
@@ -140,24 +140,24 @@ void Runs::one_step(StepRunner& runner, Measurement m, const std::vector<RowRun>
 }
 
 absl::Status Runs::steps(const std::string& command, int32_t sequences, int32_t rows,
-                         bool row_rule) {
+                         bool per_query) {
   const int32_t deepest = *std::ranges::max_element(settings_.depths);
   auto made = contexts(sequences, deepest + rows);
   if (!made.ok()) return made.status();
   StepRunner runner(model(), *backend_, **made);
   for (const std::string& mode : settings_.modes) {
     // The first step of so many rows builds what is built once; at any depth.
-    runner.run(policy(mode), std::vector<RowRun>(sequences, {0, rows, row_rule}));
+    runner.run(policy(mode), std::vector<RowRun>(sequences, {0, rows, per_query}));
     for (const int32_t depth : settings_.depths) {
       one_step(runner,
                {.command = command,
-                .what = row_rule ? "by rows" : "by tiles",
+                .what = per_query ? "by rows" : "by tiles",
                 .mode = mode,
                 .depth = depth,
                 .sequences = sequences,
                 .rows = sequences * rows,
-                .row_rule = row_rule},
-               std::vector<RowRun>(sequences, {depth, rows, row_rule}));
+                .per_query = per_query},
+               std::vector<RowRun>(sequences, {depth, rows, per_query}));
     }
   }
   return absl::OkStatus();
@@ -169,7 +169,7 @@ absl::Status Runs::prefill() {
 
 absl::Status Runs::decode() {
   for (const int32_t sequences : settings_.sequences) {
-    auto status = steps("decode", sequences, 1, /*row_rule=*/true);
+    auto status = steps("decode", sequences, 1, /*per_query=*/true);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

@@ -64,9 +64,9 @@ class Runs {
   // Contexts of at least so many sequences and tokens; the last made are kept.
   absl::StatusOr<SyntheticContexts*> contexts(int32_t sequences, int32_t tokens);
   // `rows` of each sequence at every depth in every mode.
-  absl::Status steps(const std::string& command, int32_t sequences, int32_t rows, bool row_rule);
+  absl::Status steps(const std::string& command, int32_t sequences, int32_t rows, bool per_query);
   void one_step(StepRunner& runner, Measurement measurement, const std::vector<RowRun>& runs);
-  void attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows, bool row_rule);
+  void attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows, bool per_query);
   void matmul_of(const std::string& what, int64_t out_features, int64_t in_features);
   Speeds speeds() const;
   SamplePlan plan() const;

@@ -84,7 +84,7 @@ std::shared_ptr<const Schedule> typical_schedule(const ModelConfig& config, doub
   schedule.selection.ratio = ratio;
   int32_t next = 0;  // anchor
   for (int32_t layer = 0; layer < config.layers; ++layer) {
-    LayerPlan plan{.anchor = layer, .head_map = identity};
+    LayerSchedule plan{.anchor = layer, .head_map = identity};
     if (layer > 0 && next < anchors && layer == 1 + next * (config.layers - 1) / anchors) {
       plan.role = Role::kAnchor;
       ++next;

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "engine/attention/schedule.h"
 #include "engine/model/config.h"
+#include "engine/schedule/schedule.h"
 
 namespace kascade::bench {
 

@@ -6,10 +6,10 @@
 
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/thread_pool.h"
-#include "engine/backend/select.h"
-#include "engine/batcher.h"
-#include "engine/check.h"
-#include "engine/sampler.h"
+#include "engine/backend/host/select.h"
+#include "engine/base/check.h"
+#include "engine/runtime/batch_builder.h"
+#include "engine/sampling/sampler.h"
 
 namespace kascade::bench {
 
@@ -21,7 +21,7 @@ Batch build_rows(SyntheticContexts& contexts, const AttentionPolicy& policy,
   for (size_t i = 0; i < runs.size(); ++i) {
     const RowRun& run = runs[i];
     const int32_t end = run.first + run.count;
-    contexts.set_prefill_end(static_cast<int32_t>(i), run.row_rule ? run.first : end);
+    contexts.set_prefill_end(static_cast<int32_t>(i), run.per_query ? run.first : end);
     slices.push_back({.seq = static_cast<SeqId>(i),
                       .begin = run.first,
                       .count = run.count,
@@ -70,7 +70,7 @@ double StepRunner::selection_seconds(const AttentionPolicy& policy,
   for (int32_t key = 0; key < keys; ++key) plain[key] = from_bf16(scores.view().bf16(0)[key]);
   Selection selection;
   reset_selection(batch, {0, batch.tiles()}, kv_heads, selection);
-  std::vector<ChoiceScratch> scratch(static_cast<size_t>(backend_.threads()));
+  std::vector<ChoiceWorkspace> scratch(static_cast<size_t>(backend_.threads()));
   cpu::ThreadPool pool(backend_.threads());
   const auto choose_all = [&] {
     pool.run(int64_t{batch.tiles()} * kv_heads, [&](int64_t item, int32_t worker) {

@@ -37,7 +37,7 @@ class StepRunner {
   SyntheticModel& model_;
   TimedBackend& backend_;
   SyntheticContexts& contexts_;
-  AttentionScratch scratch_{};
+  PolicyState scratch_{};
 };
 
 // How many layers of the policy select keys.

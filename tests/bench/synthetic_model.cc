@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cpu/thread_pool.h"
 #include "engine/backend/quantization.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace kascade::bench {
 namespace {

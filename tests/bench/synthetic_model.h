@@ -9,12 +9,12 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
+#include "engine/backend/tensor.h"
 #include "engine/cache/blocks.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/model/config.h"
 #include "engine/model/transformer.h"
 #include "engine/scheduler/sequence.h"
-#include "engine/tensor.h"
 
 namespace kascade::bench {
 

@@ -68,7 +68,7 @@ void TimedBackend::pool_scores(Tensor q, LayerCache cache, const Batch& batch, i
 }
 
 void TimedBackend::select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                               const SelectKeys& how, Selection& selection) {
+                               const SelectOptions& how, Selection& selection) {
   const Timer timer(seconds_, Stage::kScoring, clock_);
   timed_->select_keys(q, cache, batch, tiles, how, selection);
 }

@@ -70,7 +70,7 @@ class TimedBackend final : public Backend {
   void pool_scores(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, Pooling pooling,
                    Tensor scores) override;
   void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                   const SelectKeys& how, Selection& selection) override;
+                   const SelectOptions& how, Selection& selection) override;
   void select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
                     int32_t page_size, Selection& selection) override;
 

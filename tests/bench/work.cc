@@ -7,11 +7,11 @@ namespace {
 
 KeyCounts count_rows(const AttentionPolicy& policy, int32_t layer, const RowRun& run) {
   const int32_t end = run.first + run.count;
-  const int32_t tile = run.row_rule ? 1 : policy.rule().query_tile;
+  const int32_t tile = run.per_query ? 1 : policy.rule().query_tile;
   KeyCounts sum;
   for (int32_t first = run.first; first < end;) {
     const int32_t next = std::min(end, (first / tile + 1) * tile);
-    sum += policy.count(layer, {first, next - 1, run.row_rule});
+    sum += policy.count(layer, {first, next - 1, run.per_query});
     first = next;
   }
   return sum;
@@ -40,7 +40,7 @@ StepWork step_work(const ModelConfig& config, const AttentionPolicy& policy,
       // No row of a chunk reads more than its last one, and that much cannot be avoided.
       const int32_t last = run.first + run.count - 1;
       const int64_t read =
-          run.row_rule ? keys.kv_rows_read : policy.count(layer, {last, last, false}).kv_rows_read;
+          run.per_query ? keys.kv_rows_read : policy.count(layer, {last, last, false}).kv_rows_read;
       work.kv_bytes += kv_row_bytes * static_cast<double>(read);
     }
   }

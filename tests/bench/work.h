@@ -15,7 +15,7 @@ namespace kascade::bench {
 struct RowRun {
   int32_t first = 0;  // position
   int32_t count = 0;
-  bool row_rule = false;
+  bool per_query = false;
 };
 
 // A multiply-add counts as two operations. Work that the rows of a step share (weights, the keys

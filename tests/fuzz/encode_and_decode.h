@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace kascade::testing {

@@ -4,9 +4,9 @@
 #include <span>
 #include <vector>
 
-#include "engine/tools/gguf_file.h"
-#include "engine/tools/gguf_source.h"
-#include "engine/tools/gguf_vocabulary.h"
+#include "tools/convert/gguf_file.h"
+#include "tools/convert/gguf_source.h"
+#include "tools/convert/gguf_vocabulary.h"
 
 namespace {
 

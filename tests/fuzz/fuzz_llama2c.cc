@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/tools/llama2c_file.h"
-#include "engine/tools/llama2c_tokenizer.h"
+#include "tools/convert/llama2c_file.h"
+#include "tools/convert/llama2c_tokenizer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto file =

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/tools/torch_file.h"
+#include "tools/convert/torch_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view content(reinterpret_cast<const char*>(data), size);

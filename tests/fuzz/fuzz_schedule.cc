@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include "engine/attention/schedule.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
+#include "engine/schedule/schedule.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);

@@ -2,7 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/tokenizer/vocabulary_files.h"
 #include "tests/fuzz/encode_and_decode.h"
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/tokenizer/vocabulary_files.h"
 #include "tests/fuzz/encode_and_decode.h"
 

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <string>
 
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 #include "gtest/gtest.h"
 
 namespace kascade::testing {

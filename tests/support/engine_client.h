@@ -95,14 +95,14 @@ inline std::vector<Token> random_tokens(int32_t count, int32_t vocab, uint64_t s
 // that an ignored map shows).
 inline std::shared_ptr<Schedule> make_schedule(const Engine& engine,
                                                const std::vector<int32_t>& anchors,
-                                               const SelectionRule& rule) {
+                                               const SelectionSettings& rule) {
   const ModelConfig& model = engine.model();
   auto schedule = std::make_shared<Schedule>();
   schedule->model = engine.identity();
   schedule->selection = rule;
   int32_t source = 0;
   for (int32_t layer = 0; layer < model.layers; ++layer) {
-    LayerPlan plan{.role = Role::kReuse, .anchor = source};
+    LayerSchedule plan{.role = Role::kReuse, .anchor = source};
     const bool selects = std::ranges::find(anchors, layer) != anchors.end();
     if (layer == 0 || selects) {
       plan = {.role = layer == 0 ? Role::kDense : Role::kAnchor, .anchor = layer};

@@ -19,8 +19,8 @@
 #include <string>
 
 #include "engine/attention/policy.h"
-#include "engine/batcher.h"
 #include "engine/model/transformer.h"
+#include "engine/runtime/batch_builder.h"
 #include "nlohmann/json.hpp"
 
 namespace kascade {
@@ -68,7 +68,7 @@ int32_t chunk_end(const Run& run, int32_t begin) {
   return std::min({end, size, begin < run.prefill_end ? run.prefill_end : size});
 }
 
-void write_selections(const Batch& batch, AttentionScratch& scratch, int32_t kv_heads,
+void write_selections(const Batch& batch, PolicyState& scratch, int32_t kv_heads,
                       std::ostream& out) {
   for (size_t layer = 0; layer < scratch.selections.size(); ++layer) {
     Selection& selection = scratch.selections[layer];
@@ -102,7 +102,7 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
   if (spec.contains("selections") && !spec["selections"].is_null()) {
     selections_file.open(spec["selections"].get<std::string>());
   }
-  AttentionScratch scratch;
+  PolicyState scratch;
   const auto size = static_cast<int32_t>(run.tokens.size());
   int32_t gap_tokens = 0;
   for (int32_t begin = 0; begin < size;) {

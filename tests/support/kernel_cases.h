@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "engine/attention/selection.h"
+#include "engine/attention/candidates.h"
 #include "engine/backend/batch.h"
 #include "engine/backend/quantization.h"
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade::testing {
 
@@ -56,7 +56,7 @@ inline const std::vector<MatmulCase> kMatmulCases = {{1, 64, 48},   {17, 33, 5},
 struct SequenceRows {
   int32_t first = 0;
   int32_t count = 1;
-  bool row_rule = false;
+  bool per_query = false;
 };
 
 struct AttentionCase {
@@ -64,7 +64,7 @@ struct AttentionCase {
   int32_t group = 4;  // query heads per KV head
   int32_t dim = 64;
   int32_t block_size = 16;
-  SelectionRule rule{};
+  SelectionSettings rule{};
   std::vector<SequenceRows> sequences{};
 };
 
@@ -73,13 +73,13 @@ struct AttentionCase {
 inline const std::vector<SequenceRows> kSomeSequences = {
     {0, 1}, {0, 34}, {59, 5}, {224, 33}, {300, 2, true}, {657, 1, true}, {128, 16}};
 
-inline SelectionRule small_rule() {
+inline SelectionSettings small_rule() {
   return {.ratio = 0.2, .min_keys = 24};  // so that a few hundred keys already leave some out
 }
 
 inline std::vector<AttentionCase> attention_cases() {
-  const SelectionRule plain = small_rule();
-  SelectionRule sinks = plain, paper = plain, short_tile = plain;
+  const SelectionSettings plain = small_rule();
+  SelectionSettings sinks = plain, paper = plain, short_tile = plain;
   sinks.sink_keys = 5;
   paper.decode_own_tile = false;
   short_tile.query_tile = 16;
@@ -163,8 +163,8 @@ class AttentionData {
     const int32_t end = rows.first + rows.count;
     for (int32_t begin = rows.first; begin < end;) {
       const int32_t tile = shape_.rule.query_tile;
-      const int32_t next = rows.row_rule ? begin + 1 : std::min(end, (begin / tile + 1) * tile);
-      const Candidates candidates = candidates_of(shape_.rule, begin, rows.row_rule);
+      const int32_t next = rows.per_query ? begin + 1 : std::min(end, (begin / tile + 1) * tile);
+      const Candidates candidates = candidates_of(shape_.rule, begin, rows.per_query);
       batch.tile_seq.push_back(seq);
       batch.candidate_begin.push_back(candidates.begin);
       batch.candidate_end.push_back(candidates.end);

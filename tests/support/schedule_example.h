@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "engine/attention/schedule.h"
+#include "engine/schedule/schedule.h"
 
 namespace kascade::testing {
 
@@ -15,11 +15,11 @@ inline Schedule example() {
   Schedule schedule;
   schedule.model = {"demo \"ä\" \n", "aa11", "bb22", "cc33"};
   schedule.created_at = "2026-01-02T03:04:05Z";
-  schedule.calibration = {.maker = "dp",
-                          .requested = RequestedPlan{.anchors = 2,
-                                                     .dense_layers = {3, 1},
-                                                     .auto_dense_layers = true,
-                                                     .min_recall = 0.7000000000000001},
+  schedule.calibration = {.planner = "dp",
+                          .requested = RequestedSchedule{.anchors = 2,
+                                                         .dense_layers = {3, 1},
+                                                         .auto_dense_layers = true,
+                                                         .min_recall = 0.7000000000000001},
                           .data_digest = "dd44",
                           .held_out_digest = "ee55",
                           .windows = 17,

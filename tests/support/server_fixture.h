@@ -21,7 +21,7 @@ class ServerTest : public ::testing::Test {
 
   TestServer& server() { return *server_; }
   void activate(std::vector<int32_t> anchors = {1}) {
-    const SelectionRule keys{
+    const SelectionSettings keys{
         .family = Family::kKascade, .query_tile = 16, .ratio = 0.1, .min_keys = 8};
     auto& engine = server()->engine();
     ASSERT_TRUE(engine.activate(make_schedule(engine, anchors, keys)).ok());

@@ -9,17 +9,16 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "tests/support/source_folder.h"
 
 namespace kascade::testing {
 
 inline std::filesystem::path shared_data() {
   if (const char* path = std::getenv("KASCADE_SHARED_DATA")) return path;
-  return std::filesystem::path(KASCADE_SOURCE_DIR) / ".." / "shared" / "data";
+  return source_folder() / ".." / "shared" / "data";
 }
 
-inline std::filesystem::path demo_model() {
-  return std::filesystem::path(KASCADE_SOURCE_DIR) / "models" / "demo";
-}
+inline std::filesystem::path demo_model() { return source_folder() / "models" / "demo"; }
 
 inline std::string read_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);

@@ -17,8 +17,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/backend/tensor.h"
 #include "engine/model/config.h"
-#include "engine/tensor.h"
 #include "nlohmann/json.hpp"
 
 namespace kascade::testing {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade::cpu {
 

@@ -1,5 +1,5 @@
 // Choosing keys by AVX-512: sixteen scores at a time, kept ones moved together by compressing.
-#include "engine/backend/choice_kernels.h"
+#include "engine/backend/host/choice_kernels.h"
 
 #include <immintrin.h>
 

@@ -12,9 +12,9 @@
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/cpu/matmul_panels.h"
 #include "engine/backend/cpu/thread_pool.h"
-#include "engine/backend/page_bounds.h"
+#include "engine/backend/host/page_bounds.h"
+#include "engine/backend/host/select.h"
 #include "engine/backend/quantization.h"
-#include "engine/backend/select.h"
 
 namespace kascade::cpu {
 namespace {
@@ -33,7 +33,7 @@ struct Scratch {
 
   Buffer kernel_memory{};
   Buffer scores_memory{};
-  ChoiceScratch choice{};
+  ChoiceWorkspace choice{};
   PageBounds pages{};
 };
 
@@ -151,7 +151,7 @@ class CpuBackend final : public Backend {
   }
 
   void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                   const SelectKeys& how, Selection& selection) override {
+                   const SelectOptions& how, Selection& selection) override {
     reset_selection(batch, tiles, cache.kv_heads, selection);
     if (how.all_heads) return select_for_all_heads(q, cache, batch, tiles, how, selection);
     for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Scratch& scratch) {
@@ -195,7 +195,7 @@ class CpuBackend final : public Backend {
  private:
   // One task per tile: the scores of all heads must be there before any key is chosen.
   void select_for_all_heads(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                            const SelectKeys& how, Selection& selection) {
+                            const SelectOptions& how, Selection& selection) {
     for_tiles(tiles.count, 1, [&](int32_t index, int32_t, Scratch& scratch) {
       const int32_t tile = tiles.begin + index;
       const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],

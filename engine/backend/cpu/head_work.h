@@ -6,7 +6,7 @@
 
 #include "engine/backend/batch.h"
 #include "engine/backend/cpu/kernels.h"
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade::cpu {
 

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "engine/backend/choice_kernels.h"
+#include "engine/backend/host/choice_kernels.h"
 
 namespace kascade::cpu {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "engine/backend/cpu/channels.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace kascade::cpu {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/thread_pool.h"
-#include "engine/tensor.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade::cpu {
 

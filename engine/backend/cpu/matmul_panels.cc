@@ -8,7 +8,7 @@
 
 #include "engine/backend/cpu/channels.h"
 #include "engine/backend/quantization.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace kascade::cpu {
 namespace {

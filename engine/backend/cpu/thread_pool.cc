@@ -4,7 +4,7 @@
 #include <chrono>
 #include <utility>
 
-#include "engine/backend/affinity.h"
+#include "engine/backend/cpu/affinity.h"
 
 namespace kascade::cpu {
 namespace {

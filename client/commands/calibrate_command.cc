@@ -1,0 +1,249 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/commands/attention_flags.h"
+#include "client/commands/commands.h"
+#include "client/rpc/calibration_stream.h"
+#include "client/rpc/failure.h"
+#include "client/views/reports.h"
+#include "kascade/v1/calibration_service.grpc.pb.h"
+#include "kascade/v1/inference_service.grpc.pb.h"
+#include "tools/terminal/print.h"
+
+namespace kascade::client {
+namespace {
+
+// As typed; what is not given stays unset, so that the server's defaults and presets apply.
+struct CalibrateOptions {
+  std::vector<std::string> files{};
+  std::string select{}, maker{}, preset{};
+  std::string anchors = "auto";
+  std::string dense_layers{};
+  std::optional<double> ratio{}, threshold{}, min_recall{}, max_degradation{};
+  std::optional<int32_t> min_keys{}, tile_size{}, top_k{}, max_reuse_dist{}, sink_keys{};
+  std::optional<int32_t> window_tokens{};
+  std::string pooling{}, plan_weight{};
+  bool paper_decode = false;
+  bool all_heads = false;
+  bool published_head_map_slip = false;
+  bool no_activate = false;
+  bool detach = false;
+  std::string out{};
+};
+
+// CLI11's validators: a message for what is wrong.
+std::string check_layers(const std::string& text) {
+  return text == "auto" || parse_layers(text) ? "" : "not auto and not a list like 0,3,5: " + text;
+}
+std::string check_anchors(const std::string& text) {
+  const auto numbers = parse_layers(text);
+  return text == "auto" || (numbers && numbers->size() == 1) ? "" : "not auto or a number: " + text;
+}
+
+void fill_numbers(const CalibrateOptions& options, v1::CalibrateRequest& request) {
+  if (const auto anchors = parse_layers(options.anchors)) request.set_anchors(anchors->front());
+  if (options.dense_layers == "auto") request.set_auto_dense_layers(true);
+  if (const auto layers = parse_layers(options.dense_layers)) {
+    request.mutable_dense_layers()->Add(layers->begin(), layers->end());
+  }
+  if (options.ratio) request.set_ratio(*options.ratio);
+  if (options.min_keys) request.set_min_keys(*options.min_keys);
+  if (options.tile_size) request.set_tile_size(*options.tile_size);
+  if (options.top_k) request.set_top_k(*options.top_k);
+  if (options.threshold) request.set_threshold(*options.threshold);
+  if (options.max_reuse_dist) request.set_max_reuse_dist(*options.max_reuse_dist);
+  if (options.sink_keys) request.set_sink_keys(*options.sink_keys);
+  if (options.min_recall) request.set_min_recall(*options.min_recall);
+  if (options.window_tokens) request.set_window_tokens(*options.window_tokens);
+  if (options.max_degradation) request.set_max_degradation_percent(*options.max_degradation);
+}
+
+absl::StatusOr<v1::CalibrateRequest> request_of(const CalibrateOptions& options) {
+  v1::CalibrateRequest request;
+  auto texts = read_texts(options.files);
+  if (!texts.ok()) return texts.status();
+  for (std::string& text : *texts) request.add_texts(std::move(text));
+  if (!options.select.empty()) {
+    request.set_family(value_of<v1::SelectionFamily>(options.select));
+  }
+  if (!options.maker.empty()) request.set_maker(value_of<v1::ScheduleMaker>(options.maker));
+  if (!options.preset.empty()) {
+    request.set_preset(value_of<v1::CalibrationPreset>(options.preset));
+  }
+  if (options.paper_decode) request.set_decode_own_tile(false);
+  if (!options.pooling.empty()) request.set_pooling(value_of<v1::ScorePooling>(options.pooling));
+  if (options.all_heads) request.set_all_heads(true);
+  if (!options.plan_weight.empty()) {
+    request.set_plan_weight(value_of<v1::LayerCost>(options.plan_weight));
+  }
+  if (options.published_head_map_slip) request.set_published_head_map_slip(true);
+  if (options.no_activate) request.set_activate(false);
+  fill_numbers(options, request);
+  return request;
+}
+
+// The model and its machine, before anything else: a calibration belongs to them.
+absl::Status print_model(const Globals& globals, v1::InferenceService::Stub& stub) {
+  const auto info =
+      call(globals, stub, &v1::InferenceService::Stub::GetModelInfo, v1::GetModelInfoRequest());
+  if (!info.ok()) return info.status();
+  fmt::print("Model        {}: {}, {} and {}, context {}; backend {}, {}\n", info->model().name(),
+             counted(info->model().layers(), "layer"), counted(info->model().heads(), "head"),
+             counted(info->model().kv_heads(), "KV head"),
+             counted(info->model().context_length(), "token"), info->runtime().backend(),
+             counted(info->runtime().threads(), "thread"));
+  std::fflush(stdout);
+  return absl::OkStatus();
+}
+
+// What the request sets; the rest is left to the server's defaults and the preset.
+std::string options_text(const v1::CalibrateRequest& request) {
+  std::vector<std::string> parts;
+  const auto add = [&](bool set, const char* format, const auto&... values) {
+    if (set) parts.push_back(fmt::format(fmt::runtime(format), values...));
+  };
+  add(request.preset() != 0, "preset {}", name_of(request.preset()));
+  add(request.family() != 0, "family {}", name_of(request.family()));
+  add(request.maker() != 0, "maker {}", name_of(request.maker()));
+  add(request.has_ratio(), "ratio {}", percent(request.ratio()));
+  add(request.has_min_keys(), "at least {} keys", request.min_keys());
+  add(request.has_tile_size(), "tiles of {}", request.tile_size());
+  add(request.has_top_k(), "top-k {}", request.top_k());
+  add(request.has_threshold(), "threshold {}", percent(request.threshold()));
+  add(request.has_max_reuse_dist(), "max reuse distance {}", request.max_reuse_dist());
+  add(request.has_anchors(), "{} anchors", request.anchors());
+  add(request.dense_layers_size() > 0, "dense layers {}", fmt::join(request.dense_layers(), ", "));
+  add(request.auto_dense_layers(), "dense layers auto");
+  add(request.has_window_tokens(), "windows of {} tokens", request.window_tokens());
+  add(request.has_min_recall(), "least recall {}", percent(request.min_recall()));
+  add(request.has_max_degradation_percent(), "perplexity at most {} % worse",
+      request.max_degradation_percent());
+  add(request.has_sink_keys(), "{} sink keys", request.sink_keys());
+  add(request.has_pooling(), "pooling {}", name_of(request.pooling()));
+  add(request.has_plan_weight(), "layers weighted by {}", name_of(request.plan_weight()));
+  add(request.has_decode_own_tile(), "own tile not forced in decoding");
+  add(request.all_heads(), "one choice for all heads");
+  add(request.published_head_map_slip(), "head maps with the published mistake");
+  if (parts.empty()) return "the server's defaults";
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+int report_detached(const Globals& globals, const Followed& followed) {
+  if (!followed.started) return fail(followed.status);
+  const auto& started = *followed.started;
+  if (globals.json) {
+    print_json({{"calibration_id", started.calibration_id()},
+                {"attached", started.attached()},
+                {"tokens", started.tokens()},
+                {"data_digest", started.data_digest()}});
+  } else {
+    fmt::print("{}\n", started.calibration_id());
+    fmt::print(stderr, "The calibration goes on: kascade watch {} follows it.\n",
+               started.calibration_id());
+  }
+  return kSuccess;
+}
+
+int run_calibrate(const Globals& globals, const CalibrateOptions& options) {
+  const auto request = request_of(options);
+  if (!request.ok()) return fail(request.status());
+  auto out = ResultFile::open(options.out);
+  if (!out.ok()) return fail(out.status());
+  const auto channel = connect(globals);
+  if (!channel.ok()) return fail(channel.status());
+  if (!globals.json && !options.detach) {
+    const auto inference = v1::InferenceService::NewStub(*channel);
+    if (const auto status = print_model(globals, *inference); !status.ok()) return fail(status);
+    fmt::print("Options      {}\n", options_text(*request));
+  }
+  const auto stub = v1::CalibrationService::NewStub(*channel);
+  Call call(globals);
+  const auto reader = stub->Calibrate(&call.context(), *request);
+  const Followed followed = follow<v1::CalibrateResponse>(globals, call, *reader, options.detach);
+  if (options.detach) return report_detached(globals, followed);
+  return report_calibration(globals, followed, *out);
+}
+
+void add_experiments(CLI::App& command, CalibrateOptions& options) {
+  command.add_flag("--paper-decode", options.paper_decode,
+                   "kascade: do not force the own tile in decoding");
+  command
+      .add_option("--pooling", options.pooling,
+                  "kascade: a key's score is the sum or the largest of its probabilities [sum]")
+      ->check(CLI::IsMember({"sum", "max"}));
+  command
+      .add_option("--plan-weight", options.plan_weight,
+                  "dp: layers count by the importance of their attention, as published, or by what "
+                  "their reuse costs, measured (some 2,048 tokens more per layer) [loss]")
+      ->check(CLI::IsMember({"importance", "loss"}));
+  command.add_flag("--all-heads", options.all_heads, "kascade: one choice for all KV heads");
+  command.add_flag("--published-head-map-slip", options.published_head_map_slip,
+                   "dp: head maps with the published code's mistake, to measure what it costs");
+}
+
+void add_method_options(CLI::App& command, CalibrateOptions& options) {
+  command.add_option("--select", options.select, "What a selection picks [kascade: single keys]")
+      ->check(CLI::IsMember({"kascade", "tile"}));
+  command.add_option("--maker", options.maker, "Who plans [kascade: dp, tile: greedy]")
+      ->check(CLI::IsMember({"dp", "greedy"}));
+  command
+      .add_option("--preset", options.preset,
+                  "Named options of tile and greedy; an option given beside it wins")
+      ->check(CLI::IsMember(
+          {"balanced", "conservative", "aggressive", "large-model", "cpu-8b", "long"}));
+  command
+      .add_option("--anchors", options.anchors,
+                  "dp: number of selecting layers, layer 0 counted; auto: what reads least of "
+                  "those that pass, with more dense layers where that pays")
+      ->type_name("auto|N")
+      ->check(check_anchors)
+      ->capture_default_str();
+  command.add_option("--ratio", options.ratio, "kascade: share of the keys to choose [0.1]");
+  command.add_option("--min-keys", options.min_keys, "kascade: choose at least so many [128]");
+  command.add_option("--tile-size", options.tile_size,
+                     "Tokens of a tile: 16, 32, 64, 128 [kascade: 32, tile: 16]");
+  command.add_option("--top-k", options.top_k, "tile: key tiles to choose [12]");
+  command.add_option("--threshold", options.threshold,
+                     "greedy: least similarity of a reuse layer, 0 to 1 [0.65]");
+  command.add_option("--max-reuse-dist", options.max_reuse_dist,
+                     "greedy: reuse at most this - 1 layers after the anchor [4]");
+  command
+      .add_option("--dense-layers", options.dense_layers,
+                  "Layers that stay dense besides layer 0, or auto: where keys are too many")
+      ->type_name("LIST|auto")
+      ->check(check_layers);
+  command.add_option("--min-recall", options.min_recall,
+                     "With --dense-layers auto: recall below which a layer stays dense [0.6]");
+  command.add_option("--sink-keys", options.sink_keys,
+                     "kascade: first keys that are always attended to [0]");
+  add_experiments(command, options);
+}
+
+}  // namespace
+
+void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen) {
+  CLI::App* command = app.add_subcommand("calibrate", "Make a schedule from texts");
+  const auto options = std::make_shared<CalibrateOptions>();
+  command->add_option("FILE", options->files, "UTF-8 texts like those to be served")->required();
+  add_method_options(*command, *options);
+  command->add_option(
+      "--max-degradation", options->max_degradation,
+      "The gate: most allowed rise of held-out perplexity, with its standard error, "
+      "percent [1]");
+  command->add_option("--window-tokens", options->window_tokens,
+                      "Tokens of a measured window [2048]");
+  command->add_option("--out", options->out, "Also write the schedule to this file");
+  command->add_flag("--no-activate", options->no_activate,
+                    "Do not activate a schedule that passed");
+  command->add_flag("--detach", options->detach, "Print the id and leave the server to it");
+  command->callback(
+      [&, options] { chosen = [&globals, options] { return run_calibrate(globals, *options); }; });
+}
+
+}  // namespace kascade::client

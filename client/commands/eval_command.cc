@@ -1,0 +1,209 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "client/commands/commands.h"
+#include "client/commands/files.h"
+#include "client/eval/findings.h"
+#include "client/eval/quality_report.h"
+#include "client/eval/quality_suite.h"
+#include "client/eval/recall.h"
+#include "client/rpc/failure.h"
+#include "client/views/reports.h"
+
+namespace kascade::client {
+namespace {
+
+struct EvalOptions {
+  std::string suite = "quality";
+  std::filesystem::path out{};
+  std::string calibration{}, held_out{};
+  std::vector<std::string> others{};
+  std::vector<std::string> groups{};
+  int32_t tokens = 4096;
+  int32_t cases = 20;
+  int32_t default_cases = 100;
+  std::string command{};
+};
+
+absl::StatusOr<NamedText> read_named(const std::string& file) {
+  auto text = read_text(file);
+  if (!text.ok()) return text.status();
+  return NamedText{std::filesystem::path(file).filename().string(), *std::move(text)};
+}
+
+// Enough of a large file to calibrate on and to score.
+void keep_beginning(std::string& text) {
+  constexpr size_t kMostBytes = 200000;
+  text.resize(place_to_cut(text, kMostBytes));
+}
+
+// What a schedule was made from says nothing about what it costs.
+absl::Status check_different(const QualityInputs& inputs) {
+  std::vector<const NamedText*> texts = {&inputs.calibration, &inputs.held_out};
+  for (const NamedText& other : inputs.others) texts.push_back(&other);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    for (size_t j = i + 1; j < texts.size(); ++j) {
+      const auto& [shorter, longer] =
+          std::minmax(texts[i]->text, texts[j]->text,
+                      [](const auto& a, const auto& b) { return a.size() < b.size(); });
+      if (longer.find(shorter) == std::string::npos) continue;
+      return absl::InvalidArgumentError(fmt::format(
+          "{} and {}: one of the two texts is part of the other; texts to calibrate on and to "
+          "measure on must differ",
+          texts[i]->name, texts[j]->name));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<QualityInputs> read_inputs(const EvalOptions& options) {
+  QualityInputs inputs{.groups = options.groups,
+                       .tokens = options.tokens,
+                       .cases = options.cases,
+                       .default_cases = options.default_cases};
+  auto calibration = read_named(options.calibration);
+  if (!calibration.ok()) return calibration.status();
+  auto held_out = read_named(options.held_out);
+  if (!held_out.ok()) return held_out.status();
+  inputs.calibration = *std::move(calibration);
+  inputs.held_out = *std::move(held_out);
+  for (const std::string& file : options.others) {
+    auto other = read_named(file);
+    if (!other.ok()) return other.status();
+    keep_beginning(other->text);
+    inputs.others.push_back(*std::move(other));
+  }
+  if (auto status = check_different(inputs); !status.ok()) return status;
+  return inputs;
+}
+
+absl::Status write_files(const std::filesystem::path& folder,
+                         const std::vector<ReportFile>& files) {
+  for (const ReportFile& file : files) {
+    auto out = ResultFile::open((folder / file.name).string());
+    if (!out.ok()) return out.status();
+    if (auto status = out->commit(file.content); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// How many pass keys in the held-out text are found under the active schedule.
+int run_recall(const Globals& globals, const EvalOptions& options) {
+  const auto text = read_named(options.held_out);
+  if (!text.ok()) return fail(text.status());
+  const auto session = Session::open(globals);
+  if (!session.ok()) return fail(session.status());
+  const auto tokens = (*session)->encode({text->text});
+  if (!tokens.ok()) return fail(tokens.status());
+  const auto cells = measure_recall(**session, tokens->front(), options.cases);
+  if (!cells.ok()) return fail(cells.status());
+  if (!globals.json) {
+    for (const std::string& finding : recall_findings(*cells)) fmt::print("{}\n", finding);
+    return kSuccess;
+  }
+  Json rows = Json::array();
+  for (const RecallCell& cell : *cells) {
+    rows.push_back({{"tokens", cell.tokens},
+                    {"depth", cell.depth},
+                    {"cases", cell.cases},
+                    {"dense_found", cell.dense_found},
+                    {"sparse_found", cell.sparse_found}});
+  }
+  print_json({{"pass_keys", std::move(rows)}});
+  return kSuccess;
+}
+
+int run_quality(const Globals& globals, const EvalOptions& options) {
+  const auto inputs = read_inputs(options);
+  if (!inputs.ok()) return fail(inputs.status());
+  std::error_code error;
+  std::filesystem::create_directories(options.out, error);
+  if (error) {
+    return fail(absl::UnavailableError(
+        fmt::format("{}: cannot be made: {}", options.out.string(), error.message())));
+  }
+  const auto session = Session::open(globals);
+  if (!session.ok()) return fail(session.status());
+  QualityResults results;
+  absl::Status status = run_quality_suite(**session, *inputs, results);
+  if (results.rows.empty()) return fail(status);
+  status.Update(write_files(options.out, quality_report(*inputs, results, options.command)));
+  for (const std::string& finding : quality_findings(results)) fmt::print("{}\n", finding);
+  return status.ok() ? kSuccess : fail(status);
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
+  CLI::App* command = app.add_subcommand(
+      "eval", "Report what sparse attention costs: tables and figures, or pass keys alone");
+  const auto options = std::make_shared<EvalOptions>();
+  command
+      ->add_option("--suite", options->suite,
+                   "quality: the report; the server's active schedule changes from row to row, so "
+                   "nobody else should use it meanwhile. recall: pass keys found under the active "
+                   "schedule, dense and sparse, by length (--held-out and --cases alone)")
+      ->check(CLI::IsMember({"quality", "recall"}))
+      ->capture_default_str();
+  CLI::Option* out = command->add_option("--out", options->out, "quality: folder for the report")
+                         ->type_name("DIR");
+  CLI::Option* calibration = command
+                                 ->add_option("--calibration", options->calibration,
+                                              "quality: text that schedules are made from")
+                                 ->type_name("FILE");
+  command->add_option("--held-out", options->held_out, "Text to try them on")
+      ->required()
+      ->type_name("FILE");
+  command
+      ->add_option("--other", options->others,
+                   "Texts of other kinds (their first 200 kB): the second half of each is tried "
+                   "on, the first calibrated on for some rows")
+      ->type_name("FILE");
+  command
+      ->add_option("--groups", options->groups, "Rows to measure beside the default schedule [all]")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"kascade", "tile", "greedy", "baseline", "experiment", "domain"}));
+  command
+      ->add_option("--tokens", options->tokens,
+                   "Tokens of each text to score; in the rows of domains up to three times as many")
+      ->check(CLI::Range(512, 1 << 24))
+      ->capture_default_str();
+  command
+      ->add_option("--cases", options->cases,
+                   "Pass keys to look for in each row; recall: at each length")
+      ->check(CLI::Range(5, 10000))
+      ->capture_default_str();
+  command
+      ->add_option("--default-cases", options->default_cases,
+                   "The same for the default schedule, at each length")
+      ->check(CLI::Range(5, 10000))
+      ->capture_default_str();
+  command->callback([&, options, out, calibration] {
+    if (options->suite == "recall") {
+      chosen = [&globals, options] { return run_recall(globals, *options); };
+      return;
+    }
+    for (const CLI::Option* needed : {out, calibration}) {
+      if (needed->count() == 0) throw CLI::RequiredError(needed->get_name());
+    }
+    options->command = fmt::format(
+        "kascade eval --suite {} --calibration {} --held-out {}{}{}{}{} --tokens {} --cases {} "
+        "--default-cases {} --out {}",
+        options->suite, options->calibration, options->held_out,
+        options->others.empty() ? "" : " --other ", fmt::join(options->others, " "),
+        options->groups.empty() ? "" : " --groups ", fmt::join(options->groups, ","),
+        options->tokens, options->cases, options->default_cases, options->out.string());
+    chosen = [&globals, options] { return run_quality(globals, *options); };
+  });
+}
+
+}  // namespace kascade::client

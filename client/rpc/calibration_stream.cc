@@ -1,0 +1,97 @@
+#include "client/rpc/calibration_stream.h"
+
+#include <fmt/format.h>
+
+#include <string>
+
+#include "client/rpc/failure.h"
+#include "client/views/reports.h"
+#include "client/views/schedule_view.h"
+#include "tools/terminal/print.h"
+
+namespace kascade::client {
+namespace {
+
+constexpr char kSuspicion[] =
+    "the dense model is hardly better than guessing on this text: no degradation can be read off "
+    "it. Usual causes: RoPE layout of the checkpoint, w1 and w3 swapped, another model's "
+    "tokenizer, missing rope scaling";
+
+int gate_failure(const v1::CalibrationResult& result) {
+  const auto& quality = result.schedule().quality();
+  if (quality.suspect()) fmt::print(stderr, "kascade: warning: {}\n", kSuspicion);
+  if (saves_nothing(quality)) {
+    print_failure(absl::FailedPreconditionError(
+        fmt::format("no candidate passed the gate: {}", kSavesNothing)));
+    return kGate;
+  }
+  print_failure(absl::FailedPreconditionError(fmt::format(
+      "no candidate passed the gate (perplexity at most {:g} % worse; of the best: {}); it is not "
+      "activated: kascade activate {} --force would",
+      quality.max_degradation_percent(), degradation_text(quality),
+      result.schedule().schedule_id())));
+  return kGate;
+}
+
+absl::Status print_result(const Globals& globals, const std::string& calibration_id,
+                          const v1::CalibrationResult& result) {
+  if (!globals.json) {
+    fmt::print("\n{}\n{}", schedule_text(result.schedule()), gate_text(result));
+    return absl::OkStatus();
+  }
+  const auto schedule = parse_json(result.schedule_json());
+  if (!schedule.ok()) return schedule.status();
+  print_json({{"calibration_id", calibration_id},
+              {"passed", result.passed()},
+              {"activated", result.activated()},
+              {"saved_file", result.saved_file()},
+              {"note", result.note()},
+              {"candidates", gate_json(result)},
+              {"schedule", *schedule}});
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void show_started(const Globals& globals, const v1::CalibrationStarted& started) {
+  if (globals.json) return;
+  fmt::print("Text         {}, the last fifth held out for the gate\n",
+             counted(started.tokens(), "token"));
+  fmt::print("Calibration  {}{}\n", started.calibration_id(),
+             started.attached() ? " (was there already)" : "");
+  std::fflush(stdout);
+}
+
+Progress progress_of(const v1::CalibrationProgress& progress) {
+  std::string stage = name_of(progress.stage());
+  if (progress.stage() == v1::CALIBRATION_STAGE_GATING && progress.candidate_anchors() > 0) {
+    stage += fmt::format(", {}", counted(progress.candidate_anchors(), "anchor"));
+  }
+  Progress shown{.stage = std::move(stage),
+                 .done = progress.tokens_done(),
+                 .total = progress.tokens_total(),
+                 .tokens_per_second = progress.tokens_per_second()};
+  if (progress.has_eta_seconds()) shown.eta_seconds = progress.eta_seconds();
+  return shown;
+}
+
+int report_calibration(const Globals& globals, const Followed& followed, ResultFile& out) {
+  const std::string id = followed.started ? followed.started->calibration_id() : "";
+  if (followed.interrupted && !id.empty() && !followed.result) {
+    return fail(absl::CancelledError(fmt::format(
+        "detached; the calibration goes on: kascade watch {} follows it, kascade cancel {} ends it",
+        id, id)));
+  }
+  if (!followed.status.ok()) return fail(followed.status);
+  if (!followed.result) return fail(absl::InternalError("the server sent no result"));
+  const v1::CalibrationResult& result = *followed.result;
+  absl::Status status = out.commit(result.schedule_json());
+  status.Update(print_result(globals, id, result));
+  if (!status.ok()) return fail(status);
+  const auto& quality = result.schedule().quality();
+  const std::string warning = perplexity_warning(quality.dense_perplexity());
+  if (!quality.suspect() && !warning.empty()) fmt::print(stderr, "kascade: warning: {}\n", warning);
+  return result.passed() ? kSuccess : gate_failure(result);
+}
+
+}  // namespace kascade::client

@@ -1,0 +1,121 @@
+#include "client/rpc/call.h"
+
+#include <fmt/format.h>
+#include <grpcpp/create_channel.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "client/rpc/failure.h"
+
+namespace kascade::client {
+namespace {
+
+constexpr std::chrono::seconds kConnectPatience{5};
+
+std::mutex interrupt_mutex;
+grpc::ClientContext* cancellable = nullptr;  // guarded by interrupt_mutex
+bool was_interrupted = false;                // guarded by interrupt_mutex
+bool cancel_next = false;                    // guarded by interrupt_mutex
+int held = 0;                                // guarded by interrupt_mutex
+
+void handle_interrupts(const sigset_t& signals) {
+  while (true) {
+    int signal = 0;
+    if (sigwait(&signals, &signal) != 0) continue;
+    const std::lock_guard lock(interrupt_mutex);
+    // Nothing to cancel, or cancelled before and still here: end at once.
+    if ((cancellable == nullptr && held == 0) || was_interrupted) {
+      print_failure(absl::CancelledError("interrupted"));
+      _exit(kFailure);
+    }
+    was_interrupted = true;
+    cancel_next = cancellable == nullptr;
+    if (cancellable != nullptr) cancellable->TryCancel();
+  }
+}
+
+}  // namespace
+
+HeldInterrupts::HeldInterrupts() {
+  const std::lock_guard lock(interrupt_mutex);
+  ++held;
+}
+
+HeldInterrupts::~HeldInterrupts() {
+  const std::lock_guard lock(interrupt_mutex);
+  --held;
+}
+
+void watch_interrupts() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::thread(handle_interrupts, signals).detach();
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  // A model server is not behind a web proxy, and one in the environment would swallow 127.0.0.1.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  auto channel =
+      grpc::CreateCustomChannel(globals.server, grpc::InsecureChannelCredentials(), arguments);
+  const auto deadline = std::chrono::system_clock::now() + kConnectPatience;
+  auto state = channel->GetState(/*try_to_connect=*/true);
+  while (state != GRPC_CHANNEL_READY) {
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN ||
+        !channel->WaitForStateChange(state, deadline)) {
+      return absl::UnavailableError(
+          fmt::format("no server answers at {} (is kascade-server running there? see --server)",
+                      globals.server));
+    }
+    state = channel->GetState(true);
+  }
+  return channel;
+}
+
+Call::Call(const Globals& globals) : globals_(globals) {
+  if (globals.timeout_seconds > 0) {
+    const auto timeout = std::chrono::duration_cast<std::chrono::system_clock::duration>(
+        std::chrono::duration<double>(globals.timeout_seconds));
+    context_.set_deadline(std::chrono::system_clock::now() + timeout);
+  }
+  const std::lock_guard lock(interrupt_mutex);
+  cancellable = &context_;
+  if (std::exchange(cancel_next, false)) context_.TryCancel();
+}
+
+Call::~Call() {
+  const std::lock_guard lock(interrupt_mutex);
+  cancellable = nullptr;
+}
+
+bool Call::interrupted() const {
+  const std::lock_guard lock(interrupt_mutex);
+  return was_interrupted;
+}
+
+absl::Status Call::result(const grpc::Status& status) const {
+  if (status.ok()) return absl::OkStatus();
+  if (interrupted()) return absl::CancelledError("interrupted");
+  const bool from_server = !status.error_details().empty();
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && globals_.timeout_seconds > 0) {
+    return absl::DeadlineExceededError(
+        fmt::format("not done within {:g} s (--timeout)", globals_.timeout_seconds));
+  }
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !from_server) {
+    return absl::UnavailableError(
+        fmt::format("lost the server at {}: {}", globals_.server, status.error_message()));
+  }
+  return from_grpc(status);
+}
+
+}  // namespace kascade::client

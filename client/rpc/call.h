@@ -1,0 +1,85 @@
+// Reaching the server: one channel per run, one Call per RPC, and Ctrl-C that cancels the call.
+#ifndef KASCADE_CLIENT_RPC_CALL_H_
+#define KASCADE_CLIENT_RPC_CALL_H_
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace kascade::client {
+
+// Options that every command has.
+struct Globals {
+  std::string server = "127.0.0.1:50051";
+  bool json = false;
+  double timeout_seconds = 0;  // of each call; 0 = none
+};
+
+// Turns SIGINT and SIGTERM into cancellation of the Call that lives; without one they end the
+// process. Call it before any other thread starts: threads inherit the signal mask.
+void watch_interrupts();
+
+// While one lives, an interrupt between two calls cancels the next one in place of the process.
+class HeldInterrupts {
+ public:
+  HeldInterrupts();
+  ~HeldInterrupts();
+  HeldInterrupts(const HeldInterrupts&) = delete;
+  HeldInterrupts& operator=(const HeldInterrupts&) = delete;
+};
+
+// Connects within a few seconds, or tells UNAVAILABLE with the address.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals);
+
+// One RPC. While it lives, an interrupt cancels it.
+class Call {
+ public:
+  explicit Call(const Globals& globals);
+  ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  grpc::ClientContext& context() { return context_; }
+  bool interrupted() const;
+  void cancel() { context_.TryCancel(); }
+  // The call's result in this client's words.
+  absl::Status result(const grpc::Status& status) const;
+
+ private:
+  const Globals& globals_;
+  grpc::ClientContext context_;
+};
+
+// A unary call: call(globals, stub, &Service::Stub::Method, request).
+template <typename Stub, typename Request, typename Response>
+absl::StatusOr<Response> call(const Globals& globals, Stub& stub,
+                              grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                           Response*),
+                              const Request& request) {
+  Call call(globals);
+  Response response;
+  const absl::Status status = call.result((stub.*method)(&call.context(), request, &response));
+  if (!status.ok()) return status;
+  return response;
+}
+
+// The same with a connection of its own, for commands of one call.
+template <typename Service, typename Request, typename Response>
+absl::StatusOr<Response> connect_and_call(
+    const Globals& globals,
+    grpc::Status (Service::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+    const Request& request) {
+  const auto channel = connect(globals);
+  if (!channel.ok()) return channel.status();
+  const auto stub = Service::NewStub(*channel);
+  return call(globals, *stub, method, request);
+}
+
+}  // namespace kascade::client
+
+#endif  // KASCADE_CLIENT_RPC_CALL_H_

@@ -1,0 +1,25 @@
+// Every way the client ends badly: one line on standard error and an exit code.
+#ifndef KASCADE_CLIENT_RPC_FAILURE_H_
+#define KASCADE_CLIENT_RPC_FAILURE_H_
+
+#include <grpcpp/support/status.h>
+
+#include "absl/status/status.h"
+
+namespace kascade::client {
+
+enum ExitCode : int { kSuccess = 0, kFailure = 1, kUsage = 2, kGate = 3 };
+
+// A failed call's status, with those of its machine-readable details that its message does not
+// tell.
+absl::Status from_grpc(const grpc::Status& status);
+
+// Prints "kascade: CODE_NAME: message" as one line.
+void print_failure(const absl::Status& status);
+
+// Prints it and returns kFailure.
+int fail(const absl::Status& status);
+
+}  // namespace kascade::client
+
+#endif  // KASCADE_CLIENT_RPC_FAILURE_H_

@@ -1,0 +1,258 @@
+#include "client/views/schedule_view.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+#include <string>
+#include <vector>
+
+#include "client/views/reports.h"
+#include "tools/terminal/print.h"
+
+namespace kascade::client {
+namespace {
+
+std::string upper(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return text;
+}
+
+std::string selection_text(const v1::SelectionSettings& rule) {
+  if (rule.family() == v1::SELECTION_FAMILY_TILE) {
+    return fmt::format("tile: {} key tiles of {} tokens, the own tile on top", rule.top_k(),
+                       rule.tile_size());
+  }
+  return fmt::format("kascade: {} of the earlier keys, at least {}; tiles of {} queries{}{}{}{}",
+                     percent(rule.ratio(), 1), rule.min_keys(), rule.tile_size(),
+                     rule.sink_keys() > 0 ? fmt::format("; {} sink keys", rule.sink_keys()) : "",
+                     rule.decode_own_tile() ? "" : "; own tile not forced in decoding",
+                     rule.pooling() == v1::SCORE_POOLING_MAX ? "; scores are largest ones" : "",
+                     rule.all_heads() ? "; one choice for all heads" : "");
+}
+
+std::string origin_text(const v1::CalibrationSummary& made) {
+  std::string out =
+      fmt::format("maker {}, {} of {} in {}", made.maker(), counted(made.windows(), "window"),
+                  counted(made.window_tokens(), "token"), duration(made.duration_seconds()));
+  if (made.has_threshold()) out += fmt::format("; threshold {}", percent(made.threshold()));
+  if (made.has_max_reuse_dist()) {
+    out += fmt::format("; reuse at most {} after its anchor",
+                       counted(made.max_reuse_dist() - 1, "layer"));
+  }
+  if (made.weighted_by_loss()) out += "; layers weighted by what their reuse costs";
+  if (made.published_head_map_slip()) out += "; head maps with the published mistake";
+  return out;
+}
+
+// What was asked for beyond the defaults; empty: nothing.
+std::string request_text(const v1::RequestedSchedule& asked) {
+  std::vector<std::string> parts;
+  if (asked.has_anchors()) parts.push_back(counted(asked.anchors(), "anchor"));
+  if (asked.dense_layers_size() > 0) {
+    parts.push_back(fmt::format("dense layers {}", fmt::join(asked.dense_layers(), ", ")));
+  }
+  if (asked.auto_dense_layers()) {
+    parts.push_back(fmt::format("dense where the own budget recalls less than {}",
+                                percent(asked.min_recall())));
+  }
+  return fmt::format("{}", fmt::join(parts, "; "));
+}
+
+// The layers as a row of letters, reuse layers in the brackets of what precedes them.
+std::string picture(const v1::Schedule& schedule) {
+  std::string row;
+  bool reusing = false;
+  for (const auto& layer : schedule.layers()) {
+    const bool reuse = layer.role() == v1::LAYER_ROLE_REUSE;
+    if (reusing && !reuse) row += ']';
+    if (!row.empty()) row += reuse && !reusing ? '[' : ' ';
+    row += upper(name_of(layer.role()))[0];
+    reusing = reuse;
+  }
+  return reusing ? row + ']' : row;
+}
+
+std::string layer_table(const v1::Schedule& schedule) {
+  using enum Table::Align;
+  const bool costs = std::ranges::any_of(schedule.layers(),
+                                         [](const auto& layer) { return layer.has_reuse_cost(); });
+  std::vector<Table::Column> columns = {
+      {"Layer"}, {"Role", kLeft}, {"Anchor"}, {"Similarity"}, {"Importance"}};
+  if (costs) columns.push_back({"Reuse cost"});
+  columns.insert(columns.end(), {{"Head map", kLeft}, {"Reason", kLeft}});
+  Table table(std::move(columns));
+  for (int i = 0; i < schedule.layers_size(); ++i) {
+    const auto& layer = schedule.layers(i);
+    const bool reuse = layer.role() == v1::LAYER_ROLE_REUSE;
+    std::vector<std::string> row = {std::to_string(i), upper(name_of(layer.role())),
+                                    reuse ? fmt::format("L{}", layer.anchor()) : "-",
+                                    reuse ? percent(layer.similarity()) : "-",
+                                    fmt::format("{:.4f}", layer.importance())};
+    if (costs) {
+      row.push_back(layer.has_reuse_cost() ? fmt::format("{:.5f}", layer.reuse_cost()) : "-");
+    }
+    row.push_back(reuse ? fmt::format("{}", fmt::join(layer.head_map(), " ")) : "-");
+    row.push_back(layer.reason());
+    table.add(std::move(row));
+  }
+  return table.text();
+}
+
+std::string totals(const v1::Schedule& schedule) {
+  const auto count = [&](v1::LayerRole role) {
+    return std::count_if(schedule.layers().begin(), schedule.layers().end(),
+                         [&](const auto& layer) { return layer.role() == role; });
+  };
+  const auto anchors = count(v1::LAYER_ROLE_ANCHOR);
+  const auto dense = count(v1::LAYER_ROLE_DENSE);
+  return fmt::format("Total: {} REUSE, {} ANCHOR/DENSE ({} anchor, {} dense); {} of {} reuse\n",
+                     count(v1::LAYER_ROLE_REUSE), anchors + dense, anchors, dense,
+                     percent(schedule.reuse_layers_ratio()),
+                     counted(schedule.layers_size(), "layer"));
+}
+
+std::string limit_text(const v1::QualityReport& quality) {
+  return fmt::format("perplexity at most {} worse, standard error included",
+                     percent(quality.max_degradation_percent() / 100));
+}
+
+// Whether a candidate passed, or why not.
+std::string outcome(const v1::QualityReport& quality) {
+  if (quality.passed()) return "passed";
+  if (quality.suspect()) return "suspect";
+  return saves_nothing(quality) ? "saves nothing" : "too much";
+}
+
+// Perplexities of the schedule that was made, and what their difference means.
+std::string chosen_text(const v1::QualityReport& quality) {
+  Facts facts;
+  facts.add("Dense perplexity", fmt::format("{:.4f}", quality.dense_perplexity()));
+  facts.add("Sparse perplexity", fmt::format("{:.4f}", quality.sparse_perplexity()));
+  std::string degradation = degradation_text(quality);
+  if (quality.has_degradation_percent()) {
+    degradation +=
+        "  " + degradation_verdict(quality.degradation_percent(), quality.keys_attended_ratio());
+  }
+  facts.add("Degradation", degradation);
+  return facts.text();
+}
+
+std::string verdict(const v1::CalibrationResult& result) {
+  const auto& quality = result.schedule().quality();
+  if (quality.suspect()) {
+    return paint(Colour::kRed, "SUSPECT") +
+           ": the dense model is hardly better than guessing on this text, so nothing can pass";
+  }
+  if (saves_nothing(quality)) return paint(Colour::kRed, "NOT PASSED") + ": " + kSavesNothing;
+  if (!result.passed()) {
+    return paint(Colour::kRed, "NOT PASSED") + ": " + limit_text(quality) +
+           " was not reached; the best candidate is kept, not activated";
+  }
+  return paint(Colour::kGreen, "PASSED") + ": " + limit_text(quality) +
+         (result.activated() ? "; the schedule is active" : "; the schedule is not active");
+}
+
+}  // namespace
+
+std::string schedule_text(const v1::Schedule& schedule) {
+  Facts facts;
+  facts.add("Schedule", schedule.schedule_id());
+  facts.add("Model", schedule.model().name());
+  facts.add("Made", fmt::format("{}; {}", time_text(schedule.created_at()),
+                                origin_text(schedule.calibration())));
+  const std::string asked = request_text(schedule.calibration().requested());
+  if (!asked.empty()) facts.add("Asked for", asked);
+  facts.add("Selection", selection_text(schedule.selection()));
+  facts.add("Layers", picture(schedule));
+  return facts.text() + "\n" + layer_table(schedule) + totals(schedule);
+}
+
+std::string quality_text(const v1::QualityReport& quality) {
+  Facts facts;
+  facts.add("Held-out text", fmt::format("{}, {} rule, {}", counted(quality.tokens(), "token"),
+                                         quality.phase(), quality.protocol()));
+  facts.add("Dense perplexity", fmt::format("{:.4f}", quality.dense_perplexity()));
+  facts.add("Sparse perplexity",
+            fmt::format("{:.4f} ({})", quality.sparse_perplexity(), degradation_text(quality)));
+  facts.add("Keys attended", percent(quality.keys_attended_ratio()) + " of the causal ones");
+  if (quality.has_kv_bytes_read_per_token()) {
+    facts.add("KV read",
+              fmt::format("{} per token (dense: {})", bytes(quality.kv_bytes_read_per_token()),
+                          bytes(quality.dense_kv_bytes_read_per_token())));
+  }
+  facts.add("Gate", fmt::format("{} ({})", quality.passed() ? "passed" : "NOT passed",
+                                limit_text(quality)));
+  return facts.text();
+}
+
+std::string gate_text(const v1::CalibrationResult& result) {
+  const auto& stored = result.schedule().quality();
+  std::string out =
+      fmt::format("Gate on {} of held-out text ({} rule): {}\n", counted(stored.tokens(), "token"),
+                  stored.phase(), limit_text(stored));
+  Table table({{"Anchors"},
+               {"Dense"},
+               {"Predicted similarity"},
+               {"ΔPPL"},
+               {"Mean KL (nats)"},
+               {"Same top-1"},
+               {"Keys attended"},
+               {"KV per token"},
+               {"", Table::Align::kLeft}});
+  for (const auto& candidate : result.candidates()) {
+    const auto& quality = candidate.quality();
+    table.add({std::to_string(candidate.anchors()), std::to_string(candidate.dense_layers() + 1),
+               percent(candidate.predicted_similarity()), degradation_text(quality),
+               fmt::format("{:.5f}", quality.mean_kl()), percent(quality.same_top1_ratio()),
+               percent(quality.keys_attended_ratio()), bytes(quality.kv_bytes_read_per_token()),
+               outcome(quality)});
+  }
+  out += table.text() + chosen_text(stored) + "Verdict: " + verdict(result) + "\n";
+  if (!result.saved_file().empty()) out += "Saved by the server: " + result.saved_file() + "\n";
+  if (!result.note().empty()) out += "Note: " + result.note() + "\n";
+  return out;
+}
+
+bool saves_nothing(const v1::QualityReport& quality) {
+  return !quality.passed() && quality.keys_attended_ratio() >= 1;
+}
+
+Json quality_json(const v1::QualityReport& quality) {
+  return {{"phase", quality.phase()},
+          {"protocol", quality.protocol()},
+          {"tokens", quality.tokens()},
+          {"dense_perplexity", quality.dense_perplexity()},
+          {"sparse_perplexity", quality.sparse_perplexity()},
+          {"degradation_percent",
+           quality.has_degradation_percent() ? Json(quality.degradation_percent()) : Json(nullptr)},
+          {"degradation_percent_standard_error",
+           quality.has_degradation_percent_standard_error()
+               ? Json(quality.degradation_percent_standard_error())
+               : Json(nullptr)},
+          {"mean_kl", quality.mean_kl()},
+          {"same_top1", quality.same_top1_ratio()},
+          {"keys_attended_ratio", quality.keys_attended_ratio()},
+          {"keys_scored_ratio", quality.keys_scored_ratio()},
+          {"kv_bytes_read_per_token", quality.kv_bytes_read_per_token()},
+          {"dense_kv_bytes_read_per_token", quality.dense_kv_bytes_read_per_token()},
+          {"max_degradation_percent", quality.max_degradation_percent()},
+          {"suspect", quality.suspect()},
+          {"passed", quality.passed()}};
+}
+
+Json gate_json(const v1::CalibrationResult& result) {
+  Json candidates = Json::array();
+  for (const auto& candidate : result.candidates()) {
+    Json entry = {{"anchors", candidate.anchors()},
+                  {"dense_layers", candidate.dense_layers()},
+                  {"predicted_similarity", candidate.predicted_similarity()}};
+    entry.update(quality_json(candidate.quality()));
+    candidates.push_back(std::move(entry));
+  }
+  return candidates;
+}
+
+}  // namespace kascade::client

@@ -1,0 +1,309 @@
+#include "client/views/score_view.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+
+#include "client/commands/attention_flags.h"
+#include "tools/terminal/print.h"
+
+namespace kascade::client {
+namespace {
+
+bool is_sparse(const v1::ScoreSummary& summary) {
+  return summary.has_comparison() || summary.attention().mode() == v1::ATTENTION_MODE_SPARSE;
+}
+
+// What one run gave, from its sums.
+Json run_json(double nll_sum, const v1::ScoreSummary& summary) {
+  const auto scored = static_cast<double>(summary.tokens_scored());
+  const double nll = scored > 0 ? nll_sum / scored : 0;
+  Json out = {{"nll", nll}, {"nll_sum", nll_sum}, {"perplexity", std::exp(nll)}};
+  if (summary.bytes_scored() > 0) {
+    const double per_byte = nll_sum / static_cast<double>(summary.bytes_scored());
+    out["word_perplexity"] = std::exp(nll_sum / static_cast<double>(summary.words_scored()));
+    out["byte_perplexity"] = std::exp(per_byte);
+    out["bits_per_byte"] = per_byte / std::log(2.0);
+  }
+  return out;
+}
+
+void add_comparison(const v1::Comparison& comparison, Json& out) {
+  out["degradation_percent"] =
+      comparison.has_degradation_percent() ? Json(comparison.degradation_percent()) : Json(nullptr);
+  out["mean_kl"] = comparison.mean_kl();
+  out["same_top1"] = comparison.same_top1_ratio();
+  out["max_logprob_difference"] = comparison.max_logprob_difference();
+  out["degradation_percent_standard_error"] =
+      comparison.has_degradation_percent_standard_error()
+          ? Json(comparison.degradation_percent_standard_error())
+          : Json(nullptr);
+  out["mean_logprob_difference"] = comparison.mean_logprob_difference();
+  out["mean_logprob_difference_standard_error"] =
+      comparison.mean_logprob_difference_standard_error();
+  out["mean_kl_standard_error"] = comparison.mean_kl_standard_error();
+  out["max_kl"] = comparison.max_kl();
+  Json& percentiles = out["logprob_difference_percentiles"] = Json::object();
+  for (const auto& entry : comparison.logprob_difference_percentiles()) {
+    percentiles[fmt::format("{:g}", entry.percent())] = entry.difference();
+  }
+}
+
+Json sparse_json(const v1::Comparison& comparison, const v1::ScoreSummary& summary) {
+  Json out = run_json(comparison.sparse_nll_sum(), summary);
+  out["nll_standard_error"] = comparison.sparse_mean_nll_standard_error();
+  out["perplexity_standard_error"] = comparison.sparse_perplexity_standard_error();
+  return out;
+}
+
+Json summary_json(const v1::ScoreSummary& summary) {
+  Json out = {{"tokens", summary.tokens()},
+              {"tokens_scored", summary.tokens_scored()},
+              {"words_scored", summary.words_scored()},
+              {"bytes_scored", summary.bytes_scored()},
+              {"windows", summary.windows()},
+              {"protocol", name_of(summary.protocol())},
+              {"window_tokens", summary.window_tokens()},
+              {"stride_tokens", summary.stride_tokens()},
+              {"begins_with_bos", summary.begins_with_bos()},
+              {"phase", name_of(summary.phase())}};
+  const bool compared = summary.has_comparison();
+  out[is_sparse(summary) && !compared ? "sparse" : "dense"] = run_json(summary.nll_sum(), summary);
+  if (compared) {
+    out["sparse"] = sparse_json(summary.comparison(), summary);
+    add_comparison(summary.comparison(), out);
+  }
+  if (summary.has_tile_comparison()) {
+    Json& tile = out["tile"];
+    tile["sparse"] = sparse_json(summary.tile_comparison(), summary);
+    add_comparison(summary.tile_comparison(), tile);
+    add_attention(summary.tile_attention(), tile);
+  }
+  out["nll_standard_error"] = summary.mean_nll_standard_error();
+  out["perplexity_standard_error"] = summary.perplexity_standard_error();
+  out["bits_per_byte"] = summary.has_bits_per_byte() ? Json(summary.bits_per_byte()) : Json();
+  out["top1_ratio"] = summary.top1_ratio();
+  add_attention(summary.attention(), out);
+  out["suspect"] = summary.suspect();
+  out["suspect_causes"] = summary.suspect_causes();
+  return out;
+}
+
+Json tokens_json(const ScoreRun& run, size_t file) {
+  Json columns = {{"positions", Json::array()}, {"token_ids", Json::array()},
+                  {"texts", Json::array()},     {"logprobs", Json::array()},
+                  {"top1", Json::array()},      {"sparse_logprobs", Json::array()},
+                  {"kl", Json::array()}};
+  for (const auto& part : run.tokens[file]) {
+    for (int i = 0; i < part.token_ids_size(); ++i) {
+      const int64_t position = part.first_position() + i;
+      columns["positions"].push_back(position);
+      columns["token_ids"].push_back(part.token_ids(i));
+      columns["texts"].push_back(run.spelled[file].token_texts(static_cast<int>(position)));
+      columns["logprobs"].push_back(part.logprobs(i));
+      columns["top1"].push_back(part.top1(i));
+    }
+    for (const float logprob : part.sparse_logprobs()) {
+      columns["sparse_logprobs"].push_back(logprob);
+    }
+    for (const float kl : part.kl()) columns["kl"].push_back(kl);
+  }
+  return columns;
+}
+
+std::string size_text(const v1::ScoreSummary& summary) {
+  return fmt::format("{} ({} scored: {}, {})", counted(summary.tokens(), "token"),
+                     with_commas(summary.tokens_scored()), counted(summary.words_scored(), "word"),
+                     counted(summary.bytes_scored(), "byte"));
+}
+
+std::string protocol_text(const v1::ScoreSummary& summary) {
+  std::string out =
+      fmt::format("{}: {} of at most {}", name_of(summary.protocol()),
+                  counted(summary.windows(), "window"), counted(summary.window_tokens(), "token"));
+  if (summary.stride_tokens() > 0) out += fmt::format(", stride {}", summary.stride_tokens());
+  return out + (summary.begins_with_bos() ? ", with BOS" : ", without BOS");
+}
+
+// The comparisons that there are: by the row rule or the one asked for, and by the tile rule.
+std::vector<const v1::Comparison*> comparisons_of(const v1::ScoreSummary& summary) {
+  std::vector<const v1::Comparison*> out;
+  if (summary.has_comparison()) out.push_back(&summary.comparison());
+  if (summary.has_tile_comparison()) out.push_back(&summary.tile_comparison());
+  return out;
+}
+
+std::string runs_table(const v1::ScoreSummary& summary) {
+  const bool only_sparse = is_sparse(summary) && !summary.has_comparison();
+  std::vector<Json> runs = {run_json(summary.nll_sum(), summary)};
+  runs[0]["nll_standard_error"] = summary.mean_nll_standard_error();
+  runs[0]["perplexity_standard_error"] = summary.perplexity_standard_error();
+  std::vector<Table::Column> columns = {{"", Table::Align::kLeft},
+                                        {only_sparse ? "Sparse" : "Dense"}};
+  for (const auto* comparison : comparisons_of(summary)) {
+    columns.push_back({runs.size() == 1 ? "Sparse" : "Sparse, tile rule"});
+    runs.push_back(sparse_json(*comparison, summary));
+  }
+  columns.push_back({"", Table::Align::kLeft});
+  Table table(std::move(columns));
+  const auto add = [&](const char* title, const std::string& key, const char* unit) {
+    if (!runs[0].contains(key)) return;
+    std::vector<std::string> row = {title};
+    for (const Json& run : runs) row.push_back(fmt::format("{:.4f}", run[key].get<double>()));
+    row.push_back(unit);
+    table.add(std::move(row));
+  };
+  add("Perplexity", "perplexity", "per token");
+  add("  standard error", "perplexity_standard_error", "");
+  add("NLL", "nll", "nats per token");
+  add("  standard error", "nll_standard_error", "");
+  add("Word perplexity", "word_perplexity", "");
+  add("Byte perplexity", "byte_perplexity", "");
+  add("Bits per byte", "bits_per_byte", "");
+  return table.text();
+}
+
+std::string degradation_text(const v1::Comparison& comparison) {
+  if (!comparison.has_degradation_percent()) return "not told, as the model is suspect";
+  return fmt::format("{} ± {:.4f}", signed_percent(comparison.degradation_percent(), 4),
+                     comparison.degradation_percent_standard_error());
+}
+
+// A column for each comparison.
+std::string comparisons_table(const v1::ScoreSummary& summary) {
+  const auto comparisons = comparisons_of(summary);
+  std::vector<Table::Column> columns = {{"", Table::Align::kLeft}};
+  for (size_t i = 0; i < comparisons.size(); ++i) {
+    const char* title = comparisons.size() == 1 ? "" : i == 0 ? "Row rule" : "Tile rule";
+    columns.push_back({title, Table::Align::kLeft});
+  }
+  Table table(std::move(columns));
+  const auto add = [&](std::string title, auto text) {
+    std::vector<std::string> row = {std::move(title)};
+    for (const auto* comparison : comparisons) row.push_back(text(*comparison));
+    table.add(std::move(row));
+  };
+  add("Degradation", degradation_text);
+  add("Mean KL", [](const v1::Comparison& c) {
+    return fmt::format("{:.5f} ± {:.5f} nats per token", c.mean_kl(), c.mean_kl_standard_error());
+  });
+  add("Largest KL",
+      [](const v1::Comparison& c) { return fmt::format("{:.4f} nats at one token", c.max_kl()); });
+  add("Same top-1",
+      [](const v1::Comparison& c) { return percent(c.same_top1_ratio()) + " of the tokens"; });
+  add("Largest difference", [](const v1::Comparison& c) {
+    return fmt::format("{:.4f} nats at one token", c.max_logprob_difference());
+  });
+  add("Mean difference", [](const v1::Comparison& c) {
+    return fmt::format("{:+.5f} ± {:.5f} nats (sparse - dense log p)", c.mean_logprob_difference(),
+                       c.mean_logprob_difference_standard_error());
+  });
+  const auto& percentiles = summary.comparison().logprob_difference_percentiles();
+  for (int i = 0; i < percentiles.size(); ++i) {
+    add(fmt::format("  {:g} % are below", percentiles[i].percent()),
+        [i](const v1::Comparison& c) -> std::string {
+          if (i >= c.logprob_difference_percentiles_size()) return "";
+          return fmt::format("{:+.5f}", c.logprob_difference_percentiles(i).difference());
+        });
+  }
+  return table.text();
+}
+
+void add_facts(const v1::AttentionReport& report, Facts& facts) {
+  facts.add("Reuse layers", percent(report.reuse_layers_ratio()) + " of the layers");
+  facts.add("Keys attended", percent(report.keys_attended_ratio()) + " of the causal keys");
+  facts.add("Keys scored", percent(report.keys_scored_ratio()) + " of the causal keys");
+  facts.add("KV read",
+            fmt::format("{} per token (dense: {})", bytes(report.kv_bytes_read_per_token()),
+                        bytes(report.dense_kv_bytes_read_per_token())));
+}
+
+std::string verdict(const v1::ScoreSummary& summary) {
+  if (summary.suspect()) return paint(Colour::kRed, "SUSPECT") + ": see the warning\n";
+  return degradation_verdict(summary.comparison().degradation_percent(),
+                             summary.attention().keys_attended_ratio()) +
+         "\n";
+}
+
+std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
+  Facts head;
+  head.add("Text", size_text(summary));
+  head.add("Protocol", protocol_text(summary));
+  std::string mode = name_of(run.started.mode());
+  if (is_sparse(summary)) {
+    mode += fmt::format("; keys by the {} rule; {}", name_of(summary.phase()),
+                        source_of(summary.attention()));
+  }
+  head.add("Attention", mode);
+  std::string out = head.text() + "\n" + runs_table(summary);
+  if (summary.has_comparison()) out += "\n" + comparisons_table(summary);
+  Facts facts;
+  if (is_sparse(summary)) add_facts(summary.attention(), facts);
+  const std::string rest = facts.text();
+  if (!rest.empty()) out += (summary.has_comparison() ? "" : "\n") + rest;
+  if (summary.has_comparison()) out += "Verdict: " + verdict(summary);
+  return out;
+}
+
+}  // namespace
+
+std::string score_text(const ScoreRun& run) {
+  std::string out;
+  for (size_t i = 0; i < run.files.size() && run.files.size() > 1; ++i) {
+    out += paint(Colour::kBold, run.files[i]) + "\n" + summary_text(run, run.summaries[i]) + "\n";
+  }
+  if (run.files.size() > 1) out += paint(Colour::kBold, "All files") + "\n";
+  return out + summary_text(run, run.total);
+}
+
+Json score_json(const ScoreRun& run) {
+  Json out = {{"mode", name_of(run.started.mode())}};
+  out.update(summary_json(run.total));
+  out["files"] = Json::array();
+  for (size_t i = 0; i < run.files.size(); ++i) {
+    Json entry = {{"file", run.files[i]}};
+    entry.update(summary_json(run.summaries[i]));
+    if (!run.tokens[i].empty()) entry["token_columns"] = tokens_json(run, i);
+    out["files"].push_back(std::move(entry));
+  }
+  return out;
+}
+
+std::string token_table(const ScoreRun& run, size_t file) {
+  const bool compared = run.total.has_comparison();
+  std::vector<Table::Column> columns = {
+      {"Position"}, {"Id"}, {"Token", Table::Align::kLeft}, {"Log p (nats)"}, {"Top-1"}};
+  if (compared) columns.insert(columns.end(), {{"Sparse log p"}, {"KL (nats)"}});
+  Table table(std::move(columns));
+  for (const auto& part : run.tokens[file]) {
+    for (int i = 0; i < part.token_ids_size(); ++i) {
+      const int64_t position = part.first_position() + i;
+      std::vector<std::string> row = {std::to_string(position), std::to_string(part.token_ids(i)),
+                                      run.spelled[file].token_texts(static_cast<int>(position)),
+                                      fmt::format("{:.4f}", part.logprobs(i)),
+                                      part.top1(i) ? "yes" : ""};
+      if (compared) {
+        row.push_back(fmt::format("{:.4f}", part.sparse_logprobs(i)));
+        row.push_back(fmt::format("{:.5f}", part.kl(i)));
+      }
+      table.add(std::move(row));
+    }
+  }
+  return table.text();
+}
+
+std::string suspicion(const v1::ScoreSummary& summary) {
+  if (!summary.suspect()) return perplexity_warning(summary.perplexity());
+  const std::string causes =
+      summary.suspect_causes().empty()
+          ? "RoPE layout of the checkpoint, w1 and w3 swapped, another model's tokenizer, missing "
+            "rope scaling"
+          : fmt::format("{}", fmt::join(summary.suspect_causes(), "; "));
+  return fmt::format(
+      "NLL {:.4f} is hardly better than guessing: the model does not understand this text, and no "
+      "degradation can be read off it. Usual causes: {}",
+      summary.mean_nll(), causes);
+}
+
+}  // namespace kascade::client

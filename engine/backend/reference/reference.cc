@@ -1,0 +1,441 @@
+// What every operation of a backend means, in plain loops: f32, one row at a time, keys in
+// ascending order. A row's arithmetic never depends on the other rows of the step, so a prompt
+// gives the same bits whole and in chunks.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/host/select.h"
+#include "engine/backend/quantization.h"
+
+namespace kascade {
+namespace {
+
+float load_level(const int8_t* levels, int64_t cols, int64_t col) {
+  float scale;
+  std::memcpy(&scale, levels + cols, sizeof(scale));
+  return static_cast<float>(levels[col]) * scale;
+}
+
+float load(Tensor tensor, int64_t row, int64_t col) {
+  switch (tensor.dtype) {
+    case DType::kBF16:
+      return from_bf16(tensor.bf16(row)[col]);
+    case DType::kF16:
+      return from_f16(tensor.row<uint16_t>(row)[col]);
+    case DType::kInt8:
+      return load_level(tensor.row<int8_t>(row), tensor.cols, col);
+    default:
+      return tensor.f32(row)[col];
+  }
+}
+
+// The first rows of `out` become those of `from`.
+void widen(Tensor from, Tensor out) {
+  for (int64_t row = 0; row < from.rows; ++row) {
+    for (int64_t col = 0; col < from.cols; ++col) out.f32(row)[col] = load(from, row, col);
+  }
+}
+
+void store_row(const float* values, Tensor tensor, int64_t row) {
+  if (tensor.dtype == DType::kInt8) return write_int8_row(values, tensor, row);
+  for (int64_t col = 0; col < tensor.cols; ++col) {
+    if (tensor.dtype == DType::kBF16) {
+      tensor.bf16(row)[col] = to_bf16(values[col]);
+    } else {
+      tensor.f32(row)[col] = values[col];
+    }
+  }
+}
+
+class ReferenceMatrix final : public Matrix {
+ public:
+  explicit ReferenceMatrix(Buffer values, int64_t out_features, int64_t in_features)
+      : Matrix(out_features, in_features, values.bytes()), values_(std::move(values)) {}
+  Tensor values() const { return values_.view(); }
+
+ private:
+  Buffer values_;
+};
+
+// Channels in integers: level · multiple, the multiple being 1 for int8.
+class IntegerReferenceMatrix final : public Matrix {
+ public:
+  IntegerReferenceMatrix(Tensor values, WeightFormat format)
+      : Matrix(values.rows, values.cols,
+               values.rows * (values.cols * size_of(DType::kI32) + size_of(DType::kF32))),
+        sum_length_(format == WeightFormat::kInt8 ? kInt8SumLength : kInt4SumLength),
+        steps_(static_cast<size_t>(values.rows * values.cols)),
+        scales_(static_cast<size_t>(values.rows)) {
+    std::vector<int8_t> levels(static_cast<size_t>(values.cols));
+    std::vector<int8_t> multiples(levels.size() / kInt4Group + 1, 1);
+    for (int64_t row = 0; row < values.rows; ++row) {
+      scales_[row] =
+          format == WeightFormat::kInt8
+              ? quantize_int8(values.f32(row), values.cols, levels.data())
+              : quantize_int4(values.f32(row), values.cols, levels.data(), multiples.data());
+      for (int64_t i = 0; i < values.cols; ++i) {
+        const int32_t multiple = format == WeightFormat::kInt8 ? 1 : multiples[i / kInt4Group];
+        steps_[row * values.cols + i] = levels[i] * multiple;
+      }
+    }
+  }
+  int64_t sum_length() const { return sum_length_; }
+  const int32_t* steps(int64_t channel) const { return steps_.data() + channel * in_features(); }
+  float scale(int64_t channel) const { return scales_[channel]; }
+
+ private:
+  int64_t sum_length_;
+  std::vector<int32_t> steps_;  // [out, in]
+  std::vector<float> scales_;   // [out]
+};
+
+// One query head at one position, and the KV head that it reads.
+struct Query {
+  const float* q;
+  int32_t tile;
+  int32_t kv_head;
+};
+
+// softmax of q·kᵀ/√D over `keys`, in their order. No keys, no probabilities: such a row's output is
+// 0.
+std::vector<float> probabilities(const Query& query, LayerCache cache, const Batch& batch,
+                                 const std::vector<int32_t>& keys) {
+  const int32_t* table = batch.block_table(query.tile);
+  const int64_t dim = cache.keys.cols;
+  std::vector<float> p(keys.size());
+  for (size_t j = 0; j < keys.size(); ++j) {
+    const int64_t row =
+        cache.row(table[keys[j] / cache.block_size], query.kv_head, keys[j] % cache.block_size);
+    float dot = 0;
+    for (int64_t d = 0; d < dim; ++d) dot += query.q[d] * load(cache.keys, row, d);
+    p[j] = dot / std::sqrt(static_cast<float>(dim));
+  }
+  if (p.empty()) return p;
+  const float largest = *std::max_element(p.begin(), p.end());
+  float sum = 0;
+  for (float& value : p) {
+    value = std::exp(value - largest);
+    sum += value;
+  }
+  for (float& value : p) value /= sum;
+  return p;
+}
+
+std::vector<int32_t> range(int32_t begin, int32_t end) {
+  std::vector<int32_t> keys(static_cast<size_t>(std::max(end - begin, 0)));
+  std::iota(keys.begin(), keys.end(), begin);
+  return keys;
+}
+
+// Ascending positions that a row of tile `tile` (absolute) may read for one KV head.
+std::vector<int32_t> keys_of_row(const Batch& batch, TileRange tiles, int32_t tile,
+                                 int32_t position, const KeySet& set, int32_t kv_head,
+                                 int32_t kv_heads) {
+  if (set.selection == nullptr) return range(0, position + 1);
+  const int32_t source = set.head_map.empty() ? kv_head : set.head_map[kv_head];
+  std::vector<int32_t> keys = range(0, batch.candidate_begin[tile]);
+  const auto chosen = set.selection->keys(tile - tiles.begin, kv_heads, source);
+  keys.insert(keys.end(), chosen.begin(), chosen.end());
+  const std::vector<int32_t> own = range(batch.candidate_end[tile], position + 1);
+  keys.insert(keys.end(), own.begin(), own.end());
+  return keys;
+}
+
+// The keys of the best-ranked units of `unit` keys in [begin, end), ascending; `budget` keys.
+std::vector<int32_t> best_keys(const float* scores, int32_t begin, int32_t end, int32_t budget,
+                               int32_t unit) {
+  std::vector<float> best;  // largest score of each unit; NaN counts as the lowest
+  for (int32_t first = begin; first < end; first += unit) {
+    float largest = -std::numeric_limits<float>::infinity();
+    for (int32_t key = first; key < std::min(first + unit, end); ++key) {
+      if (scores[key] > largest) largest = scores[key];
+    }
+    best.push_back(largest);
+  }
+  std::vector<int32_t> order = range(0, static_cast<int32_t>(best.size()));
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return best[a] > best[b]; });
+  order.resize(static_cast<size_t>(budget / unit));
+  std::vector<int32_t> keys;
+  for (const int32_t index : order) {
+    for (int32_t i = 0; i < unit; ++i) keys.push_back(begin + index * unit + i);
+  }
+  std::sort(keys.begin(), keys.end());
+  return keys;
+}
+
+class ReferenceBackend final : public Backend {
+ public:
+  ReferenceBackend(WeightFormat weights, DType cache) : weights_(weights), cache_(cache) {}
+
+  std::string_view name() const override { return "reference"; }
+  Precision precision() const override { return {weights_, cache_}; }
+
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
+    int64_t rows = 0;
+    for (const Tensor& part : parts) rows += part.rows;
+    const int64_t cols = parts.front().cols;
+    Buffer values(DType::kF32, rows, cols);
+    Tensor left = values.view();
+    for (const Tensor& part : parts) {
+      widen(part, left);
+      left = left.slice_rows(part.rows, left.rows - part.rows);
+    }
+    if (weights_ == WeightFormat::kF32) {
+      return std::make_unique<ReferenceMatrix>(std::move(values), rows, cols);
+    }
+    const bool head = use == MatrixUse::kHead;
+    return std::make_unique<IntegerReferenceMatrix>(values.view(),
+                                                    head ? WeightFormat::kInt8 : weights_);
+  }
+
+  void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
+    if (weights_ != WeightFormat::kF32) {
+      return multiply_integers(x, static_cast<const IntegerReferenceMatrix&>(w), out, into);
+    }
+    const Tensor weights = static_cast<const ReferenceMatrix&>(w).values();
+    for (int64_t row = 0; row < x.rows; ++row) {
+      for (int64_t o = 0; o < weights.rows; ++o) {
+        float sum = 0;
+        for (int64_t i = 0; i < weights.cols; ++i) sum += x.f32(row)[i] * weights.f32(o)[i];
+        float& to = out.f32(row)[o];
+        to = into == Into::kAdd ? to + sum : sum;
+      }
+    }
+  }
+
+  void gather_rows(Tensor table, std::span<const int32_t> ids, Tensor out) override {
+    for (size_t row = 0; row < ids.size(); ++row) {
+      for (int64_t col = 0; col < table.cols; ++col) {
+        out.f32(static_cast<int64_t>(row))[col] = load(table, ids[row], col);
+      }
+    }
+  }
+
+  void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override {
+    for (int64_t row = 0; row < x.rows; ++row) {
+      float squares = 0;
+      for (int64_t i = 0; i < x.cols; ++i) squares += x.f32(row)[i] * x.f32(row)[i];
+      const float scale = 1.0f / std::sqrt(squares / static_cast<float>(x.cols) + eps);
+      for (int64_t i = 0; i < x.cols; ++i) {
+        out.f32(row)[i] = x.f32(row)[i] * scale * weight.f32(0)[i];
+      }
+    }
+  }
+
+  void rope(Tensor x, int32_t heads, Tensor rotation) override {
+    const int64_t half = rotation.cols / 2;
+    for (int64_t row = 0; row < x.rows; ++row) {
+      for (int32_t head = 0; head < heads; ++head) {
+        float* v = x.f32(row) + head * rotation.cols;
+        for (int64_t p = 0; p < half; ++p) {
+          const float cosine = rotation.f32(row)[p];
+          const float sine = rotation.f32(row)[half + p];
+          const float low = v[p], high = v[half + p];
+          v[p] = low * cosine - high * sine;
+          v[half + p] = high * cosine + low * sine;
+        }
+      }
+    }
+  }
+
+  void write_kv(Tensor keys, Tensor values, std::span<const int32_t> slots,
+                LayerCache cache) override {
+    const int64_t dim = cache.keys.cols;
+    for (size_t i = 0; i < slots.size(); ++i) {
+      const auto row = static_cast<int64_t>(i);
+      for (int32_t g = 0; g < cache.kv_heads; ++g) {
+        const int64_t to = cache.row(slots[i] / cache.block_size, g, slots[i] % cache.block_size);
+        store_row(keys.f32(row) + g * dim, cache.keys, to);
+        store_row(values.f32(row) + g * dim, cache.values, to);
+      }
+    }
+  }
+
+  void silu_mul(Tensor gate_up, Tensor out) override {
+    for (int64_t row = 0; row < gate_up.rows; ++row) {
+      for (int64_t i = 0; i < out.cols; ++i) {
+        const float gate = gate_up.f32(row)[i];
+        out.f32(row)[i] = gate / (1.0f + std::exp(-gate)) * gate_up.f32(row)[out.cols + i];
+      }
+    }
+  }
+
+  void attend(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, const KeySet& keys,
+              Tensor out) override {
+    for (int32_t tile = tiles.begin; tile < tiles.begin + tiles.count; ++tile) {
+      for (int32_t row = batch.tile_start[tile]; row < batch.tile_start[tile + 1]; ++row) {
+        for (int32_t g = 0; g < cache.kv_heads; ++g) {
+          const auto attended =
+              keys_of_row(batch, tiles, tile, batch.positions[row], keys, g, cache.kv_heads);
+          attend_group(q, cache, batch, tile, row, g, attended, out);
+        }
+      }
+    }
+  }
+
+  void pool_scores(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, Pooling pooling,
+                   Tensor scores) override {
+    const int32_t last = batch.tile_start[tile + 1] - 1;
+    const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
+    const int32_t first = all_rows ? batch.tile_start[tile] : last;
+    const int64_t dim = cache.keys.cols;
+    const int64_t group = q.cols / dim / cache.kv_heads;
+    for (int32_t g = 0; g < cache.kv_heads; ++g) {
+      float* pooled = scores.f32(g);
+      std::fill_n(pooled, batch.positions[last] + 1, 0.0f);
+      for (int32_t row = first; row <= last; ++row) {
+        for (int64_t head = g * group; head < (g + 1) * group; ++head) {
+          const auto p = probabilities({q.f32(row) + head * dim, tile, g}, cache, batch,
+                                       range(0, batch.positions[row] + 1));
+          for (size_t j = 0; j < p.size(); ++j) {
+            pooled[j] = takes_largest(pooling) ? std::max(pooled[j], p[j]) : pooled[j] + p[j];
+          }
+        }
+      }
+    }
+  }
+
+  void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                   const SelectOptions& how, Selection& selection) override {
+    reset_selection(batch, tiles, cache.kv_heads, selection);
+    for (int32_t i = 0; i < tiles.count; ++i) {
+      select_of_tile(q, cache, batch, tiles.begin + i, i, how, selection);
+    }
+  }
+
+  void select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                    int32_t page_size, Selection& selection) override {
+    reset_selection(batch, tiles, cache.kv_heads, selection);
+    for (int32_t i = 0; i < tiles.count; ++i) {
+      const int32_t tile = tiles.begin + i;
+      const int32_t begin = batch.candidate_begin[tile], end = batch.candidate_end[tile];
+      const int32_t budget = batch.budget[tile];
+      for (int32_t g = 0; g < cache.kv_heads; ++g) {
+        const bool all = budget == end - begin;
+        const auto scores =
+            all ? std::vector<float>() : page_scores(q, cache, batch, tile, g, page_size);
+        store_choice(
+            all ? range(begin, end) : best_keys(scores.data(), begin, end, budget, page_size), i, g,
+            cache.kv_heads, selection);
+      }
+    }
+  }
+
+ private:
+  static void multiply_integers(Tensor x, const IntegerReferenceMatrix& w, Tensor out, Into into) {
+    std::vector<int8_t> levels(static_cast<size_t>(x.cols));
+    for (int64_t row = 0; row < x.rows; ++row) {
+      const float scale = quantize_int8(x.f32(row), x.cols, levels.data());
+      for (int64_t o = 0; o < w.out_features(); ++o) {
+        float& to = out.f32(row)[o];
+        if (into == Into::kOverwrite) to = 0;
+        for (int64_t first = 0; first < x.cols; first += w.sum_length()) {
+          int32_t sum = 0;
+          for (int64_t i = first; i < std::min(first + w.sum_length(), x.cols); ++i) {
+            sum += levels[i] * w.steps(o)[i];
+          }
+          to += static_cast<float>(sum) * w.scale(o) * scale;
+        }
+      }
+    }
+  }
+
+  // All query heads of KV head g for one row.
+  static void attend_group(Tensor q, LayerCache cache, const Batch& batch, int32_t tile,
+                           int32_t row, int32_t g, const std::vector<int32_t>& keys, Tensor out) {
+    const int32_t* table = batch.block_table(tile);
+    const int64_t dim = cache.keys.cols;
+    const int64_t group = q.cols / dim / cache.kv_heads;
+    for (int64_t head = g * group; head < (g + 1) * group; ++head) {
+      const auto p = probabilities({q.f32(row) + head * dim, tile, g}, cache, batch, keys);
+      float* to = out.f32(row) + head * dim;
+      std::fill_n(to, dim, 0.0f);
+      for (size_t j = 0; j < keys.size(); ++j) {
+        const int64_t from =
+            cache.row(table[keys[j] / cache.block_size], g, keys[j] % cache.block_size);
+        for (int64_t d = 0; d < dim; ++d) to[d] += p[j] * load(cache.values, from, d);
+      }
+    }
+  }
+
+  // `index` is the tile's place in the selection.
+  void select_of_tile(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t index,
+                      const SelectOptions& how, Selection& selection) {
+    const int32_t begin = batch.candidate_begin[tile], end = batch.candidate_end[tile];
+    const int32_t budget = batch.budget[tile];
+    const int32_t length = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
+    Buffer scores(DType::kF32, cache.kv_heads, length);
+    const bool all = budget == end - begin;
+    if (!all) pool_scores(q, cache, batch, tile, how.pooling, scores.view());
+    if (how.all_heads) pool_heads(scores.view(), how.pooling);
+    for (int32_t g = 0; g < cache.kv_heads; ++g) {
+      const float* of_head = scores.view().f32(how.all_heads ? 0 : g);
+      store_choice(all ? range(begin, end) : best_keys(of_head, begin, end, budget, how.unit),
+                   index, g, cache.kv_heads, selection);
+    }
+  }
+
+  static void store_choice(const std::vector<int32_t>& chosen, int32_t index, int32_t g,
+                           int32_t kv_heads, Selection& selection) {
+    std::copy(chosen.begin(), chosen.end(), selection.slot(index, kv_heads, g).begin());
+    selection.counts[static_cast<size_t>(index) * kv_heads + g] =
+        static_cast<int32_t>(chosen.size());
+  }
+
+  // Per key the bound of its page.
+  static std::vector<float> page_scores(Tensor q, LayerCache cache, const Batch& batch,
+                                        int32_t tile, int32_t g, int32_t page_size) {
+    const int64_t dim = cache.keys.cols;
+    const int64_t group = q.cols / dim / cache.kv_heads;
+    std::vector<float> scores(static_cast<size_t>(batch.candidate_end[tile]),
+                              -std::numeric_limits<float>::infinity());
+    for (int32_t page = 0; page < batch.candidate_end[tile]; page += page_size) {
+      for (int32_t row = batch.tile_start[tile]; row < batch.tile_start[tile + 1]; ++row) {
+        for (int64_t head = g * group; head < (g + 1) * group; ++head) {
+          float bound = 0;
+          for (int64_t d = 0; d < dim; ++d) {
+            const auto [least, largest] =
+                component_bounds(cache, batch, tile, g, page, page_size, d);
+            const float component = q.f32(row)[head * dim + d];
+            bound += std::max(component * least, component * largest);
+          }
+          for (int32_t key = page; key < page + page_size; ++key) {
+            scores[key] = std::max(scores[key], bound);
+          }
+        }
+      }
+    }
+    return scores;
+  }
+
+  static std::pair<float, float> component_bounds(LayerCache cache, const Batch& batch,
+                                                  int32_t tile, int32_t g, int32_t page,
+                                                  int32_t page_size, int64_t d) {
+    const int32_t* table = batch.block_table(tile);
+    float least = std::numeric_limits<float>::infinity();
+    float largest = -least;
+    for (int32_t key = page; key < page + page_size; ++key) {
+      const int64_t row = cache.row(table[key / cache.block_size], g, key % cache.block_size);
+      least = std::min(least, load(cache.keys, row, d));
+      largest = std::max(largest, load(cache.keys, row, d));
+    }
+    return {least, largest};
+  }
+
+  WeightFormat weights_;
+  DType cache_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend(WeightFormat weights, std::optional<DType> cache) {
+  return std::make_unique<ReferenceBackend>(weights, cache.value_or(default_cache(weights)));
+}
+
+}  // namespace kascade

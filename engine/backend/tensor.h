@@ -1,0 +1,127 @@
+// Matrices as the whole engine sees them: a non-owning strided view (Tensor) and the owner of its
+// memory (Buffer). Used by every layer from the checkpoint reader to the kernels.
+#ifndef KASCADE_ENGINE_BACKEND_TENSOR_H_
+#define KASCADE_ENGINE_BACKEND_TENSOR_H_
+
+#include <sys/mman.h>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <string_view>
+
+namespace kascade {
+
+// kInt8: a row is `cols` levels of a byte, then the f32 that they are multiples of, at any address.
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kInt8 };
+
+constexpr int64_t size_of(DType dtype) {
+  if (dtype == DType::kInt8) return 1;
+  return dtype == DType::kF32 || dtype == DType::kI32 ? 4 : 2;
+}
+// Elements from one row to the next where rows lie without gaps.
+constexpr int64_t row_elements(DType dtype, int64_t cols) {
+  return dtype == DType::kInt8 ? cols + 4 : cols;
+}
+
+constexpr std::string_view name_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return "f32";
+    case DType::kBF16:
+      return "bf16";
+    case DType::kF16:
+      return "f16";
+    case DType::kI32:
+      return "i32";
+    case DType::kInt8:
+      return "int8";
+  }
+  return "?";
+}
+
+// How weights are kept and multiplied; the integer formats are those of
+// engine/backend/quantization.h.
+enum class WeightFormat { kAuto, kF32, kBF16, kInt8, kInt4 };
+
+constexpr std::string_view name_of(WeightFormat format) {
+  constexpr std::string_view kNames[] = {"auto", "f32", "bf16", "int8", "int4"};
+  return kNames[static_cast<size_t>(format)];
+}
+
+// bf16 is kept as the upper 16 bits of an f32. Rounds to nearest, ties to even; a NaN stays a NaN.
+constexpr uint16_t to_bf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+constexpr float from_bf16(uint16_t value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
+}
+inline float from_f16(uint16_t value) { return static_cast<float>(std::bit_cast<_Float16>(value)); }
+
+// A view of [rows, cols] elements; `stride` elements lie between the starts of two rows. A vector
+// is one row. Copying a Tensor copies the view, never the elements.
+struct Tensor {
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  template <typename T>
+  T* row(int64_t index) const {
+    return static_cast<T*>(data) + index * stride;
+  }
+  float* f32(int64_t index) const { return row<float>(index); }
+  uint16_t* bf16(int64_t index) const { return row<uint16_t>(index); }
+
+  Tensor slice_rows(int64_t begin, int64_t count) const {
+    return {static_cast<std::byte*>(data) + begin * stride * size_of(dtype), dtype, count, cols,
+            stride};
+  }
+  Tensor slice_cols(int64_t begin, int64_t count) const {
+    return {static_cast<std::byte*>(data) + begin * size_of(dtype), dtype, rows, count, stride};
+  }
+};
+
+// Owns memory of [rows, cols] elements, aligned to 64 bytes or, from 1 MiB on, to the 2 MiB of a
+// huge page; null if the system refuses it. The memory is not initialised, so that a large pool
+// costs physical pages only where it is written.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(DType dtype, int64_t rows, int64_t cols)
+      : dtype_(dtype), rows_(rows), cols_(cols), data_(allocate(bytes())) {}
+
+  Tensor view() const { return {data_.get(), dtype_, rows_, cols_, row_elements(dtype_, cols_)}; }
+  Tensor first_rows(int64_t count) const { return view().slice_rows(0, count); }
+  int64_t bytes() const { return rows_ * row_elements(dtype_, cols_) * size_of(dtype_); }
+
+ private:
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  static void* allocate(int64_t bytes) {
+    constexpr size_t kHugePage = size_t{2} << 20;
+    const size_t size = bytes > 0 ? static_cast<size_t>(bytes) : 1;
+    const size_t alignment = size >= kHugePage / 2 ? kHugePage : 64;
+    const size_t rounded = (size + alignment - 1) / alignment * alignment;
+    void* memory = std::aligned_alloc(alignment, rounded);
+    // Keys gathered from all over a long context would miss the TLB at each one. Only a wish: a
+    // kernel without huge pages refuses it and nothing else changes.
+    if (memory != nullptr && alignment == kHugePage) madvise(memory, rounded, MADV_HUGEPAGE);
+    return memory;
+  }
+
+  DType dtype_ = DType::kF32;
+  int64_t rows_ = 0;
+  int64_t cols_ = 0;
+  std::unique_ptr<void, Free> data_;
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_BACKEND_TENSOR_H_

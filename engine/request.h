@@ -1,0 +1,89 @@
+// What a request to the engine asks and what comes back: tokens and numbers. Text and wire types
+// stay outside.
+#ifndef KASCADE_ENGINE_REQUEST_H_
+#define KASCADE_ENGINE_REQUEST_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/attention/choice.h"
+#include "engine/attention/key_counts.h"
+#include "engine/base/types.h"
+#include "engine/sampling/parameters.h"
+#include "engine/sampling/scored_token.h"
+
+namespace kascade {
+
+// Which rule decides the keys of a scored token (method, A2.6): its own row alone (causal; equal to
+// Generate), or all rows of its query tile (the prefill rule; optimistic).
+enum class Phase { kRow, kTile };
+
+struct Score {
+  int32_t first_scored = 1;  // tokens[first_scored …] are scored; those before are context; ≥ 1
+  Phase phase = Phase::kRow;
+  bool want_ranks = false;
+  int32_t top_logprobs = 0;
+};
+
+enum class Mode { kDense, kSparse, kCompare };
+
+// Belongs to the sequence: one step mixes dense and sparse sequences.
+struct Attention {
+  std::optional<Mode> mode{};     // unset: sparse with a baseline or an active schedule, else dense
+  std::optional<double> ratio{};  // (0, 1]; overrides the schedule's (kascade family only)
+  std::optional<BaselineAttention>
+      baseline{};  // sparse is this, not the schedule; not with `ratio`
+
+  // With the mode resolved.
+  bool uses_schedule() const { return mode.value_or(Mode::kDense) != Mode::kDense && !baseline; }
+};
+
+struct Request {
+  std::vector<Token> tokens{};  // the prompt, or the text to score; not empty
+  std::variant<Generate, Score> task{};
+  Attention attention{};
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+enum class FinishReason {
+  kStopToken,      // a stop token was generated (it is the last token of the events)
+  kMaxTokens,      // max_new_tokens reached
+  kContextLength,  // the model's context is full
+  kCompleted,      // a Score is done
+  kCancelled,
+  kDeadline,
+  kError,
+};
+
+struct Finish {
+  FinishReason reason = FinishReason::kCompleted;
+  absl::Status status{};  // OK unless kError, kDeadline or kCancelled
+  AttentionCounts counts{};
+  std::string schedule_id{};  // of the schedule used; empty when dense
+  Mode mode = Mode::kDense;   // that was used
+  absl::Duration queued{};
+  absl::Duration prefill{};
+};
+
+// Progress of one sequence after one step. `tokens` are the generated or scored tokens of this
+// step, in order; `comparisons` runs parallel to it (compare only).
+struct Event {
+  SeqId seq = 0;
+  std::vector<ScoredToken> tokens{};
+  std::vector<Comparison> comparisons{};
+  int32_t computed_tokens = 0;  // tokens whose keys and values are in the cache
+  std::optional<Finish> finish{};
+};
+
+// Called on the engine's thread, in order, the last time with `finish`; must not block.
+using EventSink = std::function<void(const Event&)>;
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_REQUEST_H_

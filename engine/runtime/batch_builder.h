@@ -1,0 +1,48 @@
+// Turns a step's plan into the index arrays of a Batch. Index arithmetic only: no memory of the
+// cache, no device. Called by the engine once a step.
+#ifndef KASCADE_ENGINE_RUNTIME_BATCH_BUILDER_H_
+#define KASCADE_ENGINE_RUNTIME_BATCH_BUILDER_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "engine/attention/policy.h"
+#include "engine/backend/batch.h"
+#include "engine/scheduler/scheduler.h"
+
+namespace kascade {
+
+// One slice with what is needed to lay it out.
+struct PlannedSlice {
+  const Slice* slice = nullptr;
+  const Sequence* sequence = nullptr;
+  const AttentionPolicy* policy = nullptr;
+};
+
+// Which rows of a step one slice's logits are: logit index [first, first + count) of
+// Batch::logit_rows belong to positions slice.begin + …
+struct LogitSpan {
+  int32_t first = 0;
+  int32_t count = 0;
+  int32_t first_position = 0;
+};
+
+struct BuiltBatch {
+  Batch batch{};
+  std::vector<TileRange> tiles{};   // [slices] in the order given
+  std::vector<LogitSpan> logits{};  // [slices]
+};
+
+// Calls `tile` for each tile of rows [begin, end) of a sequence, in order.
+void for_each_tile(const AttentionPolicy& policy, int32_t prefill_end, int32_t begin, int32_t end,
+                   absl::FunctionRef<void(const TileSpan&)> tile);
+
+// Lays the slices out in the order given. Rows below the sequence's prefill_end form tiles at
+// multiples of the policy's query tile (tile rule), later rows are tiles of one row (row rule).
+BuiltBatch build_batch(std::span<const PlannedSlice> slices, int32_t block_size);
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_RUNTIME_BATCH_BUILDER_H_

@@ -1,0 +1,398 @@
+// The schedule's JSON. One list of fields per record serves the writer and the reader, so that the
+// two cannot drift apart.
+
+#include <algorithm>
+#include <concepts>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/digest.h"
+#include "engine/schedule/schedule.h"
+
+namespace kascade {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int32_t kFormatVersion = 1;
+constexpr int32_t kMaxDepth = 8;
+
+template <typename T, typename Record>
+concept Is = std::same_as<std::remove_const_t<T>, Record>;
+
+template <typename Visitor, Is<ModelIdentity> Record>
+void visit_fields(Visitor& visit, Record& model) {
+  visit("name", model.name);
+  visit("weights_digest", model.weights_digest);
+  visit("config_digest", model.config_digest);
+  visit("tokenizer_digest", model.tokenizer_digest);
+}
+
+template <typename Visitor, Is<RequestedSchedule> Record>
+void visit_fields(Visitor& visit, Record& requested) {
+  visit("anchors", requested.anchors);
+  visit("dense_layers", requested.dense_layers);
+  visit("auto_dense_layers", requested.auto_dense_layers);
+  visit("min_recall", requested.min_recall);
+}
+
+template <typename Visitor, Is<CalibrationRecord> Record>
+void visit_fields(Visitor& visit, Record& calibration) {
+  visit("maker", calibration.planner);
+  visit.optional("requested", calibration.requested);
+  visit("data_digest", calibration.data_digest);
+  visit("held_out_digest", calibration.held_out_digest);
+  visit("windows", calibration.windows);
+  visit("window_tokens", calibration.window_tokens);
+  visit("tokens", calibration.tokens);
+  visit("duration_seconds", calibration.duration_seconds);
+  visit("threshold", calibration.threshold);
+  visit("max_reuse_dist", calibration.max_reuse_dist);
+  visit.flag("published_head_map_slip", calibration.published_head_map_slip);
+  visit.flag("weighted_by_loss", calibration.weighted_by_loss);
+}
+
+template <typename Visitor, Is<SelectionSettings> Record>
+void visit_fields(Visitor& visit, Record& rule) {
+  visit("family", rule.family);
+  visit("query_tile", rule.query_tile);
+  const bool tiles = rule.family == Family::kTile;
+  visit.fixed("unit", tiles ? rule.query_tile : 1);
+  visit("ratio", rule.ratio);
+  visit("top_k", rule.top_k);
+  visit("min_keys", rule.min_keys);
+  if (tiles) {
+    visit.fixed("pooling", "max");
+  } else {
+    visit("pooling", rule.pooling);
+  }
+  visit("decode_own_tile", rule.decode_own_tile);
+  visit("sink_keys", rule.sink_keys);
+  visit.flag("all_heads", rule.all_heads);
+}
+
+template <typename Visitor, Is<LayerSchedule> Record>
+void visit_fields(Visitor& visit, Record& layer) {
+  visit("role", layer.role);
+  visit("anchor", layer.anchor);
+  visit("head_map", layer.head_map);
+  visit("similarity", layer.similarity);
+  visit("importance", layer.importance);
+  visit.optional("reuse_cost", layer.reuse_cost);
+  visit("reason", layer.reason);
+}
+
+template <typename Visitor, Is<QualityRecord> Record>
+void visit_fields(Visitor& visit, Record& quality) {
+  visit("phase", quality.phase);
+  visit("protocol", quality.protocol);
+  visit("tokens", quality.tokens);
+  visit("dense_perplexity", quality.dense_perplexity);
+  visit("sparse_perplexity", quality.sparse_perplexity);
+  visit("degradation_percent", quality.degradation_percent);
+  visit.optional("degradation_error_percent", quality.degradation_error_percent);
+  visit("mean_kl", quality.mean_kl);
+  visit("same_top1", quality.same_top1);
+  visit("keys_attended_ratio", quality.keys_attended_ratio);
+  visit("keys_scored_ratio", quality.keys_scored_ratio);
+  visit.optional("kv_bytes_read_per_token", quality.kv_bytes_read_per_token);
+  visit.optional("dense_kv_bytes_read_per_token", quality.dense_kv_bytes_read_per_token);
+  visit("max_degradation_percent", quality.max_degradation_percent);
+  visit("suspect", quality.suspect);
+  visit("passed", quality.passed);
+}
+
+template <typename Visitor, Is<Schedule> Record>
+void visit_fields(Visitor& visit, Record& schedule) {
+  visit.fixed("format_version", kFormatVersion);
+  visit("schedule_id", schedule.schedule_id);
+  visit("model", schedule.model);
+  visit("created_at", schedule.created_at);
+  visit.with_defaults("calibration", schedule.calibration);
+  visit("selection", schedule.selection);
+  visit("layers", schedule.layers);
+  visit.with_defaults("quality", schedule.quality);
+}
+
+class Writer {
+ public:
+  template <typename T>
+  void operator()(const char* key, const T& value) {
+    object_[key] = encode(value);
+  }
+  template <typename T>
+  void with_defaults(const char* key, const T& value) {
+    object_[key] = encode(value);
+  }
+  // Left out when unset, so that a file from before the field existed keeps its schedule_id.
+  template <typename T>
+  void optional(const char* key, const std::optional<T>& value) {
+    if (value) object_[key] = encode(*value);
+  }
+  // Left out when false, for the same reason.
+  void flag(const char* key, bool value) {
+    if (value) object_[key] = true;
+  }
+  template <typename T>
+  void fixed(const char* key, const T& value) {
+    object_[key] = value;
+  }
+
+  template <typename Record>
+  static Json encode(const Record& value) {
+    if constexpr (requires(Writer writer) { visit_fields(writer, value); }) {
+      Writer fields;
+      visit_fields(fields, value);
+      return std::move(fields.object_);
+    } else if constexpr (std::is_enum_v<Record>) {
+      return std::string(name_of(value));
+    } else {
+      return value;
+    }
+  }
+  static Json encode(const std::vector<LayerSchedule>& layers) {
+    Json array = Json::array();
+    for (const LayerSchedule& layer : layers) array.push_back(encode(layer));
+    return array;
+  }
+
+ private:
+  Json object_ = Json::object();
+};
+
+// Reads one object; the first error stays, after it everything is skipped.
+class Reader {
+ public:
+  Reader(const Json& object, std::string path) : object_(object), path_(std::move(path)) {
+    if (!object.is_object()) refuse(shown_path(), "an object", object);
+  }
+
+  template <typename T>
+  void operator()(const char* key, T& value) {
+    if (const Json* found = find(key, /*required=*/!defaults_)) {
+      decode(*found, absl::StrCat(path_, path_.empty() ? "" : ".", key), value);
+    }
+  }
+  template <typename T>
+  void with_defaults(const char* key, T& value) {
+    if (const Json* found = find(key, /*required=*/true)) read_record(*found, key, value, true);
+  }
+  template <typename T>
+  void optional(const char* key, std::optional<T>& value) {
+    if (const Json* found = find(key, /*required=*/false)) {
+      decode(*found, absl::StrCat(path_, path_.empty() ? "" : ".", key), value.emplace());
+    }
+  }
+  void flag(const char* key, bool& value) {
+    if (const Json* found = find(key, /*required=*/false)) {
+      decode(*found, absl::StrCat(path_, path_.empty() ? "" : ".", key), value);
+    }
+  }
+  template <typename T>
+  void fixed(const char* key, const T& value) {
+    const Json expected = value;
+    const Json* found = find(key, /*required=*/true);
+    if (found == nullptr || *found == expected) return;
+    refuse(absl::StrCat(path_, path_.empty() ? "" : ".", key), expected.dump(), *found);
+  }
+
+  // Call after all fields were visited.
+  absl::Status status() {
+    if (!status_.ok()) return status_;
+    for (const auto& [key, value] : object_.items()) {
+      if (std::find(seen_.begin(), seen_.end(), key) == seen_.end()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("unknown key \"", printable(key), "\" in ", shown_path()));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // Error messages must stay short and valid UTF-8 whatever the file holds.
+  static std::string printable(const Json& value) {
+    if (value.is_object()) return "an object";
+    if (value.is_array()) return "an array";
+    std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
+    if (text.size() > 64) text = text.substr(0, 64) + "…";
+    return text;
+  }
+  static std::string printable(const std::string& key) {
+    const std::string quoted = printable(Json(key));
+    return quoted.size() < 2 ? quoted : quoted.substr(1, quoted.size() - 2);
+  }
+  std::string shown_path() const { return path_.empty() ? "the schedule" : path_; }
+
+  void refuse(const std::string& field, const std::string& expected, const Json& found) {
+    if (!status_.ok()) return;
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat(field, " must be ", expected, ", is ", printable(found)));
+  }
+
+  const Json* find(const char* key, bool required) {
+    if (!status_.ok()) return nullptr;
+    seen_.emplace_back(key);
+    const auto found = object_.find(key);
+    if (found != object_.end()) return &*found;
+    if (required) {
+      status_ =
+          absl::InvalidArgumentError(absl::StrCat("missing key \"", key, "\" in ", shown_path()));
+    }
+    return nullptr;
+  }
+
+  void decode(const Json& json, const std::string& field, std::string& value) {
+    if (!json.is_string()) return refuse(field, "a string", json);
+    value = json.get_ref<const std::string&>();
+  }
+  void decode(const Json& json, const std::string& field, bool& value) {
+    if (!json.is_boolean()) return refuse(field, "true or false", json);
+    value = json.get<bool>();
+  }
+  void decode(const Json& json, const std::string& field, double& value) {
+    if (!json.is_number()) return refuse(field, "a number", json);
+    value = json.get<double>();
+  }
+  template <std::signed_integral Integer>
+  void decode(const Json& json, const std::string& field, Integer& value) {
+    constexpr int64_t low = std::numeric_limits<Integer>::min();
+    constexpr int64_t high = std::numeric_limits<Integer>::max();
+    const bool fits =
+        json.is_number_unsigned()
+            ? json.get<uint64_t>() <= static_cast<uint64_t>(high)
+            : json.is_number_integer() && json.get<int64_t>() >= low && json.get<int64_t>() <= high;
+    if (!fits) return refuse(field, absl::StrCat(8 * sizeof(Integer), "-bit integer"), json);
+    value = json.get<Integer>();
+  }
+  void decode(const Json& json, const std::string& field, Family& value) {
+    decode_name(json, field, value, {Family::kKascade, Family::kTile});
+  }
+  void decode(const Json& json, const std::string& field, ScorePooling& value) {
+    decode_name(json, field, value, {ScorePooling::kSum, ScorePooling::kMax});
+  }
+  void decode(const Json& json, const std::string& field, Role& value) {
+    decode_name(json, field, value, {Role::kDense, Role::kAnchor, Role::kReuse});
+  }
+  template <typename Enum>
+  void decode_name(const Json& json, const std::string& field, Enum& value,
+                   std::initializer_list<Enum> all) {
+    std::string names;
+    for (const Enum candidate : all) {
+      const std::string name(name_of(candidate));
+      if (json == name) {
+        value = candidate;
+        return;
+      }
+      absl::StrAppend(&names, names.empty() ? "" : " or ", name);
+    }
+    refuse(field, names, json);
+  }
+  template <typename Element>
+  void decode(const Json& json, const std::string& field, std::vector<Element>& values) {
+    if (!json.is_array()) return refuse(field, "an array", json);
+    values.clear();  // and grown as elements prove good: a hostile array may be long
+    for (size_t index = 0; index < json.size() && status_.ok(); ++index) {
+      decode(json[index], absl::StrCat(field, "[", index, "]"), values.emplace_back());
+    }
+  }
+  template <typename Record>
+  void decode(const Json& json, const std::string& field, Record& record) {
+    read_record(json, field, record, false);
+  }
+  template <typename Record>
+  void read_record(const Json& json, const std::string& field, Record& record, bool defaults) {
+    Reader fields(json, field);
+    fields.defaults_ = defaults;
+    visit_fields(fields, record);
+    status_.Update(fields.status());
+  }
+
+  const Json& object_;
+  std::string path_;
+  bool defaults_ = false;  // a missing key keeps the field's default
+  std::vector<std::string> seen_;
+  absl::Status status_;
+};
+
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
+}
+
+// The parser builds what it reads before anyone can look at it, so the nesting is bounded first.
+bool nests_too_deep(std::string_view json) {
+  int32_t depth = 0;
+  bool in_string = false;
+  for (size_t index = 0; index < json.size(); ++index) {
+    const char c = json[index];
+    if (in_string) {
+      if (c == '\\') ++index;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > kMaxDepth) return true;
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return false;
+}
+
+// Of the compact canonical form, so that layout and key order of a file do not matter.
+std::string id_of(const Schedule& schedule) {
+  Json json = Writer::encode(schedule);
+  json.erase("schedule_id");
+  return digest(dump(json));
+}
+
+}  // namespace
+
+void seal(Schedule& schedule) { schedule.schedule_id = id_of(schedule); }
+
+// One line per layer: short enough to read, and a change of one layer is a change of one line.
+std::string to_json(const Schedule& schedule) {
+  const Json json = Writer::encode(schedule);
+  std::string text = "{\n";
+  for (const auto& [key, value] : json.items()) {
+    absl::StrAppend(&text, text.size() > 2 ? ",\n" : "", "  \"", key, "\": ");
+    if (key != "layers" || value.empty()) {
+      text += dump(value);
+      continue;
+    }
+    text += "[\n";
+    for (const Json& layer : value) {
+      absl::StrAppend(&text, "    ", dump(layer), &layer == &value.back() ? "\n" : ",\n");
+    }
+    text += "  ]";
+  }
+  return text + "\n}\n";
+}
+
+absl::StatusOr<Schedule> parse_schedule(std::string_view json) {
+  if (json.size() > kMaxScheduleBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a schedule may have ", kMaxScheduleBytes, " bytes, this has ", json.size()));
+  }
+  if (nests_too_deep(json)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("not a schedule: nested deeper than ", kMaxDepth, " levels"));
+  }
+  const Json parsed = Json::parse(json, /*cb=*/nullptr, /*allow_exceptions=*/false);
+  if (parsed.is_discarded()) return absl::InvalidArgumentError("not valid JSON");
+  Schedule schedule;
+  Reader reader(parsed, "");
+  visit_fields(reader, schedule);
+  if (auto status = reader.status(); !status.ok()) return status;
+  const std::string id = id_of(schedule);
+  if (!schedule.schedule_id.empty() && schedule.schedule_id != id) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("schedule_id is not the digest of the rest: ", id, " expected, ",
+                     schedule.schedule_id.substr(0, 64), " found; empty it to accept a change"));
+  }
+  schedule.schedule_id = id;
+  return schedule;
+}
+
+}  // namespace kascade

@@ -1,0 +1,335 @@
+// int8 and int4 weights: the rules of quantization, and each set of integer kernels against the
+// reference, whose integers are the same. Results then agree to the bit.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "engine/backend/quantization.h"
+#include "engine/base/checksum.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/support/backends_under_test.h"
+#include "tests/support/compare.h"
+#include "tests/support/kernel_cases.h"
+
+namespace kascade::testing {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr float kEndless = std::numeric_limits<float>::infinity();
+
+struct Channel {
+  explicit Channel(const std::vector<float>& values, bool int4 = false)
+      : levels(values.size(), 99), multiples((values.size() + 15) / 16, 99) {
+    const auto size = static_cast<int64_t>(values.size());
+    scale = int4 ? quantize_int4(values.data(), size, levels.data(), multiples.data())
+                 : quantize_int8(values.data(), size, levels.data());
+  }
+  std::vector<int8_t> levels;
+  std::vector<int8_t> multiples;
+  float scale = 0;
+};
+
+TEST(Quantization, Int8SpansTheLargestMagnitude) {
+  const Channel channel({0, 1.27f, -2.54f, 0.03f, 0.009f});
+  EXPECT_THAT(channel.levels, ElementsAre(0, 64, -127, 2, 0));  // 63.5 goes to the even neighbour
+  EXPECT_FLOAT_EQ(channel.scale, 0.02f);
+}
+
+TEST(Quantization, ZerosDenormalsAndWhatIsNotFinite) {
+  for (const bool int4 : {false, true}) {
+    for (const float small : {0.0f, 1e-42f, -1e-33f}) {
+      const Channel channel({small, 0, small}, int4);
+      EXPECT_EQ(channel.scale, 0.0f);
+      EXPECT_THAT(channel.levels, Each(0));
+    }
+    for (const float bad : {kNaN, kEndless, -kEndless}) {
+      const Channel channel({1, bad, 2}, int4);
+      EXPECT_TRUE(std::isnan(channel.scale));
+      EXPECT_THAT(channel.levels, Each(0));
+    }
+    const Channel huge({-std::numeric_limits<float>::max(), 1, 0}, int4);
+    EXPECT_TRUE(std::isfinite(huge.scale));
+    EXPECT_NE(huge.levels[0], 0);
+  }
+}
+
+TEST(Quantization, Int4GroupsHaveStepsOfTheirOwn) {
+  std::vector<float> values(33);
+  for (int i = 0; i < 16; ++i) values[i] = static_cast<float>(i - 8);
+  for (int i = 16; i < 32; ++i) values[i] = static_cast<float>(i - 24) / 16;
+  values[32] = 3;
+  const Channel channel(values, true);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float back = static_cast<float>(channel.levels[i] * channel.multiples[i / 16]);
+    EXPECT_NEAR(back * channel.scale, values[i], i / 16 == 1 ? 0.02 : 0.05) << i;
+  }
+}
+
+// Rounding to the step that brings the largest magnitude to level 8 is what the search must beat.
+TEST(Quantization, Int4SearchIsBetterThanTheLargestMagnitude) {
+  Random random(3);
+  const Buffer normal = normal_matrix(DType::kF32, 1, 4096, random);
+  const std::vector<float> values(normal.view().f32(0), normal.view().f32(0) + 4096);
+  const Channel channel(values, true);
+  double found = 0, plain = 0;
+  for (size_t first = 0; first < values.size(); first += 16) {
+    float largest = 0;
+    for (size_t i = first; i < first + 16; ++i) {
+      if (std::abs(values[i]) > std::abs(largest)) largest = values[i];
+    }
+    const float step = -largest / 8;
+    for (size_t i = first; i < first + 16; ++i) {
+      const float level = std::clamp(std::nearbyint(values[i] / step), -8.0f, 7.0f);
+      plain += std::pow(values[i] - level * step, 2);
+      const int value = channel.levels[i] * channel.multiples[i / 16];
+      found += std::pow(values[i] - static_cast<float>(value) * channel.scale, 2);
+    }
+  }
+  EXPECT_LT(found, 0.93 * plain);
+}
+
+struct IntegerCase {
+  WeightFormat format;
+  const cpu::IntegerKernels* kernels;
+};
+
+std::vector<IntegerCase> integer_cases() {
+  const cpu::IntegerKernels* kernels[8];
+  const int32_t count = cpu::usable_integer_kernels(kernels, 8);
+  std::vector<IntegerCase> cases;
+  for (int32_t i = 0; i < count; ++i) {
+    cases.push_back({WeightFormat::kInt8, kernels[i]});
+    cases.push_back({WeightFormat::kInt4, kernels[i]});
+  }
+  return cases;
+}
+
+class IntegerTest : public ::testing::TestWithParam<IntegerCase> {
+ protected:
+  std::unique_ptr<Backend> with_threads(int32_t threads) const {
+    return cpu::make_cpu_backend(
+        {.weights = GetParam().format, .threads = threads, .integer_kernels = GetParam().kernels});
+  }
+  // Both backends' product of x and w, bit by bit.
+  void expect_same(Tensor x, Tensor w, MatrixUse use = MatrixUse::kLayer) {
+    const Tensor parts[] = {w.slice_rows(0, w.rows / 3),
+                            w.slice_rows(w.rows / 3, w.rows - w.rows / 3)};
+    const Buffer out(DType::kF32, x.rows, w.rows), expected(DType::kF32, x.rows, w.rows);
+    backend_->matmul(x, *backend_->pack(parts, use), out.view(), Into::kOverwrite);
+    reference_->matmul(x, *reference_->pack(parts, use), expected.view(), Into::kOverwrite);
+    for (int64_t row = 0; row < x.rows; ++row) {
+      for (int64_t col = 0; col < w.rows; ++col) {
+        const float a = out.view().f32(row)[col], e = expected.view().f32(row)[col];
+        ASSERT_TRUE(a == e || (std::isnan(a) && std::isnan(e)))
+            << x.rows << "x" << w.cols << "x" << w.rows << " [" << row << ", " << col << "] is "
+            << a << ", expected " << e;
+      }
+    }
+  }
+
+  // With one thread for the thread sanitizer's sake, see CpuTest.
+  std::unique_ptr<Backend> backend_ = with_threads(1);
+  std::unique_ptr<Backend> reference_ = make_reference_backend(GetParam().format);
+};
+
+TEST_P(IntegerTest, EqualsTheReferenceBitByBit) {
+  Random random(11);
+  std::vector<MatmulCase> cases = kMatmulCases;
+  for (const int64_t in : {1, 3, 15, 31, 63, 65, 127, 130}) cases.push_back({3, in, 17});
+  for (int64_t rows = 1; rows <= 33; ++rows) cases.push_back({rows, 96, 33});
+  cases.insert(cases.end(), {{64, 192, 70}, {200, 100, 1}, {113, 64, 65}});
+  for (const MatmulCase& shape : cases) {
+    const Buffer x = normal_matrix(DType::kF32, shape.rows, shape.in + 5, random);
+    const Buffer w = normal_matrix(DType::kF32, shape.out, shape.in, random, 0.1f);
+    expect_same(x.view().slice_cols(3, shape.in), w.view());
+  }
+}
+
+// Sums that only fit 32 bits because they are cut: every product at its largest.
+TEST_P(IntegerTest, LongSumsDoNotOverflow) {
+  const int64_t in =
+      2 * (GetParam().format == WeightFormat::kInt8 ? kInt8SumLength : kInt4SumLength) + 20;
+  const Buffer x(DType::kF32, 2, in), w(DType::kF32, 3, in);
+  for (int64_t i = 0; i < in; ++i) {
+    x.view().f32(0)[i] = 1;
+    x.view().f32(1)[i] = i % 2 == 0 ? -1 : 0.5f;
+    for (int64_t o = 0; o < 3; ++o) w.view().f32(o)[i] = o == 1 ? -3.0f : 3.0f;
+  }
+  expect_same(x.view(), w.view());
+  const Tensor parts[] = {w.view()};
+  const Buffer out(DType::kF32, 2, 3);
+  backend_->matmul(x.view(), *backend_->pack(parts, MatrixUse::kLayer), out.view(),
+                   Into::kOverwrite);
+  const auto most = static_cast<double>(3 * in);
+  EXPECT_NEAR(out.view().f32(0)[0] / most, 1, 0.01);
+  EXPECT_NEAR(out.view().f32(0)[1] / most, -1, 0.01);
+}
+
+TEST_P(IntegerTest, ZeroTinyHugeAndBadRows) {
+  Random random(12);
+  const Buffer x = normal_matrix(DType::kF32, 16, 100, random);
+  const Buffer w = normal_matrix(DType::kF32, 40, 100, random);
+  const float values[] = {0, 1e-42f, 1e-33f, 1e38f, kNaN, kEndless};
+  for (int64_t row = 0; row < 6; ++row) {
+    std::fill_n(x.view().f32(row + 3), 100, values[row]);
+    std::fill_n(w.view().f32(7 * row), 100, values[row]);
+  }
+  x.view().f32(10)[99] = -kEndless;
+  x.view().f32(11)[0] = kNaN;
+  expect_same(x.view(), w.view());
+}
+
+TEST_P(IntegerTest, AddsAndStaysWithinItsColumns) {
+  Random random(13);
+  const Buffer x = normal_matrix(DType::kF32, 30, 80, random);
+  const Buffer w = normal_matrix(DType::kF32, 45, 80, random);
+  const Tensor parts[] = {w.view()};
+  const Buffer wide = normal_matrix(DType::kF32, 31, 60, random);
+  const Buffer before(DType::kF32, 31, 60), expected(DType::kF32, 30, 45);
+  std::copy_n(wide.view().f32(0), 31 * 60, before.view().f32(0));
+  for (int64_t row = 0; row < 30; ++row) {
+    std::copy_n(wide.view().f32(row) + 7, 45, expected.view().f32(row));
+  }
+  const Tensor out = wide.first_rows(30).slice_cols(7, 45);
+  backend_->matmul(x.view(), *backend_->pack(parts, MatrixUse::kLayer), out, Into::kAdd);
+  reference_->matmul(x.view(), *reference_->pack(parts, MatrixUse::kLayer), expected.view(),
+                     Into::kAdd);
+  // One addition, which may be fused with the product before it.
+  expect_close(
+      out, expected.view(),
+      [&](int64_t row, int64_t col) {
+        return 2 * kUnit *
+               (std::abs(double{before.view().f32(row)[col + 7]}) +
+                std::abs(double{expected.view().f32(row)[col]}));
+      },
+      "added");
+  for (int64_t row = 0; row < 31; ++row) {
+    for (int64_t col = 0; col < 60; ++col) {
+      if (row < 30 && col >= 7 && col < 52) continue;
+      ASSERT_EQ(wide.view().f32(row)[col], before.view().f32(row)[col]) << row << " " << col;
+    }
+  }
+}
+
+TEST_P(IntegerTest, ARowDoesNotDependOnTheOthers) {
+  Random random(14);
+  const Buffer x = normal_matrix(DType::kF32, 200, 160, random);
+  const Buffer w = normal_matrix(DType::kF32, 100, 160, random);
+  const Tensor parts[] = {w.view()};
+  const auto packed = backend_->pack(parts, MatrixUse::kLayer);
+  const Buffer all(DType::kF32, 200, 100), some(DType::kF32, 200, 100);
+  std::fill_n(all.view().f32(0), 200 * 100, 0.25f);
+  backend_->matmul(x.view(), *packed, all.view(), Into::kAdd);
+  for (int64_t rows = 1; rows <= 64; rows += rows < 33 ? 1 : 31) {
+    const int64_t first = 200 - rows;
+    std::fill_n(some.view().f32(0), 200 * 100, 0.25f);
+    backend_->matmul(x.view().slice_rows(first, rows), *packed, some.first_rows(rows), Into::kAdd);
+    ASSERT_EQ(std::memcmp(some.view().f32(0), all.view().f32(first),
+                          static_cast<size_t>(rows * 100) * sizeof(float)),
+              0)
+        << rows << " rows";
+  }
+}
+
+TEST_P(IntegerTest, PacksEveryDtypeIntoFewBytes) {
+  Random random(16);
+  for (const DType part : {DType::kF32, DType::kBF16, DType::kF16}) {
+    const Buffer x = normal_matrix(DType::kF32, 3, 128, random);
+    const Buffer w = normal_matrix(part, 64, 128, random);
+    expect_same(x.view(), w.view());
+    expect_same(x.view(), w.view(), MatrixUse::kHead);
+    const Tensor parts[] = {w.view()};
+    const bool int4 = GetParam().format == WeightFormat::kInt4;
+    const int64_t levels = 64 * 128 / (int4 ? 2 : 1) + (int4 ? 64 * 128 / 16 : 0);
+    EXPECT_EQ(backend_->pack(parts, MatrixUse::kLayer)->bytes(), levels + 64 * 4);
+    EXPECT_EQ(backend_->pack(parts, MatrixUse::kHead)->bytes(), 64 * 128 + 64 * 4);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, IntegerTest, ::testing::ValuesIn(integer_cases()),
+                         [](const auto& test) {
+                           return std::string(name_of(test.param.format)) + "_" +
+                                  test.param.kernels->isa;
+                         });
+
+// The result is off by no more than half a step of each factor allows.
+TEST(Int8, IsCloseToTheProductInF32) {
+  const auto backend = cpu::make_cpu_backend({.weights = WeightFormat::kInt8, .threads = 1});
+  Random random(15);
+  const Buffer x = normal_matrix(DType::kF32, 5, 256, random);
+  const Buffer w = normal_matrix(DType::kF32, 24, 256, random);
+  const Tensor parts[] = {w.view()};
+  const Buffer out(DType::kF32, 5, 24);
+  backend->matmul(x.view(), *backend->pack(parts, MatrixUse::kLayer), out.view(), Into::kOverwrite);
+  std::vector<int8_t> levels(256);
+  for (int64_t row = 0; row < 5; ++row) {
+    const double x_step = quantize_int8(x.view().f32(row), 256, levels.data());
+    for (int64_t o = 0; o < 24; ++o) {
+      const double w_step = quantize_int8(w.view().f32(o), 256, levels.data());
+      double product = 0, bound = 0;
+      for (int64_t i = 0; i < 256; ++i) {
+        const double a = x.view().f32(row)[i], b = w.view().f32(o)[i];
+        product += a * b;
+        bound += std::abs(a) * w_step / 2 + std::abs(b) * x_step / 2 + x_step * w_step / 4;
+      }
+      EXPECT_LE(std::abs(out.view().f32(row)[o] - product), 1.001 * bound);
+    }
+  }
+}
+
+TEST(IntegerWithThreads, SameBitsAsOneThread) {
+  Random random(17);
+  const Buffer x = normal_matrix(DType::kF32, 150, 2100, random);
+  const Buffer w = normal_matrix(DType::kF32, 500, 2100, random);
+  const Tensor parts[] = {w.view()};
+  for (const WeightFormat format :
+       {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16}) {
+    if (format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
+    Buffer results[2];
+    for (const int32_t threads : {1, 3}) {
+      const auto backend = cpu::make_cpu_backend({.weights = format, .threads = threads});
+      Buffer& out = results[threads / 2] = Buffer(DType::kF32, 150, 500);
+      backend->matmul(x.view(), *backend->pack(parts, MatrixUse::kLayer), out.view(),
+                      Into::kOverwrite);
+    }
+    EXPECT_EQ(std::memcmp(results[0].view().f32(0), results[1].view().f32(0),
+                          static_cast<size_t>(results[0].bytes())),
+              0);
+  }
+}
+
+// Files of packed weights outlive the program: what pack() makes may only change together with the
+// form's name. If this fails, count the number in form_name() (cpu/matmul_panels.cc) up, and put
+// the new name and sums here.
+TEST(PackedForms, AreWhatTheirNamesSay) {
+  struct Form {
+    WeightFormat format;
+    const char* name;
+    uint64_t sum;
+  };
+  Buffer w(DType::kF32, 37, 700);
+  for (int64_t i = 0; i < 37 * 700; ++i) {
+    w.view().f32(0)[i] = static_cast<float>((i * 7919) % 2003 - 1001) / 512;
+  }
+  const Tensor parts[] = {w.view()};
+  for (const Form& form : {Form{WeightFormat::kBF16, "bf16-panels-1", 8228474767750327313u},
+                           Form{WeightFormat::kInt8, "int8-panels-1", 6185245552515869582u},
+                           Form{WeightFormat::kInt4, "int4-panels-1", 13040491669016080905u}}) {
+    if (form.format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
+    const auto backend = cpu::make_cpu_backend({.weights = form.format, .threads = 1});
+    const auto named = backend->packed_form(37, 700, MatrixUse::kLayer);
+    EXPECT_EQ(named.value_or(PackedForm{}).name, form.name);
+    EXPECT_EQ(checksum(backend->pack(parts, MatrixUse::kLayer)->packed()), form.sum)
+        << "of " << form.name << ": the bytes have changed, so must the name";
+  }
+}
+
+}  // namespace
+}  // namespace kascade::testing

@@ -1,0 +1,453 @@
+// Calibration through the engine: what it refuses, how it ends early, and what it delivers on the
+// bundled model.
+#include "engine/calibration/calibration.h"
+
+#include <atomic>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "engine/calibration/window_runs.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/support/engine_client.h"
+#include "tests/support/shared_data.h"
+#include "tests/support/tiny_model.h"
+
+namespace kascade::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using Texts = std::vector<std::vector<Token>>;
+
+EngineOptions options_for(const std::filesystem::path& model) {
+  EngineOptions options;
+  options.model_directory = model;
+  options.max_sequences = 8;
+  options.max_batch_tokens = 520;
+  return options;
+}
+
+class TinyCalibrationTest : public ::testing::Test {
+ protected:
+  TinyCalibrationTest() {
+    write_tiny_model({.layers = 4, .context = 512, .peaked = true}, dir_.path());
+    engine_ = make_engine(options_for(dir_.path()));
+    options_.selection.min_keys = 16;
+    options_.window_tokens = 512;
+  }
+  absl::StatusOr<CalibrationOutcome> run(const Texts& texts) {
+    return calibrate(*engine_, options_, texts, [](const CalibrationProgress&) {}, stop_);
+  }
+  void expect_refused(const Texts& texts, const std::string& field) {
+    const auto outcome = run(texts);
+    EXPECT_EQ(outcome.status().code(), absl::StatusCode::kInvalidArgument) << outcome.status();
+    EXPECT_THAT(std::string(outcome.status().message()), HasSubstr(field));
+  }
+  static Texts long_text() { return {random_tokens(11000, 256, 3)}; }
+
+  TempDir dir_;
+  std::unique_ptr<Engine> engine_;
+  CalibrationOptions options_;
+  std::atomic<bool> stop_ = false;
+};
+
+TEST_F(TinyCalibrationTest, RefusesWhatCannotBeMeasured) {
+  expect_refused({}, "texts");
+  expect_refused({random_tokens(9000, 256, 1)}, "2048");
+  options_.selection.min_keys = 100000;
+  expect_refused(long_text(), "candidates");
+  options_.selection.min_keys = 16;
+  options_.selection.ratio = std::nan("");
+  expect_refused(long_text(), "ratio");
+  options_.selection.ratio = 0.1;
+  options_.anchors = 5;
+  expect_refused(long_text(), "anchors");
+  options_.anchors = 0;
+  options_.dense_layers = {4};
+  expect_refused(long_text(), "dense_layers");
+}
+
+TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
+  const auto outcome = run(long_text());
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_TRUE(outcome->schedule.quality.suspect);
+  EXPECT_FALSE(outcome->schedule.quality.passed);
+  EXPECT_EQ(outcome->table.size(), 1u);  // the others would be no better
+  EXPECT_EQ(engine_->stats().free_blocks, engine_->stats().total_blocks);
+}
+
+// Whether a calibration measured, weighed; by its progress.
+struct Stages {
+  bool measured = false, weighed = false;
+  bool operator==(const Stages&) const = default;
+};
+
+TEST_F(TinyCalibrationTest, PlansAnewFromWhatWasMeasuredLast) {
+  Measurement last;
+  const auto again = [&](const Texts& texts) {
+    Stages stages;
+    const auto outcome = calibrate(
+        *engine_, options_, texts,
+        [&](const CalibrationProgress& progress) {
+          stages.measured |= progress.stage == CalibrationStage::kMeasuring;
+          stages.weighed |= progress.stage == CalibrationStage::kMeasuringCosts;
+        },
+        stop_, &last);
+    const auto fresh = run(texts);
+    EXPECT_TRUE(outcome.ok() && fresh.ok()) << outcome.status() << fresh.status();
+    if (!outcome.ok() || !fresh.ok()) return stages;
+    EXPECT_EQ(outcome->similarity, fresh->similarity);
+    for (size_t i = 0; i < fresh->schedule.layers.size(); ++i) {
+      const LayerSchedule &a = outcome->schedule.layers[i], &b = fresh->schedule.layers[i];
+      EXPECT_EQ(a.role, b.role) << i;
+      EXPECT_EQ(a.anchor, b.anchor) << i;
+      EXPECT_EQ(a.reuse_cost, b.reuse_cost) << i;
+    }
+    EXPECT_EQ(outcome->schedule.quality.mean_kl, fresh->schedule.quality.mean_kl);
+    return stages;
+  };
+  options_.anchors = 2;
+  EXPECT_EQ(again(long_text()), (Stages{true, true}));
+  options_.anchors = 3;
+  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  options_.weight = LayerCost::kImportance;
+  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  options_.weight = LayerCost::kLoss;
+  options_.anchors = 0;  // needs to know what each layer's own choice costs
+  EXPECT_EQ(again(long_text()), (Stages{false, true}));
+  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  options_.anchors = 3;
+  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  options_.dense_layers = {1};  // the others' costs are those beside it
+  EXPECT_EQ(again(long_text()), (Stages{false, true}));
+  EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, true}));
+  options_.selection.ratio = 0.2;
+  EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, true}));
+  options_.planner = Planner::kGreedy;
+  EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, false}));
+}
+
+TEST_F(TinyCalibrationTest, SaysThatItPlannedFewerAnchorsThanAskedFor) {
+  options_.anchors = 3;
+  options_.auto_dense_layers = true;
+  options_.min_recall = 1;  // no budget recalls everything, so every layer stays dense
+  const auto outcome = run(long_text());
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->schedule.count(Role::kDense), 4);
+  EXPECT_THAT(outcome->note, HasSubstr("anchors: 3 were asked for, 1 is the most: 3 of 4 layers"));
+  EXPECT_EQ(outcome->schedule.calibration.requested,
+            (RequestedSchedule{.anchors = 3, .auto_dense_layers = true, .min_recall = 1}));
+}
+
+TEST_F(TinyCalibrationTest, HasNoNoteWhenAllWentAsAsked) {
+  options_.anchors = 2;
+  options_.dense_layers = {3};
+  const auto outcome = run(long_text());
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->note, "");
+  EXPECT_EQ(outcome->schedule.calibration.requested,
+            (RequestedSchedule{.anchors = 2, .dense_layers = {3}, .min_recall = 0.6}));
+}
+
+// Held-out parts so short that no key could be dropped would make a gate that nothing can fail.
+TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
+  options_.selection.min_keys = 128;
+  expect_refused(Texts(14, random_tokens(800, 256, 2)), "held-out");
+  expect_refused(Texts(40, random_tokens(315, 256, 2)), "held-out");
+  // What is held out of the short texts lies in no window, and one window of 512 is no gate.
+  Texts one_long(40, random_tokens(200, 256, 2));
+  one_long.push_back(random_tokens(2600, 256, 4));
+  expect_refused(one_long, "have 512 tokens in windows");
+}
+
+TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
+  EngineOptions small = options_for(dir_.path());
+  small.max_queue = 1;
+  const int64_t bytes = engine_->info().kv_bytes_per_token;
+  // Blocks of 32; with an odd number of them the branches of a comparison have 10 each.
+  for (const int64_t tokens : {640, 672}) {
+    small.kv_memory_bytes = tokens * bytes;
+    engine_ = make_engine(small);
+    const auto outcome = run(long_text());
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    EXPECT_EQ(outcome->table.size(), 1u);
+    EXPECT_EQ(outcome->schedule.calibration.window_tokens, 512);
+    EXPECT_THAT(outcome->schedule.quality.protocol, HasSubstr("at most 320 tokens"));
+  }
+}
+
+// What the gate judges by is what Score tells of the same windows.
+TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
+  const auto schedule = make_schedule(*engine_, {1}, options_.selection);
+  const Texts windows = {random_tokens(400, 256, 5), random_tokens(33, 256, 6)};
+  ComparedSums expected;
+  for (const std::vector<Token>& window : windows) {
+    PendingReply pending;
+    Request request{.tokens = window, .task = Score{}};
+    request.attention.mode = Mode::kCompare;
+    ASSERT_TRUE(engine_->submit(std::move(request), {.schedule = schedule}, pending.sink()).ok());
+    const Reply reply = pending.wait();
+    for (size_t i = 0; i < reply.tokens.size(); ++i) {
+      const double dense = reply.tokens[i].logprob, sparse = reply.comparisons[i].sparse.logprob;
+      expected.dense -= dense;
+      expected.sparse -= sparse;
+      expected.difference_squares += std::pow(dense - sparse, 2);
+      expected.kl += reply.comparisons[i].kl;
+      expected.same_top1 += reply.comparisons[i].same_top1;
+    }
+    expected.counts += reply.finish.counts;
+  }
+  const auto sums =
+      WindowRuns(*engine_, stop_).compare(schedule, windows, [](int64_t /*tokens*/) {});
+  ASSERT_TRUE(sums.ok()) << sums.status();
+  EXPECT_EQ(sums->tokens, 399 + 32);
+  EXPECT_GT(sums->difference_squares, 0);
+  EXPECT_EQ(sums->same_top1, expected.same_top1);
+  EXPECT_EQ(sums->counts.attended, expected.counts.attended);
+  EXPECT_EQ(sums->counts.kv_bytes_read, expected.counts.kv_bytes_read);
+  // Windows that share a step may be summed in another order.
+  EXPECT_NEAR(sums->dense, expected.dense, 1e-3);
+  EXPECT_NEAR(sums->sparse, expected.sparse, 1e-3);
+  EXPECT_NEAR(sums->difference_squares, expected.difference_squares, 1e-3);
+  EXPECT_NEAR(sums->kl, expected.kl, 1e-3);
+}
+
+TEST(BetterTest, APassCountsFirstThenKeysDroppedThenTheLoss) {
+  const auto record = [](bool passed, double attended, double degradation) {
+    QualityRecord quality;
+    quality.passed = passed;
+    quality.keys_attended_ratio = attended;
+    quality.degradation_percent = degradation;
+    return quality;
+  };
+  // From the best to the worst. What drops no key loses nothing, and is no schedule to keep.
+  const QualityRecord ranked[] = {record(true, 0.3, 0.9), record(false, 0.3, 1.5),
+                                  record(false, 0.2, 4), record(false, 1, 0)};
+  for (size_t i = 0; i < std::size(ranked); ++i) {
+    for (size_t j = 0; j < std::size(ranked); ++j) {
+      EXPECT_EQ(is_better(ranked[i], ranked[j]), i < j) << i << " " << j;
+    }
+  }
+}
+
+TEST_F(TinyCalibrationTest, StopsWhenAsked) {
+  stop_ = true;
+  EXPECT_TRUE(absl::IsCancelled(run(long_text()).status()));
+  EXPECT_EQ(engine_->stats().running + engine_->stats().waiting, 0);
+}
+
+TEST_F(TinyCalibrationTest, GreedyTilesDeliverAValidSchedule) {
+  options_.planner = Planner::kGreedy;
+  options_.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 4};
+  const auto outcome = run(long_text());
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  const Schedule& schedule = outcome->schedule;
+  EXPECT_EQ(schedule.calibration.planner, "greedy");
+  EXPECT_EQ(schedule.layers[0].role, Role::kDense);
+  EXPECT_EQ(schedule.layers[1].role, Role::kAnchor);
+  EXPECT_TRUE(engine_->activate(std::make_shared<Schedule>(schedule)).ok());
+}
+
+TEST_F(TinyCalibrationTest, LiveRequestsGoFirstAndChangeNothing) {
+  const auto alone = run(long_text());
+  std::atomic<bool> done = false;
+  std::thread traffic([&] {
+    while (!done) {
+      testing::run(*engine_,
+                   {.tokens = random_tokens(60, 256, 9), .task = Generate{.max_new_tokens = 20}});
+    }
+  });
+  const auto busy = run(long_text());
+  done = true;
+  traffic.join();
+  ASSERT_TRUE(alone.ok() && busy.ok());
+  for (size_t layer = 0; layer < alone->schedule.layers.size(); ++layer) {
+    EXPECT_EQ(alone->schedule.layers[layer].role, busy->schedule.layers[layer].role);
+    EXPECT_NEAR(alone->schedule.layers[layer].similarity, busy->schedule.layers[layer].similarity,
+                1e-4);
+  }
+}
+
+TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 60000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  CalibrationOptions options;
+  options.auto_dense_layers = true;
+  options.window_tokens = 1024;
+  options.max_degradation_percent = 2;
+  std::atomic<bool> stop = false;
+  int64_t last = 0;
+  CalibrationStage stage = CalibrationStage::kMeasuring;
+  const auto outcome = calibrate(
+      *engine, options, {*tokens},
+      [&](const CalibrationProgress& progress) {
+        if (progress.stage == stage) {
+          EXPECT_GE(progress.done_tokens, last);
+        }
+        stage = progress.stage;
+        last = progress.done_tokens;
+        EXPECT_LE(progress.done_tokens, progress.total_tokens);
+      },
+      stop);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_TRUE(outcome->schedule.quality.passed);
+  EXPECT_FALSE(outcome->schedule.quality.suspect);
+  for (const QualityCheckResult& candidate : outcome->table) {
+    const QualityRecord& quality = candidate.quality;
+    const double error = quality.degradation_error_percent.value_or(0);
+    EXPECT_GT(error, 0);
+    EXPECT_LT(error, quality.degradation_percent + 1);
+    EXPECT_EQ(quality.passed, quality.degradation_percent + error <= 2);
+  }
+  EXPECT_TRUE(outcome->schedule.calibration.weighted_by_loss);
+  EXPECT_GE(outcome->schedule.count(Role::kReuse), 1);
+  EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 0.9);
+  EXPECT_EQ(stage, CalibrationStage::kDone);
+}
+
+// The gate's figures are those of its windows, computed anew.
+TEST(DemoCalibrationTest, TheGateTellsTheErrorOfItsTokens) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 45000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  CalibrationOptions options;
+  options.selection.min_keys = 32;
+  options.weight = LayerCost::kImportance;
+  options.anchors = 6;
+  options.window_tokens = 512;
+  const std::atomic<bool> stop = false;
+  const auto outcome =
+      calibrate(*engine, options, {*tokens}, [](const CalibrationProgress&) {}, stop);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  const auto parts = split_texts({*tokens});
+  ASSERT_TRUE(parts.ok());
+  const auto windows = held_out_windows(
+      parts->held_out, {options.selection, options.window_tokens, engine->model().context,
+                        engine->tokenizer().prefix_tokens()});
+  ASSERT_TRUE(windows.ok()) << windows.status();
+  const auto sums = WindowRuns(*engine, stop)
+                        .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
+                                 [](int64_t /*tokens*/) {});
+  ASSERT_TRUE(sums.ok()) << sums.status();
+  const auto n = static_cast<double>(sums->tokens);
+  const double rise = (sums->sparse - sums->dense) / n;
+  const double variance = (sums->difference_squares - n * rise * rise) / (n - 1);
+  const QualityRecord& quality = outcome->schedule.quality;
+  EXPECT_EQ(quality.tokens, sums->tokens);
+  EXPECT_NEAR(quality.degradation_percent, 100 * (std::exp(rise) - 1), 1e-4);
+  EXPECT_NEAR(quality.degradation_error_percent.value_or(0),
+              100 * std::exp(rise) * std::sqrt(variance / n), 1e-4);
+  EXPECT_GT(quality.degradation_error_percent.value_or(0), 0.01);
+}
+
+// A tile anchor attends to all keys: a plan in which every layer selects saves nothing, and only
+// shows that fewer may do.
+TEST(DemoCalibrationTest, TilesAreSearchedToo) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 45000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  CalibrationOptions options;
+  options.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 6};
+  options.window_tokens = 512;
+  const std::atomic<bool> stop = false;
+  const auto outcome =
+      calibrate(*engine, options, {*tokens}, [](const CalibrationProgress&) {}, stop);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  const Schedule& schedule = outcome->schedule;
+  EXPECT_TRUE(schedule.quality.passed) << schedule.quality.degradation_percent;
+  EXPECT_LT(schedule.quality.keys_attended_ratio, 0.95);
+  EXPECT_GE(schedule.count(Role::kReuse), 1);
+  EXPECT_EQ(schedule.count(Role::kDense), 1);
+  // Of those that passed, the one with fewest selecting layers.
+  for (const QualityCheckResult& candidate : outcome->table) {
+    EXPECT_EQ(candidate.dense_layers, 0);
+    if (!candidate.quality.passed) continue;
+    EXPECT_GE(candidate.anchors, schedule.count(Role::kAnchor) + 1);
+  }
+}
+
+// Where not even all layers selecting pass, more of them stay dense, and a note names them.
+TEST(DemoCalibrationTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 50000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  const std::atomic<bool> stop = false;
+  Measurement measured;
+  CalibrationOptions options;
+  options.selection.min_keys = 16;
+  options.window_tokens = 1024;
+  const auto run = [&](int32_t anchors, double most) {
+    options.anchors = anchors;
+    options.max_degradation_percent = most;
+    return calibrate(
+        *engine, options, {*tokens},
+        [](const CalibrationProgress& progress) {
+          EXPECT_LE(progress.done_tokens, progress.total_tokens);
+        },
+        stop, &measured);
+  };
+  const auto failed = run(engine->model().layers, 0);
+  ASSERT_TRUE(failed.ok()) << failed.status();
+  ASSERT_FALSE(failed->schedule.quality.passed);
+  EXPECT_EQ(failed->table.size(), 1u);  // what was asked for, and nothing else
+  const double all_select = failed->schedule.quality.degradation_percent;
+  const auto outcome = run(0, all_select / 2);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  const Schedule& schedule = outcome->schedule;
+  EXPECT_TRUE(schedule.quality.passed);
+  EXPECT_LT(schedule.quality.degradation_percent, all_select / 2);
+  EXPECT_EQ(outcome->table.front().anchors, engine->model().layers);
+  EXPECT_EQ(outcome->table.front().dense_layers, 0);
+  EXPECT_GE(schedule.count(Role::kDense), 2);
+  EXPECT_LT(schedule.quality.keys_attended_ratio, 0.8);
+  for (size_t layer = 1; layer < schedule.layers.size(); ++layer) {
+    const bool named =
+        absl::StrContains(absl::StrCat(outcome->note, ","), absl::StrCat(" ", layer, ","));
+    EXPECT_EQ(named, schedule.layers[layer].role == Role::kDense) << outcome->note;
+  }
+  EXPECT_EQ(schedule.calibration.requested, (RequestedSchedule{.min_recall = 0.6}));
+  EXPECT_TRUE(engine->activate(std::make_shared<Schedule>(schedule)).ok());
+}
+
+// On the bundled model importance is a poor guide: with as many selecting layers, a plan by what
+// reuse costs loses less.
+TEST(DemoCalibrationTest, WeighingLayersByTheirLossHelps) {
+  const auto engine = make_engine(options_for(demo_model()));
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 50000);
+  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
+  ASSERT_TRUE(tokens.ok());
+  CalibrationOptions options;
+  options.selection.min_keys = 16;
+  options.anchors = 7;
+  options.window_tokens = 1024;
+  options.max_degradation_percent = 100;
+  const std::atomic<bool> stop = false;
+  double kl[2];
+  for (const LayerCost weight : {LayerCost::kImportance, LayerCost::kLoss}) {
+    options.weight = weight;
+    bool weighed = false;
+    const auto outcome = calibrate(
+        *engine, options, {*tokens},
+        [&](const CalibrationProgress& progress) {
+          EXPECT_LE(progress.done_tokens, progress.total_tokens);
+          weighed = weighed || progress.stage == CalibrationStage::kMeasuringCosts;
+        },
+        stop);
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    EXPECT_EQ(weighed, weight == LayerCost::kLoss);
+    EXPECT_EQ(outcome->schedule.calibration.weighted_by_loss, weighed);
+    kl[weighed ? 1 : 0] = outcome->schedule.quality.mean_kl;
+  }
+  EXPECT_LT(kl[1], kl[0]);
+}
+
+}  // namespace
+}  // namespace kascade::testing

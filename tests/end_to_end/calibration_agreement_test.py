@@ -1,0 +1,248 @@
+"""Calibrate on models/demo against float64: calibration_agreement_test.py KASCADE_SERVER
+
+The reference cuts the same texts into windows, measures similarity and importance with numpy and
+plans; the server (f32) must give the same figures to 1e-4 and the same plans.
+"""
+
+import functools
+import pathlib
+import re
+import sys
+import unittest
+
+import numpy as np
+
+import python_client_test as client
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# The reference has a kascade.py, which would hide the package of the stubs.
+sys.path.insert(0, str(ROOT / "tests" / "reference"))
+from calibration import (best_anchors, collect, greedy_schedule, jaccard, layer_similarities,
+                         recalled_mass, sampled_tiles)  # noqa: E402
+from kascade import Layer, Rule, Schedule, SparseAttention  # noqa: E402
+from llama import Model, forward, log_softmax  # noqa: E402
+sys.path.pop(0)
+del sys.modules["kascade"]
+
+DEMO = ROOT / "models" / "demo"
+TOLERANCE = 1e-4
+WINDOW, MOST_WINDOWS, WEIGHING_TOKENS = 512, 16, 2048
+KASCADE = Rule(min_keys=16)
+TILE = Rule(family="tile", query_tile=16, top_k=4)
+ROLES = {"LAYER_ROLE_DENSE": "dense", "LAYER_ROLE_ANCHOR": "anchor", "LAYER_ROLE_REUSE": "reuse"}
+
+
+def pieces_of(texts, rule):
+    """Windows before they are chosen, without BOS: see "Windows" of the calibration's method.
+
+    The last fifth of each text is held out.
+    """
+    measured = [text[:len(text) - len(text) // 5] for text in texts]
+    least = rule.query_tile
+    while not sampled_tiles(rule, least):
+        least += rule.query_tile
+    pieces = []
+    for text in measured:
+        for begin in range(0, len(text) - least + 1, WINDOW):
+            pieces.append(text[begin:begin + WINDOW])
+    return pieces
+
+
+def fed(pieces, bos):
+    """Of a window's tokens, BOS first, the last is only predicted."""
+    return [[bos] + piece[:-1] for piece in pieces]
+
+
+def weighing_windows(texts, rule, bos):
+    """Evenly spaced: a piece is kept where less than the wanted share of what came before is."""
+    pieces = pieces_of(texts, rule)
+    share = WEIGHING_TOKENS / sum(map(len, pieces))
+    kept = []
+    for i, piece in enumerate(pieces):
+        if sum(map(len, kept)) <= share * sum(map(len, pieces[:i])):
+            kept.append(piece)
+    return fed(kept, bos)
+
+
+def measured_windows(texts, rule, bos):
+    """The longest text comes on top as one window: all here are shorter than the context."""
+    pieces = pieces_of(texts, rule)
+    if len(pieces) > MOST_WINDOWS:
+        pieces = [pieces[i * len(pieces) // MOST_WINDOWS] for i in range(MOST_WINDOWS)]
+    windows = fed(pieces, bos)
+    longest = max((text[:len(text) - len(text) // 5] for text in texts), key=len)
+    return windows + ([[bos] + longest[:-1]] if len(longest) > WINDOW else [])
+
+
+class CalibrationAgreement(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        channel = client.open_channel(cls, "--weights", "f32")
+        cls.tokenizer = client.module("inference_service_pb2_grpc").InferenceServiceStub(channel)
+        cls.stub = client.module("calibration_service_pb2_grpc").CalibrationServiceStub(channel)
+        cls.pb = client.module("calibration_service_pb2")
+        cls.model = Model(DEMO)
+        text = (DEMO / "calibration.txt").read_text()
+        cls.texts = [text[i * 5000:i * 5000 + 3800] for i in range(12)]
+        request = client.module("tokenize_pb2").TokenizeRequest(texts=cls.texts, add_bos=True)
+        encoded = [list(result.token_ids)
+                   for result in cls.tokenizer.Tokenize(request, timeout=60).results]
+        cls.bos, cls.tokens = encoded[0][0], [ids[1:] for ids in encoded]
+        cls.measured = {}
+
+    def reference(self, rule, measure):
+        """(similarity [N, N], {(a, b): head map}, importance [N])."""
+        if rule not in self.measured:
+            self.measured[rule] = [collect(self.model, window, rule)
+                                   for window in measured_windows(self.tokens, rule, self.bos)]
+        windows = self.measured[rule]
+        importance = np.mean([window.importance for window in windows], axis=0)
+        return *layer_similarities(windows, measure), importance
+
+    def calibrate(self, max_degradation_percent=1000, **fields):
+        request = self.pb.CalibrateRequest(texts=self.texts, window_tokens=WINDOW, activate=False,
+                                           max_degradation_percent=max_degradation_percent,
+                                           **fields)
+        for message in self.stub.Calibrate(request, timeout=240):
+            if message.WhichOneof("event") == "result":
+                return message.result
+        return self.fail("the stream ended without a result")
+
+    def check_figures(self, result, similarity, importance):
+        layers = len(importance)
+        self.assertEqual([len(row.to_layers) for row in result.similarity],
+                         list(range(layers, 0, -1)))
+        for a, row in enumerate(result.similarity):
+            np.testing.assert_allclose(row.to_layers, similarity[a, a:], rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose([layer.importance for layer in result.schedule.layers],
+                                   importance, rtol=0, atol=TOLERANCE)
+
+    def check_plan(self, result, roles, anchors, similarity, maps):
+        """anchors: of each layer, its own index unless it reuses."""
+        for index, layer in enumerate(result.schedule.layers):
+            where = f"layer {index}"
+            role = ROLES[client.module("schedule_pb2").LayerRole.Name(layer.role)]
+            self.assertEqual(role, roles[index], where)
+            if role != "reuse":
+                continue
+            pair = anchors[index], index
+            self.assertEqual(layer.anchor, pair[0], where)
+            self.assertEqual(list(layer.head_map), maps[pair], where)
+            self.assertAlmostEqual(layer.similarity, similarity[pair], delta=TOLERANCE, msg=where)
+
+    def check_best_plan(self, count, measure, **fields):
+        similarity, maps, importance = self.reference(KASCADE, measure)
+        result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys, anchors=count,
+                                plan_weight=self.pb.PLAN_WEIGHT_IMPORTANCE, **fields)
+        self.check_figures(result, similarity, importance)
+        _, chosen = best_anchors(similarity, importance)[count]
+        self.check_chosen(result, chosen, similarity, maps)
+
+    def check_chosen(self, result, chosen, similarity, maps):
+        """The plan is that of the selecting layers `chosen`."""
+        layers = range(len(similarity))
+        anchors = [max(a for a in chosen if a <= layer) for layer in layers]
+        roles = ["dense" if layer == 0 else "anchor" if anchors[layer] == layer else "reuse"
+                 for layer in layers]
+        self.check_plan(result, roles, anchors, similarity, maps)
+
+    def losses(self, plans):
+        """Mean KL(dense ‖ sparse) by the row rule of each plan, nats per token."""
+        return [self.loss(plan) for plan in plans]
+
+    @classmethod
+    @functools.cache
+    def dense_logprobs(cls):
+        return [(window, log_softmax(forward(cls.model, window)))
+                for window in weighing_windows(cls.tokens, KASCADE, cls.bos)]
+
+    @classmethod
+    @functools.cache
+    def loss(cls, plan):
+        kl = []
+        for window, p in cls.dense_logprobs():
+            attention = SparseAttention(Schedule(KASCADE, plan), tile_rule_end=0)
+            q = log_softmax(forward(cls.model, window, attention))
+            kl += list((np.exp(p) * (p - q)).sum(axis=1))
+        return np.mean(kl)
+
+    def all_select(self):
+        """The plan in which every layer selects, layer 0 dense."""
+        own = tuple(range(self.model.config.kv_heads))
+        return [Layer("anchor" if layer else "dense", layer, own)
+                for layer in range(self.model.config.layers)]
+
+    def reuse_costs(self, similarity, maps):
+        """(what reuse in each layer alone costs, the recall it loses), both without layer 0."""
+        every = self.all_select()
+        plans, lost = [tuple(every)], []
+        for layer in range(1, len(every)):
+            source = int(np.argmax(similarity[:layer, layer]))
+            lost.append(1 - similarity[source, layer])
+            reuse = Layer("reuse", source, tuple(maps[source, layer]))
+            plans.append(tuple(every[:layer] + [reuse] + every[layer + 1:]))
+        losses = self.losses(plans)
+        return np.maximum(0, np.array(losses[1:]) - losses[0]), np.array(lost)
+
+    def test_weighted_by_loss(self):
+        similarity, maps, importance = self.reference(KASCADE, recalled_mass)
+        costs, lost = self.reuse_costs(similarity, maps)
+        weights = np.append(0, np.maximum(costs, costs.mean() / 100) / np.maximum(lost, 0.01) ** 2)
+        plans = best_anchors(-(1 - similarity) ** 2, weights)
+        for count in (3, 5):
+            result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys, anchors=count)
+            self.check_figures(result, similarity, importance)
+            layers = result.schedule.layers
+            self.assertFalse(layers[0].HasField("reuse_cost"))
+            np.testing.assert_allclose([layer.reuse_cost for layer in layers[1:]], costs,
+                                       rtol=1e-3, atol=1e-5)
+            self.check_chosen(result, plans[count][1], similarity, maps)
+
+    def test_layers_dense_for_what_their_choice_costs(self):
+        result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys,
+                                max_degradation_percent=0.8)
+        told = {}
+        for index, layer in enumerate(result.schedule.layers):
+            cost = re.fullmatch(r"kept dense: its own choice costs (\d\.\d{5}) nats", layer.reason)
+            dense = layer.role == client.module("schedule_pb2").LAYER_ROLE_DENSE
+            self.assertEqual(bool(cost), dense and index > 0, layer.reason)
+            if cost:
+                told[index] = float(cost[1])
+        self.assertTrue(told)
+        every = self.all_select()
+        plans = [tuple(every)]
+        told = dict(list(told.items())[:2])  # each takes the reference a minute
+        for index in told:
+            dense = Layer("dense", index, every[index].head_map)
+            plans.append(tuple(every[:index] + [dense] + every[index + 1:]))
+        whole, *losses = self.losses(plans)
+        for (index, cost), loss in zip(told.items(), losses):
+            self.assertAlmostEqual(cost, whole - loss, delta=2e-5, msg=f"layer {index}")
+
+    def test_few_anchors(self):
+        self.check_best_plan(3, recalled_mass)
+
+    def test_more_anchors(self):
+        self.check_best_plan(6, recalled_mass)
+
+    def test_published_slip(self):
+        self.check_best_plan(4, lambda window, a, b: recalled_mass(window, a, b, slip=True),
+                             published_head_map_slip=True)
+
+    def test_greedy_tiles(self):
+        similarity, maps, importance = self.reference(TILE, jaccard)
+        for threshold in (0.2, 0.35, 0.65):
+            result = self.calibrate(
+                family=client.module("schedule_pb2").SELECTION_FAMILY_TILE, tile_size=16,
+                top_k=TILE.top_k, threshold=threshold)
+            self.check_figures(result, similarity, importance)
+            steps = greedy_schedule(similarity, 4, threshold)
+            self.check_plan(result, [step.role for step in steps],
+                            [step.anchor for step in steps], similarity, maps)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    client.SERVER = str(pathlib.Path(sys.argv.pop(1)).resolve())
+    unittest.main()

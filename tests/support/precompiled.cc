@@ -1,0 +1,1 @@
+// Nothing: the precompiled headers of all tests are made for this file.

@@ -1,0 +1,86 @@
+#include "tools/convert/config_json.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/model/json.h"
+#include "nlohmann/json.hpp"
+
+namespace kascade::convert {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string torch_name(DType dtype) {
+  switch (dtype) {
+    case DType::kBF16:
+      return "bfloat16";
+    case DType::kF16:
+      return "float16";
+    default:
+      return "float32";
+  }
+}
+
+// Keeps the order of the fields; the reader of engine/model has checked size, depth and repetition.
+absl::StatusOr<Json> parse_ordered(const std::string& text) {
+  if (const auto checked = parse_json_object(text, "config.json"); !checked.ok()) {
+    return checked.status();
+  }
+  return Json::parse(text);
+}
+
+}  // namespace
+
+std::string to_config_json(const ModelConfig& config, DType dtype) {
+  Json json = {{"architectures", {"LlamaForCausalLM"}},
+               {"model_type", "llama"},
+               {"hidden_size", config.hidden},
+               {"intermediate_size", config.intermediate},
+               {"num_hidden_layers", config.layers},
+               {"num_attention_heads", config.heads},
+               {"num_key_value_heads", config.kv_heads},
+               {"head_dim", config.head_dim},
+               {"vocab_size", config.vocab},
+               {"max_position_embeddings", config.context},
+               {"rms_norm_eps", config.norm_eps},
+               {"rope_theta", config.rope_theta},
+               {"hidden_act", "silu"},
+               {"attention_bias", false},
+               {"mlp_bias", false},
+               {"tie_word_embeddings", config.tied_head},
+               {"torch_dtype", torch_name(dtype)}};
+  if (config.rope_scaling) {
+    json["rope_scaling"] = {
+        {"rope_type", "llama3"},
+        {"factor", config.rope_scaling->factor},
+        {"low_freq_factor", config.rope_scaling->low_freq_factor},
+        {"high_freq_factor", config.rope_scaling->high_freq_factor},
+        {"original_max_position_embeddings", config.rope_scaling->original_context}};
+  }
+  if (config.bos_token) json["bos_token_id"] = *config.bos_token;
+  if (config.eos_tokens.size() == 1) json["eos_token_id"] = config.eos_tokens[0];
+  if (config.eos_tokens.size() > 1) json["eos_token_id"] = config.eos_tokens;
+  return json.dump(2) + "\n";
+}
+
+absl::StatusOr<std::string> with_dtype(const std::string& config_json, DType dtype) {
+  auto json = parse_ordered(config_json);
+  if (!json.ok()) return json.status();
+  (*json)[json->contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(dtype);
+  return json->dump(2) + "\n";
+}
+
+absl::StatusOr<std::string> with_rope_factor(const std::string& config_json, double factor) {
+  auto json = parse_ordered(config_json);
+  if (!json.ok()) return json.status();
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const auto rope = json->find(key);
+    if (rope == json->end() || !rope->is_object() || !rope->contains("factor")) continue;
+    (*rope)["factor"] = factor;
+    return json->dump(2) + "\n";
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--rope-factor ", factor, ": config.json has no rope_scaling with a factor to replace"));
+}
+
+}  // namespace kascade::convert

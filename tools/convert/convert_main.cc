@@ -1,0 +1,172 @@
+// kascade-convert: turns a checkpoint of Meta, Hugging Face, llama2.c or GGUF into a folder that
+// kascade-server loads, and checks such folders.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <map>
+#include <string>
+
+#include "tools/convert/convert.h"
+#include "tools/convert/source.h"
+#include "tools/convert/verify.h"
+#include "tools/terminal/print.h"
+#include "tools/terminal/progress.h"
+
+namespace kascade::convert {
+namespace {
+
+constexpr int kInterrupted = 130;
+
+std::atomic<bool> interrupted{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "set by a signal handler");
+
+struct Arguments {
+  std::string source{};
+  std::string destination{};
+  std::string verify{};
+  std::string dtype = "keep";
+  ConvertOptions convert{};
+  SourceOptions source_options{};
+};
+
+void print_config(const ModelConfig& config) {
+  fmt::print("  {} layers, hidden {}, {} query and {} KV heads of {}, MLP {}, vocabulary {}\n",
+             config.layers, config.hidden, config.heads, config.kv_heads, config.head_dim,
+             config.intermediate, config.vocab);
+  fmt::print(
+      "  context {}, rope theta {:g}{}, {} head\n", config.context, config.rope_theta,
+      config.rope_scaling ? fmt::format(", llama3 factor {:g}", config.rope_scaling->factor) : "",
+      config.tied_head ? "tied" : "untied");
+  const auto parameters = static_cast<double>(config.parameters());
+  const double kv_values = 2.0 * config.layers * config.kv_dim();
+  fmt::print(
+      "  {} parameters; the server needs about {} in bf16 ({} in f32), and for each token of "
+      "KV cache {} ({})\n",
+      client::with_commas(config.parameters()), client::bytes(parameters * 2),
+      client::bytes(parameters * 4), client::bytes(kv_values * 2), client::bytes(kv_values * 4));
+}
+
+int fail(const absl::Status& status) {
+  fmt::print(stderr, "kascade-convert: {}\n", std::string(status.message()));
+  return absl::IsCancelled(status) ? kInterrupted : 1;
+}
+
+int run_convert(const Arguments& arguments) {
+  auto source = open_source(arguments.source, arguments.source_options);
+  if (!source.ok()) return fail(source.status());
+  fmt::print("{}: {}\n", arguments.source, (*source)->family());
+  print_config((*source)->config());
+  for (const std::string& decision : (*source)->decisions()) fmt::print("  {}\n", decision);
+  std::fflush(stdout);
+
+  client::ProgressDisplay display;
+  const auto status = convert(
+      **source, arguments.source, arguments.destination, arguments.convert,
+      [&](const ConvertProgress& progress) {
+        display.show(
+            {.stage = "converting", .done = progress.bytes_done, .total = progress.bytes_total});
+      });
+  display.finish();
+  if (!status.ok()) return fail(status);
+  const auto side_files = (*source)->side_files();
+  if (std::none_of(side_files.begin(), side_files.end(), [](const SideFile& file) {
+        return file.name == "tokenizer.json" || file.name == "tokenizer.model";
+      })) {
+    fmt::print(stderr,
+               "kascade-convert: no tokenizer found; put a tokenizer.json or "
+               "tokenizer.model into {} before it is served\n",
+               arguments.destination);
+  }
+  fmt::print("wrote {}\n", arguments.destination);
+  return 0;
+}
+
+int run_verify(const std::string& folder) {
+  const auto result = verify(folder);
+  if (!result.ok()) return fail(result.status());
+  client::Table table({{"tensor", client::Table::Align::kLeft},
+                       {"dtype", client::Table::Align::kLeft},
+                       {"shape"},
+                       {"min"},
+                       {"max"},
+                       {"rms"},
+                       {"not finite"}});
+  for (const TensorSummary& tensor : result->tensors) {
+    table.add({tensor.name, tensor.dtype, fmt::format("{}", fmt::join(tensor.shape, " x ")),
+               fmt::format("{:.4g}", tensor.min), fmt::format("{:.4g}", tensor.max),
+               fmt::format("{:.4g}", tensor.rms), fmt::format("{}", tensor.not_finite)});
+  }
+  fmt::print("{}", table.text());
+  print_config(result->config);
+  fmt::print("  {}, {}; digests checked: {}; tokenizer: {}\n",
+             client::counted(static_cast<int64_t>(result->tensors.size()), "tensor"),
+             client::bytes(static_cast<double>(result->weight_bytes)),
+             client::counted(result->digests_checked, "file"),
+             result->tokenizer_ids > 0 ? client::counted(result->tokenizer_ids, "id") : "none");
+  if (result->not_finite == 0) return 0;
+  return fail(
+      absl::DataLossError(fmt::format("{}: {} values are not finite", folder, result->not_finite)));
+}
+
+void add_options(CLI::App& app, Arguments& arguments) {
+  app.add_option("SOURCE", arguments.source,
+                 "folder of Meta or Hugging Face, or a GGUF or llama2.c file");
+  app.add_option("DEST", arguments.destination, "folder to make");
+  app.add_option("--verify", arguments.verify,
+                 "check this folder instead: shapes, digests, finite values");
+  app.add_option("--dtype", arguments.dtype, "of the weights")
+      ->check(CLI::IsMember({"keep", "f32", "bf16", "f16"}))
+      ->capture_default_str();
+  app.add_option("--layout", arguments.convert.layout, "shards or per-layer")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Layout>{
+          {"shards", Layout::kShards}, {"per-layer", Layout::kPerLayer}}))
+      ->default_str("shards");
+  app.add_option("--max-shard-size", arguments.convert.max_shard_bytes,
+                 "bytes, or with a unit: 2GB, 500MB, 1GiB")
+      ->transform(CLI::AsSizeValue(true))
+      ->check(CLI::PositiveNumber)
+      ->default_str("2GB");
+  app.add_option("--rope-factor", arguments.source_options.rope_factor,
+                 "of llama3 rope scaling, instead of what the source says")
+      ->check(CLI::Range(1.0, 1e6));
+  app.add_flag("--force", arguments.convert.force, "replace DEST");
+  app.set_version_flag("--version", KASCADE_VERSION);
+}
+
+void set_dtype(Arguments& arguments) {
+  static const std::map<std::string, DType> kTypes = {
+      {"f32", DType::kF32}, {"bf16", DType::kBF16}, {"f16", DType::kF16}};
+  const auto found = kTypes.find(arguments.dtype);
+  if (found != kTypes.end()) arguments.convert.dtype = found->second;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app(
+      "Checkpoints of Meta, Hugging Face, llama2.c and GGUF -> a folder for kascade-server");
+  Arguments arguments;
+  add_options(app, arguments);
+  CLI11_PARSE(app, argc, argv);
+  if (!arguments.verify.empty()) {
+    if (arguments.source.empty()) return run_verify(arguments.verify);
+    return fail(absl::InvalidArgumentError("--verify DIR stands alone, without SOURCE"));
+  }
+  if (arguments.destination.empty()) {
+    return fail(
+        absl::InvalidArgumentError("expected SOURCE and DEST, or --verify DIR (see --help)"));
+  }
+  set_dtype(arguments);
+  arguments.convert.cancelled = &interrupted;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    std::signal(signal, [](int) { interrupted.store(true); });
+  }
+  return run_convert(arguments);
+}
+
+}  // namespace
+}  // namespace kascade::convert
+
+int main(int argc, char** argv) { return kascade::convert::run(argc, argv); }

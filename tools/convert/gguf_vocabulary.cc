@@ -1,0 +1,136 @@
+#include "tools/convert/gguf_vocabulary.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/model/json.h"
+#include "tools/convert/gguf_fields.h"
+
+namespace kascade::convert {
+namespace {
+
+constexpr int64_t kMaxTokens = 1 << 20;
+constexpr int64_t kMaxMerges = 1 << 22;
+
+constexpr char kTokens[] = "tokenizer.ggml.tokens";
+constexpr char kTypes[] = "tokenizer.ggml.token_type";
+constexpr char kScores[] = "tokenizer.ggml.scores";
+constexpr char kBos[] = "tokenizer.ggml.bos_token_id";
+
+// The value of `types` (null: all are normal) for token `id`.
+PieceType type_of(const GgufValue* types, size_t id, GgufFields& fields) {
+  if (!types) return PieceType::kNormal;
+  const auto type = types->integer(static_cast<int64_t>(id));
+  if (type && *type >= 1 && *type <= 6) return static_cast<PieceType>(*type);
+  fields.invalid(absl::StrCat(kTypes, "[", id, "]"), "a number in 1..6",
+                 type ? absl::StrCat(*type) : "another type");
+  return PieceType::kNormal;
+}
+
+std::optional<int32_t> read_bos(size_t tokens, GgufFields& fields) {
+  const auto bos = fields.maybe_integer(kBos);
+  if (!bos) return std::nullopt;
+  if (*bos >= 0 && *bos < static_cast<int64_t>(tokens)) return static_cast<int32_t>(*bos);
+  fields.invalid(kBos, absl::StrCat("an id below ", tokens), absl::StrCat(*bos));
+  return std::nullopt;
+}
+
+// Whether BOS is put in front: what the file says, or llama.cpp's default for such a tokenizer.
+bool read_add_bos(const std::optional<int32_t>& bos, bool fallback, GgufFields& fields) {
+  const bool add = fields.maybe_boolean("tokenizer.ggml.add_bos_token").value_or(fallback && bos);
+  if (add && !bos) fields.missing(kBos);
+  return add;
+}
+
+// llama.cpp's converter gives every token of a tokenizer.json the same score, so that its merges
+// are lost. The ids remain: byte-pair training numbers tokens in the order of their merges.
+void order_by_id_if_unscored(SentencePieceVocabulary& vocabulary) {
+  const auto scored = [](const auto& piece) { return piece.type == PieceType::kNormal; };
+  const auto first = std::find_if(vocabulary.pieces.begin(), vocabulary.pieces.end(), scored);
+  for (const auto& piece : vocabulary.pieces) {
+    if (scored(piece) && piece.score != first->score) return;
+  }
+  for (size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+    vocabulary.pieces[id].score = -static_cast<float>(id);
+  }
+}
+
+// The same converter makes <unk> a control token.
+void mark_unknown(SentencePieceVocabulary& vocabulary, GgufFields& fields) {
+  const auto id = fields.maybe_integer("tokenizer.ggml.unknown_token_id");
+  if (!id || *id < 0 || *id >= static_cast<int64_t>(vocabulary.pieces.size())) return;
+  for (const auto& piece : vocabulary.pieces) {
+    if (piece.type == PieceType::kUnknown) return;
+  }
+  vocabulary.pieces[static_cast<size_t>(*id)].type = PieceType::kUnknown;
+}
+
+SentencePieceVocabulary read_sentencepiece(GgufFields& fields) {
+  SentencePieceVocabulary vocabulary;
+  const auto tokens = fields.texts(kTokens, kMaxTokens);
+  const GgufValue* types = fields.maybe_array(kTypes, tokens.size());
+  const GgufValue* scores = fields.maybe_array(kScores, tokens.size());
+  if (!scores) fields.missing(kScores);
+  vocabulary.bos = read_bos(tokens.size(), fields);
+  vocabulary.add_bos = read_add_bos(vocabulary.bos, true, fields);
+  vocabulary.add_dummy_prefix =
+      fields.maybe_boolean("tokenizer.ggml.add_space_prefix").value_or(true);
+  for (size_t id = 0; id < tokens.size() && fields.error().ok(); ++id) {
+    const auto score = scores->number(static_cast<int64_t>(id));
+    if (!score) fields.invalid(kScores, "an array of f32", "another type");
+    vocabulary.pieces.push_back({std::string(tokens[id]), static_cast<float>(score.value_or(0)),
+                                 type_of(types, id, fields)});
+  }
+  order_by_id_if_unscored(vocabulary);
+  mark_unknown(vocabulary, fields);
+  return vocabulary;
+}
+
+ByteLevelVocabulary read_byte_level(GgufFields& fields) {
+  // llama.cpp takes whole tokens first, and puts BOS in front, for Llama 3's way of splitting.
+  static const std::set<std::string> kLlama3 = {"llama-bpe", "llama3", "llama-v3"};
+  ByteLevelVocabulary vocabulary;
+  const auto tokens = fields.texts(kTokens, kMaxTokens);
+  const GgufValue* types = fields.maybe_array(kTypes, tokens.size());
+  const auto merges = fields.texts("tokenizer.ggml.merges", kMaxMerges);
+  vocabulary.pre_tokenizer = fields.text("tokenizer.ggml.pre");
+  const bool is_llama3 = kLlama3.count(vocabulary.pre_tokenizer) > 0;
+  vocabulary.ignore_merges = is_llama3;
+  vocabulary.bos = read_bos(tokens.size(), fields);
+  vocabulary.add_bos = read_add_bos(vocabulary.bos, is_llama3, fields);
+  for (size_t id = 0; id < tokens.size() && fields.error().ok(); ++id) {
+    vocabulary.tokens.push_back({std::string(tokens[id]), type_of(types, id, fields)});
+  }
+  vocabulary.merges.assign(merges.begin(), merges.end());
+  return vocabulary;
+}
+
+}  // namespace
+
+absl::StatusOr<GgufVocabulary> gguf_vocabulary(const GgufFile& file) {
+  GgufFields fields(file);
+  GgufVocabulary vocabulary;
+  const std::string model = fields.text("tokenizer.ggml.model");
+  if (model == "llama") {
+    vocabulary = read_sentencepiece(fields);
+  } else if (model == "gpt2") {
+    vocabulary = read_byte_level(fields);
+  } else {
+    fields.unsupported("tokenizer.ggml.model", "\"llama\" or \"gpt2\"", shown(model));
+  }
+  if (!fields.error().ok()) return fields.error();
+  return vocabulary;
+}
+
+absl::StatusOr<std::string> gguf_tokenizer_json(const GgufFile& file) {
+  const auto vocabulary = gguf_vocabulary(file);
+  if (!vocabulary.ok()) return vocabulary.status();
+  auto json = std::visit([](const auto& lists) { return to_tokenizer_json(lists); }, *vocabulary);
+  if (json.ok()) return json;
+  return absl::Status(json.status().code(),
+                      absl::StrCat(file.name(), ": tokenizer.ggml: ", json.status().message()));
+}
+
+}  // namespace kascade::convert

@@ -1,0 +1,28 @@
+// What a Hugging Face folder holds beside its weights.
+#ifndef KASCADE_TOOLS_CONVERT_HUGGING_FACE_FILES_H_
+#define KASCADE_TOOLS_CONVERT_HUGGING_FACE_FILES_H_
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "tools/convert/source.h"
+
+namespace kascade::convert {
+
+// Those of tokenizer.json, tokenizer.model, tokenizer_config.json, special_tokens_map.json,
+// chat_template.jinja and generation_config.json that are there.
+std::vector<SideFile> hugging_face_side_files(const std::filesystem::path& folder);
+
+// config.json, with the rope factor of `options` if one is asked for.
+absl::StatusOr<std::string> hugging_face_config(const std::filesystem::path& folder,
+                                                const SourceOptions& options);
+
+// The model that it describes, generation_config.json considered.
+absl::StatusOr<ModelConfig> parse_hugging_face_config(const std::filesystem::path& folder,
+                                                      const std::string& config_json);
+
+}  // namespace kascade::convert
+
+#endif  // KASCADE_TOOLS_CONVERT_HUGGING_FACE_FILES_H_
