@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/sampling/parameters.h"
+#include "engine/sampling/scored_token.h"
 
 namespace kascade {
 
