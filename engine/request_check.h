@@ -9,10 +9,9 @@
 
 namespace kascade {
 
-// INVALID_ARGUMENT names field, limit and value. FAILED_PRECONDITION: `mode` needs a schedule
-// (there is no baseline) and `schedule` is null.
-absl::Status check_request(const Request& request, Mode mode, const Schedule* schedule,
-                           const ModelConfig& model);
+// INVALID_ARGUMENT names field, limit and value. FAILED_PRECONDITION: scheduled attention without a
+// schedule.
+absl::Status check_request(const Request& request, const ModelConfig& model);
 
 }  // namespace kascade
 

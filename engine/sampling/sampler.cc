@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/sampling/softmax.h"
+#include "engine/base/softmax.h"
 
 namespace kascade {
 namespace {
