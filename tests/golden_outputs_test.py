@@ -2,9 +2,9 @@
 
 Records the portable cases of same_bits/record.py and compares them with
 golden/same_bits/reference.txt. Tokens, choices of keys and counts must be equal. Log-probabilities
-may differ by TOLERANCE: the plain backend's own arithmetic is the same everywhere, but exp, sin and
-cos are the C library's, which takes other instructions on other processors and then rounds
-differently. After a change of results that is meant, record anew:
+may differ by TOLERANCE: the plain backend's own arithmetic is the same on every x86-64 processor, but
+exp, sin and cos are the C library's, which takes other instructions on other processors and may then
+round differently. After a change of results that is meant, record anew:
 
     tests/same_bits/record.py --reference-only --out tests/golden/same_bits/reference.txt \\
         --engine-probe FILE --kascade-server FILE --protos proto

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Records the results of one build in a text file, so that two builds can be compared bit by bit.
 
     tests/same_bits/record.py --engine-probe FILE --kascade-server FILE --protos DIR --out FILE
