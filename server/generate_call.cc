@@ -36,8 +36,8 @@ void GenerateCall::start(const v1::GenerateRequest& request, absl::Time deadline
   host().metrics.request_prompt_tokens.Observe(static_cast<double>(plan_.request.tokens.size()));
   send_started();
   auto self = std::static_pointer_cast<GenerateCall>(shared_from_this());
-  const auto id = host().engine.submit(plan_.request, {.schedule = plan_.schedule},
-                                       [self](const Event& event) { self->on_event(event); });
+  const auto id =
+      host().engine.submit(plan_.request, [self](const Event& event) { self->on_event(event); });
   if (!id.ok()) return close(id.status());
   const std::lock_guard lock(cancel_mutex_);
   submitted_ = *id;
@@ -138,8 +138,8 @@ void GenerateCall::describe(const kascade::Finish& finish, v1::GenerateFinished&
   describe_reason(finish, out);
   out.set_prompt_tokens(static_cast<int32_t>(plan_.request.tokens.size()));
   out.set_generated_tokens(generated_);
-  *out.mutable_attention() = report_attention(finish.counts, plan_.request.attention,
-                                              host().schedule_of(finish, plan_.schedule).get());
+  *out.mutable_attention() =
+      report_attention(finish.counts.at(0), plan_.attention, plan_.schedule.get());
   const absl::Time now = absl::Now();
   auto& timings = *out.mutable_timings();
   timings.set_queue_seconds(absl::ToDoubleSeconds(finish.queued));

@@ -24,13 +24,6 @@ bool RequestTracker::wait_until(absl::Time deadline) {
   return none_left_.wait_until(lock, absl::ToChronoTime(deadline), [&] { return count_ == 0; });
 }
 
-std::shared_ptr<const Schedule> ServerContext::schedule_of(
-    const Finish& finish, std::shared_ptr<const Schedule> expected) const {
-  if (finish.schedule_id.empty()) return nullptr;
-  if (expected && expected->schedule_id == finish.schedule_id) return expected;
-  return schedules.find(finish.schedule_id);
-}
-
 RpcRecord::RpcRecord(ServerContext& host, std::string rpc)
     : host_(host), rpc_(std::move(rpc)), arrival_(absl::Now()) {
   host_.requests.enter();

@@ -47,11 +47,6 @@ struct ServerContext {
   RequestTracker& requests;
   const ServerLimits limits;
   std::atomic<bool> draining = false;
-
-  // The schedule that a sequence used: `expected`, unless another was activated meanwhile. Null
-  // when it ran dense.
-  std::shared_ptr<const Schedule> schedule_of(const Finish& finish,
-                                              std::shared_ptr<const Schedule> expected) const;
 };
 
 // Accounts for one call from its arrival to finish().

@@ -33,8 +33,9 @@ bool fold(v1::ScoreResponse& last, v1::ScoreResponse& next) {
   return true;
 }
 
-v1::SelectionPhase to_proto(Phase phase) {
-  return phase == Phase::kRow ? v1::SELECTION_PHASE_ROW : v1::SELECTION_PHASE_TILE;
+v1::SelectionPhase to_proto(SelectionGranularity phase) {
+  return phase == SelectionGranularity::kPerQuery ? v1::SELECTION_PHASE_ROW
+                                                  : v1::SELECTION_PHASE_TILE;
 }
 
 }  // namespace
@@ -82,7 +83,7 @@ void ScoreCall::send_started() {
   started.set_inputs(static_cast<int32_t>(plan_.inputs.size()));
   started.set_tokens_to_score(plan_.tokens_to_score());
   started.set_windows(plan_.windows());
-  if (plan_.attention.mode) started.set_mode(server::to_proto(*plan_.attention.mode));
+  started.set_mode(server::to_proto(plan_.attention.mode));
   if (plan_.schedule) started.set_schedule_id(plan_.schedule->schedule_id);
   started.set_phase(to_proto(plan_.phase));
   started.set_window_tokens(plan_.cut.window_tokens);
@@ -117,9 +118,9 @@ void ScoreCall::submit_ready() {
 absl::Status ScoreCall::submit(int input) {
   auto self = std::static_pointer_cast<ScoreCall>(shared_from_this());
   // What was admitted once goes on: with its schedule, past a full queue, and while draining.
-  const auto id = host().engine.submit(
-      request_of(input), {.schedule = plan_.schedule, .is_continuation = admitted_},
-      [self, input](const Event& event) { self->on_event(input, event); });
+  const auto id =
+      host().engine.submit(request_of(input), {.is_continuation = admitted_},
+                           [self, input](const Event& event) { self->on_event(input, event); });
   if (!id.ok()) return id.status();
   admitted_ = true;
   progress_[static_cast<size_t>(input)].seq = *id;
@@ -135,11 +136,16 @@ Request ScoreCall::request_of(int input) const {
   Request request;
   request.tokens.assign(begin, begin + window.count);
   std::ranges::copy(sequence.window_start, request.tokens.begin());
-  request.task = Score{.first_scored = window.first_scored,
-                       .phase = progress.pass == 0 ? plan_.phase : Phase::kTile,
-                       .want_ranks = plan_.send_ranks,
-                       .top_logprobs = plan_.top_logprobs};
-  request.attention = plan_.attention;
+  request.task =
+      Score{.first_scored = window.first_scored,
+            .granularity = progress.pass == 0 ? plan_.phase : SelectionGranularity::kPerTile,
+            .want_ranks = plan_.send_ranks,
+            .top_logprobs = plan_.top_logprobs};
+  if (plan_.attention.mode == Mode::kSparse) {
+    request.attention = plan_.attention.sparse(plan_.schedule);
+  } else if (plan_.attention.mode == Mode::kCompare) {
+    request.compared_with = plan_.attention.sparse(plan_.schedule);
+  }
   request.deadline = plan_.deadline;
   return request;
 }
@@ -191,7 +197,7 @@ void ScoreCall::end_window(int input, const kascade::Finish& finish,
                            std::vector<v1::ScoreResponse>& out) {
   Progress& progress = progress_[static_cast<size_t>(input)];
   host().metrics.queue_time.Observe(absl::ToDoubleSeconds(finish.queued));
-  progress.totals[progress.pass].counts += finish.counts;
+  progress.totals[progress.pass].counts += finish.counts.back();
   progress.scored = 0;
   progress.pass = (progress.pass + 1) % plan_.passes();
   if (progress.pass == 0) ++progress.window;
@@ -224,8 +230,8 @@ void ScoreCall::add_columns(int input, const Event& event,
     if (plan_.send_ranks) tokens->add_ranks(token.rank);
     if (plan_.top_logprobs > 0) server::to_proto(token.top, *tokens->add_top());
     if (i >= event.comparisons.size()) continue;
-    tokens->add_sparse_logprobs(event.comparisons[i].sparse.logprob);
-    if (plan_.send_ranks) tokens->add_sparse_ranks(event.comparisons[i].sparse.rank);
+    tokens->add_sparse_logprobs(event.comparisons[i].second.logprob);
+    if (plan_.send_ranks) tokens->add_sparse_ranks(event.comparisons[i].second.rank);
     tokens->add_kl(event.comparisons[i].kl);
   }
 }

@@ -23,10 +23,10 @@ absl::Status read_options(const v1::ScoreRequest& in, ScorePlan& plan) {
   switch (in.phase()) {
     case v1::SELECTION_PHASE_UNSPECIFIED:
     case v1::SELECTION_PHASE_ROW:
-      plan.phase = Phase::kRow;
+      plan.phase = SelectionGranularity::kPerQuery;
       break;
     case v1::SELECTION_PHASE_TILE:
-      plan.phase = Phase::kTile;
+      plan.phase = SelectionGranularity::kPerTile;
       break;
     default:
       return invalid_field("phase", absl::StrCat("unknown value ", int{in.phase()}));
@@ -106,9 +106,10 @@ absl::StatusOr<ScorePlan> plan_score(const v1::ScoreRequest& in, const Engine& e
   if (!attention.ok()) return attention.status();
   plan.attention = *attention;
   if (!plan.attention.uses_schedule()) plan.schedule = nullptr;
-  const Mode mode = attention->mode.value_or(Mode::kDense);
+  const Mode mode = attention->mode;
   plan.tile_comparison = in.tile_comparison();
-  if (plan.tile_comparison && (mode != Mode::kCompare || plan.phase != Phase::kRow)) {
+  if (plan.tile_comparison &&
+      (mode != Mode::kCompare || plan.phase != SelectionGranularity::kPerQuery)) {
     return invalid_field("tile_comparison", "goes with mode COMPARE and phase ROW only");
   }
   if (absl::Status status = read_cut(in, engine, mode, plan.cut); !status.ok()) return status;

@@ -11,14 +11,15 @@
 #include "engine/engine.h"
 #include "kascade/v1/score.pb.h"
 #include "server/score_input.h"
+#include "server/translate.h"
 
 namespace kascade::server {
 
 struct ScorePlan {
   std::vector<ScoreSequence> inputs{};
-  Attention attention{};                       // mode resolved
+  AskedAttention attention{};
   std::shared_ptr<const Schedule> schedule{};  // null when dense
-  Phase phase = Phase::kRow;
+  SelectionGranularity phase = SelectionGranularity::kPerQuery;
   bool tile_comparison = false;  // beside the one by the row rule
   ScoreCut cut{};                // after defaults
   bool send_tokens = false;

@@ -33,8 +33,8 @@ double percentile(std::span<float> values, double percent) {
 
 }  // namespace
 
-float logprob_difference(const ScoredToken& token, const Comparison& comparison) {
-  return comparison.sparse.logprob - token.logprob;
+float logprob_difference(const ScoredToken& token, const TokenComparison& comparison) {
+  return comparison.second.logprob - token.logprob;
 }
 
 void ScoreTotals::add(const ScoredToken& token) {
@@ -45,10 +45,10 @@ void ScoreTotals::add(const ScoredToken& token) {
   top1 += token.is_top1 ? 1 : 0;
 }
 
-void ScoreTotals::add(const ScoredToken& token, const Comparison& comparison) {
+void ScoreTotals::add(const ScoredToken& token, const TokenComparison& comparison) {
   add(token);
-  const double difference = double{token.logprob} - double{comparison.sparse.logprob};
-  const double sparse_loss = -double{comparison.sparse.logprob};
+  const double difference = double{token.logprob} - double{comparison.second.logprob};
+  const double sparse_loss = -double{comparison.second.logprob};
   sparse_nll += sparse_loss;
   sparse_nll_squares += sparse_loss * sparse_loss;
   difference_squares += difference * difference;

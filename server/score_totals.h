@@ -28,12 +28,12 @@ struct ScoreTotals {
   AttentionCounts counts{};
 
   void add(const ScoredToken& token);
-  void add(const ScoredToken& token, const Comparison& comparison);
+  void add(const ScoredToken& token, const TokenComparison& comparison);
   ScoreTotals& operator+=(const ScoreTotals& other);
 };
 
 // Sparse − dense log-probability.
-float logprob_difference(const ScoredToken& token, const Comparison& comparison);
+float logprob_difference(const ScoredToken& token, const TokenComparison& comparison);
 
 // Fills the figures of `out` but the comparisons. A model that is hardly better than guessing over
 // `vocab` tokens is suspect.

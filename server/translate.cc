@@ -221,8 +221,11 @@ absl::StatusOr<GeneratePlan> plan_generate(const v1::GenerateRequest& in, const 
   auto attention = translate_attention(in.attention(), model, plan.schedule.get(),
                                        /*may_compare=*/false);
   if (!attention.ok()) return attention.status();
-  plan.request.attention = *attention;
-  if (!plan.request.attention.uses_schedule()) plan.schedule = nullptr;
+  plan.attention = *attention;
+  if (!plan.attention.uses_schedule()) plan.schedule = nullptr;
+  if (plan.attention.mode != Mode::kDense) {
+    plan.request.attention = plan.attention.sparse(plan.schedule);
+  }
   auto sampling = read_sampling(in.sampling(), model.vocab);
   if (!sampling.ok()) return sampling.status();
   generate.sampling = *std::move(sampling);

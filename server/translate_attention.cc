@@ -1,4 +1,4 @@
-// AttentionOptions → the engine's Attention, and what was used → AttentionReport.
+// AttentionOptions → what the engine is asked, and what was used → AttentionReport.
 #include <algorithm>
 #include <string>
 
@@ -145,10 +145,10 @@ void fill(const BaselineAttention& in, v1::AttentionBaseline& out) {
 
 }  // namespace
 
-absl::StatusOr<Attention> translate_attention(const v1::AttentionOptions& in,
-                                              const ModelConfig& model, const Schedule* active,
-                                              bool may_compare) {
-  Attention out;
+absl::StatusOr<AskedAttention> translate_attention(const v1::AttentionOptions& in,
+                                                   const ModelConfig& model, const Schedule* active,
+                                                   bool may_compare) {
+  AskedAttention out;
   const auto mode = read_mode(in, active, may_compare);
   if (!mode.ok()) return mode.status();
   out.mode = *mode;
@@ -180,13 +180,13 @@ v1::AttentionMode to_proto(Mode mode) {
   return v1::ATTENTION_MODE_UNSPECIFIED;
 }
 
-v1::AttentionReport report_attention(const AttentionCounts& counts, const Attention& used,
+v1::AttentionReport report_attention(const AttentionCounts& counts, const AskedAttention& used,
                                      const Schedule* schedule) {
   const auto ratio = [](int64_t part, int64_t whole) {
     return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
   };
   v1::AttentionReport out;
-  out.set_mode(to_proto(used.mode.value_or(Mode::kDense)));
+  out.set_mode(to_proto(used.mode));
   if (used.baseline) fill(*used.baseline, *out.mutable_baseline());
   if (schedule != nullptr) {
     out.set_schedule_id(schedule->schedule_id);
