@@ -108,6 +108,10 @@ class Engine {
   // FAILED_PRECONDITION: kv_memory_bytes below one sequence's first chunk, fewer CPUs than threads
   // to pin.
   static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineOptions& options);
+  // The same with a backend of the caller's in place of options.backend (and its weights, cache
+  // and threads).
+  static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineOptions& options,
+                                                        std::unique_ptr<Backend> backend);
   ~Engine();  // cancels what still runs
 
   // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: bad field or token,
