@@ -80,7 +80,7 @@ absl::StatusOr<v1::CalibrateRequest> request_of(const CalibrateOptions& options)
   if (!options.pooling.empty()) request.set_pooling(value_of<v1::ScorePooling>(options.pooling));
   if (options.all_heads) request.set_all_heads(true);
   if (!options.plan_weight.empty()) {
-    request.set_plan_weight(value_of<v1::LayerCost>(options.plan_weight));
+    request.set_plan_weight(value_of<v1::PlanWeight>(options.plan_weight));
   }
   if (options.published_head_map_slip) request.set_published_head_map_slip(true);
   if (options.no_activate) request.set_activate(false);

@@ -20,7 +20,7 @@ std::string upper(std::string text) {
   return text;
 }
 
-std::string selection_text(const v1::SelectionSettings& rule) {
+std::string selection_text(const v1::SelectionRule& rule) {
   if (rule.family() == v1::SELECTION_FAMILY_TILE) {
     return fmt::format("tile: {} key tiles of {} tokens, the own tile on top", rule.top_k(),
                        rule.tile_size());
@@ -48,7 +48,7 @@ std::string origin_text(const v1::CalibrationSummary& made) {
 }
 
 // What was asked for beyond the defaults; empty: nothing.
-std::string request_text(const v1::RequestedSchedule& asked) {
+std::string request_text(const v1::RequestedPlan& asked) {
   std::vector<std::string> parts;
   if (asked.has_anchors()) parts.push_back(counted(asked.anchors(), "anchor"));
   if (asked.dense_layers_size() > 0) {

@@ -26,7 +26,7 @@ void fill(const ModelIdentity& in, v1::ScheduledModel& out) {
   out.set_tokenizer_digest(in.tokenizer_digest);
 }
 
-void fill(const RequestedSchedule& in, v1::RequestedSchedule& out) {
+void fill(const RequestedSchedule& in, v1::RequestedPlan& out) {
   if (in.anchors > 0) out.set_anchors(in.anchors);
   out.mutable_dense_layers()->Add(in.dense_layers.begin(), in.dense_layers.end());
   out.set_auto_dense_layers(in.auto_dense_layers);
@@ -50,7 +50,7 @@ void fill(const CalibrationRecord& in, v1::CalibrationSummary& out) {
   if (in.requested) fill(*in.requested, *out.mutable_requested());
 }
 
-void fill(const SelectionSettings& in, v1::SelectionSettings& out) {
+void fill(const SelectionSettings& in, v1::SelectionRule& out) {
   const bool keys = in.family == Family::kKascade;
   out.set_family(keys ? v1::SELECTION_FAMILY_KASCADE : v1::SELECTION_FAMILY_TILE);
   out.set_tile_size(in.query_tile);
@@ -67,7 +67,7 @@ void fill(const SelectionSettings& in, v1::SelectionSettings& out) {
   out.set_all_heads(in.all_heads);
 }
 
-void fill(const LayerSchedule& in, v1::LayerSchedule& out) {
+void fill(const LayerSchedule& in, v1::LayerPlan& out) {
   out.set_role(to_proto(in.role));
   out.set_anchor(in.anchor);
   out.mutable_head_map()->Add(in.head_map.begin(), in.head_map.end());

@@ -340,7 +340,7 @@ const std::vector<Case<v1::CalibrateRequest>> kCalibrateCases{
        r.set_maker(v1::SCHEDULE_MAKER_GREEDY), r.set_plan_weight(v1::PLAN_WEIGHT_LOSS);
      }},
     {"unknown plan_weight", bad("plan_weight"),
-     [](v1::CalibrateRequest& r) { r.set_plan_weight(static_cast<v1::LayerCost>(3)); }},
+     [](v1::CalibrateRequest& r) { r.set_plan_weight(static_cast<v1::PlanWeight>(3)); }},
     {"top_k of kascade", bad("top_k"), [](v1::CalibrateRequest& r) { r.set_top_k(3); }},
     {"min_recall alone", bad("min_recall"), [](v1::CalibrateRequest& r) { r.set_min_recall(0.5); }},
     {"preset of kascade", bad("preset"),

@@ -6,8 +6,12 @@
 //  "threads": N,
 //  "max_batch_tokens": N,
 //  "runs": [{"tokens": [ids], "tile_rule_end": N, "mode": "dense"|"sparse", "schedule": FILE|null,
-//            "ratio": X|null, "chunk": N (0 = max_batch_tokens), "logits": FILE,
-//            "selections": FILE|null}]}
+//            "ratio": X|null,
+//            "baseline": {"kind": "oracle"|"streaming"|"quest", "ratio": X, "min_keys": N,
+//                         "sink_keys": N, "page_size": N, "dense_layers": [N…]}|null,
+//            "chunk": N (0 = max_batch_tokens), "logits": FILE, "selections": FILE|null}]}
+// A sparse run takes its baseline if it has one, else its schedule; a key that a baseline lacks has
+// the baseline's default.
 // logits: f32 [tokens, vocab], all rows. selections: one JSON object a line for each (layer, tile)
 // that selected.
 #include <algorithm>
@@ -19,8 +23,8 @@
 #include <string>
 
 #include "engine/attention/policy.h"
-#include "engine/model/transformer.h"
 #include "engine/runtime/batch_builder.h"
+#include "engine/model/transformer.h"
 #include "nlohmann/json.hpp"
 
 namespace kascade {
@@ -35,22 +39,71 @@ T value_or_exit(absl::StatusOr<T> result) {
   std::exit(1);
 }
 
+// Runs another policy and keeps what each layer chose. Baselines need it: no layer of theirs uses
+// another's choice, so that each overwrites the choice of the one before.
+class KeepsChoices final : public AttentionPolicy {
+ public:
+  KeepsChoices(std::shared_ptr<const AttentionPolicy> policy, std::vector<Selection>& choices)
+      : policy_(std::move(policy)), choices_(choices) {}
+
+  const SelectionSettings& rule() const override { return policy_->rule(); }
+  bool chooses_keys() const override { return policy_->chooses_keys(); }
+  Candidates candidates(int32_t position, bool row) const override {
+    return policy_->candidates(position, row);
+  }
+  int32_t selections() const override { return policy_->selections(); }
+  KeyCounts count(int32_t layer, const TileSpan& tile) const override {
+    return policy_->count(layer, tile);
+  }
+  Role role(int32_t layer) const override { return policy_->role(layer); }
+  void attend(Backend& backend, int32_t layer, const AttentionInput& in,
+              PolicyState& scratch) const override {
+    policy_->attend(backend, layer, in, scratch);
+    for (Selection& selection : scratch.selections) {
+      if (!selection.counts.empty()) choices_[static_cast<size_t>(layer)] = selection;
+      selection.counts.clear();
+    }
+  }
+
+ private:
+  std::shared_ptr<const AttentionPolicy> policy_;
+  std::vector<Selection>& choices_;  // [layers]
+};
+
 struct Run {
   std::vector<Token> tokens;
   int32_t prefill_end = 0;
   int32_t chunk = 0;
   std::shared_ptr<const AttentionPolicy> policy;
   std::shared_ptr<const Schedule> schedule;
+  bool baseline = false;
 };
 
-Run parse_run(const json& spec, int32_t max_batch_tokens) {
+BaselineAttention parse_baseline(const json& spec) {
+  BaselineKind kind = BaselineKind::kOracle;
+  if (spec.at("kind") == "streaming") kind = BaselineKind::kStreaming;
+  if (spec.at("kind") == "quest") kind = BaselineKind::kQuest;
+  BaselineAttention baseline = BaselineAttention::defaults(kind);
+  baseline.ratio = spec.value("ratio", baseline.ratio);
+  baseline.min_keys = spec.value("min_keys", baseline.min_keys);
+  baseline.sink_keys = spec.value("sink_keys", baseline.sink_keys);
+  baseline.page_size = spec.value("page_size", baseline.page_size);
+  baseline.dense_layers = spec.value("dense_layers", baseline.dense_layers);
+  return baseline;
+}
+
+Run parse_run(const json& spec, int32_t max_batch_tokens, int32_t layers) {
   Run run{.tokens = spec.at("tokens").get<std::vector<Token>>(),
           .prefill_end = spec.at("tile_rule_end").get<int32_t>(),
           .chunk = spec.value("chunk", 0),
           .policy = make_dense_policy(),
           .schedule = nullptr};
   if (run.chunk <= 0) run.chunk = max_batch_tokens;
-  if (spec.at("mode") == "sparse") {
+  if (spec.at("mode") != "sparse") return run;
+  if (spec.contains("baseline") && !spec["baseline"].is_null()) {
+    run.baseline = true;
+    run.policy = make_baseline_policy(parse_baseline(spec["baseline"]), layers);
+  } else {
     run.schedule = std::make_shared<Schedule>(
         value_or_exit(load_schedule(spec.at("schedule").get<std::string>())));
     std::optional<double> ratio;
@@ -68,10 +121,10 @@ int32_t chunk_end(const Run& run, int32_t begin) {
   return std::min({end, size, begin < run.prefill_end ? run.prefill_end : size});
 }
 
-void write_selections(const Batch& batch, PolicyState& scratch, int32_t kv_heads,
+void write_selections(const Batch& batch, std::vector<Selection>& selections, int32_t kv_heads,
                       std::ostream& out) {
-  for (size_t layer = 0; layer < scratch.selections.size(); ++layer) {
-    Selection& selection = scratch.selections[layer];
+  for (size_t layer = 0; layer < selections.size(); ++layer) {
+    Selection& selection = selections[layer];
     if (selection.counts.empty()) continue;
     for (int32_t tile = 0; tile < batch.tiles(); ++tile) {
       json heads = json::array();
@@ -103,6 +156,8 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
     selections_file.open(spec["selections"].get<std::string>());
   }
   PolicyState scratch;
+  std::vector<Selection> choices(static_cast<size_t>(config.layers));
+  if (run.baseline) run.policy = std::make_shared<KeepsChoices>(std::move(run.policy), choices);
   const auto size = static_cast<int32_t>(run.tokens.size());
   int32_t gap_tokens = 0;
   for (int32_t begin = 0; begin < size;) {
@@ -118,7 +173,8 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
     transformer.logits(hidden, logits.view());
     logits_file.write(reinterpret_cast<const char*>(logits.view().data), logits.bytes());
     if (selections_file.is_open()) {
-      write_selections(step.batch, scratch, config.kv_heads, selections_file);
+      write_selections(step.batch, run.baseline ? choices : scratch.selections, config.kv_heads,
+                       selections_file);
     }
     begin = end;
   }
@@ -155,7 +211,7 @@ int probe(const std::string& path) {
   Transformer transformer(config, std::move(checkpoint), *backend, max_batch_tokens + 256);
   for (const json& run_spec : spec.at("runs")) {
     BlockAllocator blocks(block_count, kBlockSize);
-    Run run = parse_run(run_spec, max_batch_tokens);
+    Run run = parse_run(run_spec, max_batch_tokens, config.layers);
     execute(run_spec, run, transformer, cache, blocks);
   }
   return 0;
