@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/refusal.h"
 #include "engine/sampling/softmax.h"
 
 namespace kascade {
@@ -91,8 +92,10 @@ std::span<const float> row_of(Tensor logits, int64_t row) {
 absl::Status check_finite(const std::vector<RowFold>& rows, int64_t first_target) {
   for (size_t i = 0; i < rows.size(); ++i) {
     if (rows[i].finite && std::isfinite(rows[i].sum)) continue;
-    return absl::InternalError(absl::StrCat("logits are not finite at scored token ",
-                                            first_target + static_cast<int64_t>(i)));
+    return refuse(absl::StatusCode::kInternal,
+                  absl::StrCat("logits are not finite at scored token ",
+                               first_target + static_cast<int64_t>(i)),
+                  {.reason = reason::kNonFinite});
   }
   return absl::OkStatus();
 }
