@@ -45,9 +45,9 @@ class Recorder : public core::GenerationSink {
     generated = finished.generated_tokens;
     counts = finished.counts;
   }
-  void ended(const absl::Status& status) override {
+  void ended(const absl::Status& end_status) override {
     calls.emplace_back("ended");
-    end_.end(status);
+    end_.end(end_status);
   }
 
   static std::shared_ptr<Recorder> run(core::ServerContext& context, GenerationRequest request) {

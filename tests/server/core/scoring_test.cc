@@ -47,7 +47,7 @@ class Recorder : public core::ScoringSink {
     (summary.input ? inputs[*summary.input] : total) = {summary.tokens_scored, summary.figures,
                                                         summary.pass, summary.tile_pass};
   }
-  void ended(const absl::Status& status) override { end_.end(status); }
+  void ended(const absl::Status& end_status) override { end_.end(end_status); }
   size_t unsent_bytes() const override { return 0; }
 
   static std::shared_ptr<Recorder> run(core::ServerContext& context,
