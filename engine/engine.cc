@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <fstream>
+#include <future>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -15,9 +16,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "engine/backend/cpu/affinity.h"
 #include "engine/model/weights_cache.h"
-#include "engine/request_check.h"
 #include "engine/runtime/engine_impl.h"
 
 namespace kascade {
@@ -140,9 +139,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
                                .weights = *format,
                                .cache = *cache,
                                .checkpoint_dtype = checkpoint->dtype,
-                               .head_dim = config->head_dim,
-                               .threads = options.threads,
-                               .pin_threads = options.pin_threads});
+                               .cpu = {.count = options.threads, .pin = options.pin_threads}});
   if (!backend.ok()) return backend.status();
   auto shape = cache_shape(options, *config, (*backend)->precision().cache);
   if (!shape.ok()) return shape.status();
@@ -177,7 +174,7 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
       backend(std::move(model_backend)),
       transformer(config, std::move(checkpoint), *backend, options.max_batch_tokens,
                   std::move(packed)),
-      cache(shape),
+      cache(shape, *backend),
       blocks(shape.blocks, shape.block_size),
       max_queue(options.max_queue),
       loop({.max_batch_tokens = options.max_batch_tokens,
@@ -191,11 +188,12 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
              const std::lock_guard lock(mutex);
              published_stats = stats;
            }) {
-  info.backend = backend->name();
+  const BackendInfo backend_info = backend->info();
+  info.backend = backend_info.name;
   info.weights = backend->precision().weights;
   info.cache = backend->precision().cache;
-  info.threads = backend->threads();
-  info.cpus.assign(backend->cpus().begin(), backend->cpus().end());
+  info.threads = backend_info.threads;
+  info.cpus = backend_info.cpus;
   info.parameters = config.parameters();
   info.mapped_bytes = transformer.mapped_bytes();
   info.packed_bytes = transformer.packed_bytes();
@@ -207,14 +205,15 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
 // -------------------------------------------------------------------------
 
 void Engine::Impl::start() {
-  thread = std::thread([this] { run(); });
-  if (info.cpus.empty()) return;
-  const auto warn = [&](const absl::Status& refused) {
-    info.warnings.push_back(absl::StrCat("pin_threads: ", refused.message()));
-  };
-  for (const absl::Status& refused : backend->refused_cpus()) warn(refused);
-  const absl::Status bound = bind_thread(thread.native_handle(), info.cpus.front());
-  if (!bound.ok()) warn(bound);
+  std::promise<absl::Status> attached;
+  std::future<absl::Status> outcome = attached.get_future();
+  thread = std::thread([this, &attached] {
+    attached.set_value(backend->attach_thread());
+    run();
+  });
+  for (std::string& warning : backend->info().warnings) info.warnings.push_back(std::move(warning));
+  const absl::Status refused = outcome.get();
+  if (!refused.ok()) info.warnings.push_back(absl::StrCat("pin_threads: ", refused.message()));
 }
 
 void Engine::Impl::stop() {
@@ -250,18 +249,18 @@ void Engine::Impl::run() {
     unseen.swap(inbox);
   }
   for (Command& command : unseen) {
-    if (const auto* admission = std::get_if<QueuedRequest>(&command)) {
-      refuse(admission->id, admission->sink, stopped);
+    if (const auto* queued = std::get_if<QueuedRequest>(&command)) {
+      refuse(queued->id, queued->sink, stopped);
     }
   }
   update_idle();
 }
 
 void Engine::Impl::apply(Command& command) {
-  if (auto* admission = std::get_if<QueuedRequest>(&command)) {
-    const SeqId id = admission->id;
-    const EventSink sink = admission->sink;
-    const absl::Status status = loop.admit(std::move(*admission), absl::Now());
+  if (auto* queued = std::get_if<QueuedRequest>(&command)) {
+    const SeqId id = queued->id;
+    const EventSink sink = queued->sink;
+    const absl::Status status = loop.admit(std::move(*queued), absl::Now());
     if (!status.ok()) refuse(id, sink, status);
   } else {
     loop.end(std::get<SeqId>(command), FinishReason::kCancelled, absl::CancelledError("cancelled"));
@@ -282,12 +281,12 @@ void Engine::Impl::update_idle() {
   if (idle) became_idle.notify_all();
 }
 
-absl::StatusOr<SeqId> Engine::Impl::enqueue(QueuedRequest admission) {
+absl::StatusOr<SeqId> Engine::Impl::enqueue(QueuedRequest queued) {
   const std::lock_guard lock(mutex);
-  if (stopping || (draining && !admission.is_continuation)) {
+  if (stopping || (draining && !queued.is_continuation)) {
     return absl::UnavailableError("the server is draining; send to another one");
   }
-  if (!admission.is_continuation && admission.priority == Priority::kInteractive) {
+  if (!queued.is_continuation && queued.priority == Priority::kInteractive) {
     const auto unseen = std::ranges::count_if(inbox, [](const Command& command) {
       const auto* other = std::get_if<QueuedRequest>(&command);
       return other != nullptr && other->priority == Priority::kInteractive;
@@ -298,9 +297,9 @@ absl::StatusOr<SeqId> Engine::Impl::enqueue(QueuedRequest admission) {
           "queue: ", waiting, " requests wait, the limit is ", max_queue, "; try again later"));
     }
   }
-  admission.id = next_id++;
-  const SeqId id = admission.id;
-  inbox.emplace_back(std::move(admission));
+  queued.id = next_id++;
+  const SeqId id = queued.id;
+  inbox.emplace_back(std::move(queued));
   idle = false;
   wake.notify_one();
   return id;
@@ -314,17 +313,10 @@ absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
 }
 
 absl::StatusOr<SeqId> Engine::submit(Request request, Submission how, EventSink sink) {
-  std::shared_ptr<const Schedule> schedule = how.schedule ? *how.schedule : active_schedule();
-  if (request.attention.baseline) schedule = nullptr;
-  const bool sparse = schedule || request.attention.baseline;
-  const Mode mode = request.attention.mode.value_or(sparse ? Mode::kSparse : Mode::kDense);
-  absl::Status status = check_request(request, mode, schedule.get(), impl_->config);
+  absl::Status status = validate(request, limits_of(impl_->config));
   if (!status.ok()) return status;
-  if (mode == Mode::kDense) schedule = nullptr;
   return impl_->enqueue(
       {.request = std::move(request),
-       .mode = mode,
-       .schedule = std::move(schedule),
        .priority = how.background ? Priority::kBackground : Priority::kInteractive,
        .is_continuation = how.is_continuation,
        .sink = std::move(sink)});

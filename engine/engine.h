@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/attention/policy.h"
 #include "engine/model/config.h"
 #include "engine/request.h"
 #include "engine/schedule/schedule.h"
@@ -64,9 +65,9 @@ struct EngineStats {
   int32_t total_blocks = 0;
   int32_t free_blocks = 0;
   int32_t block_size = 0;
-  // Keys per KV head by role of the layer, [Role]; rows of every mode.
-  int64_t keys_attended[3] = {0, 0, 0};
-  int64_t keys_scored[3] = {0, 0, 0};
+  // Keys per KV head by kind of layer [LayerKind], over all rows that were computed.
+  int64_t keys_attended[kLayerKinds] = {};
+  int64_t keys_scored[kLayerKinds] = {};
   int64_t keys_causal = 0;
   absl::Duration last_step{};
   // Sums over the steps whose time was predicted before they ran (all but the first few, and
@@ -93,14 +94,12 @@ struct EngineInfo {
   std::vector<std::string> warnings{};  // what did not go as the options ask, and why
 };
 
-// How a request is taken in.
+// How a request is admitted.
 struct Submission {
-  // What sparse and compare use; unset: the schedule that is active at submission. Null: none.
-  std::optional<std::shared_ptr<const Schedule>> schedule{};
-  // A later part of a request that was taken in before (the next window of a text): neither a full
+  // A later part of a request that was admitted before (the next window of a text): neither a full
   // queue nor draining refuses it.
   bool is_continuation = false;
-  bool background = false;  // calibration: below all other requests, and not counted in their queue
+  bool background = false;  // calibration: after all other requests, not counted in their queue
 };
 
 class Engine {
@@ -112,12 +111,11 @@ class Engine {
   ~Engine();  // cancels what still runs
 
   // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: bad field or token,
-  // prompt longer than the context (names field, limit, value). FAILED_PRECONDITION: sparse or
-  // compare without an active schedule. RESOURCE_EXHAUSTED: queue full. UNAVAILABLE: draining. What
-  // only the scheduler can tell (FAILED_PRECONDITION: can never fit the cache) comes as the last
-  // event's status.
+  // prompt longer than the context (names field, limit, value). FAILED_PRECONDITION: scheduled
+  // attention without a schedule. RESOURCE_EXHAUSTED: queue full. UNAVAILABLE: draining. What only
+  // the scheduler can tell (FAILED_PRECONDITION: can never fit the cache) comes as the last event's
+  // status.
   absl::StatusOr<SeqId> submit(Request request, EventSink sink);
-  // The same with a schedule of its own, as part of an earlier request, or behind all others.
   absl::StatusOr<SeqId> submit(Request request, Submission how, EventSink sink);
 
   // Thread-safe, idempotent. The sink gets a last event with kCancelled unless it already finished;
@@ -127,9 +125,9 @@ class Engine {
   // Refuses new requests, waits up to `grace` for the running ones, then cancels them.
   void drain(absl::Duration grace);
 
-  // The schedule of requests admitted from now on; running ones keep theirs. Thread-safe.
-  // INVALID_ARGUMENT when it does not fit the model's shape; FAILED_PRECONDITION for another
-  // model's. Null deactivates.
+  // The schedule that default_attention() is to use from now on; running requests keep theirs.
+  // Thread-safe. FAILED_PRECONDITION when it does not fit the model's shape or is another model's.
+  // Null deactivates.
   absl::Status activate(std::shared_ptr<const Schedule> schedule);
   std::shared_ptr<const Schedule> active_schedule() const;
 
@@ -141,11 +139,8 @@ class Engine {
   const EngineInfo& info() const;
   EngineStats stats() const;  // thread-safe
 
-  // For calibration.cc and engine tests: everything behind the door.
-  struct Impl;
-  Impl& impl() { return *impl_; }
-
  private:
+  struct Impl;
   explicit Engine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -91,6 +91,30 @@ absl::Status check_score(const Score& task, int64_t size, const ModelLimits& mod
                       check_range("top_logprobs", task.top_logprobs, 0, kMaxTopLogprobs)});
 }
 
+absl::Status check_observe(const Request& request, const ModelLimits& model) {
+  const auto size = static_cast<int64_t>(request.tokens.size());
+  if (std::get<Observe>(request.task).observer == nullptr) {
+    return invalid_field("observer", "must be set");
+  }
+  if (!is_dense(request.attention)) {
+    return invalid_field("attention", "an observed text runs densely");
+  }
+  if (size >= 2 && size <= int64_t{model.context} + 1) return absl::OkStatus();
+  return invalid_field("tokens", absl::StrCat("an observed text has 2 to ", model.context + 1,
+                                              " tokens, got ", size));
+}
+
+absl::Status check_task(const Request& request, const ModelLimits& model) {
+  const auto size = static_cast<int64_t>(request.tokens.size());
+  if (const auto* generate = std::get_if<Generate>(&request.task)) {
+    return check_generate(*generate, size, model);
+  }
+  if (const auto* score = std::get_if<Score>(&request.task)) {
+    return check_score(*score, size, model);
+  }
+  return check_observe(request, model);
+}
+
 absl::Status check_schedule(const std::string& field, const ScheduledAttention& attention) {
   if (attention.ratio) {
     absl::Status status = check_positive(field + ".ratio", *attention.ratio, 1);
@@ -138,7 +162,7 @@ absl::Status check_attention(const std::string& field, const AttentionChoice& ch
 
 absl::Status check_comparison(const Request& request, int32_t layers) {
   if (!request.compared_with) return absl::OkStatus();
-  if (std::holds_alternative<Generate>(request.task)) {
+  if (!std::holds_alternative<Score>(request.task)) {
     return invalid_field("compared_with", "goes with a text to score only");
   }
   return check_attention("compared_with", *request.compared_with, layers);
@@ -158,12 +182,8 @@ absl::Status validate(const Request& request, const ModelLimits& model) {
   if (request.tokens.empty()) {
     return invalid_field("tokens", "the prompt has no token, not even a BOS");
   }
-  const auto size = static_cast<int64_t>(request.tokens.size());
-  const auto* generate = std::get_if<Generate>(&request.task);
   return first_error({check_attention("attention", request.attention, model.layers),
-                      check_comparison(request, model.layers),
-                      generate != nullptr ? check_generate(*generate, size, model)
-                                          : check_score(std::get<Score>(request.task), size, model),
+                      check_comparison(request, model.layers), check_task(request, model),
                       check_tokens("tokens", request.tokens, model.vocab)});
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,35 +23,35 @@
 
 namespace kascade {
 
-// Which rule decides the keys of a scored token (method, A2.6): its own row alone (causal; equal to
-// Generate), or all rows of its query tile (the prefill rule; optimistic).
-enum class Phase { kRow, kTile };
+class LayerObserver;
+
+// Which queries decide the keys of a scored token (method, A2.6): its own query alone, as in
+// decoding (strictly causal, equal to Generate), or all queries of its tile together, as in prefill
+// (later tokens of the tile take part: optimistic for a perplexity).
+enum class SelectionGranularity { kPerQuery, kPerTile };
 
 struct Score {
   int32_t first_scored = 1;  // tokens[first_scored …] are scored; those before are context; ≥ 1
-  Phase phase = Phase::kRow;
+  SelectionGranularity granularity = SelectionGranularity::kPerQuery;
   bool want_ranks = false;
   int32_t top_logprobs = 0;
 };
 
-enum class Mode { kDense, kSparse, kCompare };
-
-// Belongs to the sequence: one step mixes dense and sparse sequences.
-struct Attention {
-  std::optional<Mode> mode{};     // unset: sparse with a baseline or an active schedule, else dense
-  std::optional<double> ratio{};  // (0, 1]; overrides the schedule's (kascade family only)
-  std::optional<BaselineAttention>
-      baseline{};  // sparse is this, not the schedule; not with `ratio`
-
-  // With the mode resolved.
-  bool uses_schedule() const { return mode.value_or(Mode::kDense) != Mode::kDense && !baseline; }
+// Runs the tokens densely, watched by an observer, and gives no logits.
+struct Observe {
+  std::shared_ptr<LayerObserver> observer{};  // not null; called on the engine's thread
 };
 
 struct Request {
-  std::vector<Token> tokens{};  // the prompt, or the text to score; not empty
-  std::variant<Generate, Score> task{};
-  Attention attention{};
+  std::vector<Token> tokens{};  // the prompt, or the text to score or to observe; not empty
+  std::variant<Generate, Score, Observe> task{};
+  AttentionChoice attention{};  // Observe: dense
+  // Score only: the same tokens run a second time under this choice, in lockstep with the first run
+  // and with a KV cache of their own, and every scored position is compared.
+  std::optional<AttentionChoice> compared_with{};
   absl::Time deadline = absl::InfiniteFuture();
+
+  int32_t runs() const { return compared_with ? 2 : 1; }
 };
 
 // What a request must fit.
@@ -81,7 +82,7 @@ enum class FinishReason {
   kStopToken,      // a stop token was generated (it is the last token of the events)
   kMaxTokens,      // max_new_tokens reached
   kContextLength,  // the model's context is full
-  kCompleted,      // a Score is done
+  kCompleted,      // a Score or an Observe is done
   kCancelled,
   kDeadline,
   kError,
@@ -89,20 +90,18 @@ enum class FinishReason {
 
 struct Finish {
   FinishReason reason = FinishReason::kCompleted;
-  absl::Status status{};  // OK unless kError, kDeadline or kCancelled
-  AttentionCounts counts{};
-  std::string schedule_id{};  // of the schedule used; empty when dense
-  Mode mode = Mode::kDense;   // that was used
-  absl::Duration queued{};
-  absl::Duration prefill{};
+  absl::Status status{};                  // OK unless kError, kDeadline or kCancelled
+  std::vector<AttentionCounts> counts{};  // [runs of the request]; empty if it never ran
+  absl::Duration queued{};                // from admission to the first step
+  absl::Duration prefill{};               // from the first step to the end of the prompt
 };
 
 // Progress of one sequence after one step. `tokens` are the generated or scored tokens of this
-// step, in order; `comparisons` runs parallel to it (compare only).
+// step, in order; `comparisons` has as many entries if the request compares, else none.
 struct Event {
   SeqId seq = 0;
   std::vector<ScoredToken> tokens{};
-  std::vector<Comparison> comparisons{};
+  std::vector<TokenComparison> comparisons{};
   int32_t computed_tokens = 0;  // tokens whose keys and values are in the cache
   std::optional<Finish> finish{};
 };

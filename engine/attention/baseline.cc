@@ -8,37 +8,36 @@ namespace kascade {
 
 BaselinePolicy::BaselinePolicy(const BaselineAttention& settings, int32_t query_tile,
                                int32_t layers)
-    : rule_{.query_tile = query_tile,
-            .ratio = settings.ratio,
-            .min_keys = settings.min_keys,
-            .sink_keys = settings.sink_keys},
+    : settings_{.query_tile = query_tile,
+                .ratio = settings.ratio,
+                .min_keys = settings.min_keys,
+                .sink_keys = settings.sink_keys},
       dense_(static_cast<size_t>(layers), false) {
   for (const int32_t layer : settings.dense_layers) dense_[layer] = true;
 }
 
 void BaselinePolicy::attend(Backend& backend, int32_t layer, const AttentionInput& in,
-                            PolicyState& scratch) const {
-  if (dense_[layer]) return backend.attend(in.q, in.cache, in.batch, in.tiles, {}, in.out);
+                            PolicyState& state) const {
+  if (dense_[layer]) return backend.attend(in.q, in.cache, in.step, in.tiles, {}, in.out);
   // No layer uses another's choice, so one place serves them all.
-  scratch.selections.resize(1);
-  Selection& selection = scratch.selections.front();
+  Selection& selection = state.selection(backend, 0);
   choose(backend, in, selection);
-  backend.attend(in.q, in.cache, in.batch, in.tiles, {&selection, {}}, in.out);
+  backend.attend(in.q, in.cache, in.step, in.tiles, {&selection, {}}, in.out);
 }
 
-KeyCounts BaselinePolicy::count(int32_t layer, const TileSpan& tile) const {
-  if (dense_[layer]) return count_all_keys(tile);
-  KeyCounts sum;
+KeysRead BaselinePolicy::keys_read(int32_t layer, const TileSpan& tile) const {
+  if (dense_[layer]) return all_keys_read(tile);
+  KeysRead sum;
   for (int32_t position = tile.first; position <= tile.last; ++position) {
     const Candidates from = candidates(position, tile.per_query);
     const int64_t causal = int64_t{position} + 1;
     const int64_t attended = from.begin + from.budget + (causal - from.end);
     const int64_t read = from.takes_all() ? 0 : rows_to_choose(from, position);
-    sum +=
-        {.causal = causal,
-         .attended = attended,
-         .scored = read,
-         .kv_rows_read = (scores_keys() ? std::max(read, attended) : read + attended) + attended};
+    sum += {.causal = causal,
+            .attended = attended,
+            .scored = read,
+            .kv_rows = (scores() == Scores::kKeys ? std::max(read, attended) : read + attended) +
+                       attended};
   }
   return sum;
 }

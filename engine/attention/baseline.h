@@ -1,5 +1,5 @@
-// What the baselines share: which layers stay dense, how many keys a row attends to, and how that
-// is counted. Each chooses its keys in a file of its own.
+// What the baseline methods share: which layers stay dense, how many keys a row attends to, and how
+// keys are counted. Each method chooses its keys in a file of its own.
 #ifndef KASCADE_ENGINE_ATTENTION_BASELINE_H_
 #define KASCADE_ENGINE_ATTENTION_BASELINE_H_
 
@@ -16,24 +16,47 @@ class BaselinePolicy : public AttentionPolicy {
  public:
   BaselinePolicy(const BaselineAttention& settings, int32_t query_tile, int32_t layers);
 
-  const SelectionSettings& rule() const final { return rule_; }
-  Role role(int32_t layer) const final { return dense_[layer] ? Role::kDense : Role::kAnchor; }
+  Tiling tiling() const final {
+    return {.query_tile = settings_.query_tile, .shares_choice = scores_something()};
+  }
+  Candidates candidates(int32_t position, bool per_query) const override {
+    return candidates_of(settings_, position, per_query);
+  }
+  int32_t kept_selections() const final { return scores_something() ? 1 : 0; }
+  LayerKind layer_kind(int32_t layer) const final {
+    if (dense_[layer]) return LayerKind::kDense;
+    return scores_something() ? LayerKind::kSelecting : LayerKind::kWindow;
+  }
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
-              PolicyState& scratch) const final;
-  KeyCounts count(int32_t layer, const TileSpan& tile) const final;
+              PolicyState& state) const final;
+  KeysRead keys_read(int32_t layer, const TileSpan& tile) const final;
 
  protected:
   // The keys of the tiles in one layer.
   virtual void choose(Backend& backend, const AttentionInput& in, Selection& selection) const = 0;
   // Rows of the key cache that are read to choose for the row at `position`; 0 if all are taken.
   virtual int64_t rows_to_choose(const Candidates& candidates, int32_t position) const = 0;
-  // Whether rows read to choose are keys, which attending then need not read again.
-  virtual bool scores_keys() const = 0;
+  // What is read to choose.
+  enum class Scores {
+    kNothing,
+    kKeys,       // which attending then need not read again
+    kSummaries,  // of pages of keys
+  };
+  virtual Scores scores() const = 0;
+  const SelectionSettings& settings() const { return settings_; }
 
  private:
-  SelectionSettings rule_;
+  bool scores_something() const { return scores() != Scores::kNothing; }
+
+  SelectionSettings settings_;
   std::vector<bool> dense_;  // [layers]
 };
+
+// Query tiles have kBaselineTile positions, as those of the kascade family by default, or whole
+// pages.
+inline constexpr int32_t kBaselineTile = 32;
+std::shared_ptr<const AttentionPolicy> make_baseline_policy(const BaselineAttention& settings,
+                                                            int32_t layers);
 
 std::shared_ptr<const AttentionPolicy> make_oracle_policy(const BaselineAttention& settings,
                                                           int32_t layers);

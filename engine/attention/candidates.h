@@ -1,6 +1,6 @@
-// Which keys a query may choose from and how many it chooses, as pure arithmetic (method, A2, A4 and
-// A7). The batch builder, policies, statistics and tests share it, so that a budget is computed in
-// one place.
+// Which keys a query may choose from and how many it chooses, as pure arithmetic (method, A2, A4
+// and A7). The batch builder, policies, statistics and tests share it, so that a budget is computed
+// in one place.
 #ifndef KASCADE_ENGINE_ATTENTION_CANDIDATES_H_
 #define KASCADE_ENGINE_ATTENTION_CANDIDATES_H_
 
@@ -11,28 +11,29 @@
 
 namespace kascade {
 
-// Keys that one choice may take. Row t attends to the sinks, to the chosen keys and to its own
-// block [candidate_end, t].
+// The keys that a row may choose from. Row t attends to the sinks [0, begin), to the chosen keys
+// and to its own block [end, t].
 struct Candidates {
-  int32_t begin = 0;   // sinks end here
+  int32_t begin = 0;   // first candidate; the keys before it are sinks
   int32_t end = 0;     // exclusive
-  int32_t budget = 0;  // keys to choose: ≤ end − begin; a multiple of the tile for Family::kTile
+  int32_t budget = 0;  // keys to choose, ≤ count(); whole key tiles for Family::kTile
 
   int32_t count() const { return end - begin; }
   bool takes_all() const { return budget == count(); }
 };
 
-// Row-rule rows pass `row` = true: with decode_own_tile = false their candidates reach up to the
-// row itself.
-inline Candidates candidates_of(const SelectionSettings& rule, int32_t position, bool row) {
-  const int32_t tile_begin = position / rule.query_tile * rule.query_tile;
-  const int32_t end = row && !rule.decode_own_tile ? position + 1 : tile_begin;
-  const int32_t begin = std::min(rule.sink_keys, end);
+// `per_query`: the row selects alone, and with decode_own_tile = false its candidates reach up to
+// the row itself; else the row stands in a tile.
+inline Candidates candidates_of(const SelectionSettings& settings, int32_t position,
+                                bool per_query) {
+  const int32_t tile_begin = position / settings.query_tile * settings.query_tile;
+  const int32_t end = per_query && !settings.decode_own_tile ? position + 1 : tile_begin;
+  const int32_t begin = std::min(settings.sink_keys, end);
   int64_t budget;
-  if (rule.family == Family::kKascade) {
-    budget = std::max<int64_t>(rule.min_keys, static_cast<int64_t>(rule.ratio * end));
+  if (settings.family == Family::kKascade) {
+    budget = std::max<int64_t>(settings.min_keys, static_cast<int64_t>(settings.ratio * end));
   } else {
-    budget = static_cast<int64_t>(rule.top_k) * rule.query_tile;
+    budget = static_cast<int64_t>(settings.top_k) * settings.query_tile;
   }
   return {begin, end, static_cast<int32_t>(std::min<int64_t>(budget, end - begin))};
 }

@@ -6,32 +6,34 @@ namespace {
 
 class DensePolicy final : public AttentionPolicy {
  public:
-  const SelectionSettings& rule() const override { return rule_; }
-  bool chooses_keys() const override { return false; }
+  explicit DensePolicy(int32_t query_tile) : query_tile_(query_tile) {}
+
+  // The tiles are only the unit in which backends share out rows.
+  Tiling tiling() const override { return {.query_tile = query_tile_}; }
+  Candidates candidates(int32_t /*position*/, bool /*per_query*/) const override { return {}; }
   void attend(Backend& backend, int32_t /*layer*/, const AttentionInput& in,
-              PolicyState& /*scratch*/) const override {
-    backend.attend(in.q, in.cache, in.batch, in.tiles, KeySet{}, in.out);
+              PolicyState& /*state*/) const override {
+    backend.attend(in.q, in.cache, in.step, in.tiles, KeySet{}, in.out);
   }
-  KeyCounts count(int32_t /*layer*/, const TileSpan& tile) const override {
-    return count_all_keys(tile);
+  KeysRead keys_read(int32_t /*layer*/, const TileSpan& tile) const override {
+    return all_keys_read(tile);
   }
-  Role role(int32_t /*layer*/) const override { return Role::kDense; }
+  LayerKind layer_kind(int32_t /*layer*/) const override { return LayerKind::kDense; }
 
  private:
-  // Only the tile size matters: it is the grain in which backends share out rows.
-  SelectionSettings rule_{};
+  int32_t query_tile_;
 };
 
 }  // namespace
 
-KeyCounts count_all_keys(const TileSpan& tile) {
+KeysRead all_keys_read(const TileSpan& tile) {
   const int64_t rows = tile.last - tile.first + 1;
   const int64_t causal = rows * (int64_t{tile.first} + tile.last + 2) / 2;
-  return {.causal = causal, .attended = causal, .scored = 0, .kv_rows_read = 2 * causal};
+  return {.causal = causal, .attended = causal, .scored = 0, .kv_rows = 2 * causal};
 }
 
-std::shared_ptr<const AttentionPolicy> make_dense_policy() {
-  return std::make_shared<DensePolicy>();
+std::shared_ptr<const AttentionPolicy> make_dense_policy(int32_t query_tile) {
+  return std::make_shared<DensePolicy>(query_tile);
 }
 
 }  // namespace kascade

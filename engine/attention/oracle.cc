@@ -12,17 +12,14 @@ class OraclePolicy final : public BaselinePolicy {
   OraclePolicy(const BaselineAttention& settings, int32_t layers)
       : BaselinePolicy(settings, kBaselineTile, layers) {}
 
-  bool chooses_keys() const override { return true; }
-  int32_t selections() const override { return 1; }
-
  protected:
   void choose(Backend& backend, const AttentionInput& in, Selection& selection) const override {
-    backend.select_keys(in.q, in.cache, in.batch, in.tiles, {Pooling::kSum, 1}, selection);
+    backend.select_keys(in.q, in.cache, in.step, in.tiles, {Pooling::kSum, 1}, selection);
   }
   int64_t rows_to_choose(const Candidates& /*candidates*/, int32_t position) const override {
     return int64_t{position} + 1;
   }
-  bool scores_keys() const override { return true; }
+  Scores scores() const override { return Scores::kKeys; }
 };
 
 }  // namespace

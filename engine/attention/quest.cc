@@ -21,12 +21,9 @@ class QuestPolicy final : public BaselinePolicy {
       : BaselinePolicy(settings, tile_of(settings.page_size), layers),
         page_size_(settings.page_size) {}
 
-  bool chooses_keys() const override { return true; }
-  int32_t selections() const override { return 1; }
-
   // The pages that the budget pays for, at least one.
-  Candidates candidates(int32_t position, bool row) const override {
-    Candidates keys = candidates_of(rule(), position, row);
+  Candidates candidates(int32_t position, bool per_query) const override {
+    Candidates keys = candidates_of(settings(), position, per_query);
     const int32_t pages = std::max(keys.budget / page_size_, 1);
     keys.budget = std::min(pages * page_size_, keys.count());
     return keys;
@@ -34,13 +31,13 @@ class QuestPolicy final : public BaselinePolicy {
 
  protected:
   void choose(Backend& backend, const AttentionInput& in, Selection& selection) const override {
-    backend.select_pages(in.q, in.cache, in.batch, in.tiles, page_size_, selection);
+    backend.select_pages(in.q, in.cache, in.step, in.tiles, page_size_, selection);
   }
   // A page's least and largest components.
   int64_t rows_to_choose(const Candidates& candidates, int32_t /*position*/) const override {
     return 2 * int64_t{candidates.count() / page_size_};
   }
-  bool scores_keys() const override { return false; }
+  Scores scores() const override { return Scores::kSummaries; }
 
  private:
   int32_t page_size_;

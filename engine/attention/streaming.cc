@@ -5,7 +5,6 @@
 #include <memory>
 
 #include "engine/attention/baseline.h"
-#include "engine/backend/host/select.h"
 
 namespace kascade {
 namespace {
@@ -15,27 +14,25 @@ class StreamingPolicy final : public BaselinePolicy {
   StreamingPolicy(const BaselineAttention& settings, int32_t layers)
       : BaselinePolicy(settings, kBaselineTile, layers) {}
 
-  bool chooses_keys() const override { return false; }
-
   // Nothing to choose from: the budget is the distance to the row's own block, less the sinks.
-  Candidates candidates(int32_t position, bool /*row*/) const override {
-    SelectionSettings without_sinks = rule();
+  Candidates candidates(int32_t position, bool /*per_query*/) const override {
+    SelectionSettings without_sinks = settings();
     without_sinks.sink_keys = 0;
-    const Candidates keys = candidates_of(without_sinks, position, /*row=*/false);
+    const Candidates keys = candidates_of(without_sinks, position, /*per_query=*/false);
     if (keys.takes_all()) return {};
-    const int32_t sinks = std::min(rule().sink_keys, keys.budget);
+    const int32_t sinks = std::min(settings().sink_keys, keys.budget);
     const int32_t window = keys.end - (keys.budget - sinks);
     return {.begin = sinks, .end = window, .budget = 0};
   }
 
  protected:
-  void choose(Backend& /*backend*/, const AttentionInput& in, Selection& selection) const override {
-    reset_selection(in.batch, in.tiles, in.cache.kv_heads, selection);
+  void choose(Backend& backend, const AttentionInput& in, Selection& selection) const override {
+    backend.select_none(in.cache, in.step, in.tiles, selection);
   }
   int64_t rows_to_choose(const Candidates& /*candidates*/, int32_t /*position*/) const override {
     return 0;
   }
-  bool scores_keys() const override { return false; }
+  Scores scores() const override { return Scores::kNothing; }
 };
 
 }  // namespace

@@ -16,11 +16,11 @@ namespace {
 
 // One for each thread; none unless threads are pinned.
 absl::StatusOr<std::vector<int32_t>> cpus_to_pin(const BackendOptions& options) {
-  if (!options.pin_threads) return std::vector<int32_t>{};
+  if (!options.cpu.pin) return std::vector<int32_t>{};
   auto cpus = allowed_cpus();
   if (!cpus.ok()) return cpus.status();
   const auto allowed = static_cast<int32_t>(cpus->size());
-  const int32_t threads = options.threads > 0 ? options.threads : cpu::usable_cores(allowed);
+  const int32_t threads = options.cpu.count > 0 ? options.cpu.count : cpu::usable_cores(allowed);
   if (threads > allowed) {
     return absl::FailedPreconditionError(absl::StrCat(
         "pin_threads: ", threads, " threads, and this process may use only ", allowed, " CPUs"));
@@ -43,7 +43,7 @@ absl::StatusOr<std::unique_ptr<Backend>> open_cpu(const BackendOptions& options)
   if (!cpus.ok()) return cpus.status();
   return cpu::make_cpu_backend({.weights = weights,
                                 .cache = options.cache,
-                                .threads = options.threads,
+                                .threads = options.cpu.count,
                                 .cpus = *std::move(cpus)});
 }
 
@@ -71,7 +71,7 @@ absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& opti
   if (options.name == "auto" || options.name == "cpu") return open_cpu(options);
   if (options.name == "cuda") return absl::UnavailableError("backend cuda: built without CUDA");
   if (options.name == "reference") {
-    if (options.pin_threads) {
+    if (options.cpu.pin) {
       return absl::InvalidArgumentError("pin_threads: backend reference has no threads to pin");
     }
     if (options.weights == WeightFormat::kBF16) {

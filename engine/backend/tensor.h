@@ -1,16 +1,13 @@
-// Matrices as the whole engine sees them: a non-owning strided view (Tensor) and the owner of its
-// memory (Buffer). Used by every layer from the checkpoint reader to the kernels.
+// Matrices: a non-owning strided view (Tensor) and the owner of a backend's memory (Buffer).
 #ifndef KASCADE_ENGINE_BACKEND_TENSOR_H_
 #define KASCADE_ENGINE_BACKEND_TENSOR_H_
-
-#include <sys/mman.h>
 
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <string_view>
+#include <utility>
 
 namespace kascade {
 
@@ -63,7 +60,9 @@ constexpr float from_bf16(uint16_t value) {
 inline float from_f16(uint16_t value) { return static_cast<float>(std::bit_cast<_Float16>(value)); }
 
 // A view of [rows, cols] elements; `stride` elements lie between the starts of two rows. A vector
-// is one row. Copying a Tensor copies the view, never the elements.
+// is one row. Copying a Tensor copies the view, never the elements. The elements lie in the memory
+// of one backend, where only that backend may read and write them, or, where a function says so, in
+// host memory (weights of a checkpoint file).
 struct Tensor {
   void* data = nullptr;
   DType dtype = DType::kF32;
@@ -87,39 +86,20 @@ struct Tensor {
   }
 };
 
-// Owns memory of [rows, cols] elements, aligned to 64 bytes or, from 1 MiB on, to the 2 MiB of a
-// huge page; null if the system refuses it. The memory is not initialised, so that a large pool
-// costs physical pages only where it is written.
+// Memory that a backend owns (Backend::allocate), freed with the last copy of the handle. Whoever
+// holds it passes views of it to that backend's operations and never looks inside.
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(DType dtype, int64_t rows, int64_t cols)
-      : dtype_(dtype), rows_(rows), cols_(cols), data_(allocate(bytes())) {}
+  Buffer(Tensor view, std::shared_ptr<void> memory) : view_(view), memory_(std::move(memory)) {}
 
-  Tensor view() const { return {data_.get(), dtype_, rows_, cols_, row_elements(dtype_, cols_)}; }
-  Tensor first_rows(int64_t count) const { return view().slice_rows(0, count); }
-  int64_t bytes() const { return rows_ * row_elements(dtype_, cols_) * size_of(dtype_); }
+  Tensor view() const { return view_; }
+  Tensor first_rows(int64_t count) const { return view_.slice_rows(0, count); }
+  bool allocated() const { return view_.data != nullptr; }  // false: the system refused the memory
 
  private:
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-  static void* allocate(int64_t bytes) {
-    constexpr size_t kHugePage = size_t{2} << 20;
-    const size_t size = bytes > 0 ? static_cast<size_t>(bytes) : 1;
-    const size_t alignment = size >= kHugePage / 2 ? kHugePage : 64;
-    const size_t rounded = (size + alignment - 1) / alignment * alignment;
-    void* memory = std::aligned_alloc(alignment, rounded);
-    // Keys gathered from all over a long context would miss the TLB at each one. Only a wish: a
-    // kernel without huge pages refuses it and nothing else changes.
-    if (memory != nullptr && alignment == kHugePage) madvise(memory, rounded, MADV_HUGEPAGE);
-    return memory;
-  }
-
-  DType dtype_ = DType::kF32;
-  int64_t rows_ = 0;
-  int64_t cols_ = 0;
-  std::unique_ptr<void, Free> data_;
+  Tensor view_{};
+  std::shared_ptr<void> memory_{};
 };
 
 }  // namespace kascade

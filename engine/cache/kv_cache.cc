@@ -1,12 +1,14 @@
 #include "engine/cache/kv_cache.h"
 
+#include <algorithm>
+
 namespace kascade {
 
-KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
+KvCache::KvCache(const KvCacheShape& shape, Backend& backend) : shape_(shape) {
   const int64_t rows = int64_t{shape.blocks} * shape.kv_heads * shape.block_size;
   for (int32_t layer = 0; layer < shape.layers; ++layer) {
-    keys_.emplace_back(shape.dtype, rows, shape.head_dim);
-    values_.emplace_back(shape.dtype, rows, shape.head_dim);
+    keys_.push_back(backend.allocate(shape.dtype, rows, shape.head_dim));
+    values_.push_back(backend.allocate(shape.dtype, rows, shape.head_dim));
   }
 }
 
@@ -15,10 +17,8 @@ LayerCache KvCache::layer(int32_t index) const {
 }
 
 bool KvCache::allocated() const {
-  for (size_t layer = 0; layer < keys_.size(); ++layer) {
-    if (keys_[layer].view().data == nullptr || values_[layer].view().data == nullptr) return false;
-  }
-  return true;
+  return std::ranges::all_of(keys_, &Buffer::allocated) &&
+         std::ranges::all_of(values_, &Buffer::allocated);
 }
 
 }  // namespace kascade

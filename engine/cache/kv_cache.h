@@ -1,12 +1,14 @@
-// The memory of the paged KV cache: one pool of keys and one of values per layer, handed out as
-// blocks by BlockAllocator. Pages are touched, and so cost memory, only when written.
+// The memory of the paged KV cache, in a backend: one pool of keys and one of values per layer,
+// handed out as blocks by BlockAllocator. On the host its pages cost memory only once they are
+// written.
 #ifndef KASCADE_ENGINE_CACHE_KV_CACHE_H_
 #define KASCADE_ENGINE_CACHE_KV_CACHE_H_
 
 #include <cstdint>
 #include <vector>
 
-#include "engine/backend/batch.h"
+#include "engine/backend/backend.h"
+#include "engine/backend/layer_cache.h"
 #include "engine/backend/tensor.h"
 
 namespace kascade {
@@ -19,14 +21,14 @@ struct KvCacheShape {
   int32_t block_size = 0;  // tokens
   DType dtype = DType::kF32;
 
-  // Of a key or a value of one head.
+  // Bytes of a key or a value of one head.
   int64_t row_bytes() const { return row_elements(dtype, head_dim) * size_of(dtype); }
   int64_t bytes_per_token() const { return int64_t{2} * layers * kv_heads * row_bytes(); }
 };
 
 class KvCache {
  public:
-  explicit KvCache(const KvCacheShape& shape);
+  KvCache(const KvCacheShape& shape, Backend& backend);
   const KvCacheShape& shape() const { return shape_; }
   LayerCache layer(int32_t index) const;
   bool allocated() const;  // false: the system refused the memory

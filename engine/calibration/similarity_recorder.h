@@ -1,6 +1,6 @@
-// Dense attention that also measures, at sampled query tiles of one calibration window, how well
-// what one layer selects serves the later layers (method, A5.2–A5.3). Runs on the engine's thread
-// through the ordinary step; read by calibration.cc after the window has finished.
+// Measures, at sampled query tiles of one window that runs densely, how well the keys that one
+// layer would select serve the later layers (method, A5.2–A5.3). Called on the engine's thread;
+// read by calibration after the window's last event.
 #ifndef KASCADE_ENGINE_CALIBRATION_SIMILARITY_RECORDER_H_
 #define KASCADE_ENGINE_CALIBRATION_SIMILARITY_RECORDER_H_
 
@@ -10,7 +10,8 @@
 #include <span>
 #include <vector>
 
-#include "engine/attention/policy.h"
+#include "engine/attention/kascade.h"
+#include "engine/attention/observer.h"
 #include "engine/backend/host/select.h"
 #include "engine/schedule/schedule.h"
 
@@ -32,22 +33,15 @@ enum class SimilarityKind { kRecalledMass, kRecalledMassWithSlip, kJaccard };
 // none.
 std::set<int32_t> sampled_tiles(const SelectionSettings& rule, int32_t tokens);
 
-class SimilarityRecorder final : public AttentionPolicy {
+class SimilarityRecorder final : public LayerObserver {
  public:
-  SimilarityRecorder(const SelectionSettings& rule, SimilarityKind kind, const RecorderShape& shape,
-                     int32_t window_tokens);
+  SimilarityRecorder(const SelectionSettings& settings, SimilarityKind kind,
+                     const RecorderShape& shape, int32_t window_tokens);
 
-  const SelectionSettings& rule() const override { return rule_; }
-  bool chooses_keys() const override { return false; }
-  void attend(Backend& backend, int32_t layer, const AttentionInput& in,
-              PolicyState& scratch) const override;
-  KeyCounts count(int32_t /*layer*/, const TileSpan& tile) const override {
-    return count_all_keys(tile);
-  }
-  Role role(int32_t /*layer*/) const override { return Role::kDense; }
-  bool observes_residual() const override { return true; }
-  void observe_residual(int32_t layer, const Batch& batch, TileRange tiles, Tensor before,
-                        Tensor after) const override;
+  int32_t query_tile() const override { return settings_.query_tile; }
+  void attention_computed(Backend& backend, int32_t layer, const AttentionInput& in) override;
+  void residual_added(Backend& backend, int32_t layer, const Batch& batch, TileRange tiles,
+                      Tensor before, Tensor after) override;
 
   // The window's figures: minimum over its sampled tiles (recalled mass) or their mean (Jaccard);
   // means over tokens and tiles for importance and self_recall.
@@ -57,32 +51,29 @@ class SimilarityRecorder final : public AttentionPolicy {
   // What one sampled tile selected, layer by layer: [layers][kv_heads] ascending keys.
   using TileSets = std::vector<std::vector<std::vector<int32_t>>>;
 
-  void record(Backend& backend, int32_t layer, const AttentionInput& in, int32_t tile) const;
+  void record(Backend& backend, int32_t layer, const AttentionInput& in, int32_t tile);
   void score(Backend& backend, const AttentionInput& in, int32_t tile, Pooling pooling,
-             std::vector<float>& scores) const;
-  void fold_masses(int32_t layer, int32_t g_b, const TileSets& sets,
-                   std::span<const float> mass) const;
-  void fold_jaccard(int32_t layer, int32_t g_b, const TileSets& sets) const;
+             std::vector<float>& scores);
+  void add_masses(int32_t layer, int32_t g_b, const TileSets& sets, std::span<const float> mass);
+  void add_jaccard(int32_t layer, int32_t g_b, const TileSets& sets);
 
-  SelectionSettings rule_;
+  SelectionSettings settings_;
   SimilarityKind kind_;
   RecorderShape shape_;
   std::set<int32_t> samples_;  // first tokens of the sampled tiles
 
-  // Written by the const callbacks above: the engine's thread is the only writer, and readers wait
-  // for the window's last event.
-  struct Recorded {
-    Similarity similarity{0, 0};  // minimum or sum over tiles so far
-    std::vector<int64_t> importance_tokens{};
-    int32_t tiles = 0;
-    int32_t until = 0;  // positions below were recorded; a preempted window feeds them again
-    std::vector<std::pair<int32_t, TileSets>> open{};  // tiles of the current step by first token
-  };
-  mutable Recorded recorded_;
-  mutable std::vector<float> scores_;  // [kv_heads, keys]
-  mutable std::vector<float> masses_;  // [kv_heads, keys]
-  mutable std::vector<double> fixed_;  // [kv_heads] mass of the keys that are attended to anyway
-  mutable ChoiceWorkspace choice_scratch_;
+  Similarity similarity_{0, 0};  // minimum or sum over tiles so far
+  std::vector<int64_t> importance_tokens_{};
+  int32_t tiles_ = 0;
+  int32_t until_ = 0;  // positions below were recorded; a preempted window feeds them again
+  std::vector<std::pair<int32_t, TileSets>> open_{};  // tiles of the current step by first token
+
+  Buffer device_scores_;               // f32 [kv_heads, keys], grows
+  std::vector<float> scores_;          // [kv_heads, keys]
+  std::vector<float> masses_;          // [kv_heads, keys]
+  std::vector<double> fixed_;          // [kv_heads] mass of the keys that are attended to anyway
+  std::vector<float> before_, after_;  // rows of the residual stream
+  ChoiceWorkspace choice_workspace_;
 };
 
 // The mean over windows of everything a Similarity holds.

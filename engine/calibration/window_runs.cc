@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "engine/base/check.h"
-#include "engine/runtime/engine_impl.h"
 
 namespace kascade {
 namespace {
@@ -79,11 +78,8 @@ absl::StatusOr<Similarity> WindowRuns::measure(const SelectionSettings& rule, Si
       for (const int64_t tokens : computed) sum += tokens;
       done(sum);
     });
-    gathering.add(engine_.impl().enqueue({.request = {.tokens = windows[i], .task = Score{}},
-                                          .mode = Mode::kDense,
-                                          .measure = recorders.back(),
-                                          .priority = Priority::kBackground,
-                                          .sink = std::move(sink)}));
+    Request request{.tokens = windows[i], .task = Observe{recorders.back()}};
+    gathering.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
   }
   if (absl::Status status = gathering.wait(engine_, stop_); !status.ok()) return status;
   std::vector<Similarity> measured;
@@ -99,8 +95,8 @@ absl::StatusOr<ComparedSums> WindowRuns::compare(const std::shared_ptr<const Sch
     auto sink = gathering.sink([&](const Event& event) {
       KASCADE_CHECK(event.comparisons.size() == event.tokens.size());
       for (size_t j = 0; j < event.tokens.size(); ++j) {
-        const Comparison& token = event.comparisons[j];
-        const double dense = event.tokens[j].logprob, sparse = token.sparse.logprob;
+        const TokenComparison& token = event.comparisons[j];
+        const double dense = event.tokens[j].logprob, sparse = token.second.logprob;
         sums.dense -= dense;
         sums.sparse -= sparse;
         sums.difference_squares += (sparse - dense) * (sparse - dense);
@@ -108,13 +104,14 @@ absl::StatusOr<ComparedSums> WindowRuns::compare(const std::shared_ptr<const Sch
         sums.same_top1 += token.same_top1;
       }
       sums.tokens += static_cast<int64_t>(event.tokens.size());
-      if (event.finish) sums.counts += event.finish->counts;
+      if (event.finish && event.finish->status.ok()) sums.counts += event.finish->counts.at(1);
       done(sums.tokens);
     });
-    Request request{.tokens = windows[i], .task = Score{}};
-    request.attention.mode = Mode::kCompare;
-    gathering.add(engine_.submit(std::move(request), {.schedule = schedule, .background = true},
-                                 std::move(sink)));
+    Request request{.tokens = windows[i],
+                    .task = Score{},
+                    .attention = DenseAttention{},
+                    .compared_with = ScheduledAttention{.schedule = schedule}};
+    gathering.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
   }
   if (absl::Status status = gathering.wait(engine_, stop_); !status.ok()) return status;
   return sums;

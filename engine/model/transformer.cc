@@ -1,8 +1,7 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <cstddef>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,21 +14,17 @@ namespace {
 // of logits stays in cache.
 constexpr int32_t kHeadTile = 4096;
 
-Buffer to_f32(Tensor vector) {
-  Buffer copy(DType::kF32, 1, vector.cols);
-  float* out = copy.view().f32(0);
+// A vector of the checkpoint, as f32 in the backend's memory.
+Buffer uploaded(Tensor vector, Backend& backend) {
+  std::vector<float> values(static_cast<size_t>(vector.cols));
   for (int64_t i = 0; i < vector.cols; ++i) {
-    if (vector.dtype == DType::kF32) out[i] = vector.f32(0)[i];
-    if (vector.dtype == DType::kBF16) out[i] = from_bf16(vector.bf16(0)[i]);
-    if (vector.dtype == DType::kF16) out[i] = from_f16(vector.row<uint16_t>(0)[i]);
+    if (vector.dtype == DType::kF32) values[i] = vector.f32(0)[i];
+    if (vector.dtype == DType::kBF16) values[i] = from_bf16(vector.bf16(0)[i]);
+    if (vector.dtype == DType::kF16) values[i] = from_f16(vector.row<uint16_t>(0)[i]);
   }
-  return copy;
-}
-
-void copy_rows(Tensor from, Tensor to) {
-  for (int64_t row = 0; row < from.rows; ++row) {
-    std::memcpy(to.f32(row), from.f32(row), from.cols * sizeof(float));
-  }
+  Buffer buffer = backend.allocate(DType::kF32, 1, vector.cols);
+  backend.upload(std::as_bytes(std::span(values)), buffer.view());
+  return buffer;
 }
 
 }  // namespace
@@ -51,31 +46,34 @@ std::vector<MatrixSpec> matrix_specs(const ModelConfig& config) {
   return specs;
 }
 
-Transformer::Workspace::Workspace(const ModelConfig& config, int32_t rows)
-    : x(DType::kF32, rows, config.hidden),
-      before(DType::kF32, rows, config.hidden),
-      normed(DType::kF32, rows, config.hidden),
-      rotation(DType::kF32, rows, config.head_dim),
-      qkv(DType::kF32, rows, config.q_dim() + 2 * config.kv_dim()),
-      attended(DType::kF32, rows, config.q_dim()),
-      gate_up(DType::kF32, rows, int64_t{2} * config.intermediate),
-      gated(DType::kF32, rows, config.intermediate),
-      hidden(DType::kF32, rows, config.hidden) {}
+Transformer::Workspace::Workspace(const ModelConfig& config, int32_t rows, Backend& backend) {
+  const auto f32 = [&](int64_t cols) { return backend.allocate(DType::kF32, rows, cols); };
+  x = f32(config.hidden);
+  before = f32(config.hidden);
+  normed = f32(config.hidden);
+  rotation = f32(config.head_dim);
+  qkv = f32(config.q_dim() + 2 * config.kv_dim());
+  attended = f32(config.q_dim());
+  gate_up = f32(int64_t{2} * config.intermediate);
+  gated = f32(config.intermediate);
+  hidden = f32(config.hidden);
+}
 
 Transformer::Transformer(const ModelConfig& config, Checkpoint checkpoint, Backend& backend,
                          int32_t max_rows, std::optional<PackedFile> packed_file)
     : config_(config),
       checkpoint_(std::move(checkpoint)),
       backend_(backend),
+      embedding_(backend.adopt_embedding(checkpoint_.embedding)),
       packed_file_(std::move(packed_file)),
       frequencies_(rope_frequencies(config)),
-      norm_(to_f32(checkpoint_.norm)),
-      workspace_(config, max_rows) {
+      norm_(uploaded(checkpoint_.norm, backend)),
+      workspace_(config, max_rows, backend) {
   for (const LayerTensors& tensors : checkpoint_.layers) {
-    layers_.push_back({.attention_norm = to_f32(tensors.attention_norm),
+    layers_.push_back({.attention_norm = uploaded(tensors.attention_norm, backend),
                        .qkv = packed({tensors.q, tensors.k, tensors.v}, MatrixUse::kLayer),
                        .attention_out = packed({tensors.o}, MatrixUse::kLayer),
-                       .ffn_norm = to_f32(tensors.ffn_norm),
+                       .ffn_norm = uploaded(tensors.ffn_norm, backend),
                        .gate_up = packed({tensors.gate, tensors.up}, MatrixUse::kLayer),
                        .down = packed({tensors.down}, MatrixUse::kLayer)});
   }
@@ -115,20 +113,22 @@ std::vector<const Matrix*> Transformer::matrices() const {
 }
 
 Tensor Transformer::forward(const Step& step, const KvCache& cache) {
-  const Batch& batch = step.batch;
-  backend_.gather_rows(checkpoint_.embedding, batch.tokens, workspace_.x.first_rows(batch.rows()));
-  fill_rotation(batch.positions);
-  for (int32_t index = 0; index < config_.layers; ++index) layer(index, step, cache);
+  const int64_t rows = step.batch.rows();
+  const std::unique_ptr<StepInput> input = backend_.prepare(step.batch);
+  backend_.embed(*embedding_, *input, workspace_.x.first_rows(rows));
+  backend_.rotary_angles(*input, frequencies_, workspace_.rotation.first_rows(rows));
+  for (int32_t index = 0; index < config_.layers; ++index) layer(index, step, *input, cache);
 
-  const auto wanted = static_cast<int64_t>(batch.logit_rows.size());
+  const auto wanted = static_cast<int64_t>(step.batch.logit_rows.size());
   const Tensor last = workspace_.normed.first_rows(wanted);
-  backend_.gather_rows(workspace_.x.view(), batch.logit_rows, last);
+  backend_.gather_rows(workspace_.x.view(), step.batch.logit_rows, last);
   const Tensor hidden = workspace_.hidden.first_rows(wanted);
   backend_.rms_norm(last, norm_.view(), static_cast<float>(config_.norm_eps), hidden);
   return hidden;
 }
 
-void Transformer::layer(int32_t index, const Step& step, const KvCache& cache) {
+void Transformer::layer(int32_t index, const Step& step, const StepInput& input,
+                        const KvCache& cache) {
   const int64_t rows = step.batch.rows();
   const auto eps = static_cast<float>(config_.norm_eps);
   const LayerWeights& w = layers_[index];
@@ -138,7 +138,8 @@ void Transformer::layer(int32_t index, const Step& step, const KvCache& cache) {
   const Tensor gated = workspace_.gated.first_rows(rows);
 
   backend_.rms_norm(x, w.attention_norm.view(), eps, normed);
-  attention(index, step, cache);
+  attention(index, step, input, cache);
+  add_attention(index, step);
 
   backend_.rms_norm(x, w.ffn_norm.view(), eps, normed);
   backend_.matmul(normed, *w.gate_up, gate_up, Into::kOverwrite);
@@ -146,54 +147,47 @@ void Transformer::layer(int32_t index, const Step& step, const KvCache& cache) {
   backend_.matmul(gated, *w.down, x, Into::kAdd);
 }
 
-void Transformer::attention(int32_t index, const Step& step, const KvCache& cache) {
-  const Batch& batch = step.batch;
-  const LayerWeights& w = layers_[index];
+void Transformer::attention(int32_t index, const Step& step, const StepInput& input,
+                            const KvCache& cache) {
+  const int64_t rows = step.batch.rows();
   const LayerCache layer_cache = cache.layer(index);
-  const Tensor x = workspace_.x.first_rows(batch.rows());
-  const Tensor before = workspace_.before.first_rows(batch.rows());
-  const Tensor qkv = workspace_.qkv.first_rows(batch.rows());
+  const Tensor normed = workspace_.normed.first_rows(rows);
+  const Tensor qkv = workspace_.qkv.first_rows(rows);
   const Tensor q = qkv.slice_cols(0, config_.q_dim());
   const Tensor k = qkv.slice_cols(config_.q_dim(), config_.kv_dim());
   const Tensor v = qkv.slice_cols(config_.q_dim() + config_.kv_dim(), config_.kv_dim());
-  const Tensor attended = workspace_.attended.first_rows(batch.rows());
-  const bool observed = std::ranges::any_of(
-      step.groups, [](const AttentionGroup& group) { return group.policy->observes_residual(); });
+  const Tensor attended = workspace_.attended.first_rows(rows);
+  const auto input_of = [&](TileRange tiles) -> AttentionInput {
+    return {q, normed, layer_cache, step.batch, input, tiles, attended};
+  };
 
-  backend_.matmul(workspace_.normed.first_rows(batch.rows()), *w.qkv, qkv, Into::kOverwrite);
-  backend_.rope(qkv, config_.heads + config_.kv_heads,
-                workspace_.rotation.first_rows(batch.rows()));
-  backend_.write_kv(k, v, batch.slots, layer_cache);
+  backend_.matmul(normed, *layers_[index].qkv, qkv, Into::kOverwrite);
+  backend_.rope(qkv, config_.heads + config_.kv_heads, workspace_.rotation.first_rows(rows));
+  backend_.write_kv(k, v, input, layer_cache);
   for (const AttentionGroup& group : step.groups) {
-    group.policy->attend(backend_, index, {q, layer_cache, batch, group.tiles, attended},
-                         *group.scratch);
+    group.policy->attend(backend_, index, input_of(group.tiles), *group.state);
   }
-  if (observed) copy_rows(x, before);
-  backend_.matmul(attended, *w.attention_out, x, Into::kAdd);
-  if (!observed) return;
-  for (const AttentionGroup& group : step.groups) {
-    if (!group.policy->observes_residual()) continue;
-    group.policy->observe_residual(index, batch, group.tiles, before, x);
+  for (const ObservedTiles& observed : step.observed) {
+    observed.observer->attention_computed(backend_, index, input_of(observed.tiles));
   }
 }
 
-// Angles in double: at position 100,000 an f32 product would be off by hundredths of a radian.
-void Transformer::fill_rotation(std::span<const int32_t> positions) {
-  const int32_t half = config_.head_dim / 2;
-  for (size_t row = 0; row < positions.size(); ++row) {
-    float* out = workspace_.rotation.view().f32(static_cast<int64_t>(row));
-    for (int32_t pair = 0; pair < half; ++pair) {
-      const double angle = positions[row] * frequencies_[pair];
-      out[pair] = static_cast<float>(std::cos(angle));
-      out[half + pair] = static_cast<float>(std::sin(angle));
-    }
+void Transformer::add_attention(int32_t index, const Step& step) {
+  const int64_t rows = step.batch.rows();
+  const Tensor x = workspace_.x.first_rows(rows);
+  const Tensor before = workspace_.before.first_rows(rows);
+  if (!step.observed.empty()) backend_.copy(x, before);
+  backend_.matmul(workspace_.attended.first_rows(rows), *layers_[index].attention_out, x,
+                  Into::kAdd);
+  for (const ObservedTiles& observed : step.observed) {
+    observed.observer->residual_added(backend_, index, step.batch, observed.tiles, before, x);
   }
 }
 
-int32_t Transformer::widest_head_tile() const {
+int64_t Transformer::widest_head_tile() const {
   int64_t widest = 0;
   for (const HeadTile& tile : head_) widest = std::max(widest, tile.matrix->out_features());
-  return static_cast<int32_t>(widest);
+  return widest;
 }
 
 void Transformer::logits(Tensor hidden, Tensor out) {

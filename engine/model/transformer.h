@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/attention/observer.h"
 #include "engine/attention/policy.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/batch.h"
@@ -53,29 +54,37 @@ std::vector<MatrixSpec> matrix_specs(const ModelConfig& config);
 struct AttentionGroup {
   const AttentionPolicy* policy = nullptr;
   TileRange tiles{};
-  PolicyState* scratch = nullptr;
+  PolicyState* state = nullptr;
+};
+
+// The tiles of a batch that one observer watches.
+struct ObservedTiles {
+  LayerObserver* observer = nullptr;
+  TileRange tiles{};
 };
 
 struct Step {
   Batch batch{};
   std::vector<AttentionGroup> groups{};  // cover all tiles, in order
+  std::vector<ObservedTiles> observed{};
 };
 
 class Transformer {
  public:
   // Packs the checkpoint's matrices for `backend`, which must outlive the transformer; keeps the
   // checkpoint mapped for the embedding. `max_rows`: most rows of a step. With `packed` the
-  // matrices are those of this file, whose plan is that of matrix_specs() (CHECKed), and not the
-  // checkpoint's.
+  // matrices are taken from this file, whose matrices are those of matrix_specs() (CHECKed), and
+  // not from the checkpoint.
   Transformer(const ModelConfig& config, Checkpoint checkpoint, Backend& backend, int32_t max_rows,
               std::optional<PackedFile> packed = std::nullopt);
 
   // Runs the step and writes its keys and values into the cache. Returns the final-norm hidden
-  // states of batch.logit_rows, f32 [logits, hidden], valid until the next call.
+  // states of batch.logit_rows, f32 [logits, hidden], in the backend's memory, valid until the next
+  // call.
   Tensor forward(const Step& step, const KvCache& cache);
 
   std::span<const HeadTile> head() const { return head_; }
-  int32_t widest_head_tile() const;
+  int64_t widest_head_tile() const;  // columns
   // out[r, t] = logit of token t for row r: f32 [rows, vocab].
   void logits(Tensor hidden, Tensor out);
   // Same for one tile of the head; out f32 [rows, tile].
@@ -85,14 +94,15 @@ class Transformer {
   std::vector<const Matrix*> matrices() const;
 
   const ModelConfig& config() const { return config_; }
+  Backend& backend() const { return backend_; }
   int64_t packed_bytes() const { return packed_bytes_; }
   int64_t mapped_bytes() const { return checkpoint_.files ? checkpoint_.files->mapped_bytes() : 0; }
 
  private:
   struct Workspace {
-    Workspace(const ModelConfig& config, int32_t rows);
+    Workspace(const ModelConfig& config, int32_t rows, Backend& backend);
     Buffer x;         // [rows, hidden] residual stream
-    Buffer before;    // [rows, hidden] its copy, for policies that observe it
+    Buffer before;    // [rows, hidden] its copy, for observers
     Buffer normed;    // [rows, hidden]
     Buffer rotation;  // [rows, head_dim] cos | sin
     Buffer qkv;       // [rows, (heads + 2 · kv_heads) · head_dim]
@@ -102,15 +112,17 @@ class Transformer {
     Buffer hidden;    // [rows, hidden] wanted rows of the last layer
   };
 
-  void layer(int32_t index, const Step& step, const KvCache& cache);
-  void attention(int32_t index, const Step& step, const KvCache& cache);
-  void fill_rotation(std::span<const int32_t> positions);
+  void layer(int32_t index, const Step& step, const StepInput& input, const KvCache& cache);
+  void attention(int32_t index, const Step& step, const StepInput& input, const KvCache& cache);
+  // The output projection of the attention block, added to the residual stream.
+  void add_attention(int32_t index, const Step& step);
   // The next of matrix_specs().
   std::unique_ptr<Matrix> packed(std::initializer_list<Tensor> parts, MatrixUse use);
 
   ModelConfig config_;
   Checkpoint checkpoint_;
   Backend& backend_;
+  std::unique_ptr<EmbeddingTable> embedding_;
   std::optional<PackedFile> packed_file_;  // the matrices lie in it
   std::vector<double> frequencies_;
   std::vector<LayerWeights> layers_;

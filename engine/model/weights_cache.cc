@@ -49,7 +49,7 @@ absl::StatusOr<WeightsCache::Place> WeightsCache::find_place(const std::filesyst
     if (!form) {
       return absl::FailedPreconditionError(
           absl::StrCat(directory.string(), ": ", format, " weights of backend ",
-                       std::string(backend.name()), " have no form that can be kept"));
+                       std::string(backend.info().name), " have no form that can be kept"));
     }
     matrices.push_back(
         {spec.name, std::string(form->name), spec.out_features, spec.in_features, form->bytes});

@@ -1,5 +1,5 @@
 // Turns a step's plan into the index arrays of a Batch. Index arithmetic only: no memory of the
-// cache, no device. Called by the engine once a step.
+// cache, no device. Called by the engine once per step.
 #ifndef KASCADE_ENGINE_RUNTIME_BATCH_BUILDER_H_
 #define KASCADE_ENGINE_RUNTIME_BATCH_BUILDER_H_
 
@@ -14,7 +14,7 @@
 
 namespace kascade {
 
-// One slice with what is needed to lay it out.
+// One slice with what is needed to turn it into rows and tiles.
 struct PlannedSlice {
   const Slice* slice = nullptr;
   const Sequence* sequence = nullptr;
@@ -39,8 +39,9 @@ struct BuiltBatch {
 void for_each_tile(const AttentionPolicy& policy, int32_t prefill_end, int32_t begin, int32_t end,
                    absl::FunctionRef<void(const TileSpan&)> tile);
 
-// Lays the slices out in the order given. Rows below the sequence's prefill_end form tiles at
-// multiples of the policy's query tile (tile rule), later rows are tiles of one row (row rule).
+// The rows of the slices in the order given. Rows below the sequence's prefill_end form tiles at
+// multiples of the policy's query tile; later rows are tiles of one row, if it makes a difference
+// (Tiling::shares_choice).
 BuiltBatch build_batch(std::span<const PlannedSlice> slices, int32_t block_size);
 
 }  // namespace kascade

@@ -34,7 +34,7 @@ struct Engine::Impl {
   static void refuse(SeqId id, const EventSink& sink, const absl::Status& status);
   void update_idle();
 
-  absl::StatusOr<SeqId> enqueue(QueuedRequest admission);
+  absl::StatusOr<SeqId> enqueue(QueuedRequest queued);
 
   // Constant after construction, or the engine thread's own.
   const ModelConfig config;

@@ -1,5 +1,5 @@
 // What the engine does each step: plan → batch → forward → sample or score → events.
-// Single-threaded and clock-free; Engine runs it on its thread, tests and the probe call it
+// Single-threaded and without a clock of its own; the engine runs it on its thread, tests call it
 // directly.
 #ifndef KASCADE_ENGINE_RUNTIME_STEP_LOOP_H_
 #define KASCADE_ENGINE_RUNTIME_STEP_LOOP_H_
@@ -9,8 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <tuple>
-#include <utility>
+#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,25 +19,13 @@
 #include "engine/engine.h"
 #include "engine/model/transformer.h"
 #include "engine/request.h"
-#include "engine/runtime/batch_builder.h"
+#include "engine/runtime/active_request.h"
+#include "engine/runtime/step_builder.h"
+#include "engine/runtime/step_time.h"
 #include "engine/sampling/scorer.h"
 #include "engine/scheduler/scheduler.h"
-#include "engine/scheduler/step_cost.h"
 
 namespace kascade {
-
-// A validated request with its mode resolved.
-struct QueuedRequest {
-  SeqId id = 0;
-  Request request{};
-  Mode mode = Mode::kDense;
-  std::shared_ptr<const Schedule> schedule{};  // sparse and compare, unless by a baseline
-  // Calibration: run the tokens under this policy, give no logits.
-  std::shared_ptr<const AttentionPolicy> measure{};
-  Priority priority = Priority::kInteractive;
-  bool is_continuation = false;  // part of a request taken in before
-  EventSink sink{};
-};
 
 class StepLoop {
  public:
@@ -50,72 +37,57 @@ class StepLoop {
            KvCache& cache, BlockAllocator& blocks, StatsSink publish);
 
   // The scheduler's refusals; the sink is not called then.
-  absl::Status admit(QueuedRequest admission, absl::Time now);
+  absl::Status admit(QueuedRequest queued, absl::Time now);
   // Sends a last event with `reason` unless the sequence is unknown.
   void end(SeqId id, FinishReason reason, absl::Status status);
   void end_all(FinishReason reason, const absl::Status& status);
 
   // One step; false when nothing could be done. `clock` is read before and after the computation.
   bool step(const std::function<absl::Time()>& clock);
-  bool idle() const { return active_.empty(); }
+  bool idle() const { return scheduler_.empty(); }
 
  private:
-  struct ActiveRequest {
-    QueuedRequest admission;
-    std::vector<std::shared_ptr<const AttentionPolicy>> policies{};  // [branches]
-    std::vector<Token> generated{};
-    AttentionCounts counts{};
-    int32_t counted_until = 0;  // recomputed rows are not counted twice
-    absl::Time admitted{};
-    absl::Time started = absl::InfiniteFuture();
-    absl::Time prefilled = absl::InfiniteFuture();
-    std::optional<Finish> finish{};
-  };
-  // The slices of a step in batch order, with the groups that share a policy.
-  struct StepLayout {
-    std::vector<PlannedSlice> slices{};
-    BuiltBatch built{};
-    Step step{};
-  };
+  using Events = std::map<SeqId, Event>;
 
-  std::shared_ptr<const AttentionPolicy> sparse_policy(const QueuedRequest& admission);
-  SequenceSpec spec_of(const ActiveRequest& live) const;
-  StepLayout build_step(const StepPlan& plan);
-  // What rows [begin, end) of all branches add to a step.
-  StepFeatures features_of(const Sequence& sequence, int32_t begin, int32_t end) const;
-  StepFeatures features_of(const StepPlan& plan) const;
-  // Learns from a step and compares it with what was expected.
+  // Sequences of equal choices share a policy, and so an attention group.
+  std::shared_ptr<const AttentionPolicy> policy_of(const AttentionChoice& choice);
+  std::vector<std::shared_ptr<const AttentionPolicy>> policies_of(const Request& request);
+  SequenceSpec spec_of(const QueuedRequest& queued);
+  void end(std::unique_ptr<Sequence> sequence, FinishReason reason, absl::Status status);
+
+  void note_start(const StepLayout& layout, absl::Time begin);
+  void note_end(const StepLayout& layout, absl::Time end);
+  // Compares a step's time with what was predicted, and learns from it.
   void record_step_time(const StepPlan& plan, const StepFeatures& features,
                         absl::Duration duration);
   void count_keys(const StepLayout& layout);
-  std::vector<Outcome> decide(const StepLayout& layout, Tensor hidden,
-                              std::map<SeqId, Event>& events);
+  // The part of count_keys() for one tile of one run.
+  void count_tile(const AttentionPolicy& policy, const TileSpan& tile, AttentionCounts* counts);
+
+  std::vector<Outcome> decide(const StepLayout& layout, Tensor hidden, Events& events);
   void generate(const StepLayout& layout, Tensor hidden, std::vector<Outcome>& outcomes,
-                std::map<SeqId, Event>& events);
-  std::optional<Outcome> sample_row(SeqId id, Tensor logits, Event& event);
+                Events& events);
+  std::optional<Outcome> sample_row(SeqId id, std::span<const float> logits, Event& event);
   void score(const StepLayout& layout, size_t index, Tensor hidden, std::vector<Outcome>& outcomes,
              Event& event);
-  void deliver(std::span<const SeqId> ended, std::map<SeqId, Event>& events);
-  void send(ActiveRequest& live, Event& event);
+  absl::Status compare(const StepLayout& layout, size_t index, Tensor hidden, Event& event);
+
+  void deliver(const std::vector<std::unique_ptr<Sequence>>& ended, Events& events);
+  static void send(ActiveRequest& request, Event& event);
   void refresh_stats();
 
   Transformer& transformer_;
   KvCache& cache_;
   BlockAllocator& blocks_;
-  StepCost cost_;  // which the scheduler asks
+  StepTime step_time_;
   Scheduler scheduler_;
+  StepBuilder builder_;
   Scorer scorer_;
   int64_t max_selection_bytes_;
-  std::shared_ptr<const AttentionPolicy> dense_;
-  // Sequences of one schedule and ratio, or of one baseline, share a policy, and so an attention
-  // group.
-  std::map<std::tuple<const Schedule*, double, std::optional<BaselineAttention>>,
-           std::weak_ptr<const AttentionPolicy>>
-      policies_;
-  std::vector<std::unique_ptr<PolicyState>> scratch_;  // [groups of a step]
-  Buffer generate_hidden_;                             // [max_sequences, hidden]
-  Buffer generate_logits_;                             // [max_sequences, vocab]
-  std::map<SeqId, ActiveRequest> active_;
+  std::map<AttentionChoice, std::weak_ptr<const AttentionPolicy>> policies_;
+  Buffer generate_hidden_;     // [max_sequences, hidden]
+  Buffer generate_logits_;     // [max_sequences, vocab]
+  std::vector<float> logits_;  // the same, downloaded
   EngineStats stats_;
   StatsSink publish_;
 };

@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/refusal.h"
-#include "engine/sampling/softmax.h"
+#include "engine/base/softmax.h"
 
 namespace kascade {
 namespace {

@@ -23,10 +23,11 @@ struct ScoredToken {
   std::vector<Candidate> top{};  // most likely first
 };
 
-// Compare only: what one position gives when run sparse beside the dense run.
-struct Comparison {
-  ScoredToken sparse{};  // without candidates
-  float kl = 0;          // KL(dense ‖ sparse), nats
+// What two runs of the same tokens under different attention say about one position. The first
+// run's token stands beside it (Event::tokens).
+struct TokenComparison {
+  ScoredToken second{};  // of the second run; without `top`
+  float kl = 0;          // KL(first ‖ second), nats
   bool same_top1 = false;
 };
 

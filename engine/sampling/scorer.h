@@ -1,14 +1,16 @@
-// Log-probabilities of given tokens from hidden states, folded over tiles of rows and of the
-// vocabulary, so that no [tokens, vocabulary] array ever exists: memory is bounded by
-// kScorerRows · the widest head tile, whatever the text's length. Log-softmax in f32 (sums in f64).
+// Log-probabilities of given tokens from hidden states, in tiles of rows and of the vocabulary, so
+// that no [tokens, vocabulary] array ever exists: memory is bounded by kScorerRows · the widest
+// head tile, whatever the text's length. Log-softmax in f32 (sums in f64).
 #ifndef KASCADE_ENGINE_SAMPLING_SCORER_H_
 #define KASCADE_ENGINE_SAMPLING_SCORER_H_
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "engine/backend/tensor.h"
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
 #include "engine/model/transformer.h"
 #include "engine/sampling/scored_token.h"
 
@@ -25,25 +27,37 @@ class Scorer {
  public:
   explicit Scorer(Transformer& transformer);
 
-  // hidden f32 [targets.size(), hidden]: targets[i] is the token that row i should predict, and the
-  // request's token number first_target + i. INTERNAL, naming it, for logits that are not finite.
+  // hidden f32 [targets.size(), hidden], in the backend's memory: targets[i] is the token that row
+  // i should predict, and the request's token number first_target + i. INTERNAL, naming it, for
+  // logits that are not finite.
   absl::StatusOr<std::vector<ScoredToken>> score(Tensor hidden, std::span<const Token> targets,
                                                  int32_t first_target, const ScoreOptions& options);
 
   struct Compared {
-    std::vector<ScoredToken> dense;
-    std::vector<Comparison> comparisons;
+    std::vector<ScoredToken> first;
+    std::vector<TokenComparison> comparisons;
   };
-  // The same positions run dense and sparse; KL is folded in the same pass. Only the dense tokens
-  // have candidates.
-  absl::StatusOr<Compared> compare(Tensor dense_hidden, Tensor sparse_hidden,
+  // The same positions of two runs. Only the first run's tokens have candidates.
+  absl::StatusOr<Compared> compare(Tensor first_hidden, Tensor second_hidden,
                                    std::span<const Token> targets, int32_t first_target,
                                    const ScoreOptions& options);
 
  private:
+  // One run's part of a tile of rows.
+  struct Run {
+    Tensor hidden;
+    Buffer& logits;
+    LogitStatistics& statistics;
+  };
+  // Multiplies by all tiles of the head. A second run's logits are subtracted from the first's.
+  void add_logits(std::span<const Run> runs);
+  void add_ranks(const Run& run);
+
   Transformer& transformer_;
-  Buffer logits_;        // [kScorerRows, widest head tile]
-  Buffer other_logits_;  // likewise, of the sparse run
+  Buffer logits_;         // [kScorerRows, widest head tile]
+  Buffer second_logits_;  // likewise, of the second run
+  std::unique_ptr<LogitStatistics> statistics_;
+  std::unique_ptr<LogitStatistics> second_statistics_;
 };
 
 }  // namespace kascade

@@ -43,8 +43,8 @@ int32_t held_blocks(const Sequence& sequence) {
   return held;
 }
 
-// Row-rule rows count against the limit, unless only one is left to feed.
-bool limits_row_rule(const Sequence& sequence) {
+// Rows that select per query count against the limit, unless only one is left to feed.
+bool limits_per_query_rows(const Sequence& sequence) {
   const int32_t begin = std::max(sequence.computed, sequence.spec.prefill_end);
   return sequence.spec.max_per_query_rows > 0 && sequence.feed_end() - begin > 1;
 }
@@ -53,8 +53,8 @@ bool limits_row_rule(const Sequence& sequence) {
 
 // What one plan() has left to deal out.
 struct Scheduler::Budget {
-  int32_t rows = 0;           // over all branches
-  int32_t row_rule_rows = 0;  // already dealt to sequences that limit them
+  int32_t rows = 0;            // over all branches
+  int32_t per_query_rows = 0;  // already dealt to sequences that limit them
   // While sequences decode and the step's time is limited: what it has to do so far, the decoding
   // rows that are still to come included.
   std::optional<StepFeatures> features{};
@@ -69,14 +69,16 @@ struct Scheduler::LowerPriorityUsage {
   int32_t decode_rows = 0;  // that those of the same priority need to decode in this step
 };
 
-Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks, StepForecast forecast)
-    : limits_(limits), blocks_(blocks), forecast_(std::move(forecast)) {
+Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks,
+                     const StepTimePredictor* predictor)
+    : limits_(limits), blocks_(blocks), predictor_(predictor) {
   KASCADE_CHECK(limits.max_sequences >= 1 && limits.max_queue >= 1 && limits.context >= 1);
   KASCADE_CHECK(limits.max_batch_tokens >= limits.max_sequences + kMaxBranches * kMaxQueryTile);
-  KASCADE_CHECK(limits.max_step_seconds == 0 || (forecast_.features && forecast_.seconds));
+  KASCADE_CHECK(limits.max_step_seconds == 0 || predictor_ != nullptr);
 }
 
-absl::Status Scheduler::admit(SeqId id, SequenceSpec spec) {
+absl::Status Scheduler::admit(SeqId id, SequenceSpec spec,
+                              std::unique_ptr<SequenceAttachment> attachment) {
   KASCADE_CHECK(!sequences_.contains(id));
   KASCADE_CHECK(well_formed(spec, limits_.context));
   const int32_t queued = waiting(spec.priority);
@@ -94,6 +96,7 @@ absl::Status Scheduler::admit(SeqId id, SequenceSpec spec) {
   sequence->id = id;
   sequence->tokens = std::move(spec.tokens);
   sequence->spec = std::move(spec);
+  sequence->attachment = std::move(attachment);
   sequence->order = next_order_++;
   const int32_t tokens = sequence->last_feed_end();
   const int32_t room = blocks_.total_blocks() / sequence->spec.branches;
@@ -111,25 +114,35 @@ absl::Status Scheduler::admit(SeqId id, SequenceSpec spec) {
   return absl::OkStatus();
 }
 
-void Scheduler::cancel(SeqId id) { release(id); }
+std::unique_ptr<Sequence> Scheduler::cancel(SeqId id) { return release(id); }
 
-void Scheduler::release(SeqId id) {
-  std::erase_if(queue_, [id](const Sequence* sequence) { return sequence->id == id; });
-  sequences_.erase(id);
+std::unique_ptr<Sequence> Scheduler::release(SeqId id) {
+  const auto found = sequences_.find(id);
+  if (found == sequences_.end()) return nullptr;
+  std::unique_ptr<Sequence> sequence = std::move(found->second);
+  sequences_.erase(found);
+  std::erase(queue_, sequence.get());
+  sequence->tables.clear();
+  return sequence;
+}
+
+std::vector<SeqId> Scheduler::ids() const {
+  std::vector<SeqId> result;
+  for (const Sequence* sequence : queue_) result.push_back(sequence->id);
+  return result;
 }
 
 StepPlan Scheduler::plan(absl::Time now) {
   StepPlan plan;
-  for (const Sequence* sequence : queue_) {
-    if (sequence->spec.deadline <= now) plan.expired.push_back(sequence->id);
+  for (const SeqId id : ids()) {
+    if (find(id)->spec.deadline <= now) plan.expired.push_back(release(id));
   }
-  for (SeqId id : plan.expired) release(id);
 
   Budget budget{.rows = limits_.max_batch_tokens};
   for (const Sequence* sequence : queue_) {
     if (limits_.max_step_seconds == 0 || !sequence->running() || !sequence->decoding()) continue;
     if (!budget.features) budget.features.emplace();
-    *budget.features += forecast_.features(*sequence, sequence->computed, sequence->computed + 1);
+    *budget.features += predictor_->features(*sequence, sequence->computed, sequence->computed + 1);
   }
   for (Sequence* sequence : queue_) plan_sequence(*sequence, budget, plan);
   std::ranges::stable_partition(plan.slices,
@@ -174,8 +187,8 @@ void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan
     *budget.features += chunk;
     budget.has_chunk = true;
   }
-  if (limits_row_rule(sequence)) {
-    budget.row_rule_rows += std::max(0, end - std::max(begin, spec.prefill_end));
+  if (limits_per_query_rows(sequence)) {
+    budget.per_query_rows += std::max(0, end - std::max(begin, spec.prefill_end));
   }
   const int32_t first_logit = spec.generates ? static_cast<int32_t>(sequence.tokens.size()) - 1
                                              : std::max(spec.first_logit, sequence.delivered);
@@ -192,10 +205,10 @@ int32_t Scheduler::chunk_end(const Sequence& sequence, int32_t rows, const Budge
   if (most < tile_part_end) {
     return std::max(sequence.computed, most / spec.query_tile * spec.query_tile);
   }
-  if (!limits_row_rule(sequence)) return most;
+  if (!limits_per_query_rows(sequence)) return most;
   const int32_t row_part_begin = std::max(sequence.computed, tile_part_end);
-  const int32_t row_rule_rows = std::max(0, spec.max_per_query_rows - budget.row_rule_rows);
-  return std::min(most, row_part_begin + row_rule_rows);
+  const int32_t per_query_rows = std::max(0, spec.max_per_query_rows - budget.per_query_rows);
+  return std::min(most, row_part_begin + per_query_rows);
 }
 
 // How much of a chunk that could end at `end` the step has time for; `chunk` is told what that
@@ -207,10 +220,10 @@ int32_t Scheduler::chunk_end_within_deadline(const Sequence& sequence, int32_t e
   int32_t timely = sequence.computed;
   while (timely < end) {
     const int32_t next = std::min(end, (timely / tile + 1) * tile);
-    const StepFeatures part = forecast_.features(sequence, timely, next);
+    const StepFeatures part = predictor_->features(sequence, timely, next);
     all += part;
     const bool least = timely == sequence.computed && !budget.has_chunk;
-    if (!least && forecast_.seconds(all).value_or(0) > limits_.max_step_seconds) break;
+    if (!least && predictor_->seconds(all).value_or(0) > limits_.max_step_seconds) break;
     chunk += part;
     timely = next;
   }
@@ -250,7 +263,8 @@ void Scheduler::preempt_last(const Sequence& requester) {
   ++preemptions_;
 }
 
-std::vector<SeqId> Scheduler::commit(const StepPlan& plan, std::span<const Outcome> outcomes) {
+std::vector<std::unique_ptr<Sequence>> Scheduler::commit(const StepPlan& plan,
+                                                         std::span<const Outcome> outcomes) {
   for (const Slice& slice : plan.slices) {
     Sequence* sequence = find_mutable(slice.seq);
     if (sequence == nullptr || slice.branch != 0) continue;
@@ -258,7 +272,7 @@ std::vector<SeqId> Scheduler::commit(const StepPlan& plan, std::span<const Outco
     sequence->computed += slice.count;
     sequence->delivered = std::max(sequence->delivered, sequence->computed);
   }
-  std::vector<SeqId> ended;
+  std::vector<std::unique_ptr<Sequence>> ended;
   for (const Outcome& outcome : outcomes) {
     Sequence* sequence = find_mutable(outcome.seq);
     if (sequence == nullptr) continue;
@@ -268,16 +282,14 @@ std::vector<SeqId> Scheduler::commit(const StepPlan& plan, std::span<const Outco
     }
     const bool full = static_cast<int32_t>(sequence->tokens.size()) >= sequence->spec.max_tokens;
     if (outcome.finished || (sequence->spec.generates && full)) {
-      ended.push_back(outcome.seq);
-      release(outcome.seq);
+      ended.push_back(release(outcome.seq));
     }
   }
   for (const Slice& slice : plan.slices) {
     const Sequence* sequence = find(slice.seq);
     if (sequence == nullptr || sequence->remaining() > 0) continue;
     KASCADE_CHECK(!sequence->spec.generates);  // its last token was fed: an outcome is due
-    ended.push_back(slice.seq);
-    release(slice.seq);
+    ended.push_back(release(slice.seq));
   }
   return ended;
 }

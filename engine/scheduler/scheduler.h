@@ -5,7 +5,6 @@
 #define KASCADE_ENGINE_SCHEDULER_SCHEDULER_H_
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -34,7 +33,8 @@ struct Slice {
 struct StepPlan {
   // Decode rows first, then chunks. The branches of a sequence are neighbours with the same rows.
   std::vector<Slice> slices{};
-  std::vector<SeqId> expired{};  // past their deadline; already released
+  // Past their deadline: no longer the scheduler's, their blocks are free.
+  std::vector<std::unique_ptr<Sequence>> expired{};
   bool empty() const { return slices.empty(); }
 };
 
@@ -55,36 +55,47 @@ struct SchedulerLimits {
   double max_step_seconds = 0;
 };
 
-// How long steps take, as far as known; needed for max_step_seconds only.
-struct StepForecast {
+// Predicts how long a step takes; asked only where max_step_seconds is set.
+class StepTimePredictor {
+ public:
+  virtual ~StepTimePredictor() = default;
   // What rows [begin, end) of a sequence, of all its branches, add to a step.
-  std::function<StepFeatures(const Sequence&, int32_t begin, int32_t end)> features{};
-  // Nothing: not known yet, and no reason to cut a chunk.
-  std::function<std::optional<double>(const StepFeatures&)> seconds{};
+  virtual StepFeatures features(const Sequence& sequence, int32_t begin, int32_t end) const = 0;
+  // Unset: not known yet, and no reason to cut a chunk.
+  virtual std::optional<double> seconds(const StepFeatures& step) const = 0;
 };
 
 class Scheduler {
  public:
-  // CHECKs the limits. `blocks` must outlive the scheduler.
-  Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks, StepForecast forecast = {});
+  // CHECKs the limits. `blocks` and `predictor`, which may be null where max_step_seconds is 0,
+  // must outlive the scheduler.
+  Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks,
+            const StepTimePredictor* predictor = nullptr);
 
   // RESOURCE_EXHAUSTED: queue full (says how many wait). FAILED_PRECONDITION: can never fit the
   // cache (says tokens and capacity) or has more branches than max_sequences.
-  absl::Status admit(SeqId id, SequenceSpec spec);
-  void cancel(SeqId id);  // releases at once, also between plan and commit; unknown ids are ignored
+  absl::Status admit(SeqId id, SequenceSpec spec,
+                     std::unique_ptr<SequenceAttachment> attachment = nullptr);
+  // Takes the sequence out and frees its blocks, at any time, also between plan and commit. Null
+  // for unknown ids.
+  std::unique_ptr<Sequence> cancel(SeqId id);
+  // All ids, in order of priority and admission.
+  std::vector<SeqId> ids() const;
 
   // Releases what is past its deadline, then deals out rows and blocks in the order (priority,
   // admission), with one row kept back for each interactive sequence that decodes. Interactive work
   // that fills every step starves background work; it never works the other way round.
   StepPlan plan(absl::Time now);
 
-  // Books a step; returns the ids that ended by it (finished, text fed, max_tokens reached),
-  // already released. outcomes: one for each generator whose last token was fed (a token, or
-  // finished), and for sequences that ended otherwise. Sequences cancelled since plan() are
-  // skipped.
-  std::vector<SeqId> commit(const StepPlan& plan, std::span<const Outcome> outcomes);
+  // Records a step; returns the sequences that ended by it (finished, text fed, max_tokens
+  // reached), whose blocks are free. outcomes: one for each generator whose last token was fed (a
+  // token, or finished), and for sequences that ended otherwise. Sequences cancelled since plan()
+  // are skipped.
+  std::vector<std::unique_ptr<Sequence>> commit(const StepPlan& plan,
+                                                std::span<const Outcome> outcomes);
 
-  const Sequence* find(SeqId id) const;
+  const Sequence* find(SeqId id) const;  // null if unknown
+  bool empty() const { return sequences_.empty(); }
   int32_t running() const;  // sequences with blocks
   int32_t waiting() const;
   int32_t waiting(Priority priority) const;
@@ -96,7 +107,7 @@ class Scheduler {
   struct LowerPriorityUsage;
 
   Sequence* find_mutable(SeqId id);
-  void release(SeqId id);
+  std::unique_ptr<Sequence> release(SeqId id);
   LowerPriorityUsage lower_priority_usage(const Sequence& sequence) const;
   void plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan);
   int32_t chunk_end(const Sequence& sequence, int32_t rows, const Budget& budget) const;
@@ -108,7 +119,7 @@ class Scheduler {
 
   SchedulerLimits limits_;
   BlockAllocator& blocks_;
-  StepForecast forecast_;
+  const StepTimePredictor* predictor_;
   std::map<SeqId, std::unique_ptr<Sequence>> sequences_;
   // All sequences in order of (priority, admission). Within one priority the running ones come
   // before the waiting ones: the first to start is the first that waits, the first to be preempted

@@ -1,8 +1,10 @@
-// One request inside the engine, as the scheduler sees it: tokens, progress, blocks.
+// One request inside the engine: the only record of its tokens, progress, blocks and attention. The
+// scheduler owns it; the runtime attaches what it must remember beside it.
 #ifndef KASCADE_ENGINE_SCHEDULER_SEQUENCE_H_
 #define KASCADE_ENGINE_SCHEDULER_SEQUENCE_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -11,6 +13,8 @@
 
 namespace kascade {
 
+class AttentionPolicy;
+
 enum class Priority { kInteractive, kBackground };  // background: calibration
 
 // What the scheduler must know to admit a sequence. admit() CHECKs that it is well-formed: there is
@@ -18,26 +22,36 @@ enum class Priority { kInteractive, kBackground };  // background: calibration
 // max_tokens ≤ the model's context, query_tile in [1, 128], branches 1 or 2.
 struct SequenceSpec {
   std::vector<Token> tokens{};  // prompt, or the text to score; moves to Sequence::tokens
-  bool generates = false;       // appends one token per step after the prompt
-  int32_t max_tokens = 0;       // prompt + generated, at most; = tokens.size() when scoring
-  // Rows that are fed from tokens[0, prefill_end) use the tile rule and are cut at tile borders;
-  // rows from prefill_end on use the row rule.
+  // [branches] what each branch attends to; the scheduler itself does not look at them.
+  std::vector<std::shared_ptr<const AttentionPolicy>> policies{};
+  bool generates = false;  // appends one token per step after the prompt
+  int32_t max_tokens = 0;  // prompt + generated, at most; = tokens.size() when scoring
+  // Rows that are fed from tokens[0, prefill_end) select keys per tile, and chunks of them end at
+  // tile borders; rows from prefill_end on select per query.
   int32_t prefill_end = 0;
-  int32_t query_tile = 32;  // chunks of the tile-rule part end on its multiples
-  // Most row-rule rows of one step, over all sequences that set a limit; 0 = no limit. Bounds the
-  // memory of the selection. A sequence with a single such row to feed is exempt (decoding).
+  int32_t query_tile = 32;  // positions
+  // Most rows of one step that select per query, over all sequences that set a limit; 0 = no limit.
+  // Bounds the memory of the selection. A sequence with a single such row to feed is exempt
+  // (decoding).
   int32_t max_per_query_rows = 0;
   int32_t first_logit = 0;  // scoring: logits are wanted of rows from this position on
-  int32_t branches = 1;     // 2: dense and sparse in lockstep, each with its own cache
+  int32_t branches = 1;     // 2: a comparison's two runs in lockstep, each with its own cache
   Priority priority = Priority::kInteractive;
   bool is_continuation =
       false;  // part of a request taken in before: a full queue does not refuse it
   absl::Time deadline = absl::InfiniteFuture();
 };
 
+// What the runtime remembers of a sequence; the scheduler only keeps it.
+class SequenceAttachment {
+ public:
+  virtual ~SequenceAttachment() = default;
+};
+
 struct Sequence {
   SeqId id = 0;
   SequenceSpec spec;
+  std::unique_ptr<SequenceAttachment> attachment{};
   std::vector<Token> tokens{};  // grows when generating
   int32_t computed = 0;         // tokens whose keys and values are in the cache (all branches)
   int32_t delivered = 0;  // rows below were booked once; differs from computed after preemption

@@ -17,11 +17,7 @@ absl::StatusOr<AttentionChoice> resolve_schedule(const NamedSchedule& name,
 
 absl::StatusOr<AttentionChoice> resolve(const std::optional<AttentionSource>& source,
                                         const Schedules& schedules) {
-  if (!source) {
-    auto active = schedules.active();
-    if (!active) return DenseAttention{};
-    return ScheduledAttention{.schedule = std::move(active), .ratio = std::nullopt};
-  }
+  if (!source) return default_attention(schedules.active());
   if (const auto* name = std::get_if<NamedSchedule>(&*source)) {
     return resolve_schedule(*name, schedules);
   }

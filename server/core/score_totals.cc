@@ -33,7 +33,7 @@ double percentile(std::span<float> values, double percent) {
 
 }  // namespace
 
-float logprob_difference(const ScoredToken& token, const Comparison& comparison) {
+float logprob_difference(const ScoredToken& token, const TokenComparison& comparison) {
   return comparison.second.logprob - token.logprob;
 }
 
@@ -45,7 +45,7 @@ void ScoreTotals::add(const ScoredToken& token) {
   top1 += token.is_top1 ? 1 : 0;
 }
 
-void ScoreTotals::add(const ScoredToken& token, const Comparison& comparison) {
+void ScoreTotals::add(const ScoredToken& token, const TokenComparison& comparison) {
   add(token);
   const double difference = double{token.logprob} - double{comparison.second.logprob};
   const double second_loss = -double{comparison.second.logprob};

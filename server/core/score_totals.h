@@ -33,12 +33,12 @@ struct ScoreTotals {
   AttentionCounts second_counts{};
 
   void add(const ScoredToken& token);
-  void add(const ScoredToken& token, const Comparison& comparison);
+  void add(const ScoredToken& token, const TokenComparison& comparison);
   ScoreTotals& operator+=(const ScoreTotals& other);
 };
 
 // Second − first log-probability.
-float logprob_difference(const ScoredToken& token, const Comparison& comparison);
+float logprob_difference(const ScoredToken& token, const TokenComparison& comparison);
 
 // Figures of one run. Errors are standard errors over tokens; 0 for fewer than two.
 struct RunFigures {

@@ -43,7 +43,7 @@ struct ScoredColumns {
   int32_t input = 0;
   int64_t first_position = 0;  // in the input's sequence, BOS and context included
   std::span<const ScoredToken> tokens{};
-  std::span<const Comparison> comparisons{};  // parallel to tokens in a comparison, else empty
+  std::span<const TokenComparison> comparisons{};  // parallel to tokens in a comparison, else empty
 };
 
 // What one pass over the windows gave.

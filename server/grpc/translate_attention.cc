@@ -213,7 +213,7 @@ v1::AttentionReport report_attention(const AttentionCounts& counts, const Attent
   out.set_mode(mode);
   to_proto(choice, *out.mutable_choice());
   if (out.choice().has_baseline()) *out.mutable_baseline() = out.choice().baseline();
-  if (const Schedule* schedule = schedule_of(choice)) {
+  if (const auto schedule = schedule_of(choice)) {
     out.set_schedule_id(schedule->schedule_id);
     out.set_reuse_layers_ratio(schedule->reuse_layers_ratio());
   }

@@ -176,7 +176,7 @@ void to_proto(const core::GenerationStarted& started, const GenerateColumns& col
   }
   out.set_seed(started.seed);
   out.set_mode(mode_of(started.attention));
-  if (const Schedule* schedule = schedule_of(started.attention)) {
+  if (const auto schedule = schedule_of(started.attention)) {
     out.set_schedule_id(schedule->schedule_id);
   }
   out.set_max_new_tokens(started.max_new_tokens);

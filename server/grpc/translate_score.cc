@@ -189,7 +189,7 @@ void to_proto(const core::ScoringStarted& started, v1::ScoreStarted& out) {
   out.set_windows(request.windows());
   out.set_mode(mode_of_request(request));
   const AttentionChoice& told = request.compared_with.value_or(request.attention);
-  if (const Schedule* schedule = schedule_of(told)) out.set_schedule_id(schedule->schedule_id);
+  if (const auto schedule = schedule_of(told)) out.set_schedule_id(schedule->schedule_id);
   to_proto(request.attention, *out.mutable_first());
   if (request.compared_with) to_proto(*request.compared_with, *out.mutable_second());
   out.set_phase(to_proto(request.granularity));
@@ -250,7 +250,7 @@ std::vector<v1::ScoreTokens> to_proto(const core::ScoredColumns& scored,
     if (columns.ranks) message.add_ranks(token.rank);
     if (columns.top) to_proto(token.top, *message.add_top());
     if (i >= scored.comparisons.size()) continue;
-    const Comparison& comparison = scored.comparisons[i];
+    const TokenComparison& comparison = scored.comparisons[i];
     message.add_sparse_logprobs(comparison.second.logprob);
     if (columns.ranks) message.add_sparse_ranks(comparison.second.rank);
     message.add_kl(comparison.kl);

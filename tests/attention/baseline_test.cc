@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/attention/policy.h"
 #include "engine/backend/cpu/panel_kernels.h"
 #include "gmock/gmock.h"
@@ -163,7 +164,7 @@ TEST(BaselineKeys, StreamingReadsTheFirstAndTheNewestOnly) {
   }
   const auto backend = make_reference_backend();
   PolicyState scratch;
-  const Buffer out(DType::kF32, 1, data.width());
+  const HostBuffer out(DType::kF32, 1, data.width());
   const AttentionInput in{data.q, data.cache, data.batch, data.tiles(), out.view()};
   policy->attend(*backend, 1, in, scratch);
   const auto finite = [&] {

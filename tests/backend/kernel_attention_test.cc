@@ -9,6 +9,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "engine/backend/host/host_buffer.h"
 #include "tests/support/backends_under_test.h"
 #include "tests/support/compare.h"
 #include "tests/support/kernel_cases.h"
@@ -65,15 +66,15 @@ struct AbsoluteValues {
       }
     }
   }
-  Buffer values;
+  HostBuffer values;
   LayerCache cache;
 };
 
 // What the bf16 dot product makes of q: scaled by log₂ e / √D, rounded, and here scaled back. The
 // rest of such a kernel computes in f32 what the reference does with this q.
-Buffer narrowed_q(const AttentionData& data) {
+HostBuffer narrowed_q(const AttentionData& data) {
   const float scale = 1.44269504f / std::sqrt(static_cast<float>(data.cache.keys.cols));
-  Buffer q(DType::kF32, data.q.rows, data.q.cols);
+  HostBuffer q(DType::kF32, data.q.rows, data.q.cols);
   for (int64_t row = 0; row < data.q.rows; ++row) {
     for (int64_t i = 0; i < data.q.cols; ++i) {
       q.view().f32(row)[i] = from_bf16(to_bf16(data.q.f32(row)[i] * scale)) / scale;
@@ -94,10 +95,10 @@ class AttentionTest : public CpuTest {
   void expect_attends_like_reference(const AttentionData& data, const KeySet& keys,
                                      const std::string& what) {
     const int64_t rows = data.batch.rows(), width = data.width();
-    const Buffer out(DType::kF32, rows, width), expected(DType::kF32, rows, width);
-    const Buffer size(DType::kF32, rows, width);
+    const HostBuffer out(DType::kF32, rows, width), expected(DType::kF32, rows, width);
+    const HostBuffer size(DType::kF32, rows, width);
     const AbsoluteValues absolute(data.cache);
-    const Buffer narrow = narrowed_q(data);
+    const HostBuffer narrow = narrowed_q(data);
     const Tensor q = multiplies_bf16() ? narrow.view() : data.q;
     backend_->attend(data.q, data.cache, data.batch, data.tiles(), keys, out.view());
     reference_->attend(q, data.cache, data.batch, data.tiles(), keys, expected.view());
@@ -158,7 +159,7 @@ TEST_P(AttentionTest, NothingSelected) {
   const TileRange last{data.batch.tiles() - 2, 1};
   ASSERT_EQ(data.batch.positions[data.batch.tile_start[last.begin]], 657);
   Random random(10);
-  const Buffer out = normal_matrix(DType::kF32, data.batch.rows(), data.width(), random);
+  const HostBuffer out = normal_matrix(DType::kF32, data.batch.rows(), data.width(), random);
   selection.reset(1, data.cache.kv_heads, 0);
   backend_->attend(data.q, data.cache, data.batch, last, {&selection, {}}, out.view());
   const float* row = out.view().f32(data.batch.tile_start[last.begin]);
@@ -187,7 +188,7 @@ TEST_P(AttentionTest, UnselectedKeysAreNotRead) {
         data.set(data.cache.values, data.cache_row(0, g, key), kNaN);
       }
     }
-    const Buffer out(DType::kF32, data.batch.rows(), data.width());
+    const HostBuffer out(DType::kF32, data.batch.rows(), data.width());
     backend_->attend(data.q, data.cache, data.batch, data.tiles(), {&selection, {}}, out.view());
     const float* first = out.view().f32(0);
     EXPECT_TRUE(std::none_of(first, first + data.batch.rows() * data.width(),
@@ -197,8 +198,8 @@ TEST_P(AttentionTest, UnselectedKeysAreNotRead) {
 
 TEST_P(AttentionTest, ATileDoesNotDependOnTheOthers) {
   const AttentionData data({.rule = small_rule(), .sequences = kSomeSequences}, dtype());
-  const Buffer all(DType::kF32, data.batch.rows(), data.width());
-  const Buffer one(DType::kF32, data.batch.rows(), data.width());
+  const HostBuffer all(DType::kF32, data.batch.rows(), data.width());
+  const HostBuffer one(DType::kF32, data.batch.rows(), data.width());
   backend_->attend(data.q, data.cache, data.batch, data.tiles(), {}, all.view());
   for (int32_t tile = data.batch.tiles() - 1; tile >= 0; --tile) {
     backend_->attend(data.q, data.cache, data.batch, {tile, 1}, {}, one.view());
@@ -213,8 +214,8 @@ struct WidenedCache {
     cache.keys = keys.view();
     cache.values = values.view();
   }
-  static Buffer widened(Tensor from, DType as) {
-    Buffer to(as, from.rows, from.cols);
+  static HostBuffer widened(Tensor from, DType as) {
+    HostBuffer to(as, from.rows, from.cols);
     std::vector<float> row_values(static_cast<size_t>(from.cols));
     for (int64_t row = 0; row < from.rows; ++row) {
       read_int8_row(from, row, row_values.data());
@@ -225,7 +226,7 @@ struct WidenedCache {
     }
     return to;
   }
-  Buffer keys, values;
+  HostBuffer keys, values;
   LayerCache cache;
 };
 
@@ -244,13 +245,13 @@ TEST_P(AttentionTest, PoolScores) {
   for (const AttentionCase& shape : attention_cases()) {
     const AttentionData data(shape, dtype());
     const double relative = score_error(data, shape, multiplies_bf16());
-    const Buffer narrow = narrowed_q(data);
+    const HostBuffer narrow = narrowed_q(data);
     const Tensor q = multiplies_bf16() ? narrow.view() : data.q;
     for (const Pooling pooling : kPoolings) {
       for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
         const int64_t keys = data.last_position(tile) + 1;
-        const Buffer wide = normal_matrix(DType::kF32, shape.kv_heads, keys + 3, random);
-        const Buffer expected(DType::kF32, shape.kv_heads, keys);
+        const HostBuffer wide = normal_matrix(DType::kF32, shape.kv_heads, keys + 3, random);
+        const HostBuffer expected(DType::kF32, shape.kv_heads, keys);
         const float beyond = wide.view().f32(0)[keys];
         backend_->pool_scores(data.q, data.cache, data.batch, tile, pooling, wide.view());
         reference_->pool_scores(q, data.cache, data.batch, tile, pooling, expected.view());
@@ -305,13 +306,13 @@ class SelectionTest : public AttentionTest {
   void expect_selects_well(const AttentionCase& shape, const SelectOptions& how) {
     const AttentionData data(shape, dtype());
     const double error = score_error(data, shape, multiplies_bf16());
-    const Buffer narrow = narrowed_q(data);
+    const HostBuffer narrow = narrowed_q(data);
     const Tensor q = multiplies_bf16() ? narrow.view() : data.q;
     Selection selection;
     backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), how, selection);
     for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
       const int32_t keys = data.last_position(tile) + 1;
-      const Buffer scores(DType::kF32, shape.kv_heads, keys);
+      const HostBuffer scores(DType::kF32, shape.kv_heads, keys);
       reference_->pool_scores(q, data.cache, data.batch, tile, how.pooling, scores.view());
       if (how.all_heads) pool_all(scores.view(), how.pooling == Pooling::kMax);
       for (int32_t g = 0; g < shape.kv_heads; ++g) {
@@ -436,8 +437,8 @@ void expect_reads_int8(Backend& backend, DType as) {
     AttentionData data(shape, DType::kInt8);
     const WidenedCache wide(data.cache, as);
     const Selection some = data.random_selection();
-    const Buffer out(DType::kF32, data.batch.rows(), data.width());
-    const Buffer expected(DType::kF32, data.batch.rows(), data.width());
+    const HostBuffer out(DType::kF32, data.batch.rows(), data.width());
+    const HostBuffer expected(DType::kF32, data.batch.rows(), data.width());
     for (const KeySet& keys : {KeySet{}, KeySet{&some, {}}}) {
       backend.attend(data.q, data.cache, data.batch, data.tiles(), keys, out.view());
       backend.attend(data.q, wide.cache, data.batch, data.tiles(), keys, expected.view());
@@ -471,8 +472,8 @@ TEST(WithThreads, SameBitsAsOneThread) {
   AttentionData data({.rule = small_rule(), .sequences = kSomeSequences}, DType::kF32);
   const auto one = cpu::make_cpu_backend({.threads = 1});
   const auto three = cpu::make_cpu_backend({.threads = 3});
-  const Buffer a(DType::kF32, data.batch.rows(), data.width());
-  const Buffer b(DType::kF32, data.batch.rows(), data.width());
+  const HostBuffer a(DType::kF32, data.batch.rows(), data.width());
+  const HostBuffer b(DType::kF32, data.batch.rows(), data.width());
   Selection chosen, also_chosen;
   one->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, chosen);
   three->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, also_chosen);
@@ -497,8 +498,8 @@ TEST(WithThreads, LongRowsHaveTheSameBits) {
     const Selection selection = data.random_selection();
     const auto one = cpu::make_cpu_backend({.threads = 1});
     const auto five = cpu::make_cpu_backend({.threads = 5});
-    const Buffer whole(DType::kF32, data.batch.rows(), data.width());
-    const Buffer shared(DType::kF32, data.batch.rows(), data.width());
+    const HostBuffer whole(DType::kF32, data.batch.rows(), data.width());
+    const HostBuffer shared(DType::kF32, data.batch.rows(), data.width());
     for (const KeySet& keys : {KeySet{}, KeySet{&selection, {}}}) {
       one->attend(data.q, data.cache, data.batch, data.tiles(), keys, whole.view());
       five->attend(data.q, data.cache, data.batch, data.tiles(), keys, shared.view());

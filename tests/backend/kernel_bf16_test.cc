@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/cpu/kernels.h"
 #include "gtest/gtest.h"
 #include "tests/support/compare.h"
@@ -39,8 +40,8 @@ class HeadData {
     std::iota(blocks_.begin(), blocks_.end(), 0);
     std::shuffle(blocks_.begin(), blocks_.end(), random_);
     const int64_t slots = static_cast<int64_t>(blocks_.size()) * kBlockSize * kKvHeads;
-    keys_ = Buffer(DType::kBF16, slots, shape.dim);
-    values_ = Buffer(DType::kBF16, slots, shape.dim);
+    keys_ = HostBuffer(DType::kBF16, slots, shape.dim);
+    values_ = HostBuffer(DType::kBF16, slots, shape.dim);
     const uint16_t nan = to_bf16(std::numeric_limits<float>::quiet_NaN());
     std::fill_n(keys_.view().bf16(0), slots * shape.dim, nan);
     std::fill_n(values_.view().bf16(0), slots * shape.dim, nan);
@@ -71,7 +72,7 @@ class HeadData {
     const cpu::Queries queries{q_.view().f32(first), width(),    count,
                                shape_.group,         shape_.dim, shape_.depth + first};
     list.own_end = std::min(list.own_end, shape_.depth + first + count);
-    const Buffer scratch(DType::kF32, 1, kernels.scratch_size(queries, cpu::CacheFormat::kBF16, 0));
+    const HostBuffer scratch(DType::kF32, 1, kernels.scratch_size(queries, cpu::CacheFormat::kBF16, 0));
     kernels.attend(queries, cache(), list, out.f32(first), width(), scratch.view().f32(0));
   }
 
@@ -84,8 +85,8 @@ class HeadData {
     const int32_t count = list.sinks + list.chosen_count + list.own_end - list.own_begin;
     const int32_t parts = (count + cpu::kKeySplit - 1) / cpu::kKeySplit;
     const int64_t size = kernels.partial_size(queries);
-    const Buffer scratch(DType::kF32, 1, kernels.scratch_size(queries, cpu::CacheFormat::kBF16, 0));
-    const Buffer partials(DType::kF32, parts, size);
+    const HostBuffer scratch(DType::kF32, 1, kernels.scratch_size(queries, cpu::CacheFormat::kBF16, 0));
+    const HostBuffer partials(DType::kF32, parts, size);
     for (int32_t part = parts - 1; part >= 0; --part) {
       kernels.attend_part(queries, cache(), list, part * cpu::kKeySplit, scratch.view().f32(0),
                           partials.view().f32(part));
@@ -151,7 +152,7 @@ class HeadData {
   HeadShape shape_;
   Random random_;
   std::vector<int32_t> blocks_{}, chosen_{};
-  Buffer keys_{}, values_{}, q_{};
+  HostBuffer keys_{}, values_{}, q_{};
 };
 
 class Bf16KernelTest : public ::testing::Test {
@@ -170,7 +171,7 @@ class Bf16KernelTest : public ::testing::Test {
   // and below the division.
   void expect_close_to_exact(const HeadData& data, const HeadShape& shape, const cpu::KeyList& list,
                              double logit_error, const std::string& what) {
-    const Buffer out(DType::kF32, shape.rows, data.width());
+    const HostBuffer out(DType::kF32, shape.rows, data.width());
     data.attend(*kernels_, list, 0, shape.rows, out.view());
     const double relative =
         2 * (kUnitBf16 + kRoughPower) + 2 * logit_error + 2.0 * data.keys() * kUnit;
@@ -189,9 +190,9 @@ class Bf16KernelTest : public ::testing::Test {
   // Each row alone, and the tile in two parts.
   void expect_own_bits(const HeadData& data, const HeadShape& shape, const cpu::KeyList& list,
                        const std::string& what) {
-    const Buffer whole(DType::kF32, shape.rows, data.width());
-    const Buffer alone(DType::kF32, shape.rows, data.width());
-    const Buffer parts(DType::kF32, shape.rows, data.width());
+    const HostBuffer whole(DType::kF32, shape.rows, data.width());
+    const HostBuffer alone(DType::kF32, shape.rows, data.width());
+    const HostBuffer parts(DType::kF32, shape.rows, data.width());
     data.attend(*kernels_, list, 0, shape.rows, whole.view());
     for (int32_t row = 0; row < shape.rows; ++row) {
       data.attend(*kernels_, list, row, 1, alone.view());
@@ -295,8 +296,8 @@ TEST_F(Bf16KernelTest, ARowInPartsHasTheBitsOfAWholeOne) {
       const HeadShape shape{dim, 3, 4, keys - 4};
       HeadData data(shape, 4);
       for (const cpu::KeyList& list : {data.dense(), data.gathered(3)}) {
-        const Buffer whole(DType::kF32, shape.rows, data.width());
-        const Buffer parts(DType::kF32, shape.rows, data.width());
+        const HostBuffer whole(DType::kF32, shape.rows, data.width());
+        const HostBuffer parts(DType::kF32, shape.rows, data.width());
         data.attend(*kernels_, list, 0, shape.rows, whole.view());
         for (int32_t row = 0; row < shape.rows; ++row) {
           data.attend_in_parts(*kernels_, list, row, parts.view());
@@ -313,7 +314,7 @@ TEST_F(Bf16KernelTest, NoKeys) {
   for (const int32_t rows : {1, 8}) {
     const HeadShape shape{64, 4, rows, 10};
     const HeadData data(shape);
-    const Buffer out(DType::kF32, rows, data.width());
+    const HostBuffer out(DType::kF32, rows, data.width());
     std::fill_n(out.view().f32(0), rows * data.width(), 1.0f);
     data.attend(*kernels_, {.own_begin = data.keys(), .own_end = data.keys()}, 0, rows, out.view());
     const float* first = out.view().f32(0);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/quantization.h"
 #include "engine/base/checksum.h"
 #include "gmock/gmock.h"
@@ -75,7 +76,7 @@ TEST(Quantization, Int4GroupsHaveStepsOfTheirOwn) {
 // Rounding to the step that brings the largest magnitude to level 8 is what the search must beat.
 TEST(Quantization, Int4SearchIsBetterThanTheLargestMagnitude) {
   Random random(3);
-  const Buffer normal = normal_matrix(DType::kF32, 1, 4096, random);
+  const HostBuffer normal = normal_matrix(DType::kF32, 1, 4096, random);
   const std::vector<float> values(normal.view().f32(0), normal.view().f32(0) + 4096);
   const Channel channel(values, true);
   double found = 0, plain = 0;
@@ -121,7 +122,7 @@ class IntegerTest : public ::testing::TestWithParam<IntegerCase> {
   void expect_same(Tensor x, Tensor w, MatrixUse use = MatrixUse::kLayer) {
     const Tensor parts[] = {w.slice_rows(0, w.rows / 3),
                             w.slice_rows(w.rows / 3, w.rows - w.rows / 3)};
-    const Buffer out(DType::kF32, x.rows, w.rows), expected(DType::kF32, x.rows, w.rows);
+    const HostBuffer out(DType::kF32, x.rows, w.rows), expected(DType::kF32, x.rows, w.rows);
     backend_->matmul(x, *backend_->pack(parts, use), out.view(), Into::kOverwrite);
     reference_->matmul(x, *reference_->pack(parts, use), expected.view(), Into::kOverwrite);
     for (int64_t row = 0; row < x.rows; ++row) {
@@ -146,8 +147,8 @@ TEST_P(IntegerTest, EqualsTheReferenceBitByBit) {
   for (int64_t rows = 1; rows <= 33; ++rows) cases.push_back({rows, 96, 33});
   cases.insert(cases.end(), {{64, 192, 70}, {200, 100, 1}, {113, 64, 65}});
   for (const MatmulCase& shape : cases) {
-    const Buffer x = normal_matrix(DType::kF32, shape.rows, shape.in + 5, random);
-    const Buffer w = normal_matrix(DType::kF32, shape.out, shape.in, random, 0.1f);
+    const HostBuffer x = normal_matrix(DType::kF32, shape.rows, shape.in + 5, random);
+    const HostBuffer w = normal_matrix(DType::kF32, shape.out, shape.in, random, 0.1f);
     expect_same(x.view().slice_cols(3, shape.in), w.view());
   }
 }
@@ -156,7 +157,7 @@ TEST_P(IntegerTest, EqualsTheReferenceBitByBit) {
 TEST_P(IntegerTest, LongSumsDoNotOverflow) {
   const int64_t in =
       2 * (GetParam().format == WeightFormat::kInt8 ? kInt8SumLength : kInt4SumLength) + 20;
-  const Buffer x(DType::kF32, 2, in), w(DType::kF32, 3, in);
+  const HostBuffer x(DType::kF32, 2, in), w(DType::kF32, 3, in);
   for (int64_t i = 0; i < in; ++i) {
     x.view().f32(0)[i] = 1;
     x.view().f32(1)[i] = i % 2 == 0 ? -1 : 0.5f;
@@ -164,7 +165,7 @@ TEST_P(IntegerTest, LongSumsDoNotOverflow) {
   }
   expect_same(x.view(), w.view());
   const Tensor parts[] = {w.view()};
-  const Buffer out(DType::kF32, 2, 3);
+  const HostBuffer out(DType::kF32, 2, 3);
   backend_->matmul(x.view(), *backend_->pack(parts, MatrixUse::kLayer), out.view(),
                    Into::kOverwrite);
   const auto most = static_cast<double>(3 * in);
@@ -174,8 +175,8 @@ TEST_P(IntegerTest, LongSumsDoNotOverflow) {
 
 TEST_P(IntegerTest, ZeroTinyHugeAndBadRows) {
   Random random(12);
-  const Buffer x = normal_matrix(DType::kF32, 16, 100, random);
-  const Buffer w = normal_matrix(DType::kF32, 40, 100, random);
+  const HostBuffer x = normal_matrix(DType::kF32, 16, 100, random);
+  const HostBuffer w = normal_matrix(DType::kF32, 40, 100, random);
   const float values[] = {0, 1e-42f, 1e-33f, 1e38f, kNaN, kEndless};
   for (int64_t row = 0; row < 6; ++row) {
     std::fill_n(x.view().f32(row + 3), 100, values[row]);
@@ -188,11 +189,11 @@ TEST_P(IntegerTest, ZeroTinyHugeAndBadRows) {
 
 TEST_P(IntegerTest, AddsAndStaysWithinItsColumns) {
   Random random(13);
-  const Buffer x = normal_matrix(DType::kF32, 30, 80, random);
-  const Buffer w = normal_matrix(DType::kF32, 45, 80, random);
+  const HostBuffer x = normal_matrix(DType::kF32, 30, 80, random);
+  const HostBuffer w = normal_matrix(DType::kF32, 45, 80, random);
   const Tensor parts[] = {w.view()};
-  const Buffer wide = normal_matrix(DType::kF32, 31, 60, random);
-  const Buffer before(DType::kF32, 31, 60), expected(DType::kF32, 30, 45);
+  const HostBuffer wide = normal_matrix(DType::kF32, 31, 60, random);
+  const HostBuffer before(DType::kF32, 31, 60), expected(DType::kF32, 30, 45);
   std::copy_n(wide.view().f32(0), 31 * 60, before.view().f32(0));
   for (int64_t row = 0; row < 30; ++row) {
     std::copy_n(wide.view().f32(row) + 7, 45, expected.view().f32(row));
@@ -220,11 +221,11 @@ TEST_P(IntegerTest, AddsAndStaysWithinItsColumns) {
 
 TEST_P(IntegerTest, ARowDoesNotDependOnTheOthers) {
   Random random(14);
-  const Buffer x = normal_matrix(DType::kF32, 200, 160, random);
-  const Buffer w = normal_matrix(DType::kF32, 100, 160, random);
+  const HostBuffer x = normal_matrix(DType::kF32, 200, 160, random);
+  const HostBuffer w = normal_matrix(DType::kF32, 100, 160, random);
   const Tensor parts[] = {w.view()};
   const auto packed = backend_->pack(parts, MatrixUse::kLayer);
-  const Buffer all(DType::kF32, 200, 100), some(DType::kF32, 200, 100);
+  const HostBuffer all(DType::kF32, 200, 100), some(DType::kF32, 200, 100);
   std::fill_n(all.view().f32(0), 200 * 100, 0.25f);
   backend_->matmul(x.view(), *packed, all.view(), Into::kAdd);
   for (int64_t rows = 1; rows <= 64; rows += rows < 33 ? 1 : 31) {
@@ -241,8 +242,8 @@ TEST_P(IntegerTest, ARowDoesNotDependOnTheOthers) {
 TEST_P(IntegerTest, PacksEveryDtypeIntoFewBytes) {
   Random random(16);
   for (const DType part : {DType::kF32, DType::kBF16, DType::kF16}) {
-    const Buffer x = normal_matrix(DType::kF32, 3, 128, random);
-    const Buffer w = normal_matrix(part, 64, 128, random);
+    const HostBuffer x = normal_matrix(DType::kF32, 3, 128, random);
+    const HostBuffer w = normal_matrix(part, 64, 128, random);
     expect_same(x.view(), w.view());
     expect_same(x.view(), w.view(), MatrixUse::kHead);
     const Tensor parts[] = {w.view()};
@@ -263,10 +264,10 @@ INSTANTIATE_TEST_SUITE_P(Cpu, IntegerTest, ::testing::ValuesIn(integer_cases()),
 TEST(Int8, IsCloseToTheProductInF32) {
   const auto backend = cpu::make_cpu_backend({.weights = WeightFormat::kInt8, .threads = 1});
   Random random(15);
-  const Buffer x = normal_matrix(DType::kF32, 5, 256, random);
-  const Buffer w = normal_matrix(DType::kF32, 24, 256, random);
+  const HostBuffer x = normal_matrix(DType::kF32, 5, 256, random);
+  const HostBuffer w = normal_matrix(DType::kF32, 24, 256, random);
   const Tensor parts[] = {w.view()};
-  const Buffer out(DType::kF32, 5, 24);
+  const HostBuffer out(DType::kF32, 5, 24);
   backend->matmul(x.view(), *backend->pack(parts, MatrixUse::kLayer), out.view(), Into::kOverwrite);
   std::vector<int8_t> levels(256);
   for (int64_t row = 0; row < 5; ++row) {
@@ -286,16 +287,16 @@ TEST(Int8, IsCloseToTheProductInF32) {
 
 TEST(IntegerWithThreads, SameBitsAsOneThread) {
   Random random(17);
-  const Buffer x = normal_matrix(DType::kF32, 150, 2100, random);
-  const Buffer w = normal_matrix(DType::kF32, 500, 2100, random);
+  const HostBuffer x = normal_matrix(DType::kF32, 150, 2100, random);
+  const HostBuffer w = normal_matrix(DType::kF32, 500, 2100, random);
   const Tensor parts[] = {w.view()};
   for (const WeightFormat format :
        {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kBF16}) {
     if (format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
-    Buffer results[2];
+    HostBuffer results[2];
     for (const int32_t threads : {1, 3}) {
       const auto backend = cpu::make_cpu_backend({.weights = format, .threads = threads});
-      Buffer& out = results[threads / 2] = Buffer(DType::kF32, 150, 500);
+      HostBuffer& out = results[threads / 2] = HostBuffer(DType::kF32, 150, 500);
       backend->matmul(x.view(), *backend->pack(parts, MatrixUse::kLayer), out.view(),
                       Into::kOverwrite);
     }
@@ -314,7 +315,7 @@ TEST(PackedForms, AreWhatTheirNamesSay) {
     const char* name;
     uint64_t sum;
   };
-  Buffer w(DType::kF32, 37, 700);
+  HostBuffer w(DType::kF32, 37, 700);
   for (int64_t i = 0; i < 37 * 700; ++i) {
     w.view().f32(0)[i] = static_cast<float>((i * 7919) % 2003 - 1001) / 512;
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/host/select.h"
@@ -55,7 +56,7 @@ TEST(ChooseKeys, TakesAllWithoutReadingScores) {
 
 TEST(Reference, AttendsToAllCausalKeys) {
   auto backend = make_reference_backend();
-  Buffer keys(DType::kF32, 4, 2), values(DType::kF32, 4, 2), q(DType::kF32, 1, 2),
+  HostBuffer keys(DType::kF32, 4, 2), values(DType::kF32, 4, 2), q(DType::kF32, 1, 2),
       out(DType::kF32, 1, 2);
   // Block 1 holds positions 0 and 1, block 0 positions 2 and 3; position 3 is not visible.
   const float k[] = {0, 0, NAN, NAN, 0, 0, 0, 0};
@@ -77,9 +78,9 @@ using RowTest = CpuTest;
 TEST_P(RowTest, RmsNorm) {
   Random random(2);
   for (const auto& [rows, cols] : kRowShapes) {
-    const Buffer x = normal_matrix(DType::kF32, rows, cols + 3, random, 4);
-    const Buffer weight = normal_matrix(DType::kF32, 1, cols, random);
-    const Buffer out(DType::kF32, rows, cols), expected(DType::kF32, rows, cols);
+    const HostBuffer x = normal_matrix(DType::kF32, rows, cols + 3, random, 4);
+    const HostBuffer weight = normal_matrix(DType::kF32, 1, cols, random);
+    const HostBuffer out(DType::kF32, rows, cols), expected(DType::kF32, rows, cols);
     const Tensor in = x.view().slice_cols(2, cols);
     backend_->rms_norm(in, weight.view(), 1e-5f, out.view());
     reference_->rms_norm(in, weight.view(), 1e-5f, expected.view());
@@ -98,10 +99,10 @@ TEST_P(RowTest, Rope) {
   Random random(3);
   for (const int64_t dim : {2, 8, 16, 64, 80, 128}) {
     const int32_t heads = 3;
-    const Buffer out = normal_matrix(DType::kF32, 17, (heads + 1) * dim, random);
-    const Buffer expected(DType::kF32, 17, (heads + 1) * dim);
+    const HostBuffer out = normal_matrix(DType::kF32, 17, (heads + 1) * dim, random);
+    const HostBuffer expected(DType::kF32, 17, (heads + 1) * dim);
     std::copy_n(out.view().f32(0), 17 * (heads + 1) * dim, expected.view().f32(0));
-    const Buffer rotation = normal_matrix(DType::kF32, 17, dim, random);
+    const HostBuffer rotation = normal_matrix(DType::kF32, 17, dim, random);
     backend_->rope(out.view(), heads, rotation.view());
     reference_->rope(expected.view(), heads, rotation.view());
     double largest = 0;
@@ -119,8 +120,8 @@ TEST_P(RowTest, Rope) {
 TEST_P(RowTest, SiluMul) {
   Random random(4);
   for (const auto& [rows, cols] : kRowShapes) {
-    const Buffer gate_up = normal_matrix(DType::kF32, rows, 2 * cols, random, 30);
-    const Buffer out(DType::kF32, rows, cols), expected(DType::kF32, rows, cols);
+    const HostBuffer gate_up = normal_matrix(DType::kF32, rows, 2 * cols, random, 30);
+    const HostBuffer out(DType::kF32, rows, cols), expected(DType::kF32, rows, cols);
     backend_->silu_mul(gate_up.view(), out.view());
     reference_->silu_mul(gate_up.view(), expected.view());
     // Our exp is good to 2 ulp = 4u, std's to 2u; three operations on either side. Below -87 the
@@ -140,10 +141,10 @@ TEST_P(RowTest, GatherRowsIsExact) {
   Random random(5);
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     for (const int64_t cols : {1, 17, 80}) {
-      const Buffer table = normal_matrix(dtype, 9, cols, random);
+      const HostBuffer table = normal_matrix(dtype, 9, cols, random);
       const std::vector<int32_t> ids = {8, 0, 3, 3, 5, 1, 0, 8, 7, 2, 4};
       const auto rows = static_cast<int64_t>(ids.size());
-      const Buffer out(DType::kF32, rows, cols), expected(DType::kF32, rows, cols);
+      const HostBuffer out(DType::kF32, rows, cols), expected(DType::kF32, rows, cols);
       backend_->gather_rows(table.view(), ids, out.view());
       reference_->gather_rows(table.view(), ids, expected.view());
       expect_close(out.view(), expected.view(), [](int64_t, int64_t) { return 0; }, "gather_rows");
@@ -155,14 +156,14 @@ void expect_writes_like(Backend& backend, Backend& reference, DType dtype) {
   Random random(6);
   const int32_t kv_heads = 3, block_size = 4;
   for (const int64_t dim : {6, 16, 80}) {
-    const Buffer keys = normal_matrix(DType::kF32, 5, kv_heads * dim, random);
-    const Buffer values = normal_matrix(DType::kF32, 5, kv_heads * dim, random);
+    const HostBuffer keys = normal_matrix(DType::kF32, 5, kv_heads * dim, random);
+    const HostBuffer values = normal_matrix(DType::kF32, 5, kv_heads * dim, random);
     keys.view().f32(0)[0] = std::numeric_limits<float>::quiet_NaN();
     keys.view().f32(0)[1] = std::numeric_limits<float>::infinity();
     const std::vector<int32_t> slots = {11, 0, 6, 5, 8};
-    const Buffer written[] = {normal_matrix(dtype, 36, dim, random),
+    const HostBuffer written[] = {normal_matrix(dtype, 36, dim, random),
                               normal_matrix(dtype, 36, dim, random)};
-    Buffer expected[] = {Buffer(dtype, 36, dim), Buffer(dtype, 36, dim)};
+    HostBuffer expected[] = {HostBuffer(dtype, 36, dim), HostBuffer(dtype, 36, dim)};
     for (int i = 0; i < 2; ++i) {
       std::copy_n(written[i].view().row<std::byte>(0), written[i].bytes(),
                   expected[i].view().row<std::byte>(0));
@@ -196,15 +197,15 @@ class MatmulTest : public CpuTest {
 };
 
 // |x| · |w|ᵀ: what rounding errors of the product are in proportion to.
-Buffer absolute_product(Backend& reference, Tensor x, Tensor w) {
-  const Buffer abs_x(DType::kF32, x.rows, x.cols), abs_w(DType::kF32, w.rows, w.cols);
+HostBuffer absolute_product(Backend& reference, Tensor x, Tensor w) {
+  const HostBuffer abs_x(DType::kF32, x.rows, x.cols), abs_w(DType::kF32, w.rows, w.cols);
   for (int64_t row = 0; row < x.rows; ++row) {
     for (int64_t i = 0; i < x.cols; ++i) abs_x.view().f32(row)[i] = std::abs(x.f32(row)[i]);
   }
   for (int64_t row = 0; row < w.rows; ++row) {
     for (int64_t i = 0; i < w.cols; ++i) abs_w.view().f32(row)[i] = std::abs(w.f32(row)[i]);
   }
-  Buffer product(DType::kF32, x.rows, w.rows);
+  HostBuffer product(DType::kF32, x.rows, w.rows);
   const Tensor parts[] = {abs_w.view()};
   reference.matmul(abs_x.view(), *reference.pack(parts, MatrixUse::kLayer), product.view(),
                    Into::kOverwrite);
@@ -214,23 +215,23 @@ Buffer absolute_product(Backend& reference, Tensor x, Tensor w) {
 TEST_P(MatmulTest, EqualsTheReference) {
   Random random(7);
   for (const MatmulCase& shape : kMatmulCases) {
-    const Buffer x = normal_matrix(DType::kF32, shape.rows, shape.in + 5, random);
+    const HostBuffer x = normal_matrix(DType::kF32, shape.rows, shape.in + 5, random);
     const Tensor in = x.view().slice_cols(3, shape.in);
-    const Buffer w = normal_matrix(DType::kF32, shape.out, shape.in, random);
+    const HostBuffer w = normal_matrix(DType::kF32, shape.out, shape.in, random);
     const Tensor parts[] = {w.view().slice_rows(0, shape.out / 2),
                             w.view().slice_rows(shape.out / 2, shape.out - shape.out / 2)};
     const auto packed = backend_->pack(parts, MatrixUse::kLayer),
                plain = reference_->pack(parts, MatrixUse::kLayer);
     EXPECT_EQ(packed->out_features(), shape.out);
     EXPECT_EQ(packed->in_features(), shape.in);
-    const Buffer size = absolute_product(*reference_, in, w.view());
+    const HostBuffer size = absolute_product(*reference_, in, w.view());
     // 2n · u for the sums; with bf16 both factors of each product are rounded first.
     const double relative = 2.0 * static_cast<double>(shape.in + 1) * kUnit +
                             (dtype() == DType::kBF16 ? 2.01 * kUnitBf16 : 0);
     for (const Into into : {Into::kOverwrite, Into::kAdd}) {
-      const Buffer wide = normal_matrix(DType::kF32, shape.rows, shape.out + 7, random);
+      const HostBuffer wide = normal_matrix(DType::kF32, shape.rows, shape.out + 7, random);
       const Tensor out = wide.view().slice_cols(4, shape.out);
-      const Buffer expected(DType::kF32, shape.rows, shape.out);
+      const HostBuffer expected(DType::kF32, shape.rows, shape.out);
       double before = 0;
       for (int64_t row = 0; row < shape.rows; ++row) {
         std::copy_n(out.f32(row), shape.out, expected.view().f32(row));
@@ -259,11 +260,11 @@ TEST_P(MatmulTest, ARowDoesNotDependOnTheOthers) {
   Random random(8);
   // So many inputs that the sums of 97 rows wait unfinished, those of few rows do not.
   constexpr int64_t kInputs = 4300;
-  const Buffer x = normal_matrix(DType::kF32, 97, kInputs, random);
-  const Buffer w = normal_matrix(DType::kF32, 192, kInputs, random);
+  const HostBuffer x = normal_matrix(DType::kF32, 97, kInputs, random);
+  const HostBuffer w = normal_matrix(DType::kF32, 192, kInputs, random);
   const Tensor parts[] = {w.view()};
   const auto packed = backend_->pack(parts, MatrixUse::kLayer);
-  const Buffer all(DType::kF32, 97, 192), some(DType::kF32, 97, 192);
+  const HostBuffer all(DType::kF32, 97, 192), some(DType::kF32, 97, 192);
   backend_->matmul(x.view(), *packed, all.view(), Into::kOverwrite);
   for (const int64_t rows : {1, 2, 7, 16, 31, 64}) {
     backend_->matmul(x.first_rows(rows), *packed, some.first_rows(rows), Into::kOverwrite);
@@ -275,10 +276,10 @@ TEST_P(MatmulTest, ARowDoesNotDependOnTheOthers) {
 
 TEST_P(MatmulTest, PacksEveryDtype) {
   Random random(9);
-  const Buffer x = normal_matrix(DType::kF32, 3, 32, random);
+  const HostBuffer x = normal_matrix(DType::kF32, 3, 32, random);
   for (const DType part : {DType::kF32, DType::kBF16, DType::kF16}) {
-    const Buffer w = normal_matrix(part, 16, 32, random);
-    const Buffer plain(DType::kF32, 16, 32), out(DType::kF32, 3, 16), expected(DType::kF32, 3, 16);
+    const HostBuffer w = normal_matrix(part, 16, 32, random);
+    const HostBuffer plain(DType::kF32, 16, 32), out(DType::kF32, 3, 16), expected(DType::kF32, 3, 16);
     std::vector<int32_t> ids(16);
     std::iota(ids.begin(), ids.end(), 0);
     reference_->gather_rows(w.view(), ids, plain.view());
@@ -287,7 +288,7 @@ TEST_P(MatmulTest, PacksEveryDtype) {
                      Into::kOverwrite);
     reference_->matmul(x.view(), *reference_->pack(parts, MatrixUse::kLayer), expected.view(),
                        Into::kOverwrite);
-    const Buffer size = absolute_product(*reference_, x.view(), plain.view());
+    const HostBuffer size = absolute_product(*reference_, x.view(), plain.view());
     const double relative = 2 * 33 * kUnit + (dtype() == DType::kBF16 ? 2.01 * kUnitBf16 : 0);
     expect_close(
         out.view(), expected.view(),

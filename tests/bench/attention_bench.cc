@@ -9,6 +9,7 @@
 #include <numeric>
 #include <vector>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/host/select.h"
 #include "tests/bench/ceiling_loops.h"
@@ -57,16 +58,16 @@ class Head {
     std::shuffle(blocks_.begin(), blocks_.end(), random);
     const int64_t slots = static_cast<int64_t>(blocks_.size()) * kBlockSize;
     kv_heads_ = static_cast<int32_t>(std::max<int64_t>(1, kCacheBytes / (slots * dim_ * 4)));
-    keys_ = Buffer(DType::kBF16, slots * kv_heads_, dim_);
-    values_ = Buffer(DType::kBF16, slots * kv_heads_, dim_);
+    keys_ = HostBuffer(DType::kBF16, slots * kv_heads_, dim_);
+    values_ = HostBuffer(DType::kBF16, slots * kv_heads_, dim_);
     // One random block, again and again: drawing all would take longer than the runs.
-    const Buffer some = normal_matrix(DType::kBF16, 1021, dim_, random);
+    const HostBuffer some = normal_matrix(DType::kBF16, 1021, dim_, random);
     for (int64_t row = 0; row < slots * kv_heads_; ++row) {
       std::copy_n(some.view().bf16(row % 1021), dim_, keys_.view().bf16(row));
       std::copy_n(some.view().bf16((row + 7) % 1021), dim_, values_.view().bf16(row));
     }
     q_ = normal_matrix(DType::kF32, rows, kGroup * dim_, random, 1.5f);
-    out_ = Buffer(DType::kF32, rows, kGroup * dim_);
+    out_ = HostBuffer(DType::kF32, rows, kGroup * dim_);
     std::vector<int32_t> all(static_cast<size_t>(depth_));
     std::iota(all.begin(), all.end(), 0);
     for (std::vector<int32_t>& list : chosen_) {
@@ -134,7 +135,7 @@ class Head {
   }
   float* scratch() {
     const int64_t size = kernels_->scratch_size(queries(), cpu::CacheFormat::kBF16, depth_ + rows_);
-    if (scratch_.bytes() < size * size_of(DType::kF32)) scratch_ = Buffer(DType::kF32, 1, size);
+    if (scratch_.bytes() < size * size_of(DType::kF32)) scratch_ = HostBuffer(DType::kF32, 1, size);
     return scratch_.view().f32(0);
   }
 
@@ -144,7 +145,7 @@ class Head {
   int32_t lists_ = 0;
   std::vector<int32_t> blocks_{};
   std::array<std::vector<int32_t>, kLists> chosen_{};
-  Buffer keys_{}, values_{}, q_{}, out_{}, scratch_{};
+  HostBuffer keys_{}, values_{}, q_{}, out_{}, scratch_{};
 };
 
 // Runs `work` and reports `amount` of it per second, and in percent of the ceiling.

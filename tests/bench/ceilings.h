@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/cpu/thread_pool.h"
 #include "engine/backend/tensor.h"
 #include "tests/bench/ceiling_loops.h"
@@ -42,7 +43,7 @@ class CeilingMeter {
 
   cpu::ThreadPool pool_;
   Clock clock_;
-  Buffer memory_;
+  HostBuffer memory_;
   int64_t next_ = 0;  // byte where the next burst begins
 };
 

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/cpu/panel_kernels.h"
 #include "tests/support/kernel_cases.h"
@@ -48,7 +49,7 @@ void bench_attend(benchmark::State& state, bool per_query, bool sparse) {
   const DType dtype = dtype_of(state.range(3));
   AttentionData data(shape, dtype);
   const auto backend = cpu::make_cpu_backend({.weights = format_of(dtype)});
-  const Buffer out(DType::kF32, data.batch.rows(), data.width());
+  const HostBuffer out(DType::kF32, data.batch.rows(), data.width());
   const Selection selection = data.random_selection();
   const KeySet keys{sparse ? &selection : nullptr, {}};
   for (auto _ : state) {
@@ -91,11 +92,11 @@ void matmul(benchmark::State& state) {
   }
   Random random(1);
   const auto backend = cpu::make_cpu_backend({.weights = format});
-  const Buffer x = normal_matrix(DType::kF32, rows, in, random);
-  const Buffer plain = normal_matrix(DType::kBF16, out, in, random);
+  const HostBuffer x = normal_matrix(DType::kF32, rows, in, random);
+  const HostBuffer plain = normal_matrix(DType::kBF16, out, in, random);
   const Tensor parts[] = {plain.view()};
   const auto weights = backend->pack(parts, MatrixUse::kLayer);
-  const Buffer y(DType::kF32, rows, out);
+  const HostBuffer y(DType::kF32, rows, out);
   for (auto _ : state) backend->matmul(x.view(), *weights, y.view(), Into::kOverwrite);
   state.SetLabel(std::string(name_of(format)));
   state.counters["FLOP/s"] = per_second(2.0 * static_cast<double>(rows * in * out));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/base/check.h"
 #include "tests/bench/runs.h"
 #include "tests/bench/shapes.h"
@@ -12,9 +13,9 @@ namespace {
 // Weights that are read in turn are more than caches hold.
 constexpr int64_t kColdBytes = int64_t{256} << 20;
 
-Buffer random_rows(int64_t rows, int64_t cols, double deviation) {
-  const Buffer narrow = random_matrix(rows, cols, deviation, /*seed=*/2);
-  Buffer out(DType::kF32, rows, cols);
+HostBuffer random_rows(int64_t rows, int64_t cols, double deviation) {
+  const HostBuffer narrow = random_matrix(rows, cols, deviation, /*seed=*/2);
+  HostBuffer out(DType::kF32, rows, cols);
   for (int64_t i = 0; i < rows * cols; ++i) {
     out.view().f32(0)[i] = from_bf16(narrow.view().bf16(0)[i]);
   }
@@ -48,8 +49,8 @@ void Runs::attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows
   ModelConfig one = config_;
   one.layers = 1;
   const std::vector<RowRun> runs = {{depth, rows, per_query}};
-  const Buffer q = random_rows(rows, config_.q_dim(), 1);
-  const Buffer out(DType::kF32, rows, config_.q_dim());
+  const HostBuffer q = random_rows(rows, config_.q_dim(), 1);
+  const HostBuffer out(DType::kF32, rows, config_.q_dim());
   const LayerCache cache = contexts.cache().layer(0);
   const double element = cache_element();
   const auto dense = step_work(one, *dense_, runs, 0, element);
@@ -101,7 +102,7 @@ void Runs::matmul() {
 }
 
 void Runs::matmul_of(const std::string& what, int64_t out_features, int64_t in_features) {
-  const Buffer values = random_matrix(out_features, in_features, 0.02, /*seed=*/3);
+  const HostBuffer values = random_matrix(out_features, in_features, 0.02, /*seed=*/3);
   const Tensor parts[] = {values.view()};
   std::vector<std::unique_ptr<Matrix>> copies;
   int64_t bytes = 0;
@@ -110,8 +111,8 @@ void Runs::matmul_of(const std::string& what, int64_t out_features, int64_t in_f
     bytes += copies.back()->bytes();
   }
   for (const int32_t rows : {1, 4, 8, 32, 128, 512}) {
-    const Buffer x = random_rows(rows, in_features, 1);
-    const Buffer out(DType::kF32, rows, out_features);
+    const HostBuffer x = random_rows(rows, in_features, 1);
+    const HostBuffer out(DType::kF32, rows, out_features);
     size_t next = 0;
     const auto run = [&] {
       backend_->matmul(x.view(), *copies[next], out.view(), Into::kOverwrite);

@@ -1,3 +1,4 @@
+#include "engine/backend/host/host_buffer.h"
 #include "tests/bench/steps.h"
 
 #include <algorithm>
@@ -42,7 +43,7 @@ double StepRunner::sample_all(Tensor logits) {
 }
 
 StepTime StepRunner::run(const AttentionPolicy& policy, const std::vector<RowRun>& runs) {
-  const Buffer logits(DType::kF32, static_cast<int64_t>(runs.size()), model_.config().vocab);
+  const HostBuffer logits(DType::kF32, static_cast<int64_t>(runs.size()), model_.config().vocab);
   StepTime time;
   backend_.take_seconds();
   const double start = seconds_now(backend_.clock());
@@ -65,7 +66,7 @@ double StepRunner::selection_seconds(const AttentionPolicy& policy,
   const Batch batch = build_rows(contexts_, policy, runs);
   const int32_t kv_heads = model_.config().kv_heads;
   const int32_t keys = *std::ranges::max_element(batch.positions) + 1;
-  const Buffer scores = random_matrix(1, keys, 1, /*seed=*/1);
+  const HostBuffer scores = random_matrix(1, keys, 1, /*seed=*/1);
   std::vector<float> plain(static_cast<size_t>(keys));
   for (int32_t key = 0; key < keys; ++key) plain[key] = from_bf16(scores.view().bf16(0)[key]);
   Selection selection;

@@ -1,3 +1,4 @@
+#include "engine/backend/host/host_buffer.h"
 #include "tests/bench/synthetic_model.h"
 
 #include <algorithm>
@@ -42,9 +43,9 @@ float random_normal(uint64_t& state) {
   return (sum - 2 * 65536) * kScale;
 }
 
-Buffer as_type(const Buffer& bf16, DType dtype) {
+HostBuffer as_type(const HostBuffer& bf16, DType dtype) {
   KASCADE_CHECK(dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kInt8);
-  Buffer out(dtype, bf16.view().rows, bf16.view().cols);
+  HostBuffer out(dtype, bf16.view().rows, bf16.view().cols);
   std::vector<float> values(static_cast<size_t>(bf16.view().cols));
   for (int64_t row = 0; row < bf16.view().rows; ++row) {
     const uint16_t* from = bf16.view().bf16(row);
@@ -70,8 +71,8 @@ void fill_rows(Tensor out, Tensor table, uint64_t& state) {
 
 }  // namespace
 
-Buffer random_matrix(int64_t rows, int64_t cols, double deviation, uint64_t seed) {
-  Buffer matrix(DType::kBF16, rows, cols);
+HostBuffer random_matrix(int64_t rows, int64_t cols, double deviation, uint64_t seed) {
+  HostBuffer matrix(DType::kBF16, rows, cols);
   KASCADE_CHECK(matrix.view().data != nullptr);
   all_cores().run(rows, [&](int64_t row, int32_t) {
     uint64_t state = seed ^ (static_cast<uint64_t>(row) << 24);
@@ -153,7 +154,7 @@ SyntheticContexts::SyntheticContexts(const ModelConfig&, const KvCacheShape& sha
 // Keys and values deviate as products of normed states with the weights do.
 void SyntheticContexts::fill(double deviation) {
   const KvCacheShape& shape = cache_.shape();
-  const Buffer table =
+  const HostBuffer table =
       as_type(random_matrix(kTableRows, shape.head_dim, deviation, /*seed=*/1), shape.dtype);
   all_cores().run(shape.layers, [&](int64_t layer, int32_t) {
     const LayerCache cache = cache_.layer(static_cast<int32_t>(layer));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/tensor.h"
 #include "engine/cache/blocks.h"
@@ -19,7 +20,7 @@
 namespace kascade::bench {
 
 // bf16, normally distributed with this deviation (as initialised models have), from `seed`.
-Buffer random_matrix(int64_t rows, int64_t cols, double deviation, uint64_t seed);
+HostBuffer random_matrix(int64_t rows, int64_t cols, double deviation, uint64_t seed);
 
 class SyntheticModel {
  public:
@@ -35,7 +36,7 @@ class SyntheticModel {
   Tensor matrix(int64_t rows, int64_t cols);
   Tensor norm(int64_t cols);
 
-  std::vector<Buffer> buffers_;  // what the checkpoint's tensors point into
+  std::vector<HostBuffer> buffers_;  // what the checkpoint's tensors point into
   std::unique_ptr<Transformer> transformer_;
 };
 

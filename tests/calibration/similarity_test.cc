@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/backend.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/calibration/similarity_recorder.h"
@@ -197,8 +198,8 @@ Similarity record(const Window& window, const SelectionSettings& rule, Similarit
       batch.tile_start.push_back(batch.rows());
     }
     const int32_t rows = batch.rows();
-    Buffer out(DType::kF32, rows, kHeads * kDim);
-    Buffer after(DType::kF32, rows, 4);
+    HostBuffer out(DType::kF32, rows, kHeads * kDim);
+    HostBuffer after(DType::kF32, rows, 4);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       auto* q = const_cast<float*>(window.q[layer].data()) + first_tile * kTile * kHeads * kDim;
       auto* k = const_cast<float*>(window.k[layer].data()) + first_tile * kTile * kKvHeads * kDim;
@@ -213,7 +214,7 @@ Similarity record(const Window& window, const SelectionSettings& rule, Similarit
                        out.view()},
                       scratch);
       // x = (1, 0, 0, 0), y = x + (0, 1, 0, 0): cosine 1/√2 everywhere.
-      Buffer before(DType::kF32, rows, 4);
+      HostBuffer before(DType::kF32, rows, 4);
       for (int32_t row = 0; row < rows; ++row) {
         std::fill_n(before.view().f32(row), 4, 0.0f);
         std::fill_n(after.view().f32(row), 4, 0.0f);

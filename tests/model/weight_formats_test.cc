@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/attention/policy.h"
 #include "engine/backend/cpu/panel_kernels.h"
 #include "engine/model/transformer.h"
@@ -73,7 +74,7 @@ class LogProbabilities {
   int64_t packed_bytes() const { return packed_bytes_; }
 
  private:
-  static Buffer run(const std::vector<Token>& window, Transformer& transformer,
+  static HostBuffer run(const std::vector<Token>& window, Transformer& transformer,
                     const KvCache& cache, BlockAllocator& blocks) {
     Sequence sequence;
     sequence.tokens = window;
@@ -87,7 +88,7 @@ class LogProbabilities {
     PolicyState scratch;
     const Step step{std::move(built.batch), {{policy.get(), built.tiles[0], &scratch}}};
     const Tensor hidden = transformer.forward(step, cache);
-    Buffer logits(DType::kF32, kWindow, transformer.config().vocab);
+    HostBuffer logits(DType::kF32, kWindow, transformer.config().vocab);
     transformer.logits(hidden, logits.view());
     for (int64_t row = 0; row < kWindow; ++row)
       normalise(logits.view().f32(row), logits.view().cols);
@@ -103,7 +104,7 @@ class LogProbabilities {
 
   int64_t vocab_ = 0;
   int64_t packed_bytes_ = 0;
-  std::vector<Buffer> rows_{};
+  std::vector<HostBuffer> rows_{};
 };
 
 struct Loss {

@@ -22,6 +22,7 @@
 #include <optional>
 #include <string>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/attention/policy.h"
 #include "engine/runtime/batch_builder.h"
 #include "engine/model/transformer.h"
@@ -169,7 +170,7 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
     BuiltBatch built = build_batch({&planned, 1}, blocks.block_size());
     const Step step{std::move(built.batch), {{run.policy.get(), built.tiles[0], &scratch}}};
     const Tensor hidden = transformer.forward(step, cache);
-    Buffer logits(DType::kF32, hidden.rows, config.vocab);
+    HostBuffer logits(DType::kF32, hidden.rows, config.vocab);
     transformer.logits(hidden, logits.view());
     logits_file.write(reinterpret_cast<const char*>(logits.view().data), logits.bytes());
     if (selections_file.is_open()) {

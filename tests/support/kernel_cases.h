@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/backend/host/host_buffer.h"
 #include "engine/attention/candidates.h"
 #include "engine/backend/batch.h"
 #include "engine/backend/quantization.h"
@@ -38,9 +39,9 @@ inline void fill_normal(Tensor tensor, float deviation, Random& random) {
     }
   }
 }
-inline Buffer normal_matrix(DType dtype, int64_t rows, int64_t cols, Random& random,
+inline HostBuffer normal_matrix(DType dtype, int64_t rows, int64_t cols, Random& random,
                             float deviation = 1) {
-  Buffer buffer(dtype, rows, cols);
+  HostBuffer buffer(dtype, rows, cols);
   fill_normal(buffer.view(), deviation, random);
   return buffer;
 }
@@ -107,8 +108,8 @@ class AttentionData {
     batch.tile_start.push_back(0);
     for (int32_t seq = 0; seq < sequences; ++seq) add_tiles(shape.sequences[seq], seq);
     const int64_t slots = sequences * batch.table_width * shape.block_size;
-    keys_ = Buffer(cache_dtype, slots * shape.kv_heads, shape.dim);
-    values_ = Buffer(cache_dtype, slots * shape.kv_heads, shape.dim);
+    keys_ = HostBuffer(cache_dtype, slots * shape.kv_heads, shape.dim);
+    values_ = HostBuffer(cache_dtype, slots * shape.kv_heads, shape.dim);
     cache = {keys_.view(), values_.view(), shape.block_size, shape.kv_heads};
     fill_cache();
     q_ = normal_matrix(DType::kF32, batch.rows(), width(), random_, 1.5f);
@@ -198,7 +199,7 @@ class AttentionData {
 
   AttentionCase shape_;
   Random random_;
-  Buffer keys_, values_, q_;
+  HostBuffer keys_, values_, q_;
 };
 
 }  // namespace kascade::testing

@@ -1,5 +1,7 @@
 #include "engine/backend/cpu/cpu.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -7,11 +9,15 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "engine/backend/cpu/affinity.h"
 #include "engine/backend/cpu/cores.h"
 #include "engine/backend/cpu/head_work.h"
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/cpu/matmul_panels.h"
 #include "engine/backend/cpu/thread_pool.h"
+#include "engine/backend/host/host_backend.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/host/page_bounds.h"
 #include "engine/backend/host/select.h"
 #include "engine/backend/quantization.h"
@@ -23,16 +29,16 @@ namespace {
 constexpr int64_t kFewRows = 8;
 
 // What one thread works in; grows to what it has met and stays.
-struct Scratch {
+struct Workspace {
   float* kernel(int64_t floats) { return at_least(kernel_memory, floats); }
   float* scores(int64_t floats) { return at_least(scores_memory, floats); }
-  static float* at_least(Buffer& memory, int64_t floats) {
-    if (memory.bytes() < floats * size_of(DType::kF32)) memory = Buffer(DType::kF32, 1, floats);
+  static float* at_least(HostBuffer& memory, int64_t floats) {
+    if (memory.bytes() < floats * size_of(DType::kF32)) memory = HostBuffer(DType::kF32, 1, floats);
     return memory.view().f32(0);
   }
 
-  Buffer kernel_memory{};
-  Buffer scores_memory{};
+  HostBuffer kernel_memory{};
+  HostBuffer scores_memory{};
   ChoiceWorkspace choice{};
   PageBounds pages{};
 };
@@ -53,7 +59,7 @@ int32_t thread_count(const CpuOptions& options) {
   return usable_cores(static_cast<int32_t>(std::thread::hardware_concurrency()));
 }
 
-class CpuBackend final : public Backend {
+class CpuBackend final : public HostBackend {
  public:
   explicit CpuBackend(const CpuOptions& options)
       : precision_{options.weights, options.cache.value_or(default_cache(options.weights))},
@@ -64,13 +70,19 @@ class CpuBackend final : public Backend {
         panel_matmul_(
             options.integer_kernels != nullptr ? *options.integer_kernels : pick_integer_kernels(),
             pick_bf16_kernels(), pool_),
-        scratch_(static_cast<size_t>(pool_.threads())) {}
+        workspace_(static_cast<size_t>(pool_.threads())) {}
 
-  std::string_view name() const override { return "cpu"; }
+  BackendInfo info() const override {
+    BackendInfo info{.name = "cpu", .threads = pool_.threads(), .cpus = cpus_};
+    for (const absl::Status& refused : pool_.refused()) {
+      info.warnings.push_back(absl::StrCat("pin_threads: ", refused.message()));
+    }
+    return info;
+  }
   Precision precision() const override { return precision_; }
-  int32_t threads() const override { return pool_.threads(); }
-  std::span<const int32_t> cpus() const override { return cpus_; }
-  std::span<const absl::Status> refused_cpus() const override { return pool_.refused(); }
+  absl::Status attach_thread() override {
+    return cpus_.empty() ? absl::OkStatus() : bind_thread(pthread_self(), cpus_.front());
+  }
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
     if (precision_.weights == WeightFormat::kF32) return f32_matmul_.pack(parts);
@@ -95,9 +107,11 @@ class CpuBackend final : public Backend {
     panel_matmul_.run(x, w, out, into);
   }
 
-  void gather_rows(Tensor table, std::span<const int32_t> ids, Tensor out) override {
-    for_rows(static_cast<int64_t>(ids.size()),
-             [&](int64_t row) { convert_row(table, ids[row], out.slice_rows(row, 1), 0); });
+  void embed(const EmbeddingTable& embedding, const StepInput& step, Tensor out) override {
+    const Tensor table = static_cast<const HostEmbedding&>(embedding).table();
+    const std::vector<int32_t>& tokens = batch_of(step).tokens;
+    for_rows(static_cast<int64_t>(tokens.size()),
+             [&](int64_t row) { convert_row(table, tokens[row], out.slice_rows(row, 1), 0); });
   }
 
   void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override {
@@ -112,8 +126,8 @@ class CpuBackend final : public Backend {
              [&](int64_t row) { kernels_.rope(x.f32(row), heads, dim, rotation.f32(row)); });
   }
 
-  void write_kv(Tensor keys, Tensor values, std::span<const int32_t> slots,
-                LayerCache cache) override {
+  void write_kv(Tensor keys, Tensor values, const StepInput& step, LayerCache cache) override {
+    const std::vector<int32_t>& slots = batch_of(step).slots;
     for_rows(static_cast<int64_t>(slots.size()), [&](int64_t row) {
       for (int32_t g = 0; g < cache.kv_heads; ++g) {
         const int64_t to =
@@ -132,62 +146,66 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void attend(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, const KeySet& keys,
-              Tensor out) override {
+  void attend(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
+              const KeySet& keys, Tensor out) override {
+    const Batch& batch = batch_of(step);
     const int64_t heads = int64_t{tiles.count} * cache.kv_heads;
     if (can_share_rows(cache) && heads < kManyPerThread * pool_.threads()) {
       return attend_in_parts(q, cache, batch, tiles, keys, out);
     }
-    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Scratch& scratch) {
-      attend_head(head_work(q, cache, batch, tiles, index, g, keys, out), out.stride, scratch);
+    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Workspace& workspace) {
+      attend_head(head_work(q, cache, batch, tiles, index, g, keys, out), out.stride, workspace);
     });
   }
 
-  void pool_scores(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, Pooling pooling,
+  void pool_scores(Tensor q, LayerCache cache, const StepInput& step, int32_t tile, Pooling pooling,
                    Tensor scores) override {
-    for_tiles(1, cache.kv_heads, [&](int32_t, int32_t g, Scratch& scratch) {
-      pool(q, cache, batch, tile, g, pooling, scores.f32(g), scratch);
+    const Batch& batch = batch_of(step);
+    for_tiles(1, cache.kv_heads, [&](int32_t, int32_t g, Workspace& workspace) {
+      pool(q, cache, batch, tile, g, pooling, scores.f32(g), workspace);
     });
   }
 
-  void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                   const SelectOptions& how, Selection& selection) override {
-    reset_selection(batch, tiles, cache.kv_heads, selection);
-    if (how.all_heads) return select_for_all_heads(q, cache, batch, tiles, how, selection);
-    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Scratch& scratch) {
+  void select_keys(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
+                   const SelectOptions& options, Selection& selection) override {
+    const Batch& batch = batch_of(step);
+    HostSelection& chosen = host_selection(selection);
+    chosen.reset(batch, tiles, cache.kv_heads);
+    if (options.all_heads) return select_for_all_heads(q, cache, batch, tiles, options, chosen);
+    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Workspace& workspace) {
       const int32_t tile = tiles.begin + index;
       const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
-                          batch.budget[tile], how.unit};
+                          batch.budget[tile], options.unit};
       float* scores = nullptr;
       if (!choice.takes_all()) {
-        scores = scratch.scores(batch.positions[batch.tile_start[tile + 1] - 1] + 1);
-        pool(q, cache, batch, tile, g, how.pooling, scores, scratch);
+        scores = workspace.scores(batch.positions[batch.tile_start[tile + 1] - 1] + 1);
+        pool(q, cache, batch, tile, g, options.pooling, scores, workspace);
       }
-      choose_keys(scores, choice, scratch.choice, selection.slot(index, cache.kv_heads, g).data(),
-                  *kernels_.choice);
-      selection.counts[static_cast<size_t>(index) * cache.kv_heads + g] = choice.budget;
+      choose_keys(scores, choice, workspace.choice, chosen.slot(index, g).data(), *kernels_.choice);
+      chosen.set_count(index, g, choice.budget);
     });
   }
 
-  void select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+  void select_pages(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                     int32_t page_size, Selection& selection) override {
-    reset_selection(batch, tiles, cache.kv_heads, selection);
+    const Batch& batch = batch_of(step);
+    HostSelection& chosen = host_selection(selection);
+    chosen.reset(batch, tiles, cache.kv_heads);
     const std::vector<TileRange> sequences = by_sequence(batch, tiles);
     const int64_t width = q.cols / cache.kv_heads;
     const auto count = static_cast<int32_t>(sequences.size());
-    for_tiles(count, cache.kv_heads, [&](int32_t sequence, int32_t g, Scratch& scratch) {
+    for_tiles(count, cache.kv_heads, [&](int32_t sequence, int32_t g, Workspace& workspace) {
       const TileRange own = sequences[sequence];
       const auto* ends = batch.candidate_end.data() + own.begin;
       const int32_t pages = *std::max_element(ends, ends + own.count) / page_size;
-      scratch.pages.read(cache, batch.block_table(own.begin), g, page_size, pages);
+      workspace.pages.read(cache, batch.block_table(own.begin), g, page_size, pages);
       for (int32_t tile = own.begin; tile < own.begin + own.count; ++tile) {
         const int32_t row = batch.tile_start[tile], rows = batch.tile_start[tile + 1] - row;
-        scratch.pages.choose(
+        workspace.pages.choose(
             q.slice_rows(row, rows).slice_cols(g * width, width),
             {batch.candidate_begin[tile], batch.candidate_end[tile], batch.budget[tile], page_size},
-            *kernels_.choice, selection.slot(tile - tiles.begin, cache.kv_heads, g).data());
-        selection.counts[static_cast<size_t>(tile - tiles.begin) * cache.kv_heads + g] =
-            batch.budget[tile];
+            *kernels_.choice, chosen.slot(tile - tiles.begin, g).data());
+        chosen.set_count(tile - tiles.begin, g, batch.budget[tile]);
       }
     });
   }
@@ -195,25 +213,25 @@ class CpuBackend final : public Backend {
  private:
   // One task per tile: the scores of all heads must be there before any key is chosen.
   void select_for_all_heads(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                            const SelectOptions& how, Selection& selection) {
-    for_tiles(tiles.count, 1, [&](int32_t index, int32_t, Scratch& scratch) {
+                            const SelectOptions& options, HostSelection& selection) {
+    for_tiles(tiles.count, 1, [&](int32_t index, int32_t, Workspace& workspace) {
       const int32_t tile = tiles.begin + index;
       const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
-                          batch.budget[tile], how.unit};
+                          batch.budget[tile], options.unit};
       const int64_t keys = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
       float* scores = nullptr;
       if (!choice.takes_all()) {
-        scores = scratch.scores(keys * cache.kv_heads);
+        scores = workspace.scores(keys * cache.kv_heads);
         for (int32_t g = 0; g < cache.kv_heads; ++g) {
-          pool(q, cache, batch, tile, g, how.pooling, scores + g * keys, scratch);
+          pool(q, cache, batch, tile, g, options.pooling, scores + g * keys, workspace);
         }
-        pool_heads({scores, DType::kF32, cache.kv_heads, keys, keys}, how.pooling);
+        pool_heads({scores, DType::kF32, cache.kv_heads, keys, keys}, options.pooling);
       }
-      int32_t* chosen = selection.slot(index, cache.kv_heads, 0).data();
-      choose_keys(scores, choice, scratch.choice, chosen, *kernels_.choice);
+      int32_t* chosen = selection.slot(index, 0).data();
+      choose_keys(scores, choice, workspace.choice, chosen, *kernels_.choice);
       for (int32_t g = 0; g < cache.kv_heads; ++g) {
-        std::copy_n(chosen, choice.budget, selection.slot(index, cache.kv_heads, g).data());
-        selection.counts[static_cast<size_t>(index) * cache.kv_heads + g] = choice.budget;
+        std::copy_n(chosen, choice.budget, selection.slot(index, g).data());
+        selection.set_count(index, g, choice.budget);
       }
     });
   }
@@ -236,9 +254,9 @@ class CpuBackend final : public Backend {
     return kernels_.attend_part != nullptr && cache.keys.dtype != DType::kF32;
   }
 
-  void attend_head(const HeadWork& work, int64_t out_stride, Scratch& scratch) const {
+  void attend_head(const HeadWork& work, int64_t out_stride, Workspace& workspace) const {
     kernels_.attend(work.queries, work.rows, work.keys, work.out, out_stride,
-                    scratch.kernel(kernels_.scratch_size(work.queries, work.rows.format, 0)));
+                    workspace.kernel(kernels_.scratch_size(work.queries, work.rows.format, 0)));
   }
 
   void attend_in_parts(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
@@ -254,23 +272,23 @@ class CpuBackend final : public Backend {
     const auto items = static_cast<int64_t>(parts_.size());
     if (items == 0) return;
     const int64_t size = kernels_.partial_size(parts_[0].work.queries);
-    float* partials = Scratch::at_least(partials_, items * size);
-    const auto scratch_of = [&](const HeadWork& work, int32_t worker) {
-      return scratch_[static_cast<size_t>(worker)].kernel(
+    float* partials = Workspace::at_least(partials_, items * size);
+    const auto workspace_of = [&](const HeadWork& work, int32_t worker) {
+      return workspace_[static_cast<size_t>(worker)].kernel(
           kernels_.scratch_size(work.queries, work.rows.format, 0));
     };
     pool_.run(items, [&](int64_t item, int32_t worker) {
       const auto& [work, index, count] = parts_[static_cast<size_t>(item)];
       if (count == 1) {
-        return attend_head(work, out.stride, scratch_[static_cast<size_t>(worker)]);
+        return attend_head(work, out.stride, workspace_[static_cast<size_t>(worker)]);
       }
       kernels_.attend_part(work.queries, work.rows, work.keys, index * kKeySplit,
-                           scratch_of(work, worker), partials + item * size);
+                           workspace_of(work, worker), partials + item * size);
     });
     for (int64_t item = 0; item < items; ++item) {
       const auto& [work, index, count] = parts_[static_cast<size_t>(item)];
       if (count == 1 || index > 0) continue;
-      kernels_.merge_parts(work.queries, partials + item * size, count, scratch_of(work, 0),
+      kernels_.merge_parts(work.queries, partials + item * size, count, workspace_of(work, 0),
                            work.out);
     }
   }
@@ -288,7 +306,7 @@ class CpuBackend final : public Backend {
   void for_tiles(int32_t tiles, int32_t kv_heads, const Work& work) {
     pool_.run(int64_t{tiles} * kv_heads, [&](int64_t item, int32_t worker) {
       work(static_cast<int32_t>(item / kv_heads), static_cast<int32_t>(item % kv_heads),
-           scratch_[static_cast<size_t>(worker)]);
+           workspace_[static_cast<size_t>(worker)]);
     });
   }
 
@@ -314,14 +332,14 @@ class CpuBackend final : public Backend {
   }
 
   void pool(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head,
-            Pooling pooling, float* scores, Scratch& scratch) const {
+            Pooling pooling, float* scores, Workspace& workspace) const {
     Queries queries = queries_of(q, cache, batch, tile, kv_head);
     const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
     if (!all_rows) queries = last_row(queries);
     const int32_t keys = queries.first_position + queries.rows;
     const CachedRows rows = rows_of_head(cache, batch, tile, kv_head);
     kernels_.pool(queries, rows, takes_largest(pooling) ? Pool::kMax : Pool::kSum, scores,
-                  scratch.kernel(kernels_.scratch_size(queries, rows.format, keys)));
+                  workspace.kernel(kernels_.scratch_size(queries, rows.format, keys)));
   }
 
   Precision precision_;
@@ -330,9 +348,9 @@ class CpuBackend final : public Backend {
   const Kernels& kernels_;
   MatmulOneDnn f32_matmul_;
   MatmulPanels panel_matmul_;
-  std::vector<Scratch> scratch_;  // of each thread
-  std::vector<Part> parts_{};     // of one call
-  Buffer partials_{};
+  std::vector<Workspace> workspace_;  // of each thread
+  std::vector<Part> parts_{};         // of one call
+  HostBuffer partials_{};
 };
 
 }  // namespace

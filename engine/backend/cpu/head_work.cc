@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/backend/host/host_backend.h"
+
 namespace kascade::cpu {
 namespace {
 
@@ -11,12 +13,12 @@ CacheFormat format_of(DType dtype) {
 }
 
 KeyList keys_of(const Batch& batch, TileRange tiles, int32_t index, const KeySet& keys,
-                int32_t kv_heads, int32_t kv_head) {
+                int32_t kv_head) {
   const int32_t tile = tiles.begin + index;
   const int32_t end = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
   if (keys.selection == nullptr) return {.own_end = end};
   const int32_t source = keys.head_map.empty() ? kv_head : keys.head_map[kv_head];
-  const auto chosen = keys.selection->keys(index, kv_heads, source);
+  const auto chosen = host_selection(*keys.selection).keys(index, source);
   return {.sinks = batch.candidate_begin[tile],
           .chosen = chosen.data(),
           .chosen_count = static_cast<int32_t>(chosen.size()),
@@ -69,7 +71,7 @@ HeadWork head_work(Tensor q, LayerCache cache, const Batch& batch, TileRange til
   const Queries queries = queries_of(q, cache, batch, tile, kv_head);
   return {.queries = queries,
           .rows = rows_of_head(cache, batch, tile, kv_head),
-          .keys = keys_of(batch, tiles, index, keys, cache.kv_heads, kv_head),
+          .keys = keys_of(batch, tiles, index, keys, kv_head),
           .out = out.f32(row) + (queries.q - q.f32(row))};
 }
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "engine/backend/batch.h"
+#include "engine/backend/backend.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/tensor.h"
 

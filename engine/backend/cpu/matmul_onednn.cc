@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/backend/cpu/channels.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/base/check.h"
 
 namespace kascade::cpu {
@@ -45,8 +46,8 @@ dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const memory::
 class SlicedMatrix final : public Matrix {
  public:
   struct Slice {
-    Buffer storage;  // on huge pages where there are any
-    memory weights;  // in storage; [in, channels]
+    HostBuffer storage;  // on huge pages where there are any
+    memory weights;      // in storage; [in, channels]
     int64_t channels() const { return weights.get_desc().dims()[1]; }
   };
   SlicedMatrix(std::vector<Slice> slices, int64_t out_features, int64_t in_features, int64_t bytes)
@@ -76,15 +77,15 @@ struct MatmulOneDnn::Impl {
   struct Worker {
     explicit Worker(const dnnl::engine& engine) : stream(engine) {}
     dnnl::stream stream;
-    Buffer out{DType::kF32, kSliceRows, kSliceChannels};  // without gaps: run() says why
-    Buffer scratchpad{};
+    HostBuffer out{DType::kF32, kSliceRows, kSliceChannels};  // without gaps: run() says why
+    HostBuffer scratchpad{};
   };
 
   explicit Impl(ThreadPool& threads) : pool(threads) {
     for (int32_t i = 0; i < pool.threads(); ++i) workers.emplace_back(engine);
   }
 
-  SlicedMatrix::Slice pack(const Buffer& plain, int64_t channels, int64_t in) const;
+  SlicedMatrix::Slice pack(const HostBuffer& plain, int64_t channels, int64_t in) const;
   // The product of one slice by x; only looks it up if it was prepared before.
   const Prepared& prepare(const SlicedMatrix::Slice& slice, Tensor x);
   void run_slice(Worker& worker, const Prepared& product, Tensor x,
@@ -100,7 +101,7 @@ MatmulOneDnn::MatmulOneDnn(ThreadPool& pool) : impl_(new Impl(pool)) {}
 MatmulOneDnn::~MatmulOneDnn() = default;
 
 // `plain` is [channels, in].
-SlicedMatrix::Slice MatmulOneDnn::Impl::pack(const Buffer& plain, int64_t channels,
+SlicedMatrix::Slice MatmulOneDnn::Impl::pack(const HostBuffer& plain, int64_t channels,
                                              int64_t in) const {
   const memory::desc any({in, channels}, memory::data_type::f32, memory::format_tag::any);
   // The layout for many rows; with others run() is still right.
@@ -109,7 +110,7 @@ SlicedMatrix::Slice MatmulOneDnn::Impl::pack(const Buffer& plain, int64_t channe
   memory from({{in, channels}, memory::data_type::f32, memory::dims{1, in}}, engine,
               plain.view().data);
   const memory::desc layout = described.weights_desc();
-  Buffer storage(DType::kF32, 1, divided_up(static_cast<int64_t>(layout.get_size()), 4));
+  HostBuffer storage(DType::kF32, 1, divided_up(static_cast<int64_t>(layout.get_size()), 4));
   KASCADE_CHECK(storage.view().data != nullptr);
   memory packed(layout, engine, storage.view().data);
   dnnl::stream stream(engine);
@@ -121,7 +122,7 @@ SlicedMatrix::Slice MatmulOneDnn::Impl::pack(const Buffer& plain, int64_t channe
 std::unique_ptr<Matrix> MatmulOneDnn::pack(std::span<const Tensor> parts) {
   omp_set_num_threads(1);  // belongs to the calling thread, and oneDNN asks for it
   const int64_t out_features = rows_of_all(parts), in_features = parts.front().cols;
-  const Buffer plain(DType::kF32, kSliceChannels, in_features);
+  const HostBuffer plain(DType::kF32, kSliceChannels, in_features);
   KASCADE_CHECK(plain.view().data != nullptr);
   std::vector<SlicedMatrix::Slice> slices;
   int64_t bytes = 0;
@@ -153,7 +154,7 @@ void MatmulOneDnn::Impl::run_slice(Worker& worker, const Prepared& product, Tens
                                    const SlicedMatrix::Slice& slice, Tensor out, Into into) const {
   const auto scratch_bytes = static_cast<int64_t>(product.scratchpad.get_size());
   if (worker.scratchpad.bytes() < scratch_bytes) {
-    worker.scratchpad = Buffer(DType::kF32, 1, divided_up(scratch_bytes, 4));
+    worker.scratchpad = HostBuffer(DType::kF32, 1, divided_up(scratch_bytes, 4));
   }
   float* result = worker.out.view().f32(0);
   product.matmul.execute(

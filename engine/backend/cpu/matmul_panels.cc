@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/backend/cpu/channels.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/quantization.h"
 #include "engine/base/check.h"
 
@@ -111,8 +112,8 @@ struct Tiling {
   int64_t tiles;
 };
 
-int32_t* grown(Buffer& buffer, int64_t count) {
-  if (buffer.bytes() < count * size_of(DType::kI32)) buffer = Buffer(DType::kI32, 1, count);
+int32_t* grown(HostBuffer& buffer, int64_t count) {
+  if (buffer.bytes() < count * size_of(DType::kI32)) buffer = HostBuffer(DType::kI32, 1, count);
   KASCADE_CHECK(buffer.view().data != nullptr);
   return buffer.view().row<int32_t>(0);
 }
@@ -136,7 +137,7 @@ class MatmulPanels::PanelMatrix final : public Matrix {
   PanelMatrix(WeightFormat format, int64_t out_features, int64_t in_features)
       : PanelMatrix(format, out_features, in_features,
                     Size(layout_of(format), out_features, in_features)) {
-    storage_ = Buffer(DType::kF32, 1, bytes() / size_of(DType::kF32));
+    storage_ = HostBuffer(DType::kF32, 1, bytes() / size_of(DType::kF32));
     data_ = storage_.view().row<uint8_t>(0);
     KASCADE_CHECK(data_ != nullptr);
   }
@@ -178,7 +179,7 @@ class MatmulPanels::PanelMatrix final : public Matrix {
   WeightFormat format_;
   Layout layout_;
   Size size_;
-  Buffer storage_{};
+  HostBuffer storage_{};
   const uint8_t* data_ = nullptr;  // in storage_, or somebody else's
 };
 
@@ -326,7 +327,7 @@ void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
   const int64_t panel_runs = divided_up(w.panels(), task_panels);
   const int64_t tile_runs = divided_up(rows.tiling.tiles, kTaskTiles);
   const int64_t room = task_panels * kTaskTiles * kTileRows * layout.channels;
-  for (Buffer& sums : sums_) grown(sums, room);
+  for (HostBuffer& sums : sums_) grown(sums, room);
   pool_.run(panel_runs * tile_runs, [&](int64_t task, int32_t worker) {
     const int64_t panel = task / tile_runs * task_panels, tile = task % tile_runs * kTaskTiles;
     const Part part{panel, std::min(panel + task_panels, w.panels()), tile,

@@ -12,6 +12,7 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/panel_kernels.h"
 #include "engine/backend/cpu/thread_pool.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/tensor.h"
 
 namespace kascade::cpu {
@@ -46,10 +47,10 @@ class MatmulPanels {
   const IntegerKernels& integer_;
   const Bf16Kernels* bf16_;
   ThreadPool& pool_;
-  Buffer words_{};  // of run()'s x; grow to what was met
-  Buffer starts_{};
-  Buffer scales_{};
-  std::vector<Buffer> sums_{};  // of each thread, see multiply()
+  HostBuffer words_{};  // of run()'s x; grow to what was met
+  HostBuffer starts_{};
+  HostBuffer scales_{};
+  std::vector<HostBuffer> sums_{};  // of each thread, see multiply()
 };
 
 }  // namespace kascade::cpu

@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/backend/batch.h"
 #include "engine/backend/host/choice_kernels.h"
 #include "engine/backend/host/select.h"
+#include "engine/backend/layer_cache.h"
 #include "engine/backend/tensor.h"
 
 namespace kascade {

@@ -143,10 +143,4 @@ void pool_heads(Tensor scores, Pooling pooling) {
   }
 }
 
-void reset_selection(const Batch& batch, TileRange tiles, int32_t kv_heads, Selection& selection) {
-  const auto first = batch.budget.begin() + tiles.begin;
-  const int32_t most_keys = tiles.count == 0 ? 0 : *std::max_element(first, first + tiles.count);
-  selection.reset(tiles.count, kv_heads, most_keys);
-}
-
 }  // namespace kascade

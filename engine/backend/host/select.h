@@ -5,8 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/backend/batch.h"
 #include "engine/backend/host/choice_kernels.h"
+#include "engine/backend/selection.h"
+#include "engine/backend/tensor.h"
 
 namespace kascade {
 
@@ -43,9 +44,6 @@ constexpr bool takes_largest(Pooling pooling) {
 // scores [kv_heads, keys]: row 0 becomes what all rows are together, by the pooling's own
 // operation.
 void pool_heads(Tensor scores, Pooling pooling);
-
-// Makes room for the choices of the tiles.
-void reset_selection(const Batch& batch, TileRange tiles, int32_t kv_heads, Selection& selection);
 
 }  // namespace kascade
 

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/host/host_backend.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/host/select.h"
 #include "engine/backend/quantization.h"
 
@@ -54,12 +56,12 @@ void store_row(const float* values, Tensor tensor, int64_t row) {
 
 class ReferenceMatrix final : public Matrix {
  public:
-  explicit ReferenceMatrix(Buffer values, int64_t out_features, int64_t in_features)
+  explicit ReferenceMatrix(HostBuffer values, int64_t out_features, int64_t in_features)
       : Matrix(out_features, in_features, values.bytes()), values_(std::move(values)) {}
   Tensor values() const { return values_.view(); }
 
  private:
-  Buffer values_;
+  HostBuffer values_;
 };
 
 // Channels in integers: level · multiple, the multiple being 1 for int8.
@@ -134,12 +136,11 @@ std::vector<int32_t> range(int32_t begin, int32_t end) {
 
 // Ascending positions that a row of tile `tile` (absolute) may read for one KV head.
 std::vector<int32_t> keys_of_row(const Batch& batch, TileRange tiles, int32_t tile,
-                                 int32_t position, const KeySet& set, int32_t kv_head,
-                                 int32_t kv_heads) {
+                                 int32_t position, const KeySet& set, int32_t kv_head) {
   if (set.selection == nullptr) return range(0, position + 1);
   const int32_t source = set.head_map.empty() ? kv_head : set.head_map[kv_head];
   std::vector<int32_t> keys = range(0, batch.candidate_begin[tile]);
-  const auto chosen = set.selection->keys(tile - tiles.begin, kv_heads, source);
+  const auto chosen = host_selection(*set.selection).keys(tile - tiles.begin, source);
   keys.insert(keys.end(), chosen.begin(), chosen.end());
   const std::vector<int32_t> own = range(batch.candidate_end[tile], position + 1);
   keys.insert(keys.end(), own.begin(), own.end());
@@ -169,18 +170,18 @@ std::vector<int32_t> best_keys(const float* scores, int32_t begin, int32_t end, 
   return keys;
 }
 
-class ReferenceBackend final : public Backend {
+class ReferenceBackend final : public HostBackend {
  public:
   ReferenceBackend(WeightFormat weights, DType cache) : weights_(weights), cache_(cache) {}
 
-  std::string_view name() const override { return "reference"; }
+  BackendInfo info() const override { return {.name = "reference"}; }
   Precision precision() const override { return {weights_, cache_}; }
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
     int64_t rows = 0;
     for (const Tensor& part : parts) rows += part.rows;
     const int64_t cols = parts.front().cols;
-    Buffer values(DType::kF32, rows, cols);
+    HostBuffer values(DType::kF32, rows, cols);
     Tensor left = values.view();
     for (const Tensor& part : parts) {
       widen(part, left);
@@ -209,10 +210,12 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void gather_rows(Tensor table, std::span<const int32_t> ids, Tensor out) override {
-    for (size_t row = 0; row < ids.size(); ++row) {
+  void embed(const EmbeddingTable& embedding, const StepInput& step, Tensor out) override {
+    const Tensor table = static_cast<const HostEmbedding&>(embedding).table();
+    const std::vector<int32_t>& tokens = batch_of(step).tokens;
+    for (size_t row = 0; row < tokens.size(); ++row) {
       for (int64_t col = 0; col < table.cols; ++col) {
-        out.f32(static_cast<int64_t>(row))[col] = load(table, ids[row], col);
+        out.f32(static_cast<int64_t>(row))[col] = load(table, tokens[row], col);
       }
     }
   }
@@ -244,8 +247,8 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void write_kv(Tensor keys, Tensor values, std::span<const int32_t> slots,
-                LayerCache cache) override {
+  void write_kv(Tensor keys, Tensor values, const StepInput& step, LayerCache cache) override {
+    const std::vector<int32_t>& slots = batch_of(step).slots;
     const int64_t dim = cache.keys.cols;
     for (size_t i = 0; i < slots.size(); ++i) {
       const auto row = static_cast<int64_t>(i);
@@ -266,21 +269,22 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void attend(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, const KeySet& keys,
-              Tensor out) override {
+  void attend(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
+              const KeySet& keys, Tensor out) override {
+    const Batch& batch = batch_of(step);
     for (int32_t tile = tiles.begin; tile < tiles.begin + tiles.count; ++tile) {
       for (int32_t row = batch.tile_start[tile]; row < batch.tile_start[tile + 1]; ++row) {
         for (int32_t g = 0; g < cache.kv_heads; ++g) {
-          const auto attended =
-              keys_of_row(batch, tiles, tile, batch.positions[row], keys, g, cache.kv_heads);
+          const auto attended = keys_of_row(batch, tiles, tile, batch.positions[row], keys, g);
           attend_group(q, cache, batch, tile, row, g, attended, out);
         }
       }
     }
   }
 
-  void pool_scores(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, Pooling pooling,
+  void pool_scores(Tensor q, LayerCache cache, const StepInput& step, int32_t tile, Pooling pooling,
                    Tensor scores) override {
+    const Batch& batch = batch_of(step);
     const int32_t last = batch.tile_start[tile + 1] - 1;
     const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
     const int32_t first = all_rows ? batch.tile_start[tile] : last;
@@ -301,17 +305,21 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                   const SelectOptions& how, Selection& selection) override {
-    reset_selection(batch, tiles, cache.kv_heads, selection);
+  void select_keys(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
+                   const SelectOptions& options, Selection& selection) override {
+    const Batch& batch = batch_of(step);
+    HostSelection& chosen = host_selection(selection);
+    chosen.reset(batch, tiles, cache.kv_heads);
     for (int32_t i = 0; i < tiles.count; ++i) {
-      select_of_tile(q, cache, batch, tiles.begin + i, i, how, selection);
+      select_of_tile(q, cache, step, tiles.begin + i, i, options, chosen);
     }
   }
 
-  void select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+  void select_pages(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                     int32_t page_size, Selection& selection) override {
-    reset_selection(batch, tiles, cache.kv_heads, selection);
+    const Batch& batch = batch_of(step);
+    HostSelection& chosen = host_selection(selection);
+    chosen.reset(batch, tiles, cache.kv_heads);
     for (int32_t i = 0; i < tiles.count; ++i) {
       const int32_t tile = tiles.begin + i;
       const int32_t begin = batch.candidate_begin[tile], end = batch.candidate_end[tile];
@@ -322,7 +330,7 @@ class ReferenceBackend final : public Backend {
             all ? std::vector<float>() : page_scores(q, cache, batch, tile, g, page_size);
         store_choice(
             all ? range(begin, end) : best_keys(scores.data(), begin, end, budget, page_size), i, g,
-            cache.kv_heads, selection);
+            chosen);
       }
     }
   }
@@ -365,27 +373,27 @@ class ReferenceBackend final : public Backend {
   }
 
   // `index` is the tile's place in the selection.
-  void select_of_tile(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t index,
-                      const SelectOptions& how, Selection& selection) {
+  void select_of_tile(Tensor q, LayerCache cache, const StepInput& step, int32_t tile,
+                      int32_t index, const SelectOptions& options, HostSelection& selection) {
+    const Batch& batch = batch_of(step);
     const int32_t begin = batch.candidate_begin[tile], end = batch.candidate_end[tile];
     const int32_t budget = batch.budget[tile];
     const int32_t length = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
-    Buffer scores(DType::kF32, cache.kv_heads, length);
+    HostBuffer scores(DType::kF32, cache.kv_heads, length);
     const bool all = budget == end - begin;
-    if (!all) pool_scores(q, cache, batch, tile, how.pooling, scores.view());
-    if (how.all_heads) pool_heads(scores.view(), how.pooling);
+    if (!all) pool_scores(q, cache, step, tile, options.pooling, scores.view());
+    if (options.all_heads) pool_heads(scores.view(), options.pooling);
     for (int32_t g = 0; g < cache.kv_heads; ++g) {
-      const float* of_head = scores.view().f32(how.all_heads ? 0 : g);
-      store_choice(all ? range(begin, end) : best_keys(of_head, begin, end, budget, how.unit),
-                   index, g, cache.kv_heads, selection);
+      const float* of_head = scores.view().f32(options.all_heads ? 0 : g);
+      store_choice(all ? range(begin, end) : best_keys(of_head, begin, end, budget, options.unit),
+                   index, g, selection);
     }
   }
 
-  static void store_choice(const std::vector<int32_t>& chosen, int32_t index, int32_t g,
-                           int32_t kv_heads, Selection& selection) {
-    std::copy(chosen.begin(), chosen.end(), selection.slot(index, kv_heads, g).begin());
-    selection.counts[static_cast<size_t>(index) * kv_heads + g] =
-        static_cast<int32_t>(chosen.size());
+  static void store_choice(const std::vector<int32_t>& keys, int32_t index, int32_t g,
+                           HostSelection& selection) {
+    std::copy(keys.begin(), keys.end(), selection.slot(index, g).begin());
+    selection.set_count(index, g, static_cast<int32_t>(keys.size()));
   }
 
   // Per key the bound of its page.

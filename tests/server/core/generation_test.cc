@@ -31,7 +31,7 @@ class Recorder : public core::GenerationSink {
     prompt.assign(started.prompt_tokens.begin(), started.prompt_tokens.end());
     seed = started.seed;
     max_new_tokens = started.max_new_tokens;
-    schedule = schedule_of(started.attention);
+    schedule = schedule_of(started.attention).get();
   }
   void delta(core::GenerationDelta delta) override {
     if (calls.back() != "delta") calls.emplace_back("delta");

@@ -38,7 +38,7 @@ class Recorder : public core::ScoringSink {
   void progress(const core::ScoringProgress&) override {}
   void columns(const core::ScoredColumns& columns) override {
     for (const ScoredToken& token : columns.tokens) first[columns.input].push_back(token.logprob);
-    for (const Comparison& comparison : columns.comparisons) {
+    for (const TokenComparison& comparison : columns.comparisons) {
       second[columns.input].push_back(comparison.second.logprob);
       kl[columns.input].push_back(comparison.kl);
     }

@@ -1,4 +1,4 @@
-#include "engine/sampling/softmax.h"
+#include "engine/base/softmax.h"
 
 #include <algorithm>
 #include <bit>

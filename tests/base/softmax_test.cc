@@ -1,5 +1,5 @@
 // The sums of a softmax over rows of awkward lengths, against the standard library's.
-#include "engine/sampling/softmax.h"
+#include "engine/base/softmax.h"
 
 #include <algorithm>
 #include <cmath>

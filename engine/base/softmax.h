@@ -1,7 +1,7 @@
 // What a softmax over a row of logits needs, in loops that compilers turn into vector instructions:
 // rows are as long as a vocabulary.
-#ifndef KASCADE_ENGINE_SAMPLING_SOFTMAX_H_
-#define KASCADE_ENGINE_SAMPLING_SOFTMAX_H_
+#ifndef KASCADE_ENGINE_BASE_SOFTMAX_H_
+#define KASCADE_ENGINE_BASE_SOFTMAX_H_
 
 #include <cstdint>
 #include <span>
@@ -20,4 +20,4 @@ double exponential_sum(std::span<const float> values, float max);
 
 }  // namespace kascade
 
-#endif  // KASCADE_ENGINE_SAMPLING_SOFTMAX_H_
+#endif  // KASCADE_ENGINE_BASE_SOFTMAX_H_

@@ -1,0 +1,27 @@
+// Kascade sparse attention (method, A1–A4): some layers select keys, the others reuse a selection
+// through their head map, always with their own keys and values.
+#ifndef KASCADE_ENGINE_ATTENTION_KASCADE_H_
+#define KASCADE_ENGINE_ATTENTION_KASCADE_H_
+
+#include <memory>
+#include <optional>
+
+#include "engine/attention/policy.h"
+#include "engine/schedule/schedule.h"
+
+namespace kascade {
+
+// How a backend is to select by a schedule's settings.
+constexpr SelectOptions to_select_options(const SelectionSettings& settings) {
+  if (settings.family == Family::kTile) return {Pooling::kLastRowMax, settings.query_tile};
+  const bool sum = settings.pooling == ScorePooling::kSum;
+  return {sum ? Pooling::kSum : Pooling::kMax, 1, settings.all_heads};
+}
+
+// `ratio` replaces the schedule's (Family::kKascade only; CHECKed). The schedule must be valid.
+std::shared_ptr<const AttentionPolicy> make_kascade_policy(std::shared_ptr<const Schedule> schedule,
+                                                           std::optional<double> ratio);
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_ATTENTION_KASCADE_H_

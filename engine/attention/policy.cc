@@ -1,0 +1,31 @@
+#include "engine/attention/policy.h"
+
+#include "engine/attention/baseline.h"
+#include "engine/attention/kascade.h"
+#include "engine/base/check.h"
+
+namespace kascade {
+
+Selection& PolicyState::selection(Backend& backend, int32_t index) {
+  const auto at = static_cast<size_t>(index);
+  if (selections_.size() <= at) selections_.resize(at + 1);
+  if (selections_[at] == nullptr) selections_[at] = backend.make_selection();
+  return *selections_[at];
+}
+
+const Selection* PolicyState::find(int32_t index) const {
+  const auto at = static_cast<size_t>(index);
+  return at < selections_.size() ? selections_[at].get() : nullptr;
+}
+
+std::shared_ptr<const AttentionPolicy> make_policy(const AttentionChoice& choice, int32_t layers) {
+  if (const auto* scheduled = std::get_if<ScheduledAttention>(&choice)) {
+    return make_kascade_policy(scheduled->schedule, scheduled->ratio);
+  }
+  if (const auto* baseline = std::get_if<BaselineAttention>(&choice)) {
+    return make_baseline_policy(*baseline, layers);
+  }
+  return make_dense_policy();
+}
+
+}  // namespace kascade

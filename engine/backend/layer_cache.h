@@ -1,0 +1,26 @@
+// One layer of the paged KV cache, as the operations take it.
+#ifndef KASCADE_ENGINE_BACKEND_LAYER_CACHE_H_
+#define KASCADE_ENGINE_BACKEND_LAYER_CACHE_H_
+
+#include <cstdint>
+
+#include "engine/backend/tensor.h"
+
+namespace kascade {
+
+// One layer's part of the paged cache. Row (block · kv_heads + g) · block_size + offset of `keys`
+// and `values` is the [head_dim] vector of KV head g at that slot.
+struct LayerCache {
+  Tensor keys;
+  Tensor values;
+  int32_t block_size = 0;
+  int32_t kv_heads = 0;
+
+  int64_t row(int32_t block, int32_t kv_head, int32_t offset) const {
+    return (static_cast<int64_t>(block) * kv_heads + kv_head) * block_size + offset;
+  }
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_BACKEND_LAYER_CACHE_H_

@@ -1,0 +1,54 @@
+// A request on its way through the runtime.
+#ifndef KASCADE_ENGINE_RUNTIME_ACTIVE_REQUEST_H_
+#define KASCADE_ENGINE_RUNTIME_ACTIVE_REQUEST_H_
+
+#include <cstdint>
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/request.h"
+#include "engine/scheduler/sequence.h"
+
+namespace kascade {
+
+// A valid request that waits to be admitted to the scheduler.
+struct QueuedRequest {
+  SeqId id = 0;
+  Request request{};
+  Priority priority = Priority::kInteractive;
+  bool is_continuation = false;  // part of a request that was admitted before
+  EventSink sink{};
+};
+
+// What the runtime remembers of an admitted request; its tokens are in the Sequence.
+class ActiveRequest final : public SequenceAttachment {
+ public:
+  ActiveRequest(std::variant<Generate, Score, Observe> request_task, EventSink event_sink,
+                int32_t prompt, int32_t runs, absl::Time now)
+      : task(std::move(request_task)),
+        sink(std::move(event_sink)),
+        prompt_tokens(prompt),
+        counts(static_cast<size_t>(runs)),
+        counted_until(static_cast<size_t>(runs), 0),
+        admitted(now) {}
+
+  static ActiveRequest& of(const Sequence& sequence) {
+    return static_cast<ActiveRequest&>(*sequence.attachment);
+  }
+
+  const std::variant<Generate, Score, Observe> task;
+  const EventSink sink;
+  const int32_t prompt_tokens;
+  std::vector<AttentionCounts> counts;  // [runs]
+  std::vector<int32_t> counted_until;   // [runs] recomputed rows are not counted twice
+  const absl::Time admitted;
+  absl::Time started = absl::InfiniteFuture();
+  absl::Time prefilled = absl::InfiniteFuture();
+  std::optional<Finish> finish{};
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_RUNTIME_ACTIVE_REQUEST_H_
