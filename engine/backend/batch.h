@@ -13,21 +13,21 @@ namespace kascade {
 // share one choice of keys: the rows of a query tile (per-tile selection), or a single row
 // (per-query selection).
 struct Batch {
-  std::vector<int32_t> tokens;     // [rows] token ids
-  std::vector<int32_t> positions;  // [rows] absolute positions
-  std::vector<int32_t> slots;      // [rows] cache slot of the row: block · block_size + offset
+  std::vector<int32_t> tokens{};     // [rows] token ids
+  std::vector<int32_t> positions{};  // [rows] absolute positions
+  std::vector<int32_t> slots{};      // [rows] cache slot of the row: block · block_size + offset
 
-  std::vector<int32_t> block_tables;  // [seqs, table_width] block ids in order of position
+  std::vector<int32_t> block_tables{};  // [seqs, table_width] block ids in order of position
   int32_t table_width = 0;
 
-  std::vector<int32_t> tile_start;       // [tiles + 1] first row of each tile
-  std::vector<int32_t> tile_seq;         // [tiles] row of block_tables
-  std::vector<int32_t> candidate_begin;  // [tiles] keys below are sinks: always attended
-  std::vector<int32_t> candidate_end;    // [tiles] keys from here up to the row's own position are
+  std::vector<int32_t> tile_start{};       // [tiles + 1] first row of each tile
+  std::vector<int32_t> tile_seq{};         // [tiles] row of block_tables
+  std::vector<int32_t> candidate_begin{};  // [tiles] keys below are sinks: always attended
+  std::vector<int32_t> candidate_end{};  // [tiles] keys from here up to the row's own position are
                                          //         always attended
-  std::vector<int32_t> budget;  // [tiles] keys to choose of [candidate_begin, candidate_end)
+  std::vector<int32_t> budget{};  // [tiles] keys to choose of [candidate_begin, candidate_end)
 
-  std::vector<int32_t> logit_rows;  // [logits] rows whose hidden state is wanted, ascending
+  std::vector<int32_t> logit_rows{};  // [logits] rows whose hidden state is wanted, ascending
 
   int32_t rows() const { return static_cast<int32_t>(tokens.size()); }
   int32_t tiles() const { return static_cast<int32_t>(tile_seq.size()); }

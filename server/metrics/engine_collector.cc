@@ -39,9 +39,10 @@ MetricFamily gauge(const char* name, const char* help, double value) {
   return single(MetricType::Gauge, name, help, value);
 }
 
-MetricFamily by_role(const char* name, const char* help, const int64_t (&values)[3]) {
+MetricFamily by_role(const char* name, const char* help, const int64_t (&values)[kLayerKinds]) {
   MetricFamily out = family(MetricType::Counter, name, help);
-  for (const Role role : {Role::kDense, Role::kAnchor, Role::kReuse}) {
+  for (const LayerKind role :
+       {LayerKind::kDense, LayerKind::kSelecting, LayerKind::kReusing, LayerKind::kWindow}) {
     out.metric.push_back(sample(MetricType::Counter,
                                 static_cast<double>(values[static_cast<size_t>(role)]),
                                 {{"layer_role", std::string(name_of(role))}}));

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/backend/host/host_buffer.h"
 #include "engine/attention/policy.h"
 #include "engine/backend/cpu/panel_kernels.h"
+#include "engine/backend/host/host_buffer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/engine_client.h"
@@ -76,11 +76,11 @@ TEST(BaselineCounts, AreThoseOfTheDefinitions) {
     for (const int32_t sinks : {0, 3, 50}) {
       BaselineAttention baseline = small(kind);
       if (kind != BaselineKind::kQuest) baseline.sink_keys = sinks;
-      const auto policy = make_baseline_policy(baseline, kLayers);
+      const auto policy = make_policy(baseline, kLayers);
       for (int32_t t = 0; t < 300; ++t) {
         SCOPED_TRACE(name_of(kind) + " row " + std::to_string(t));
         const Counted expected = counted(baseline, t);
-        const KeyCounts keys = policy->count(1, {t, t, true});
+        const KeysRead keys = policy->keys_read(1, {t, t, true});
         EXPECT_EQ(keys.causal, t + 1);
         EXPECT_EQ(keys.attended, expected.attended);
         EXPECT_EQ(keys.scored, expected.to_choose);
@@ -88,8 +88,8 @@ TEST(BaselineCounts, AreThoseOfTheDefinitions) {
         const int64_t chosen_by = kind == BaselineKind::kOracle
                                       ? std::max(expected.to_choose - expected.attended, int64_t{0})
                                       : expected.to_choose;
-        EXPECT_EQ(keys.kv_rows_read, 2 * expected.attended + chosen_by);
-        EXPECT_EQ(policy->count(0, {t, t, true}).attended, t + 1) << "dense layer";
+        EXPECT_EQ(keys.kv_rows, 2 * expected.attended + chosen_by);
+        EXPECT_EQ(policy->keys_read(0, {t, t, true}).attended, t + 1) << "dense layer";
       }
     }
   }
@@ -97,27 +97,27 @@ TEST(BaselineCounts, AreThoseOfTheDefinitions) {
 
 TEST(BaselineCounts, OfATileAreTheSumOfItsRows) {
   for (const BaselineKind kind : kKinds) {
-    const auto policy = make_baseline_policy(small(kind), kLayers);
-    const int32_t first = 6 * policy->rule().query_tile;
-    KeyCounts sum;
-    for (int32_t t = first; t < first + 20; ++t) sum += policy->count(2, {t, t, true});
-    const KeyCounts tile = policy->count(2, {first, first + 19, false});
+    const auto policy = make_policy(small(kind), kLayers);
+    const int32_t first = 6 * policy->tiling().query_tile;
+    KeysRead sum;
+    for (int32_t t = first; t < first + 20; ++t) sum += policy->keys_read(2, {t, t, true});
+    const KeysRead tile = policy->keys_read(2, {first, first + 19, false});
     EXPECT_EQ(tile.attended, sum.attended);
     EXPECT_EQ(tile.scored, sum.scored);
-    EXPECT_EQ(tile.kv_rows_read, sum.kv_rows_read);
+    EXPECT_EQ(tile.kv_rows, sum.kv_rows);
   }
 }
 
 // What a comparison at equal ratio rests on.
 TEST(BaselineCounts, StreamingAttendsToAsManyKeysAsTheOracleWithoutSinks) {
-  const auto oracle = make_baseline_policy(small(BaselineKind::kOracle), kLayers);
+  const auto oracle = make_policy(small(BaselineKind::kOracle), kLayers);
   for (const int32_t sinks : {0, 4, 500}) {
     BaselineAttention baseline = small(BaselineKind::kStreaming);
     baseline.sink_keys = sinks;
-    const auto streaming = make_baseline_policy(baseline, kLayers);
+    const auto streaming = make_policy(baseline, kLayers);
     for (int32_t t = 0; t < 400; ++t) {
-      EXPECT_EQ(streaming->count(1, {t, t, true}).attended,
-                oracle->count(1, {t, t, true}).attended);
+      EXPECT_EQ(streaming->keys_read(1, {t, t, true}).attended,
+                oracle->keys_read(1, {t, t, true}).attended);
     }
   }
 }
@@ -127,11 +127,10 @@ TEST(BaselineCounts, DefaultsAreThePublishedOnes) {
   EXPECT_EQ(BaselineAttention::defaults(BaselineKind::kQuest).page_size, 16);
   EXPECT_THAT(BaselineAttention::defaults(BaselineKind::kQuest).dense_layers,
               ::testing::ElementsAre(0, 1));
-  const auto quest =
-      make_baseline_policy(BaselineAttention::defaults(BaselineKind::kQuest), kLayers);
-  EXPECT_EQ(quest->role(1), Role::kDense);
-  EXPECT_EQ(quest->role(2), Role::kAnchor);
-  EXPECT_EQ(quest->rule().query_tile, 32);
+  const auto quest = make_policy(BaselineAttention::defaults(BaselineKind::kQuest), kLayers);
+  EXPECT_EQ(quest->layer_kind(1), LayerKind::kDense);
+  EXPECT_EQ(quest->layer_kind(2), LayerKind::kSelecting);
+  EXPECT_EQ(quest->tiling().query_tile, 32);
 }
 
 // ---- Which keys
@@ -151,7 +150,7 @@ AttentionData row_of(const AttentionPolicy& policy, const AttentionCase& shape) 
 
 TEST(BaselineKeys, StreamingReadsTheFirstAndTheNewestOnly) {
   const BaselineAttention baseline = small(BaselineKind::kStreaming);
-  const auto policy = make_baseline_policy(baseline, kLayers);
+  const auto policy = make_policy(baseline, kLayers);
   const AttentionCase shape{.kv_heads = 2, .group = 2, .dim = 8, .sequences = {kLongRow}};
   const AttentionData data = row_of(*policy, shape);
   // 288 keys before the tile, 86 of them attended to: 4 sinks and the newest 82.
@@ -163,10 +162,11 @@ TEST(BaselineKeys, StreamingReadsTheFirstAndTheNewestOnly) {
     }
   }
   const auto backend = make_reference_backend();
-  PolicyState scratch;
+  PolicyState state;
+  const auto step = backend->prepare(data.batch);
   const HostBuffer out(DType::kF32, 1, data.width());
-  const AttentionInput in{data.q, data.cache, data.batch, data.tiles(), out.view()};
-  policy->attend(*backend, 1, in, scratch);
+  const AttentionInput in{data.q, {}, data.cache, data.batch, *step, data.tiles(), out.view()};
+  policy->attend(*backend, 1, in, state);
   const auto finite = [&] {
     return std::all_of(out.view().f32(0), out.view().f32(0) + data.width(),
                        [](float value) { return std::isfinite(value); });
@@ -176,7 +176,7 @@ TEST(BaselineKeys, StreamingReadsTheFirstAndTheNewestOnly) {
     const int64_t row = data.cache_row(0, 1, attended);
     const float before = data.cache.values.f32(row)[0];
     data.cache.values.f32(row)[0] = nan;
-    policy->attend(*backend, 1, in, scratch);
+    policy->attend(*backend, 1, in, state);
     EXPECT_FALSE(finite()) << attended;
     data.cache.values.f32(row)[0] = before;
   }
@@ -186,12 +186,13 @@ TEST(BaselineKeys, StreamingReadsTheFirstAndTheNewestOnly) {
 TEST(BaselineKeys, PagesOfOneKeyAreTheLargestProducts) {
   BaselineAttention baseline = small(BaselineKind::kQuest);
   baseline.page_size = 1;
-  const auto policy = make_baseline_policy(baseline, kLayers);
+  const auto policy = make_policy(baseline, kLayers);
   const AttentionCase shape{.kv_heads = 2, .group = 3, .dim = 8, .sequences = {kLongRow}};
   const AttentionData data = row_of(*policy, shape);
-  Selection selection;
-  make_reference_backend()->select_pages(data.q, data.cache, data.batch, data.tiles(), 1,
-                                         selection);
+  const auto backend = make_reference_backend();
+  const auto selection = backend->make_selection();
+  backend->select_pages(data.q, data.cache, *backend->prepare(data.batch), data.tiles(), 1,
+                        *selection);
   for (int32_t g = 0; g < shape.kv_heads; ++g) {
     std::vector<std::pair<float, int32_t>> products;
     for (int32_t key = 0; key < 288; ++key) {
@@ -208,7 +209,7 @@ TEST(BaselineKeys, PagesOfOneKeyAreTheLargestProducts) {
     std::sort(products.begin(), products.end());
     std::set<int32_t> expected;
     for (int32_t i = 0; i < 86; ++i) expected.insert(products[i].second);
-    EXPECT_THAT(selection.keys(0, shape.kv_heads, g), ::testing::ElementsAreArray(expected));
+    EXPECT_THAT(selection->read(0, g), ::testing::ElementsAreArray(expected));
   }
 }
 
@@ -253,7 +254,7 @@ class BaselineTest : public ::testing::TestWithParam<EngineCase> {
   }
   static Request scoring(std::vector<Token> tokens, int32_t first_scored = 1) {
     Request request{.tokens = std::move(tokens), .task = Score{.first_scored = first_scored}};
-    request.attention.baseline = baseline();
+    request.attention = baseline();
     return request;
   }
   static Request greedy(std::vector<Token> tokens, int32_t count) {
@@ -261,7 +262,7 @@ class BaselineTest : public ::testing::TestWithParam<EngineCase> {
         .tokens = std::move(tokens),
         .task = Generate{
             .sampling = {.temperature = 0}, .max_new_tokens = count, .want_logprobs = true}};
-    request.attention.baseline = baseline();
+    request.attention = baseline();
     return request;
   }
   static std::vector<Token> text(int32_t count, uint64_t seed = 7) {
@@ -285,37 +286,35 @@ class BaselineTest : public ::testing::TestWithParam<EngineCase> {
 TEST_P(BaselineTest, NeedsNoScheduleAndDropsKeys) {
   const auto engine = this->engine();
   Request request = scoring(text(600));
-  request.attention.mode = Mode::kCompare;
+  request.compared_with = std::exchange(request.attention, DenseAttention{});
   const Reply both = run(*engine, request);
   double kl = 0;
-  for (const Comparison& token : both.comparisons) kl += token.kl;
+  for (const TokenComparison& token : both.comparisons) kl += token.kl;
   EXPECT_GT(kl, 0);
-  const AttentionCounts& counts = both.finish.counts;
+  const AttentionCounts& counts = both.finish.counts.at(1);
   EXPECT_LT(counts.attended, counts.causal * 8 / 10);
-  EXPECT_EQ(both.finish.schedule_id, "");
-  request.attention.mode.reset();
+  request.attention = *std::exchange(request.compared_with, std::nullopt);
   const Reply sparse = run(*engine, request);
-  EXPECT_EQ(sparse.finish.mode, Mode::kSparse);
-  EXPECT_EQ(sparse.finish.counts.attended, counts.attended);
+  EXPECT_EQ(sparse.finish.counts.at(0).attended, counts.attended);
 }
 
 TEST_P(BaselineTest, RatioOneIsDense) {
   const auto engine = this->engine();
   Request request = scoring(text(500));
-  request.attention.baseline = baseline(1);
+  request.attention = baseline(1);
   const Reply sparse = run(*engine, request);
-  EXPECT_EQ(sparse.finish.counts.attended, sparse.finish.counts.causal);
-  EXPECT_EQ(sparse.finish.counts.scored, 0);
-  request.attention = {.mode = Mode::kDense};
+  EXPECT_EQ(sparse.finish.counts.at(0).attended, sparse.finish.counts.at(0).causal);
+  EXPECT_EQ(sparse.finish.counts.at(0).scored, 0);
+  request.attention = DenseAttention{};
   expect_same(sparse, run(*engine, request), tolerance());
 }
 
 TEST_P(BaselineTest, ChunkedEqualsWhole) {
   const auto whole = engine(2048);
   const auto chunked = engine();
-  for (const Phase phase : {Phase::kRow, Phase::kTile}) {
-    Request request = scoring(text(700), phase == Phase::kRow ? 301 : 1);
-    std::get<Score>(request.task).phase = phase;
+  for (const auto granularity : {SelectionGranularity::kPerQuery, SelectionGranularity::kPerTile}) {
+    Request request = scoring(text(700), granularity == SelectionGranularity::kPerQuery ? 301 : 1);
+    std::get<Score>(request.task).granularity = granularity;
     expect_same(run(*whole, request), run(*chunked, request), tolerance());
   }
 }
@@ -326,9 +325,8 @@ TEST_P(BaselineTest, BatchedEqualsAloneAndScoredEqualsGenerated) {
   std::vector<Request> requests;
   for (int32_t i = 0; i < 6; ++i) {
     requests.push_back(i % 2 == 0 ? greedy(text(137 + 61 * i, i), 25) : scoring(text(90 * i, i)));
-    auto& baseline = requests.back().attention.baseline;
-    if (i == 4 && baseline) baseline->ratio = 0.5;
-    if (i == 5) baseline.reset();  // the schedule's
+    if (i == 4) std::get<BaselineAttention>(requests.back().attention).ratio = 0.5;
+    if (i == 5) requests.back().attention = default_attention(engine->active_schedule());
   }
   std::vector<PendingReply> pending(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -346,11 +344,11 @@ TEST_P(BaselineTest, BatchedEqualsAloneAndScoredEqualsGenerated) {
 
 TEST_P(BaselineTest, FutureTokensNeverMatter) {
   const auto engine = this->engine();
-  for (const Phase phase : {Phase::kRow, Phase::kTile}) {
+  for (const auto granularity : {SelectionGranularity::kPerQuery, SelectionGranularity::kPerTile}) {
     // 416 is a border of tiles of 32.
-    const size_t unchanged = phase == Phase::kRow ? 405 : 416;
+    const size_t unchanged = granularity == SelectionGranularity::kPerQuery ? 405 : 416;
     Request a = scoring(text(512));
-    std::get<Score>(a.task).phase = phase;
+    std::get<Score>(a.task).granularity = granularity;
     Request b = a;
     for (size_t i = unchanged; i < b.tokens.size(); ++i) b.tokens[i] = 255 - b.tokens[i];
     const Reply first = run(*engine, a);
@@ -382,34 +380,37 @@ TEST(BaselineRefusals, NameTheField) {
   const auto engine = make_engine(options);
   const struct {
     std::string text;
-    void (*spoil)(Attention&);
+    void (*spoil)(BaselineAttention&);
   } cases[] = {
-      {"baseline.ratio: must be in (0, 1], got 0", [](Attention& a) { a.baseline->ratio = 0; }},
-      {"baseline.ratio", [](Attention& a) { a.baseline->ratio = std::nan(""); }},
-      {"baseline.min_keys: must be in [0, ", [](Attention& a) { a.baseline->min_keys = -1; }},
-      {"baseline.sink_keys", [](Attention& a) { a.baseline->sink_keys = 1 << 21; }},
+      {"baseline.ratio: must be in (0, 1], got 0", [](BaselineAttention& a) { a.ratio = 0; }},
+      {"baseline.ratio", [](BaselineAttention& a) { a.ratio = std::nan(""); }},
+      {"baseline.min_keys: must be in [0, ", [](BaselineAttention& a) { a.min_keys = -1; }},
+      {"baseline.sink_keys", [](BaselineAttention& a) { a.sink_keys = 1 << 21; }},
       {"baseline.sink_keys: must be in [0, 0], got 4",
-       [](Attention& a) {
-         a.baseline->kind = BaselineKind::kQuest;
-         a.baseline->sink_keys = 4;
+       [](BaselineAttention& a) {
+         a.kind = BaselineKind::kQuest;
+         a.sink_keys = 4;
        }},
       {"baseline.page_size: must be in [1, 128], got 0",
-       [](Attention& a) { a.baseline->page_size = 0; }},
-      {"baseline.page_size", [](Attention& a) { a.baseline->page_size = 129; }},
+       [](BaselineAttention& a) { a.page_size = 0; }},
+      {"baseline.page_size", [](BaselineAttention& a) { a.page_size = 129; }},
       {"baseline.dense_layers: must be in [0, 1], got 2",
-       [](Attention& a) { a.baseline->dense_layers = {2}; }},
-      {"baseline: has no meaning with mode dense", [](Attention& a) { a.mode = Mode::kDense; }},
-      {"ratio: is the schedule's", [](Attention& a) { a.ratio = 0.5; }},
-      {"compare is for scoring", [](Attention& a) { a.mode = Mode::kCompare; }},
+       [](BaselineAttention& a) { a.dense_layers = {2}; }},
   };
   for (const auto& [text, spoil] : cases) {
     Request request{.tokens = {1, 2, 3}, .task = Generate{}};
-    request.attention.baseline = BaselineAttention{};
-    spoil(request.attention);
+    BaselineAttention baseline{};
+    spoil(baseline);
+    request.attention = baseline;
     const auto id = engine->submit(request, [](const Event&) { FAIL(); });
     EXPECT_TRUE(absl::IsInvalidArgument(id.status())) << id.status();
     EXPECT_THAT(std::string(id.status().message()), ::testing::HasSubstr(text));
   }
+  const auto compared = engine->submit(
+      {.tokens = {1, 2, 3}, .task = Generate{}, .compared_with = BaselineAttention{}},
+      [](const Event&) { FAIL(); });
+  EXPECT_THAT(std::string(compared.status().message()),
+              ::testing::HasSubstr("compared_with: goes with a text to score only"));
 }
 
 }  // namespace

@@ -7,9 +7,9 @@
 #include <set>
 #include <vector>
 
+#include "engine/backend/host/host_buffer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "engine/backend/host/host_buffer.h"
 #include "tests/support/backends_under_test.h"
 #include "tests/support/compare.h"
 #include "tests/support/kernel_cases.h"
@@ -100,9 +100,9 @@ class AttentionTest : public CpuTest {
     const AbsoluteValues absolute(data.cache);
     const HostBuffer narrow = narrowed_q(data);
     const Tensor q = multiplies_bf16() ? narrow.view() : data.q;
-    backend_->attend(data.q, data.cache, data.batch, data.tiles(), keys, out.view());
-    reference_->attend(q, data.cache, data.batch, data.tiles(), keys, expected.view());
-    reference_->attend(q, absolute.cache, data.batch, data.tiles(), keys, size.view());
+    backend_->attend(data.q, data.cache, data.step(), data.tiles(), keys, out.view());
+    reference_->attend(q, data.cache, data.step(), data.tiles(), keys, expected.view());
+    reference_->attend(q, absolute.cache, data.step(), data.tiles(), keys, size.view());
     const double n =
         *std::max_element(data.batch.positions.begin(), data.batch.positions.end()) + 1;
     // And Σ p·v on either side. Rounded p stand above and below the division, as do rough powers.
@@ -129,7 +129,7 @@ TEST_P(AttentionTest, Dense) {
 TEST_P(AttentionTest, Sparse) {
   for (const AttentionCase& shape : attention_cases()) {
     AttentionData data(shape, dtype());
-    const Selection selection = data.random_selection();
+    const HostSelection selection = data.random_selection();
     expect_attends_like_reference(data, {&selection, {}}, "sparse " + name_of(shape));
   }
 }
@@ -138,7 +138,7 @@ TEST_P(AttentionTest, SparseThroughAHeadMap) {
   AttentionData data(
       {.kv_heads = 4, .group = 2, .dim = 16, .rule = small_rule(), .sequences = kSomeSequences},
       dtype());
-  const Selection selection = data.random_selection();
+  const HostSelection selection = data.random_selection();
   for (const std::vector<int32_t>& map :
        {std::vector<int32_t>{2, 2, 2, 2}, {3, 2, 1, 0}, {0, 0, 3, 3}}) {
     expect_attends_like_reference(data, {&selection, map}, "mapped");
@@ -147,8 +147,8 @@ TEST_P(AttentionTest, SparseThroughAHeadMap) {
 
 TEST_P(AttentionTest, NothingSelected) {
   AttentionData data({.dim = 32, .rule = small_rule(), .sequences = kSomeSequences}, dtype());
-  Selection selection;
-  selection.reset(data.batch.tiles(), data.cache.kv_heads, 0);
+  HostSelection selection;
+  backend_->select_none(data.cache, data.step(), data.tiles(), selection);
   expect_attends_like_reference(data, {&selection, {}}, "own tile only");
 
   // Without an own tile either there is nothing to attend to: the output is 0.
@@ -160,8 +160,8 @@ TEST_P(AttentionTest, NothingSelected) {
   ASSERT_EQ(data.batch.positions[data.batch.tile_start[last.begin]], 657);
   Random random(10);
   const HostBuffer out = normal_matrix(DType::kF32, data.batch.rows(), data.width(), random);
-  selection.reset(1, data.cache.kv_heads, 0);
-  backend_->attend(data.q, data.cache, data.batch, last, {&selection, {}}, out.view());
+  backend_->select_none(data.cache, data.step(), last, selection);
+  backend_->attend(data.q, data.cache, data.step(), last, {&selection, {}}, out.view());
   const float* row = out.view().f32(data.batch.tile_start[last.begin]);
   EXPECT_TRUE(std::all_of(row, row + data.width(), [](float value) { return value == 0; }));
 }
@@ -179,9 +179,9 @@ TEST_P(AttentionTest, UnselectedKeysAreNotRead) {
     const AttentionCase shape{.rule = small_rule(),
                               .sequences = {{320, per_query ? 1 : 20, per_query}}};
     AttentionData data(shape, dtype());
-    const Selection selection = data.random_selection();
+    const HostSelection selection = data.random_selection();
     for (int32_t g = 0; g < shape.kv_heads; ++g) {
-      const auto keys = selection.keys(0, shape.kv_heads, g);
+      const auto keys = selection.read(0, g);
       for (int32_t key = 0; key < data.batch.candidate_end[0]; ++key) {
         if (std::binary_search(keys.begin(), keys.end(), key)) continue;
         data.set(data.cache.keys, data.cache_row(0, g, key), kNaN);
@@ -189,7 +189,7 @@ TEST_P(AttentionTest, UnselectedKeysAreNotRead) {
       }
     }
     const HostBuffer out(DType::kF32, data.batch.rows(), data.width());
-    backend_->attend(data.q, data.cache, data.batch, data.tiles(), {&selection, {}}, out.view());
+    backend_->attend(data.q, data.cache, data.step(), data.tiles(), {&selection, {}}, out.view());
     const float* first = out.view().f32(0);
     EXPECT_TRUE(std::none_of(first, first + data.batch.rows() * data.width(),
                              [](float value) { return std::isnan(value); }));
@@ -200,9 +200,9 @@ TEST_P(AttentionTest, ATileDoesNotDependOnTheOthers) {
   const AttentionData data({.rule = small_rule(), .sequences = kSomeSequences}, dtype());
   const HostBuffer all(DType::kF32, data.batch.rows(), data.width());
   const HostBuffer one(DType::kF32, data.batch.rows(), data.width());
-  backend_->attend(data.q, data.cache, data.batch, data.tiles(), {}, all.view());
+  backend_->attend(data.q, data.cache, data.step(), data.tiles(), {}, all.view());
   for (int32_t tile = data.batch.tiles() - 1; tile >= 0; --tile) {
-    backend_->attend(data.q, data.cache, data.batch, {tile, 1}, {}, one.view());
+    backend_->attend(data.q, data.cache, data.step(), {tile, 1}, {}, one.view());
   }
   expect_close(one.view(), all.view(), [](int64_t, int64_t) { return 0; }, "tile by tile");
 }
@@ -253,8 +253,8 @@ TEST_P(AttentionTest, PoolScores) {
         const HostBuffer wide = normal_matrix(DType::kF32, shape.kv_heads, keys + 3, random);
         const HostBuffer expected(DType::kF32, shape.kv_heads, keys);
         const float beyond = wide.view().f32(0)[keys];
-        backend_->pool_scores(data.q, data.cache, data.batch, tile, pooling, wide.view());
-        reference_->pool_scores(q, data.cache, data.batch, tile, pooling, expected.view());
+        backend_->pool_scores(data.q, data.cache, data.step(), tile, pooling, wide.view());
+        reference_->pool_scores(q, data.cache, data.step(), tile, pooling, expected.view());
         EXPECT_EQ(wide.view().f32(0)[keys], beyond) << "written past the last key";
         // Probabilities below the smallest normal number may vanish in either.
         expect_close(
@@ -308,12 +308,12 @@ class SelectionTest : public AttentionTest {
     const double error = score_error(data, shape, multiplies_bf16());
     const HostBuffer narrow = narrowed_q(data);
     const Tensor q = multiplies_bf16() ? narrow.view() : data.q;
-    Selection selection;
-    backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), how, selection);
+    HostSelection selection;
+    backend_->select_keys(data.q, data.cache, data.step(), data.tiles(), how, selection);
     for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
       const int32_t keys = data.last_position(tile) + 1;
       const HostBuffer scores(DType::kF32, shape.kv_heads, keys);
-      reference_->pool_scores(q, data.cache, data.batch, tile, how.pooling, scores.view());
+      reference_->pool_scores(q, data.cache, data.step(), tile, how.pooling, scores.view());
       if (how.all_heads) pool_all(scores.view(), how.pooling == Pooling::kMax);
       for (int32_t g = 0; g < shape.kv_heads; ++g) {
         const float* of_head = scores.view().f32(how.all_heads ? 0 : g);
@@ -323,7 +323,7 @@ class SelectionTest : public AttentionTest {
               *std::max_element(ranks.begin() + unit, ranks.begin() + unit + how.unit);
           std::fill_n(ranks.begin() + unit, how.unit, best);
         }
-        expect_chosen(selection.keys(tile, shape.kv_heads, g), ranks,
+        expect_chosen(selection.read(tile, g), ranks,
                       {data.batch.candidate_begin[tile], data.batch.candidate_end[tile],
                        data.batch.budget[tile]},
                       error);
@@ -370,11 +370,10 @@ TEST_P(SelectionTest, WaysToPoolAgreeWhereThereIsNothingToPool) {
                {one_query, {Pooling::kSum}, {Pooling::kMax}}};
   for (const auto& [shape, a, b] : pairs) {
     const AttentionData data(shape, dtype());
-    Selection first, second;
-    backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), a, first);
-    backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), b, second);
-    EXPECT_EQ(first.indices, second.indices);
-    EXPECT_EQ(first.counts, second.counts);
+    HostSelection first, second;
+    backend_->select_keys(data.q, data.cache, data.step(), data.tiles(), a, first);
+    backend_->select_keys(data.q, data.cache, data.step(), data.tiles(), b, second);
+    EXPECT_EQ(all_keys(first), all_keys(second));
   }
 }
 
@@ -385,11 +384,10 @@ void expect_same_pages(Backend& backend, Backend& reference, DType cache) {
     for (const int32_t page : {1, 2, 16}) {
       AttentionData data(shape, cache);
       for (int32_t& budget : data.batch.budget) budget -= budget % page;
-      Selection selection, expected;
-      backend.select_pages(data.q, data.cache, data.batch, data.tiles(), page, selection);
-      reference.select_pages(data.q, data.cache, data.batch, data.tiles(), page, expected);
-      EXPECT_EQ(selection.counts, expected.counts);
-      EXPECT_EQ(selection.indices, expected.indices) << name_of(shape) << " pages of " << page;
+      HostSelection selection, expected;
+      backend.select_pages(data.q, data.cache, data.step(), data.tiles(), page, selection);
+      reference.select_pages(data.q, data.cache, data.step(), data.tiles(), page, expected);
+      EXPECT_EQ(all_keys(selection), all_keys(expected)) << name_of(shape) << " pages of " << page;
     }
   }
 }
@@ -406,14 +404,13 @@ TEST(Int8Cache, PagesAreTheReferences) {
 TEST_P(SelectionTest, EqualKeysGiveTheLowestIndices) {
   AttentionData data({.rule = small_rule(), .sequences = {{256, 20}, {300, 1, true}}}, dtype());
   for (int64_t row = 0; row < data.cache.keys.rows; ++row) data.set(data.cache.keys, row, 0.5f);
-  Selection selection;
-  backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, selection);
+  HostSelection selection;
+  backend_->select_keys(data.q, data.cache, data.step(), data.tiles(), {}, selection);
   for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
     std::vector<int32_t> lowest(static_cast<size_t>(data.batch.budget[tile]));
     std::iota(lowest.begin(), lowest.end(), 0);
     for (int32_t g = 0; g < data.cache.kv_heads; ++g) {
-      EXPECT_THAT(selection.keys(tile, data.cache.kv_heads, g),
-                  ::testing::ElementsAreArray(lowest));
+      EXPECT_THAT(selection.read(tile, g), ::testing::ElementsAreArray(lowest));
     }
   }
 }
@@ -421,10 +418,9 @@ TEST_P(SelectionTest, EqualKeysGiveTheLowestIndices) {
 TEST_P(SelectionTest, SurvivesNaN) {
   AttentionData data({.rule = small_rule(), .sequences = {{256, 20}, {300, 1, true}}}, dtype());
   std::fill_n(data.q.f32(0), data.q.rows * data.q.cols, kNaN);
-  Selection selection;
-  backend_->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, selection);
-  EXPECT_EQ(selection.keys(0, data.cache.kv_heads, 0).size(),
-            static_cast<size_t>(data.batch.budget[0]));
+  HostSelection selection;
+  backend_->select_keys(data.q, data.cache, data.step(), data.tiles(), {}, selection);
+  EXPECT_EQ(selection.read(0, 0).size(), static_cast<size_t>(data.batch.budget[0]));
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, AttentionTest, ::testing::ValuesIn(backend_cases()), name_of_case);
@@ -436,20 +432,20 @@ void expect_reads_int8(Backend& backend, DType as) {
   for (const AttentionCase& shape : attention_cases()) {
     AttentionData data(shape, DType::kInt8);
     const WidenedCache wide(data.cache, as);
-    const Selection some = data.random_selection();
+    const HostSelection some = data.random_selection();
     const HostBuffer out(DType::kF32, data.batch.rows(), data.width());
     const HostBuffer expected(DType::kF32, data.batch.rows(), data.width());
     for (const KeySet& keys : {KeySet{}, KeySet{&some, {}}}) {
-      backend.attend(data.q, data.cache, data.batch, data.tiles(), keys, out.view());
-      backend.attend(data.q, wide.cache, data.batch, data.tiles(), keys, expected.view());
+      backend.attend(data.q, data.cache, data.step(), data.tiles(), keys, out.view());
+      backend.attend(data.q, wide.cache, data.step(), data.tiles(), keys, expected.view());
       expect_close(out.view(), expected.view(), [](int64_t, int64_t) { return 0; }, name_of(shape));
     }
     for (const Pooling pooling : {Pooling::kSum, Pooling::kLastRowMax}) {
-      Selection chosen, expected_choice;
+      HostSelection chosen, expected_choice;
       const SelectOptions how{pooling, 1};
-      backend.select_keys(data.q, data.cache, data.batch, data.tiles(), how, chosen);
-      backend.select_keys(data.q, wide.cache, data.batch, data.tiles(), how, expected_choice);
-      EXPECT_EQ(chosen.indices, expected_choice.indices) << name_of(shape);
+      backend.select_keys(data.q, data.cache, data.step(), data.tiles(), how, chosen);
+      backend.select_keys(data.q, wide.cache, data.step(), data.tiles(), how, expected_choice);
+      EXPECT_EQ(all_keys(chosen), all_keys(expected_choice)) << name_of(shape);
     }
   }
 }
@@ -474,12 +470,12 @@ TEST(WithThreads, SameBitsAsOneThread) {
   const auto three = cpu::make_cpu_backend({.threads = 3});
   const HostBuffer a(DType::kF32, data.batch.rows(), data.width());
   const HostBuffer b(DType::kF32, data.batch.rows(), data.width());
-  Selection chosen, also_chosen;
-  one->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, chosen);
-  three->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, also_chosen);
-  EXPECT_EQ(chosen.indices, also_chosen.indices);
-  one->attend(data.q, data.cache, data.batch, data.tiles(), {&chosen, {}}, a.view());
-  three->attend(data.q, data.cache, data.batch, data.tiles(), {&chosen, {}}, b.view());
+  HostSelection chosen, also_chosen;
+  one->select_keys(data.q, data.cache, data.step(), data.tiles(), {}, chosen);
+  three->select_keys(data.q, data.cache, data.step(), data.tiles(), {}, also_chosen);
+  EXPECT_EQ(all_keys(chosen), all_keys(also_chosen));
+  one->attend(data.q, data.cache, data.step(), data.tiles(), {&chosen, {}}, a.view());
+  three->attend(data.q, data.cache, data.step(), data.tiles(), {&chosen, {}}, b.view());
   expect_close(b.view(), a.view(), [](int64_t, int64_t) { return 0; }, "three threads");
 }
 
@@ -495,14 +491,14 @@ TEST(WithThreads, LongRowsHaveTheSameBits) {
     // Ten heads of tiles: one thread has enough of them to take each whole, five have not.
     AttentionData data({.kv_heads = 2, .group = 3, .dim = 32, .rule = rule, .sequences = sequences},
                        dtype);
-    const Selection selection = data.random_selection();
+    const HostSelection selection = data.random_selection();
     const auto one = cpu::make_cpu_backend({.threads = 1});
     const auto five = cpu::make_cpu_backend({.threads = 5});
     const HostBuffer whole(DType::kF32, data.batch.rows(), data.width());
     const HostBuffer shared(DType::kF32, data.batch.rows(), data.width());
     for (const KeySet& keys : {KeySet{}, KeySet{&selection, {}}}) {
-      one->attend(data.q, data.cache, data.batch, data.tiles(), keys, whole.view());
-      five->attend(data.q, data.cache, data.batch, data.tiles(), keys, shared.view());
+      one->attend(data.q, data.cache, data.step(), data.tiles(), keys, whole.view());
+      five->attend(data.q, data.cache, data.step(), data.tiles(), keys, shared.view());
       expect_close(shared.view(), whole.view(), [](int64_t, int64_t) { return 0; }, "shared");
     }
   }

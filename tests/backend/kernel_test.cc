@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/matmul_onednn.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/host/select.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -65,7 +65,8 @@ TEST(Reference, AttendsToAllCausalKeys) {
   std::copy(std::begin(v), std::end(v), values.view().f32(0));
   std::fill_n(q.view().f32(0), 2, 1.0f);
   Batch batch{{0}, {2}, {0}, {1, 0}, 2, {0, 1}, {0}, {0}, {2}, {1}, {}};
-  backend->attend(q.view(), {keys.view(), values.view(), 2, 1}, batch, {0, 1}, {}, out.view());
+  backend->attend(q.view(), {keys.view(), values.view(), 2, 1}, HostStepInput(batch), {0, 1}, {},
+                  out.view());
   EXPECT_FLOAT_EQ(out.view().f32(0)[0], 4);
   EXPECT_FLOAT_EQ(out.view().f32(0)[1], 3);
 }
@@ -137,17 +138,18 @@ TEST_P(RowTest, SiluMul) {
   }
 }
 
-TEST_P(RowTest, GatherRowsIsExact) {
+TEST_P(RowTest, EmbedIsExact) {
   Random random(5);
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     for (const int64_t cols : {1, 17, 80}) {
       const HostBuffer table = normal_matrix(dtype, 9, cols, random);
-      const std::vector<int32_t> ids = {8, 0, 3, 3, 5, 1, 0, 8, 7, 2, 4};
-      const auto rows = static_cast<int64_t>(ids.size());
+      const Batch batch{.tokens = {8, 0, 3, 3, 5, 1, 0, 8, 7, 2, 4}};
+      const HostStepInput step(batch);
+      const int64_t rows = batch.rows();
       const HostBuffer out(DType::kF32, rows, cols), expected(DType::kF32, rows, cols);
-      backend_->gather_rows(table.view(), ids, out.view());
-      reference_->gather_rows(table.view(), ids, expected.view());
-      expect_close(out.view(), expected.view(), [](int64_t, int64_t) { return 0; }, "gather_rows");
+      backend_->embed(*backend_->adopt_embedding(table.view()), step, out.view());
+      reference_->embed(*reference_->adopt_embedding(table.view()), step, expected.view());
+      expect_close(out.view(), expected.view(), [](int64_t, int64_t) { return 0; }, "embed");
     }
   }
 }
@@ -160,17 +162,18 @@ void expect_writes_like(Backend& backend, Backend& reference, DType dtype) {
     const HostBuffer values = normal_matrix(DType::kF32, 5, kv_heads * dim, random);
     keys.view().f32(0)[0] = std::numeric_limits<float>::quiet_NaN();
     keys.view().f32(0)[1] = std::numeric_limits<float>::infinity();
-    const std::vector<int32_t> slots = {11, 0, 6, 5, 8};
+    const Batch batch{.slots = {11, 0, 6, 5, 8}};
+    const HostStepInput step(batch);
     const HostBuffer written[] = {normal_matrix(dtype, 36, dim, random),
-                              normal_matrix(dtype, 36, dim, random)};
+                                  normal_matrix(dtype, 36, dim, random)};
     HostBuffer expected[] = {HostBuffer(dtype, 36, dim), HostBuffer(dtype, 36, dim)};
     for (int i = 0; i < 2; ++i) {
       std::copy_n(written[i].view().row<std::byte>(0), written[i].bytes(),
                   expected[i].view().row<std::byte>(0));
     }
-    backend.write_kv(keys.view(), values.view(), slots,
+    backend.write_kv(keys.view(), values.view(), step,
                      {written[0].view(), written[1].view(), block_size, kv_heads});
-    reference.write_kv(keys.view(), values.view(), slots,
+    reference.write_kv(keys.view(), values.view(), step,
                        {expected[0].view(), expected[1].view(), block_size, kv_heads});
     for (int i = 0; i < 2; ++i) {
       const auto* bytes = written[i].view().row<std::byte>(0);
@@ -279,7 +282,8 @@ TEST_P(MatmulTest, PacksEveryDtype) {
   const HostBuffer x = normal_matrix(DType::kF32, 3, 32, random);
   for (const DType part : {DType::kF32, DType::kBF16, DType::kF16}) {
     const HostBuffer w = normal_matrix(part, 16, 32, random);
-    const HostBuffer plain(DType::kF32, 16, 32), out(DType::kF32, 3, 16), expected(DType::kF32, 3, 16);
+    const HostBuffer plain(DType::kF32, 16, 32), out(DType::kF32, 3, 16),
+        expected(DType::kF32, 3, 16);
     std::vector<int32_t> ids(16);
     std::iota(ids.begin(), ids.end(), 0);
     reference_->gather_rows(w.view(), ids, plain.view());
@@ -303,10 +307,10 @@ TEST(OpenBackend, ChoosesByCheckpointAndMachine) {
   const bool bf16 = cpu::pick_bf16_kernels() != nullptr;
   auto backend = open_backend({.checkpoint_dtype = DType::kBF16});
   ASSERT_TRUE(backend.ok());
-  EXPECT_EQ((*backend)->name(), "cpu");
+  EXPECT_EQ((*backend)->info().name, "cpu");
   EXPECT_EQ((*backend)->precision().weights, bf16 ? WeightFormat::kBF16 : WeightFormat::kF32);
   EXPECT_EQ((*backend)->precision().cache, bf16 ? DType::kBF16 : DType::kF32);
-  backend = open_backend({.name = "cpu", .checkpoint_dtype = DType::kF16, .threads = 1});
+  backend = open_backend({.name = "cpu", .checkpoint_dtype = DType::kF16, .cpu = {.count = 1}});
   EXPECT_EQ((*backend)->precision().weights, WeightFormat::kF32);
   backend = open_backend({.weights = WeightFormat::kF32, .checkpoint_dtype = DType::kBF16});
   EXPECT_EQ((*backend)->precision().weights, WeightFormat::kF32);

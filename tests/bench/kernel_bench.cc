@@ -4,9 +4,9 @@
 
 #include <string>
 
-#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/cpu/panel_kernels.h"
+#include "engine/backend/host/host_buffer.h"
 #include "tests/support/kernel_cases.h"
 
 namespace kascade::testing {
@@ -50,10 +50,10 @@ void bench_attend(benchmark::State& state, bool per_query, bool sparse) {
   AttentionData data(shape, dtype);
   const auto backend = cpu::make_cpu_backend({.weights = format_of(dtype)});
   const HostBuffer out(DType::kF32, data.batch.rows(), data.width());
-  const Selection selection = data.random_selection();
+  const HostSelection selection = data.random_selection();
   const KeySet keys{sparse ? &selection : nullptr, {}};
   for (auto _ : state) {
-    backend->attend(data.q, data.cache, data.batch, data.tiles(), keys, out.view());
+    backend->attend(data.q, data.cache, data.step(), data.tiles(), keys, out.view());
   }
   const double work = operations(data, shape, sparse);
   state.counters["FLOP/s"] = per_second(work);
@@ -76,9 +76,9 @@ void select_keys(benchmark::State& state) {
   const DType dtype = dtype_of(state.range(3));
   AttentionData data(shape, dtype);
   const auto backend = cpu::make_cpu_backend({.weights = format_of(dtype)});
-  Selection selection;
+  HostSelection selection;
   for (auto _ : state) {
-    backend->select_keys(data.q, data.cache, data.batch, data.tiles(), {}, selection);
+    backend->select_keys(data.q, data.cache, data.step(), data.tiles(), {}, selection);
   }
   // Useful operations: q·kᵀ once.
   state.counters["FLOP/s"] = per_second(operations(data, shape, false) / 2);

@@ -73,7 +73,7 @@ void Runs::attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows
 
   const Batch batch = build_rows(contexts, *sparse_, runs);
   const TileRange tiles{0, batch.tiles()};
-  Selection selection;
+  HostSelection selection;
   // Keys alone are read for scoring: half of what dense attention reads.
   measure("select", "sparse",
           {.scoring_flops = dense.attention_flops / 2, .kv_bytes = dense.kv_bytes / 2},

@@ -34,7 +34,8 @@ class Loop {
                 .head_dim = model.config().head_dim,
                 .blocks = (kMostSequences + 1) * kMostTokens / kBlockSize,
                 .block_size = kBlockSize,
-                .dtype = backend.precision().cache}),
+                .dtype = backend.precision().cache},
+               backend),
         blocks_(cache_.shape().blocks, kBlockSize),
         loop_({.max_batch_tokens = 512,
                .max_sequences = 2 * kMostSequences,
@@ -45,16 +46,16 @@ class Loop {
 
   // A prompt of random tokens that then decodes, greedily, to the end of its memory.
   void admit(int32_t prompt, int32_t new_tokens) {
-    QueuedRequest admission{
-        .id = ++last_id_, .mode = schedule_ ? Mode::kSparse : Mode::kDense, .schedule = schedule_};
+    QueuedRequest queued{.id = ++last_id_};
+    queued.request.attention = default_attention(schedule_);
     for (int32_t i = 0; i < prompt; ++i) {
       random_ = random_ * 6364136223846793005u + 1442695040888963407u;
       const auto vocab = static_cast<uint64_t>(model_.config().vocab);
-      admission.request.tokens.push_back(static_cast<Token>((random_ >> 33) % vocab));
+      queued.request.tokens.push_back(static_cast<Token>((random_ >> 33) % vocab));
     }
-    admission.request.task = Generate{.sampling = {.temperature = 0}, .max_new_tokens = new_tokens};
-    admission.sink = [](const Event&) {};
-    KASCADE_CHECK(loop_.admit(std::move(admission), absl::Now()).ok());
+    queued.request.task = Generate{.sampling = {.temperature = 0}, .max_new_tokens = new_tokens};
+    queued.sink = [](const Event&) {};
+    KASCADE_CHECK(loop_.admit(std::move(queued), absl::Now()).ok());
   }
 
   StepTime step() {

@@ -1,4 +1,3 @@
-#include "engine/backend/host/host_buffer.h"
 #include "tests/bench/steps.h"
 
 #include <algorithm>
@@ -7,6 +6,8 @@
 
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/thread_pool.h"
+#include "engine/backend/host/host_backend.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/host/select.h"
 #include "engine/base/check.h"
 #include "engine/runtime/batch_builder.h"
@@ -32,27 +33,30 @@ Batch build_rows(SyntheticContexts& contexts, const AttentionPolicy& policy,
   return build_batch(planned, contexts.cache().shape().block_size).batch;
 }
 
-double StepRunner::sample_all(Tensor logits) {
+double StepRunner::sample_all(std::span<const float> logits, size_t rows) {
   const double start = seconds_now(backend_.clock());
   const Generate greedy{.sampling = {.temperature = 0}};
-  for (int64_t row = 0; row < logits.rows; ++row) {
-    const std::span<const float> values(logits.f32(row), static_cast<size_t>(logits.cols));
-    KASCADE_CHECK(sample(values, greedy, {}, {}, 0).ok());
+  const size_t vocab = logits.size() / rows;
+  for (size_t row = 0; row < rows; ++row) {
+    KASCADE_CHECK(sample(logits.subspan(row * vocab, vocab), greedy, {}, {}, 0).ok());
   }
   return seconds_now(backend_.clock()) - start;
 }
 
 StepTime StepRunner::run(const AttentionPolicy& policy, const std::vector<RowRun>& runs) {
-  const HostBuffer logits(DType::kF32, static_cast<int64_t>(runs.size()), model_.config().vocab);
+  const Buffer logits =
+      backend_.allocate(DType::kF32, static_cast<int64_t>(runs.size()), model_.config().vocab);
   StepTime time;
   backend_.take_seconds();
   const double start = seconds_now(backend_.clock());
   Step step;
   step.batch = build_rows(contexts_, policy, runs);
-  step.groups.push_back({&policy, {0, step.batch.tiles()}, &scratch_});
+  step.groups.push_back({&policy, {0, step.batch.tiles()}, &state_});
   const Tensor hidden = model_.transformer().forward(step, contexts_.cache());
   model_.transformer().logits(hidden, logits.view());
-  const double sampling = sample_all(logits.view());
+  logits_.resize(runs.size() * static_cast<size_t>(model_.config().vocab));
+  backend_.download(logits.view(), std::as_writable_bytes(std::span(logits_)));
+  const double sampling = sample_all(logits_, runs.size());
   time.seconds = seconds_now(backend_.clock()) - start;
   time.stages = backend_.take_seconds();
   at(time.stages, Stage::kSampling) = sampling;
@@ -69,17 +73,18 @@ double StepRunner::selection_seconds(const AttentionPolicy& policy,
   const HostBuffer scores = random_matrix(1, keys, 1, /*seed=*/1);
   std::vector<float> plain(static_cast<size_t>(keys));
   for (int32_t key = 0; key < keys; ++key) plain[key] = from_bf16(scores.view().bf16(0)[key]);
-  Selection selection;
-  reset_selection(batch, {0, batch.tiles()}, kv_heads, selection);
-  std::vector<ChoiceWorkspace> scratch(static_cast<size_t>(backend_.threads()));
-  cpu::ThreadPool pool(backend_.threads());
+  HostSelection selection;
+  selection.reset(batch, {0, batch.tiles()}, kv_heads);
+  const int32_t threads = backend_.info().threads;
+  std::vector<ChoiceWorkspace> workspaces(static_cast<size_t>(threads));
+  cpu::ThreadPool pool(threads);
   const auto choose_all = [&] {
     pool.run(int64_t{batch.tiles()} * kv_heads, [&](int64_t item, int32_t worker) {
       const auto tile = static_cast<int32_t>(item / kv_heads);
       const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
                           batch.budget[tile], 1};
-      choose_keys(plain.data(), choice, scratch[static_cast<size_t>(worker)],
-                  selection.slot(tile, kv_heads, static_cast<int32_t>(item % kv_heads)).data(),
+      choose_keys(plain.data(), choice, workspaces[static_cast<size_t>(worker)],
+                  selection.slot(tile, static_cast<int32_t>(item % kv_heads)).data(),
                   *cpu::pick_kernels().choice);
     });
   };
@@ -93,7 +98,7 @@ int32_t selecting_layers(const AttentionPolicy& policy, int32_t layers) {
   constexpr int32_t kFar = 1 << 16;  // where no rule takes all keys
   int32_t count = 0;
   for (int32_t layer = 0; layer < layers; ++layer) {
-    count += policy.count(layer, {kFar, kFar, true}).scored > 0;
+    count += policy.keys_read(layer, {kFar, kFar, true}).scored > 0;
   }
   return count;
 }

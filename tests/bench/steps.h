@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/attention/policy.h"
@@ -32,12 +33,13 @@ class StepRunner {
   double selection_seconds(const AttentionPolicy& policy, const std::vector<RowRun>& runs);
 
  private:
-  double sample_all(Tensor logits);
+  double sample_all(std::span<const float> logits, size_t rows);
 
   SyntheticModel& model_;
   TimedBackend& backend_;
   SyntheticContexts& contexts_;
-  PolicyState scratch_{};
+  PolicyState state_{};
+  std::vector<float> logits_{};  // of the last step, downloaded
 };
 
 // How many layers of the policy select keys.

@@ -20,18 +20,25 @@ class Timer {
 
 }  // namespace
 
-std::unique_ptr<Matrix> TimedBackend::pack(std::span<const Tensor> parts, MatrixUse use) {
-  return timed_->pack(parts, use);
-}
-
 void TimedBackend::matmul(Tensor x, const Matrix& w, Tensor out, Into into) {
   const Timer timer(seconds_, head_.contains(&w) ? Stage::kHead : Stage::kMatmul, clock_);
   timed_->matmul(x, w, out, into);
 }
 
-void TimedBackend::gather_rows(Tensor table, std::span<const int32_t> ids, Tensor out) {
+void TimedBackend::gather_rows(Tensor from, std::span<const int32_t> rows, Tensor to) {
   const Timer timer(seconds_, Stage::kRows, clock_);
-  timed_->gather_rows(table, ids, out);
+  timed_->gather_rows(from, rows, to);
+}
+
+void TimedBackend::embed(const EmbeddingTable& table, const StepInput& step, Tensor out) {
+  const Timer timer(seconds_, Stage::kRows, clock_);
+  timed_->embed(table, step, out);
+}
+
+void TimedBackend::rotary_angles(const StepInput& step, std::span<const double> frequencies,
+                                 Tensor out) {
+  const Timer timer(seconds_, Stage::kRows, clock_);
+  timed_->rotary_angles(step, frequencies, out);
 }
 
 void TimedBackend::rms_norm(Tensor x, Tensor weight, float eps, Tensor out) {
@@ -39,15 +46,14 @@ void TimedBackend::rms_norm(Tensor x, Tensor weight, float eps, Tensor out) {
   timed_->rms_norm(x, weight, eps, out);
 }
 
-void TimedBackend::rope(Tensor x, int32_t heads, Tensor rotation) {
+void TimedBackend::rope(Tensor x, int32_t heads, Tensor angles) {
   const Timer timer(seconds_, Stage::kRows, clock_);
-  timed_->rope(x, heads, rotation);
+  timed_->rope(x, heads, angles);
 }
 
-void TimedBackend::write_kv(Tensor keys, Tensor values, std::span<const int32_t> slots,
-                            LayerCache cache) {
+void TimedBackend::write_kv(Tensor keys, Tensor values, const StepInput& step, LayerCache cache) {
   const Timer timer(seconds_, Stage::kRows, clock_);
-  timed_->write_kv(keys, values, slots, cache);
+  timed_->write_kv(keys, values, step, cache);
 }
 
 void TimedBackend::silu_mul(Tensor gate_up, Tensor out) {
@@ -55,28 +61,33 @@ void TimedBackend::silu_mul(Tensor gate_up, Tensor out) {
   timed_->silu_mul(gate_up, out);
 }
 
-void TimedBackend::attend(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+void TimedBackend::attend(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                           const KeySet& keys, Tensor out) {
   const Timer timer(seconds_, Stage::kAttention, clock_);
-  timed_->attend(q, cache, batch, tiles, keys, out);
+  timed_->attend(q, cache, step, tiles, keys, out);
 }
 
-void TimedBackend::pool_scores(Tensor q, LayerCache cache, const Batch& batch, int32_t tile,
+void TimedBackend::pool_scores(Tensor q, LayerCache cache, const StepInput& step, int32_t tile,
                                Pooling pooling, Tensor scores) {
   const Timer timer(seconds_, Stage::kScoring, clock_);
-  timed_->pool_scores(q, cache, batch, tile, pooling, scores);
+  timed_->pool_scores(q, cache, step, tile, pooling, scores);
 }
 
-void TimedBackend::select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                               const SelectOptions& how, Selection& selection) {
+void TimedBackend::select_keys(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
+                               const SelectOptions& options, Selection& selection) {
   const Timer timer(seconds_, Stage::kScoring, clock_);
-  timed_->select_keys(q, cache, batch, tiles, how, selection);
+  timed_->select_keys(q, cache, step, tiles, options, selection);
 }
 
-void TimedBackend::select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+void TimedBackend::select_pages(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                                 int32_t page_size, Selection& selection) {
   const Timer timer(seconds_, Stage::kScoring, clock_);
-  timed_->select_pages(q, cache, batch, tiles, page_size, selection);
+  timed_->select_pages(q, cache, step, tiles, page_size, selection);
+}
+
+void TimedBackend::select_none(LayerCache cache, const StepInput& step, TileRange tiles,
+                               Selection& selection) {
+  timed_->select_none(cache, step, tiles, selection);
 }
 
 }  // namespace kascade::bench

@@ -21,10 +21,10 @@ enum class Stage {
   kScoring,    // select_keys() whole; what choosing takes of it is measured apart
   kSelection,  // choosing keys by their scores
   kAttention,
-  kRows,  // norm, rope, SiLU, embedding, writing keys and values
+  kRows,  // norm, rope, SiLU, embedding, rotary angles, writing keys and values
   kHead,
   kSampling,
-  kOther,  // scheduling, batches, rotary angles: the rest of the step
+  kOther,  // scheduling, batches, downloads: the rest of the step
 };
 inline constexpr size_t kStages = 8;
 inline constexpr std::string_view kStageNames[kStages] = {
@@ -54,25 +54,48 @@ class TimedBackend final : public Backend {
   // Whose products are booked as the head's.
   void mark_head(const Matrix* matrix) { head_.insert(matrix); }
 
-  std::string_view name() const override { return timed_->name(); }
+  BackendInfo info() const override { return timed_->info(); }
   Precision precision() const override { return timed_->precision(); }
-  int32_t threads() const override { return timed_->threads(); }
-  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override;
+  absl::Status attach_thread() override { return timed_->attach_thread(); }
+
+  Buffer allocate(DType dtype, int64_t rows, int64_t cols) override {
+    return timed_->allocate(dtype, rows, cols);
+  }
+  void upload(std::span<const std::byte> host, Tensor to) override { timed_->upload(host, to); }
+  void download(Tensor from, std::span<std::byte> host) override { timed_->download(from, host); }
+  void copy(Tensor from, Tensor to) override { timed_->copy(from, to); }
+  void gather_rows(Tensor from, std::span<const int32_t> rows, Tensor to) override;
+
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
+    return timed_->pack(parts, use);
+  }
+  std::unique_ptr<EmbeddingTable> adopt_embedding(Tensor table) override {
+    return timed_->adopt_embedding(table);
+  }
+  std::unique_ptr<StepInput> prepare(const Batch& batch) override { return timed_->prepare(batch); }
+  std::unique_ptr<Selection> make_selection() override { return timed_->make_selection(); }
+  std::unique_ptr<LogitStatistics> make_logit_statistics() override {
+    return timed_->make_logit_statistics();
+  }
+
+  void embed(const EmbeddingTable& table, const StepInput& step, Tensor out) override;
+  void rotary_angles(const StepInput& step, std::span<const double> frequencies,
+                     Tensor out) override;
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override;
-  void gather_rows(Tensor table, std::span<const int32_t> ids, Tensor out) override;
   void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override;
-  void rope(Tensor x, int32_t heads, Tensor rotation) override;
-  void write_kv(Tensor keys, Tensor values, std::span<const int32_t> slots,
-                LayerCache cache) override;
+  void rope(Tensor x, int32_t heads, Tensor angles) override;
+  void write_kv(Tensor keys, Tensor values, const StepInput& step, LayerCache cache) override;
   void silu_mul(Tensor gate_up, Tensor out) override;
-  void attend(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, const KeySet& keys,
-              Tensor out) override;
-  void pool_scores(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, Pooling pooling,
+  void attend(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
+              const KeySet& keys, Tensor out) override;
+  void pool_scores(Tensor q, LayerCache cache, const StepInput& step, int32_t tile, Pooling pooling,
                    Tensor scores) override;
-  void select_keys(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                   const SelectOptions& how, Selection& selection) override;
-  void select_pages(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+  void select_keys(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
+                   const SelectOptions& options, Selection& selection) override;
+  void select_pages(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                     int32_t page_size, Selection& selection) override;
+  void select_none(LayerCache cache, const StepInput& step, TileRange tiles,
+                   Selection& selection) override;
 
  private:
   std::unique_ptr<Backend> timed_;

@@ -187,18 +187,18 @@ TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
   for (const std::vector<Token>& window : windows) {
     PendingReply pending;
     Request request{.tokens = window, .task = Score{}};
-    request.attention.mode = Mode::kCompare;
-    ASSERT_TRUE(engine_->submit(std::move(request), {.schedule = schedule}, pending.sink()).ok());
+    request.compared_with = ScheduledAttention{.schedule = schedule};
+    ASSERT_TRUE(engine_->submit(std::move(request), pending.sink()).ok());
     const Reply reply = pending.wait();
     for (size_t i = 0; i < reply.tokens.size(); ++i) {
-      const double dense = reply.tokens[i].logprob, sparse = reply.comparisons[i].sparse.logprob;
+      const double dense = reply.tokens[i].logprob, sparse = reply.comparisons[i].second.logprob;
       expected.dense -= dense;
       expected.sparse -= sparse;
       expected.difference_squares += std::pow(dense - sparse, 2);
       expected.kl += reply.comparisons[i].kl;
       expected.same_top1 += reply.comparisons[i].same_top1;
     }
-    expected.counts += reply.finish.counts;
+    expected.counts += reply.finish.counts.at(1);
   }
   const auto sums =
       WindowRuns(*engine_, stop_).compare(schedule, windows, [](int64_t /*tokens*/) {});

@@ -8,8 +8,8 @@
 #include <set>
 #include <vector>
 
-#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/backend.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/calibration/similarity_recorder.h"
 #include "gmock/gmock.h"
@@ -176,9 +176,8 @@ struct Oracle {
 Similarity record(const Window& window, const SelectionSettings& rule, SimilarityKind kind,
                   int32_t chunk, bool repeat_first_chunk = false) {
   const auto backend = make_reference_backend();
-  const KvCache cache({kLayers, kKvHeads, kDim, kTokens / 16, 16, DType::kF32});
-  const SimilarityRecorder recorder(rule, kind, {kLayers, kKvHeads, kGroup}, kTokens);
-  PolicyState scratch;
+  const KvCache cache({kLayers, kKvHeads, kDim, kTokens / 16, 16, DType::kF32}, *backend);
+  SimilarityRecorder recorder(rule, kind, {kLayers, kKvHeads, kGroup}, kTokens);
   const auto feed = [&](int32_t first_tile, int32_t tiles) {
     Batch batch;
     batch.table_width = kTokens / 16;
@@ -198,6 +197,7 @@ Similarity record(const Window& window, const SelectionSettings& rule, Similarit
       batch.tile_start.push_back(batch.rows());
     }
     const int32_t rows = batch.rows();
+    const auto step = backend->prepare(batch);
     HostBuffer out(DType::kF32, rows, kHeads * kDim);
     HostBuffer after(DType::kF32, rows, 4);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
@@ -205,14 +205,15 @@ Similarity record(const Window& window, const SelectionSettings& rule, Similarit
       auto* k = const_cast<float*>(window.k[layer].data()) + first_tile * kTile * kKvHeads * kDim;
       const Tensor keys{k, DType::kF32, rows, kKvHeads * kDim, kKvHeads * kDim};
       const TileRange all{0, tiles};
-      backend->write_kv(keys, keys, batch.slots, cache.layer(layer));
-      recorder.attend(*backend, layer,
-                      {{q, DType::kF32, rows, kHeads * kDim, kHeads * kDim},
-                       cache.layer(layer),
-                       batch,
-                       all,
-                       out.view()},
-                      scratch);
+      backend->write_kv(keys, keys, *step, cache.layer(layer));
+      recorder.attention_computed(*backend, layer,
+                                  {{q, DType::kF32, rows, kHeads * kDim, kHeads * kDim},
+                                   {},
+                                   cache.layer(layer),
+                                   batch,
+                                   *step,
+                                   all,
+                                   out.view()});
       // x = (1, 0, 0, 0), y = x + (0, 1, 0, 0): cosine 1/√2 everywhere.
       HostBuffer before(DType::kF32, rows, 4);
       for (int32_t row = 0; row < rows; ++row) {
@@ -220,7 +221,7 @@ Similarity record(const Window& window, const SelectionSettings& rule, Similarit
         std::fill_n(after.view().f32(row), 4, 0.0f);
         before.view().f32(row)[0] = after.view().f32(row)[0] = after.view().f32(row)[1] = 1;
       }
-      recorder.observe_residual(layer, batch, all, before.view(), after.view());
+      recorder.residual_added(*backend, layer, batch, all, before.view(), after.view());
     }
   };
   if (repeat_first_chunk) feed(0, chunk);

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/backend/host/host_buffer.h"
 #include "engine/attention/policy.h"
+#include "engine/backend/backend.h"
 #include "engine/backend/cpu/panel_kernels.h"
 #include "engine/model/transformer.h"
 #include "engine/runtime/batch_builder.h"
@@ -59,7 +59,8 @@ class LogProbabilities {
     vocab_ = config->vocab;
     constexpr int32_t kBlocks = kWindow / kBlockSize;
     const KvCache cache({config->layers, config->kv_heads, config->head_dim, kBlocks, kBlockSize,
-                         (*backend)->precision().cache});
+                         (*backend)->precision().cache},
+                        **backend);
     Transformer transformer(*config, *std::move(checkpoint), **backend, kWindow);
     packed_bytes_ = transformer.packed_bytes();
     for (const std::vector<Token>& window : text.windows) {
@@ -68,14 +69,14 @@ class LogProbabilities {
     }
   }
   float at(size_t window, int64_t row, int64_t token) const {
-    return rows_[window].view().f32(row)[token];
+    return rows_[window][static_cast<size_t>(row * vocab_ + token)];
   }
   int64_t vocab() const { return vocab_; }
   int64_t packed_bytes() const { return packed_bytes_; }
 
  private:
-  static HostBuffer run(const std::vector<Token>& window, Transformer& transformer,
-                    const KvCache& cache, BlockAllocator& blocks) {
+  static std::vector<float> run(const std::vector<Token>& window, Transformer& transformer,
+                                const KvCache& cache, BlockAllocator& blocks) {
     Sequence sequence;
     sequence.tokens = window;
     sequence.spec.prefill_end = kWindow;
@@ -85,14 +86,17 @@ class LogProbabilities {
     const Slice slice{.seq = 1, .branch = 0, .begin = 0, .count = kWindow, .first_logit = 0};
     const PlannedSlice planned{&slice, &sequence, policy.get()};
     BuiltBatch built = build_batch({&planned, 1}, kBlockSize);
-    PolicyState scratch;
-    const Step step{std::move(built.batch), {{policy.get(), built.tiles[0], &scratch}}};
+    PolicyState state;
+    const Step step{std::move(built.batch), {{policy.get(), built.tiles[0], &state}}, {}};
     const Tensor hidden = transformer.forward(step, cache);
-    HostBuffer logits(DType::kF32, kWindow, transformer.config().vocab);
+    Backend& backend = transformer.backend();
+    const int64_t vocab = transformer.config().vocab;
+    const Buffer logits = backend.allocate(DType::kF32, kWindow, vocab);
     transformer.logits(hidden, logits.view());
-    for (int64_t row = 0; row < kWindow; ++row)
-      normalise(logits.view().f32(row), logits.view().cols);
-    return logits;
+    std::vector<float> values(static_cast<size_t>(kWindow * vocab));
+    backend.download(logits.view(), std::as_writable_bytes(std::span(values)));
+    for (int64_t row = 0; row < kWindow; ++row) normalise(values.data() + row * vocab, vocab);
+    return values;
   }
   static void normalise(float* logits, int64_t count) {
     const float largest = *std::max_element(logits, logits + count);
@@ -104,7 +108,7 @@ class LogProbabilities {
 
   int64_t vocab_ = 0;
   int64_t packed_bytes_ = 0;
-  std::vector<HostBuffer> rows_{};
+  std::vector<std::vector<float>> rows_{};
 };
 
 struct Loss {

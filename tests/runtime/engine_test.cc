@@ -78,18 +78,15 @@ class EngineTest : public ::testing::TestWithParam<EngineCase> {
     return cpu::pick_bf16_kernels() != nullptr ? 0.0 : 0.1;
   }
 
-  Request scoring(std::vector<Token> tokens, Mode mode, int32_t first_scored = 1) const {
-    Request request{.tokens = std::move(tokens), .task = Score{.first_scored = first_scored}};
-    request.attention.mode = mode;
-    return request;
+  static Request scoring(const Engine& engine, std::vector<Token> tokens, Mode mode,
+                         int32_t first_scored = 1) {
+    return with_mode(
+        engine, {.tokens = std::move(tokens), .task = Score{.first_scored = first_scored}}, mode);
   }
-  Request greedy(std::vector<Token> tokens, Mode mode, int32_t count) const {
-    Request request{
-        .tokens = std::move(tokens),
-        .task = Generate{
-            .sampling = {.temperature = 0}, .max_new_tokens = count, .want_logprobs = true}};
-    request.attention.mode = mode;
-    return request;
+  static Request greedy(const Engine& engine, std::vector<Token> tokens, Mode mode, int32_t count) {
+    const Generate generate{
+        .sampling = {.temperature = 0}, .max_new_tokens = count, .want_logprobs = true};
+    return with_mode(engine, {.tokens = std::move(tokens), .task = generate}, mode);
   }
   static std::vector<Token> text(int32_t count, uint64_t seed = 7) {
     return random_tokens(count, 256, seed);
@@ -110,13 +107,14 @@ TEST_P(EngineTest, SparseDiffersFromDenseAndDropsKeys) {
   const auto engine = make_engine(options());
   for (const SelectionSettings& rule : {kKeys, kTiles}) {
     ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, rule)).ok());
-    const Reply dense = run(*engine, scoring(text(600), Mode::kDense));
-    const Reply sparse = run(*engine, scoring(text(600), Mode::kSparse));
+    const Reply dense = run(*engine, scoring(*engine, text(600), Mode::kDense));
+    const Reply sparse = run(*engine, scoring(*engine, text(600), Mode::kSparse));
     EXPECT_GT(largest_difference(dense, sparse), 1e-3) << name_of(rule.family);
-    EXPECT_LT(sparse.finish.counts.attended, sparse.finish.counts.causal * 6 / 10);
-    EXPECT_LT(sparse.finish.counts.kv_bytes_read, sparse.finish.counts.dense_kv_bytes_read);
-    EXPECT_EQ(dense.finish.counts.attended, dense.finish.counts.causal);
-    EXPECT_EQ(dense.finish.counts.scored, 0);
+    EXPECT_LT(sparse.finish.counts.back().attended, sparse.finish.counts.back().causal * 6 / 10);
+    EXPECT_LT(sparse.finish.counts.back().kv_bytes_read,
+              sparse.finish.counts.back().dense_kv_bytes_read);
+    EXPECT_EQ(dense.finish.counts.back().attended, dense.finish.counts.back().causal);
+    EXPECT_EQ(dense.finish.counts.back().scored, 0);
   }
 }
 
@@ -126,23 +124,23 @@ TEST_P(EngineTest, RatioOneIsDense) {
   all.ratio = 1;
   for (const std::vector<int32_t>& anchors : {std::vector<int32_t>{1}, {1, 2, 3}, {}}) {
     ASSERT_TRUE(engine->activate(make_schedule(*engine, anchors, all)).ok());
-    const Reply dense = run(*engine, scoring(text(500), Mode::kDense));
-    const Reply sparse = run(*engine, scoring(text(500), Mode::kSparse));
+    const Reply dense = run(*engine, scoring(*engine, text(500), Mode::kDense));
+    const Reply sparse = run(*engine, scoring(*engine, text(500), Mode::kSparse));
     EXPECT_LE(largest_difference(dense, sparse), std::max(tolerance(), 2e-5));
-    EXPECT_EQ(sparse.finish.counts.attended, sparse.finish.counts.causal);
+    EXPECT_EQ(sparse.finish.counts.back().attended, sparse.finish.counts.back().causal);
   }
 }
 
 TEST_P(EngineTest, RequestRatioOverridesTheSchedule) {
   const auto engine = make_engine(options());
   ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
-  Request request = scoring(text(500), Mode::kSparse);
+  Request request = scoring(*engine, text(500), Mode::kSparse);
   request.attention.ratio = 1.0;
   const Reply whole = run(*engine, request);
-  EXPECT_EQ(whole.finish.counts.attended, whole.finish.counts.causal);
+  EXPECT_EQ(whole.finish.counts.back().attended, whole.finish.counts.back().causal);
   request.attention.ratio = 0.5;
   const Reply half = run(*engine, request);
-  EXPECT_LT(half.finish.counts.attended, half.finish.counts.causal);
+  EXPECT_LT(half.finish.counts.back().attended, half.finish.counts.back().causal);
 }
 
 TEST_P(EngineTest, ChunkedEqualsWhole) {
@@ -152,11 +150,12 @@ TEST_P(EngineTest, ChunkedEqualsWhole) {
   const auto chunked = make_engine(options());
   for (const SelectionSettings& rule : {kKeys, kTiles}) {
     for (const Mode mode : {Mode::kDense, Mode::kSparse}) {
-      for (const Phase phase : {Phase::kRow, Phase::kTile}) {
+      for (const auto granularity :
+           {SelectionGranularity::kPerQuery, SelectionGranularity::kPerTile}) {
         const auto schedule = make_schedule(*whole, {2}, rule);
         ASSERT_TRUE(whole->activate(schedule).ok() && chunked->activate(schedule).ok());
-        Request request = scoring(text(700), mode);
-        std::get<Score>(request.task).phase = phase;
+        Request request = scoring(*engine, text(700), mode);
+        std::get<Score>(request.task).granularity = granularity;
         expect_same(run(*whole, request), run(*chunked, request), company_tolerance());
       }
     }
@@ -174,9 +173,9 @@ TEST_P(EngineTest, BatchedEqualsAlone) {
     for (int32_t i = 0; i < 10; ++i) {
       const Mode mode = i % 2 == 0 ? Mode::kDense : Mode::kSparse;
       if (i < 5) {
-        requests.push_back(greedy(text(37 + 61 * i, i), mode, 25));
+        requests.push_back(greedy(*engine, text(37 + 61 * i, i), mode, 25));
       } else {
-        requests.push_back(scoring(text(50 + 67 * i, i), mode, 1 + 10 * i));
+        requests.push_back(scoring(*engine, text(50 + 67 * i, i), mode, 1 + 10 * i));
       }
     }
     std::vector<PendingReply> pending(requests.size());
@@ -205,11 +204,12 @@ TEST_P(EngineTest, ScoreEqualsGenerate) {
   ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
   for (const Mode mode : {Mode::kDense, Mode::kSparse}) {
     const std::vector<Token> prompt = text(333);
-    const Reply generated = run(*engine, greedy(prompt, mode, 60));
+    const Reply generated = run(*engine, greedy(*engine, prompt, mode, 60));
     ASSERT_EQ(generated.tokens.size(), 60u);
     std::vector<Token> all = prompt;
     for (const Token token : generated.ids()) all.push_back(token);
-    const Reply scored = run(*engine, scoring(all, mode, static_cast<int32_t>(prompt.size())));
+    const Reply scored =
+        run(*engine, scoring(*engine, all, mode, static_cast<int32_t>(prompt.size())));
     ASSERT_EQ(scored.tokens.size(), 60u);
     for (size_t i = 0; i < 60; ++i) {
       EXPECT_NEAR(scored.tokens[i].logprob, generated.tokens[i].logprob,
@@ -222,22 +222,22 @@ TEST_P(EngineTest, ScoreEqualsGenerate) {
 TEST_P(EngineTest, CompareEqualsSeparateRuns) {
   const auto engine = make_engine(options());
   ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
-  Request request = scoring(text(400), Mode::kCompare);
+  Request request = scoring(*engine, text(400), Mode::kCompare);
   std::get<Score>(request.task).want_ranks = true;
   const Reply both = run(*engine, request);
-  const Reply dense = run(*engine, scoring(text(400), Mode::kDense));
-  const Reply sparse = run(*engine, scoring(text(400), Mode::kSparse));
+  const Reply dense = run(*engine, scoring(*engine, text(400), Mode::kDense));
+  const Reply sparse = run(*engine, scoring(*engine, text(400), Mode::kSparse));
   expect_same(both, dense, tolerance());
   ASSERT_EQ(both.comparisons.size(), sparse.tokens.size());
   double kl = 0;
   for (size_t i = 0; i < sparse.tokens.size(); ++i) {
-    EXPECT_NEAR(both.comparisons[i].sparse.logprob, sparse.tokens[i].logprob, tolerance());
+    EXPECT_NEAR(both.comparisons[i].second.logprob, sparse.tokens[i].logprob, tolerance());
     EXPECT_GE(both.comparisons[i].kl, 0);
     EXPECT_EQ(both.tokens[i].rank == 1, both.tokens[i].is_top1);
     kl += both.comparisons[i].kl;
   }
   EXPECT_GT(kl, 0);
-  EXPECT_EQ(both.finish.counts.attended, sparse.finish.counts.attended);
+  EXPECT_EQ(both.finish.counts.back().attended, sparse.finish.counts.back().attended);
 }
 
 // Causality: what comes after a row (row rule) or after its tile (tile rule) changes nothing.
@@ -247,9 +247,10 @@ TEST_P(EngineTest, FutureTokensNeverMatter) {
   for (size_t i = 400; i < changed.size(); ++i) changed[i] = 255 - changed[i];
   for (const SelectionSettings& rule : {kKeys, kTiles}) {
     ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, rule)).ok());
-    for (const Phase phase : {Phase::kRow, Phase::kTile}) {
-      Request a = scoring(text(512), Mode::kSparse);
-      std::get<Score>(a.task).phase = phase;
+    for (const auto granularity :
+         {SelectionGranularity::kPerQuery, SelectionGranularity::kPerTile}) {
+      Request a = scoring(*engine, text(512), Mode::kSparse);
+      std::get<Score>(a.task).granularity = granularity;
       Request b = a;
       b.tokens = changed;
       const Reply first = run(*engine, a);
@@ -271,8 +272,10 @@ TEST_P(EngineTest, PreemptedEqualsAlone) {
   ASSERT_TRUE(engine->activate(schedule).ok() && roomy->activate(schedule).ok());
   std::vector<Request> requests;
   for (int32_t i = 0; i < 4; ++i) {
-    requests.push_back(greedy(text(100 + i, i), i % 2 ? Mode::kSparse : Mode::kDense, 250));
-    requests.push_back(scoring(text(400 + i, i), i % 2 ? Mode::kSparse : Mode::kDense, 50));
+    requests.push_back(
+        greedy(*engine, text(100 + i, i), i % 2 ? Mode::kSparse : Mode::kDense, 250));
+    requests.push_back(
+        scoring(*engine, text(400 + i, i), i % 2 ? Mode::kSparse : Mode::kDense, 50));
   }
   std::vector<PendingReply> pending(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -288,7 +291,7 @@ TEST_P(EngineTest, PreemptedEqualsAlone) {
 TEST_P(EngineTest, CancelFreesBlocks) {
   const auto engine = make_engine(options());
   PendingReply pending;
-  const auto id = engine->submit(greedy(text(300), Mode::kDense, 400), pending.sink());
+  const auto id = engine->submit(greedy(*engine, text(300), Mode::kDense, 400), pending.sink());
   ASSERT_TRUE(id.ok());
   while (!pending.started()) absl::SleepFor(absl::Milliseconds(1));
   EXPECT_LT(engine->stats().free_blocks, engine->stats().total_blocks);
@@ -303,7 +306,7 @@ TEST_P(EngineTest, CancelInsideTheSinkStopsAtOnce) {
   std::atomic<int> tokens = 0;
   std::atomic<bool> done = false;
   ASSERT_TRUE(engine
-                  ->submit(greedy(text(20), Mode::kDense, 100),
+                  ->submit(greedy(*engine, text(20), Mode::kDense, 100),
                            [&](const Event& event) {
                              tokens += static_cast<int>(event.tokens.size());
                              if (tokens == 3) engine->cancel(event.seq);
@@ -316,7 +319,7 @@ TEST_P(EngineTest, CancelInsideTheSinkStopsAtOnce) {
 
 TEST_P(EngineTest, DeadlineEndsARequest) {
   const auto engine = make_engine(options());
-  Request request = greedy(text(20), Mode::kDense, 700);
+  Request request = greedy(*engine, text(20), Mode::kDense, 700);
   request.deadline = absl::Now() + absl::Milliseconds(1);
   const Reply reply = run(*engine, request);
   EXPECT_EQ(reply.finish.reason, FinishReason::kDeadline);
@@ -326,10 +329,11 @@ TEST_P(EngineTest, DeadlineEndsARequest) {
 TEST_P(EngineTest, DrainFinishesWhatRunsAndRefusesTheRest) {
   const auto engine = make_engine(options());
   PendingReply pending;
-  ASSERT_TRUE(engine->submit(greedy(text(20), Mode::kDense, 50), pending.sink()).ok());
+  ASSERT_TRUE(engine->submit(greedy(*engine, text(20), Mode::kDense, 50), pending.sink()).ok());
   engine->drain(absl::Seconds(60));
   EXPECT_EQ(pending.wait().finish.reason, FinishReason::kMaxTokens);
-  const auto refused = engine->submit(greedy(text(20), Mode::kDense, 5), [](const Event&) {});
+  const auto refused =
+      engine->submit(greedy(*engine, text(20), Mode::kDense, 5), [](const Event&) {});
   EXPECT_TRUE(absl::IsUnavailable(refused.status())) << refused.status();
 }
 
@@ -339,10 +343,10 @@ TEST_P(EngineTest, ContinuedRequestsAreTakenInWhileDraining) {
   std::atomic<bool> continued = false;
   PendingReply second;
   ASSERT_TRUE(engine
-                  ->submit(greedy(text(20), Mode::kDense, 200),
+                  ->submit(greedy(*engine, text(20), Mode::kDense, 200),
                            [&](const Event& event) {
                              if (!event.finish) return;
-                             Request next = greedy(text(20), Mode::kDense, 5);
+                             Request next = greedy(*engine, text(20), Mode::kDense, 5);
                              const auto id =
                                  engine->submit(next, {.is_continuation = true}, second.sink());
                              continued = id.ok();
@@ -353,16 +357,48 @@ TEST_P(EngineTest, ContinuedRequestsAreTakenInWhileDraining) {
   EXPECT_EQ(second.wait().finish.reason, FinishReason::kMaxTokens);
 }
 
-TEST_P(EngineTest, SubmissionCarriesItsSchedule) {
+TEST_P(EngineTest, RequestCarriesItsSchedule) {
   const auto engine = make_engine(options());
   const auto own = make_schedule(*engine, {1}, kKeys);
-  PendingReply pending;
-  ASSERT_TRUE(
-      engine->submit(scoring(text(300), Mode::kSparse), {.schedule = own}, pending.sink()).ok());
-  EXPECT_EQ(pending.wait().finish.schedule_id, own->schedule_id);
-  const auto none =
-      engine->submit(scoring(text(300), Mode::kSparse), {.schedule = nullptr}, [](const Event&) {});
-  EXPECT_TRUE(absl::IsFailedPrecondition(none.status()));
+  Request request = scoring(*engine, text(300), Mode::kDense);
+  request.attention = ScheduledAttention{.schedule = own};
+  const Reply carried = run(*engine, request);
+  ASSERT_TRUE(engine->activate(own).ok());
+  expect_same(carried, run(*engine, scoring(*engine, text(300), Mode::kSparse)), 0);
+  EXPECT_LT(carried.finish.counts.back().attended, carried.finish.counts.back().causal);
+}
+
+// Any two choices can be compared; each run has its own counts.
+TEST_P(EngineTest, ComparesTwoSchedules) {
+  const auto engine = make_engine(options());
+  Request request = scoring(*engine, text(400), Mode::kDense);
+  request.attention = ScheduledAttention{.schedule = make_schedule(*engine, {1}, kKeys)};
+  const Reply first = run(*engine, request);
+  request.attention = ScheduledAttention{.schedule = make_schedule(*engine, {2}, kTiles)};
+  const Reply second = run(*engine, request);
+  request.compared_with = std::exchange(
+      request.attention, ScheduledAttention{.schedule = make_schedule(*engine, {1}, kKeys)});
+  const Reply both = run(*engine, request);
+  expect_same(both, first, tolerance());
+  ASSERT_EQ(both.comparisons.size(), second.tokens.size());
+  for (size_t i = 0; i < second.tokens.size(); ++i) {
+    EXPECT_NEAR(both.comparisons[i].second.logprob, second.tokens[i].logprob, tolerance());
+  }
+  ASSERT_EQ(both.finish.counts.size(), 2u);
+  EXPECT_EQ(both.finish.counts[0].attended, first.finish.counts[0].attended);
+  EXPECT_EQ(both.finish.counts[1].attended, second.finish.counts[0].attended);
+}
+
+TEST_P(EngineTest, DenseComparedWithItselfDiffersNowhere) {
+  const auto engine = make_engine(options());
+  Request request = scoring(*engine, text(200), Mode::kDense);
+  request.compared_with = DenseAttention{};
+  const Reply both = run(*engine, request);
+  for (size_t i = 0; i < both.tokens.size(); ++i) {
+    EXPECT_EQ(both.comparisons[i].second.logprob, both.tokens[i].logprob);
+    EXPECT_EQ(both.comparisons[i].kl, 0);
+    EXPECT_TRUE(both.comparisons[i].same_top1);
+  }
 }
 
 TEST_P(EngineTest, ActivatesOnlyItsOwnModelsSchedules) {
@@ -383,28 +419,29 @@ TEST_P(EngineTest, RunningSequenceKeepsItsSchedule) {
   const auto second = make_schedule(*engine, {2}, kTiles);
   ASSERT_NE(first->schedule_id, second->schedule_id);
   ASSERT_TRUE(engine->activate(first).ok());
-  const Reply alone = run(*engine, greedy(text(200), Mode::kSparse, 80));
+  const Reply alone = run(*engine, greedy(*engine, text(200), Mode::kSparse, 80));
   PendingReply pending;
-  ASSERT_TRUE(engine->submit(greedy(text(200), Mode::kSparse, 80), pending.sink()).ok());
+  ASSERT_TRUE(engine->submit(greedy(*engine, text(200), Mode::kSparse, 80), pending.sink()).ok());
   while (!pending.started()) absl::SleepFor(absl::Milliseconds(1));
   ASSERT_TRUE(engine->activate(second).ok());
   const Reply kept = pending.wait();
   expect_same(alone, kept, company_tolerance());
-  EXPECT_EQ(kept.finish.schedule_id, first->schedule_id);
-  EXPECT_EQ(run(*engine, greedy(text(200), Mode::kSparse, 2)).finish.schedule_id,
-            second->schedule_id);
+  const Reply later = run(*engine, scoring(*engine, text(200), Mode::kSparse));
+  Request by_second = scoring(*engine, text(200), Mode::kDense);
+  by_second.attention = ScheduledAttention{.schedule = second};
+  expect_same(later, run(*engine, by_second), 0);
 }
 
 TEST_P(EngineTest, StopTokenAndLimits) {
   const auto engine = make_engine(options());
-  const Reply free_run = run(*engine, greedy(text(30), Mode::kDense, 20));
+  const Reply free_run = run(*engine, greedy(*engine, text(30), Mode::kDense, 20));
   ASSERT_EQ(free_run.finish.reason, FinishReason::kMaxTokens);
-  Request request = greedy(text(30), Mode::kDense, 20);
+  Request request = greedy(*engine, text(30), Mode::kDense, 20);
   std::get<Generate>(request.task).stop_tokens = {free_run.tokens[4].token};
   const Reply stopped = run(*engine, request);
   EXPECT_EQ(stopped.finish.reason, FinishReason::kStopToken);
   EXPECT_LE(stopped.tokens.size(), 5u);
-  const Reply full = run(*engine, greedy(text(760), Mode::kDense, 100));
+  const Reply full = run(*engine, greedy(*engine, text(760), Mode::kDense, 100));
   EXPECT_EQ(full.finish.reason, FinishReason::kContextLength);
   EXPECT_EQ(full.tokens.size(), 8u);
 }
@@ -416,18 +453,20 @@ TEST_P(EngineTest, BadRequestsNameTheField) {
     absl::StatusCode code;
     std::string text;
   };
-  Request nan = greedy(text(5), Mode::kDense, 5);
+  Request nan = greedy(*engine, text(5), Mode::kDense, 5);
   std::get<Generate>(nan.task).sampling.temperature = std::nan("");
-  Request ratio = scoring(text(5), Mode::kDense);
-  ratio.attention.ratio = 0.5;
+  Request ratio = scoring(*engine, text(5), Mode::kDense);
+  ratio.attention =
+      ScheduledAttention{.schedule = make_schedule(*engine, {1}, kKeys), .ratio = 1.5};
   const std::vector<Case> cases = {
-      {greedy({}, Mode::kDense, 5), absl::StatusCode::kInvalidArgument, "tokens"},
-      {greedy({1, 2, 99999}, Mode::kDense, 5), absl::StatusCode::kInvalidArgument, "99999"},
-      {greedy({-1}, Mode::kDense, 5), absl::StatusCode::kInvalidArgument, "-1"},
-      {greedy(text(768), Mode::kDense, 5), absl::StatusCode::kInvalidArgument, "767"},
-      {scoring(text(770), Mode::kDense), absl::StatusCode::kInvalidArgument, "769"},
-      {scoring(text(1), Mode::kDense), absl::StatusCode::kInvalidArgument, "first_scored"},
-      {scoring(text(9), Mode::kSparse), absl::StatusCode::kFailedPrecondition, "schedule"},
+      {greedy(*engine, {}, Mode::kDense, 5), absl::StatusCode::kInvalidArgument, "tokens"},
+      {greedy(*engine, {1, 2, 99999}, Mode::kDense, 5), absl::StatusCode::kInvalidArgument,
+       "99999"},
+      {greedy(*engine, {-1}, Mode::kDense, 5), absl::StatusCode::kInvalidArgument, "-1"},
+      {greedy(*engine, text(768), Mode::kDense, 5), absl::StatusCode::kInvalidArgument, "767"},
+      {scoring(*engine, text(770), Mode::kDense), absl::StatusCode::kInvalidArgument, "769"},
+      {scoring(*engine, text(1), Mode::kDense), absl::StatusCode::kInvalidArgument, "first_scored"},
+      {scoring(*engine, text(9), Mode::kSparse), absl::StatusCode::kFailedPrecondition, "schedule"},
       {nan, absl::StatusCode::kInvalidArgument, "temperature"},
       {ratio, absl::StatusCode::kInvalidArgument, "ratio"},
   };
@@ -444,13 +483,13 @@ TEST_P(EngineTest, QueueFullAndNeverFits) {
   tight.max_queue = 2;
   tight.kv_memory_bytes = 10 * tight.block_size * make_engine(options())->info().kv_bytes_per_token;
   const auto engine = make_engine(tight);
-  const Reply never = run(*engine, greedy(text(700), Mode::kDense, 5));
+  const Reply never = run(*engine, greedy(*engine, text(700), Mode::kDense, 5));
   EXPECT_TRUE(absl::IsFailedPrecondition(never.finish.status)) << never.finish.status;
   std::vector<PendingReply> pending(12);
   int refused = 0;
   std::vector<size_t> accepted;
   for (size_t i = 0; i < pending.size(); ++i) {
-    const auto id = engine->submit(greedy(text(150), Mode::kDense, 60), pending[i].sink());
+    const auto id = engine->submit(greedy(*engine, text(150), Mode::kDense, 60), pending[i].sink());
     if (id.ok()) accepted.push_back(i);
     refused += absl::IsResourceExhausted(id.status());
   }

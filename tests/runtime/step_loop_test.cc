@@ -31,13 +31,11 @@ class StepLoopTest : public ::testing::Test {
   void open(double max_step_seconds) {
     const ModelConfig config = *load_config(dir_.path());
     Checkpoint checkpoint = *open_checkpoint(dir_.path(), config);
-    backend_ = *open_backend({.name = "reference",
-                              .checkpoint_dtype = checkpoint.dtype,
-                              .head_dim = config.head_dim,
-                              .threads = 1});
+    backend_ = *open_backend({.name = "reference", .checkpoint_dtype = checkpoint.dtype});
     cache_ =
         std::make_unique<KvCache>(KvCacheShape{config.layers, config.kv_heads, config.head_dim,
-                                               kBlocks, kBlockSize, backend_->precision().cache});
+                                               kBlocks, kBlockSize, backend_->precision().cache},
+                                  *backend_);
     blocks_ = std::make_unique<BlockAllocator>(kBlocks, kBlockSize);
     transformer_ =
         std::make_unique<Transformer>(config, std::move(checkpoint), *backend_, /*max_rows=*/512);
@@ -50,11 +48,11 @@ class StepLoopTest : public ::testing::Test {
   }
 
   void admit(SeqId id, int32_t prompt, int32_t new_tokens, EventSink sink) {
-    QueuedRequest admission{.id = id, .mode = Mode::kDense, .schedule = nullptr};
-    admission.request.tokens = random_tokens(prompt, 256, id);
-    admission.request.task = Generate{.sampling = {.temperature = 0}, .max_new_tokens = new_tokens};
-    admission.sink = std::move(sink);
-    ASSERT_TRUE(loop_->admit(std::move(admission), now_).ok());
+    QueuedRequest queued{.id = id};
+    queued.request.tokens = random_tokens(prompt, 256, id);
+    queued.request.task = Generate{.sampling = {.temperature = 0}, .max_new_tokens = new_tokens};
+    queued.sink = std::move(sink);
+    ASSERT_TRUE(loop_->admit(std::move(queued), now_).ok());
   }
 
   // Every step takes a second.

@@ -7,6 +7,7 @@
 
 #include "engine/scheduler/scheduler.h"
 #include "gtest/gtest.h"
+#include "tests/support/second_per_row.h"
 
 namespace kascade {
 namespace {
@@ -21,7 +22,7 @@ class RandomLoad {
         row_rule_limit_(between(0, 1) * between(1, 40)),
         block_size_(pick({1, 4, 16, 32})),
         blocks_(between(150, 1500) / block_size_, block_size_),
-        scheduler_(limits_, blocks_, a_second_per_row()) {}
+        scheduler_(limits_, blocks_, &predictor_) {}
 
   void run() {
     for (int32_t step = 0; step < kSteps && !testing::Test::HasFailure(); ++step) {
@@ -65,13 +66,6 @@ class RandomLoad {
             .context = 2000,
             .max_step_seconds = static_cast<double>(pick({0, 0, 5, 70}))};
   }
-  static StepForecast a_second_per_row() {
-    return {.features =
-                [](const Sequence& sequence, int32_t begin, int32_t end) {
-                  return StepFeatures{.rows = 1.0 * (end - begin) * sequence.spec.branches};
-                },
-            .seconds = [](const StepFeatures& features) { return features.rows; }};
-  }
 
   void admit() {
     const bool generates = between(0, 1) == 0;
@@ -106,7 +100,7 @@ class RandomLoad {
   void plan_and_commit() {
     now_ += absl::Seconds(1);
     const StepPlan plan = scheduler_.plan(now_);
-    for (SeqId id : plan.expired) live_.erase(id);
+    for (const auto& sequence : plan.expired) live_.erase(sequence->id);
     note_preemptions();
     EXPECT_EQ(plan.empty(), live_.empty());
     check_cache();
@@ -114,7 +108,7 @@ class RandomLoad {
     check_rows(plan);
     check_time(plan);
     if (between(0, 49) == 0) cancel_one();
-    for (SeqId id : scheduler_.commit(plan, outcomes(plan))) end(id);
+    for (const auto& sequence : scheduler_.commit(plan, outcomes(plan))) end(sequence->id);
   }
 
   void note_preemptions() {
@@ -270,6 +264,7 @@ class RandomLoad {
   int32_t row_rule_limit_;  // one for all, so that a step's total can be checked
   int32_t block_size_;
   BlockAllocator blocks_;
+  SecondPerRow predictor_;
   Scheduler scheduler_;
   std::map<SeqId, Live> live_{};
   absl::Time now_ = absl::UnixEpoch();

@@ -29,6 +29,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "gtest/gtest.h"
+#include "tests/support/second_per_row.h"
 #include "tests/support/source_folder.h"
 
 namespace kascade {
@@ -98,16 +99,8 @@ class Script {
                                  .max_queue = words.get("queue", 4),
                                  .context = words.get("context", 4096),
                                  .max_step_seconds = static_cast<double>(words.get("step", 0))};
-    StepForecast forecast{
-        .features =
-            [](const Sequence& sequence, int32_t begin, int32_t end) {
-              return StepFeatures{.rows = 1.0 * (end - begin) * sequence.spec.branches};
-            },
-        .seconds =
-            [known = !words.has("unlearned")](const StepFeatures& features) {
-              return known ? std::optional<double>(features.rows) : std::nullopt;
-            }};
-    scheduler_ = std::make_unique<Scheduler>(limits, *blocks_, std::move(forecast));
+    predictor_.known = !words.has("unlearned");
+    scheduler_ = std::make_unique<Scheduler>(limits, *blocks_, &predictor_);
     return "";
   }
 
@@ -145,7 +138,7 @@ class Script {
     const std::set<SeqId> before = running();
     plan_ = scheduler_->plan(now_);
     std::string out;
-    for (SeqId id : plan_.expired) absl::StrAppend(&out, id, " expired\n");
+    for (const auto& sequence : plan_.expired) absl::StrAppend(&out, sequence->id, " expired\n");
     for (SeqId id : before) {
       const Sequence* sequence = scheduler_->find(id);
       if (sequence != nullptr && !sequence->running()) absl::StrAppend(&out, id, " preempted\n");
@@ -180,7 +173,9 @@ class Script {
       }
     }
     std::string out;
-    for (SeqId id : scheduler_->commit(plan_, outcomes)) absl::StrAppend(&out, id, " ended\n");
+    for (const auto& sequence : scheduler_->commit(plan_, outcomes)) {
+      absl::StrAppend(&out, sequence->id, " ended\n");
+    }
     plan_ = {};
     return out;
   }
@@ -216,6 +211,7 @@ class Script {
   }
 
   std::unique_ptr<BlockAllocator> blocks_;
+  SecondPerRow predictor_;
   std::unique_ptr<Scheduler> scheduler_;
   std::set<SeqId> ids_;  // ever admitted
   StepPlan plan_;

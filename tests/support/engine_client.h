@@ -20,7 +20,7 @@ namespace kascade::testing {
 // What a sequence sent, gathered until its last event.
 struct Reply {
   std::vector<ScoredToken> tokens;
-  std::vector<Comparison> comparisons;
+  std::vector<TokenComparison> comparisons;
   Finish finish;
 
   std::vector<Token> ids() const {
@@ -75,6 +75,17 @@ inline std::unique_ptr<Engine> make_engine(const EngineOptions& options) {
     std::abort();
   }
   return *std::move(engine);
+}
+
+// Which attention a test's request runs with: dense, by the engine's active schedule, or both,
+// compared.
+enum class Mode { kDense, kSparse, kCompare };
+
+inline Request with_mode(const Engine& engine, Request request, Mode mode) {
+  const ScheduledAttention sparse{.schedule = engine.active_schedule()};
+  if (mode == Mode::kSparse) request.attention = sparse;
+  if (mode == Mode::kCompare) request.compared_with = sparse;
+  return request;
 }
 
 inline Reply run(Engine& engine, Request request) {

@@ -19,13 +19,14 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
-#include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
-#include "engine/backend/host/host_buffer.h"
+#include "engine/attention/observer.h"
 #include "engine/attention/policy.h"
-#include "engine/runtime/batch_builder.h"
 #include "engine/model/transformer.h"
+#include "engine/runtime/batch_builder.h"
 #include "nlohmann/json.hpp"
 
 namespace kascade {
@@ -40,35 +41,42 @@ T value_or_exit(absl::StatusOr<T> result) {
   std::exit(1);
 }
 
-// Runs another policy and keeps what each layer chose. Baselines need it: no layer of theirs uses
-// another's choice, so that each overwrites the choice of the one before.
-class KeepsChoices final : public AttentionPolicy {
+// Writes what each layer selected, as JSON lines.
+class SelectionWriter final : public LayerObserver {
  public:
-  KeepsChoices(std::shared_ptr<const AttentionPolicy> policy, std::vector<Selection>& choices)
-      : policy_(std::move(policy)), choices_(choices) {}
+  SelectionWriter(const AttentionPolicy& policy, PolicyState& state, bool baseline,
+                  std::ostream& out)
+      : policy_(policy), state_(state), baseline_(baseline), out_(out) {}
 
-  const SelectionSettings& rule() const override { return policy_->rule(); }
-  bool chooses_keys() const override { return policy_->chooses_keys(); }
-  Candidates candidates(int32_t position, bool row) const override {
-    return policy_->candidates(position, row);
+  void attention_computed(Backend& /*backend*/, int32_t layer, const AttentionInput& in) override {
+    // The layers of a baseline use one selection, one after the other.
+    const bool dense = policy_.layer_kind(layer) == LayerKind::kDense;
+    if (baseline_ && dense) return;
+    const Selection* selection = state_.find(baseline_ ? 0 : layer);
+    if (selection == nullptr) return;
+    for (int32_t tile = 0; tile < in.batch.tiles(); ++tile)
+      write(layer, in.batch, tile, *selection);
   }
-  int32_t selections() const override { return policy_->selections(); }
-  KeyCounts count(int32_t layer, const TileSpan& tile) const override {
-    return policy_->count(layer, tile);
-  }
-  Role role(int32_t layer) const override { return policy_->role(layer); }
-  void attend(Backend& backend, int32_t layer, const AttentionInput& in,
-              PolicyState& scratch) const override {
-    policy_->attend(backend, layer, in, scratch);
-    for (Selection& selection : scratch.selections) {
-      if (!selection.counts.empty()) choices_[static_cast<size_t>(layer)] = selection;
-      selection.counts.clear();
-    }
-  }
+  void residual_added(Backend& /*backend*/, int32_t /*layer*/, const Batch& /*batch*/,
+                      TileRange /*tiles*/, Tensor /*before*/, Tensor /*after*/) override {}
 
  private:
-  std::shared_ptr<const AttentionPolicy> policy_;
-  std::vector<Selection>& choices_;  // [layers]
+  void write(int32_t layer, const Batch& batch, int32_t tile, const Selection& selection) {
+    json heads = json::array();
+    for (int32_t g = 0; g < selection.kv_heads(); ++g) heads.push_back(selection.read(tile, g));
+    out_ << json{{"layer", layer},
+                 {"first_row", batch.positions[batch.tile_start[tile]]},
+                 {"rows", batch.tile_start[tile + 1] - batch.tile_start[tile]},
+                 {"candidates_begin", batch.candidate_begin[tile]},
+                 {"candidates_end", batch.candidate_end[tile]},
+                 {"indices", heads}}
+         << "\n";
+  }
+
+  const AttentionPolicy& policy_;
+  PolicyState& state_;
+  bool baseline_;
+  std::ostream& out_;
 };
 
 struct Run {
@@ -76,7 +84,6 @@ struct Run {
   int32_t prefill_end = 0;
   int32_t chunk = 0;
   std::shared_ptr<const AttentionPolicy> policy;
-  std::shared_ptr<const Schedule> schedule;
   bool baseline = false;
 };
 
@@ -97,54 +104,43 @@ Run parse_run(const json& spec, int32_t max_batch_tokens, int32_t layers) {
   Run run{.tokens = spec.at("tokens").get<std::vector<Token>>(),
           .prefill_end = spec.at("tile_rule_end").get<int32_t>(),
           .chunk = spec.value("chunk", 0),
-          .policy = make_dense_policy(),
-          .schedule = nullptr};
+          .policy = make_dense_policy()};
   if (run.chunk <= 0) run.chunk = max_batch_tokens;
   if (spec.at("mode") != "sparse") return run;
   if (spec.contains("baseline") && !spec["baseline"].is_null()) {
     run.baseline = true;
-    run.policy = make_baseline_policy(parse_baseline(spec["baseline"]), layers);
+    run.policy = make_policy(parse_baseline(spec["baseline"]), layers);
   } else {
-    run.schedule = std::make_shared<Schedule>(
-        value_or_exit(load_schedule(spec.at("schedule").get<std::string>())));
-    std::optional<double> ratio;
-    if (spec.contains("ratio") && !spec["ratio"].is_null()) ratio = spec["ratio"].get<double>();
-    run.policy = make_kascade_policy(run.schedule, ratio);
+    ScheduledAttention attention{.schedule = std::make_shared<Schedule>(value_or_exit(
+                                     load_schedule(spec.at("schedule").get<std::string>())))};
+    if (spec.contains("ratio") && !spec["ratio"].is_null()) {
+      attention.ratio = spec["ratio"].get<double>();
+    }
+    run.policy = make_policy(attention, layers);
   }
   return run;
 }
 
 int32_t chunk_end(const Run& run, int32_t begin) {
   const auto size = static_cast<int32_t>(run.tokens.size());
-  const int32_t tile = run.policy->rule().query_tile;
+  const int32_t tile = run.policy->tiling().query_tile;
   int32_t end = std::min(begin + run.chunk, size);
   if (end < run.prefill_end) end = std::max(end / tile * tile, begin + tile);
   return std::min({end, size, begin < run.prefill_end ? run.prefill_end : size});
 }
 
-void write_selections(const Batch& batch, std::vector<Selection>& selections, int32_t kv_heads,
-                      std::ostream& out) {
-  for (size_t layer = 0; layer < selections.size(); ++layer) {
-    Selection& selection = selections[layer];
-    if (selection.counts.empty()) continue;
-    for (int32_t tile = 0; tile < batch.tiles(); ++tile) {
-      json heads = json::array();
-      for (int32_t g = 0; g < kv_heads; ++g) heads.push_back(selection.keys(tile, kv_heads, g));
-      out << json{{"layer", layer},
-                  {"first_row", batch.positions[batch.tile_start[tile]]},
-                  {"rows", batch.tile_start[tile + 1] - batch.tile_start[tile]},
-                  {"candidates_begin", batch.candidate_begin[tile]},
-                  {"candidates_end", batch.candidate_end[tile]},
-                  {"indices", heads}}
-          << "\n";
-    }
-    selection.counts.clear();
-  }
+void write_logits(Tensor hidden, Transformer& transformer, std::ostream& out) {
+  Backend& backend = transformer.backend();
+  const Buffer logits = backend.allocate(DType::kF32, hidden.rows, transformer.config().vocab);
+  transformer.logits(hidden, logits.view());
+  std::vector<float> values(static_cast<size_t>(hidden.rows * transformer.config().vocab));
+  backend.download(logits.view(), std::as_writable_bytes(std::span(values)));
+  out.write(reinterpret_cast<const char*>(values.data()),
+            static_cast<std::streamsize>(values.size() * sizeof(float)));
 }
 
 void execute(const json& spec, Run& run, Transformer& transformer, const KvCache& cache,
              BlockAllocator& blocks) {
-  const ModelConfig& config = transformer.config();
   Sequence sequence;
   sequence.tokens = run.tokens;
   sequence.spec.prefill_end = run.prefill_end;
@@ -156,9 +152,8 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
   if (spec.contains("selections") && !spec["selections"].is_null()) {
     selections_file.open(spec["selections"].get<std::string>());
   }
-  PolicyState scratch;
-  std::vector<Selection> choices(static_cast<size_t>(config.layers));
-  if (run.baseline) run.policy = std::make_shared<KeepsChoices>(std::move(run.policy), choices);
+  PolicyState state;
+  SelectionWriter writer(*run.policy, state, run.baseline, selections_file);
   const auto size = static_cast<int32_t>(run.tokens.size());
   int32_t gap_tokens = 0;
   for (int32_t begin = 0; begin < size;) {
@@ -168,15 +163,10 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
         .seq = 1, .branch = 0, .begin = begin, .count = end - begin, .first_logit = begin};
     const PlannedSlice planned{&slice, &sequence, run.policy.get()};
     BuiltBatch built = build_batch({&planned, 1}, blocks.block_size());
-    const Step step{std::move(built.batch), {{run.policy.get(), built.tiles[0], &scratch}}};
+    Step step{std::move(built.batch), {{run.policy.get(), built.tiles[0], &state}}, {}};
+    if (selections_file.is_open()) step.observed.push_back({&writer, built.tiles[0]});
     const Tensor hidden = transformer.forward(step, cache);
-    HostBuffer logits(DType::kF32, hidden.rows, config.vocab);
-    transformer.logits(hidden, logits.view());
-    logits_file.write(reinterpret_cast<const char*>(logits.view().data), logits.bytes());
-    if (selections_file.is_open()) {
-      write_selections(step.batch, run.baseline ? choices : scratch.selections, config.kv_heads,
-                       selections_file);
-    }
+    write_logits(hidden, transformer, logits_file);
     begin = end;
   }
 }
@@ -201,14 +191,14 @@ int probe(const std::string& path) {
   const auto backend = value_or_exit(open_backend({.name = backend_name,
                                                    .weights = format_named(weights),
                                                    .checkpoint_dtype = checkpoint.dtype,
-                                                   .head_dim = config.head_dim,
-                                                   .threads = spec.value("threads", 1)}));
+                                                   .cpu = {.count = spec.value("threads", 1)}}));
   size_t longest = 0;
   for (const json& run : spec.at("runs")) longest = std::max(longest, run.at("tokens").size());
   constexpr int32_t kBlockSize = 16;
   const auto block_count = static_cast<int32_t>(longest / kBlockSize * 3 + 64);
   const KvCache cache({config.layers, config.kv_heads, config.head_dim, block_count, kBlockSize,
-                       backend->precision().cache});
+                       backend->precision().cache},
+                      *backend);
   Transformer transformer(config, std::move(checkpoint), *backend, max_batch_tokens + 256);
   for (const json& run_spec : spec.at("runs")) {
     BlockAllocator blocks(block_count, kBlockSize);

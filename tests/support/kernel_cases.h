@@ -10,9 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "engine/backend/host/host_buffer.h"
 #include "engine/attention/candidates.h"
 #include "engine/backend/batch.h"
+#include "engine/backend/host/host_backend.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/quantization.h"
 #include "engine/backend/tensor.h"
 
@@ -40,7 +41,7 @@ inline void fill_normal(Tensor tensor, float deviation, Random& random) {
   }
 }
 inline HostBuffer normal_matrix(DType dtype, int64_t rows, int64_t cols, Random& random,
-                            float deviation = 1) {
+                                float deviation = 1) {
   HostBuffer buffer(dtype, rows, cols);
   fill_normal(buffer.view(), deviation, random);
   return buffer;
@@ -91,6 +92,15 @@ inline std::vector<AttentionCase> attention_cases() {
           {1, 7, 8, 24, plain, kSomeSequences},       {2, 5, 6, 16, plain, kSomeSequences}};
 }
 
+// The keys of all tiles and KV heads, in that order.
+inline std::vector<std::vector<int32_t>> all_keys(const Selection& selection) {
+  std::vector<std::vector<int32_t>> keys;
+  for (int32_t tile = 0; tile < selection.tiles(); ++tile) {
+    for (int32_t g = 0; g < selection.kv_heads(); ++g) keys.push_back(selection.read(tile, g));
+  }
+  return keys;
+}
+
 // A step of the case's sequences. Blocks lie shuffled in the cache; what no row may see is NaN.
 class AttentionData {
  public:
@@ -120,6 +130,7 @@ class AttentionData {
     return static_cast<int64_t>(shape_.kv_heads) * shape_.group * shape_.dim;
   }
   TileRange tiles() const { return {0, batch.tiles()}; }
+  HostStepInput step() const { return HostStepInput(batch); }
   int32_t last_position(int32_t tile) const {
     return batch.positions[batch.tile_start[tile + 1] - 1];
   }
@@ -138,18 +149,17 @@ class AttentionData {
   }
 
   // Any legal selection: `budget` candidates per tile and head, at random.
-  Selection random_selection() {
-    Selection selection;
-    selection.reset(batch.tiles(), shape_.kv_heads,
-                    *std::max_element(batch.budget.begin(), batch.budget.end()));
+  HostSelection random_selection() {
+    HostSelection selection;
+    selection.reset(batch, tiles(), shape_.kv_heads);
     for (int32_t tile = 0; tile < batch.tiles(); ++tile) {
       std::vector<int32_t> all(
           static_cast<size_t>(batch.candidate_end[tile] - batch.candidate_begin[tile]));
       std::iota(all.begin(), all.end(), batch.candidate_begin[tile]);
       for (int32_t g = 0; g < shape_.kv_heads; ++g) {
-        std::sample(all.begin(), all.end(), selection.slot(tile, shape_.kv_heads, g).begin(),
-                    batch.budget[tile], random_);
-        selection.counts[static_cast<size_t>(tile) * shape_.kv_heads + g] = batch.budget[tile];
+        std::sample(all.begin(), all.end(), selection.slot(tile, g).begin(), batch.budget[tile],
+                    random_);
+        selection.set_count(tile, g, batch.budget[tile]);
       }
     }
     return selection;
