@@ -13,7 +13,7 @@
 namespace kascade::server {
 namespace {
 
-void add_engine_flags(CLI::App& app, EngineOptions& engine) {
+void add_model_flags(CLI::App& app, EngineOptions& engine) {
   app.add_option("--model", engine.model_directory, "Llama checkpoint folder, Hugging Face layout")
       ->required()
       ->type_name("DIR");
@@ -40,6 +40,9 @@ void add_engine_flags(CLI::App& app, EngineOptions& engine) {
                  "full contexts need, at most a quarter of the free memory")
       ->transform(CLI::AsNumberWithUnit(units, CLI::AsNumberWithUnit::CASE_INSENSITIVE, "BYTES"))
       ->capture_default_str();
+}
+
+void add_step_flags(CLI::App& app, EngineOptions& engine) {
   app.add_option("--threads", engine.threads, "Compute threads; 0 = one per usable core")
       ->capture_default_str();
   app.add_flag("--pin-threads", engine.pin_threads,
@@ -107,7 +110,8 @@ ParsedConfiguration parse_configuration(int argc, char** argv) {
   CLI::App app("Serves a Llama model over gRPC, with Kascade sparse attention.", "kascade-server");
   app.set_version_flag("--version", KASCADE_VERSION);
   app.set_config("--config", "", "File with options as name=value lines (TOML)")->type_name("FILE");
-  add_engine_flags(app, configuration.server.engine);
+  add_model_flags(app, configuration.server.engine);
+  add_step_flags(app, configuration.server.engine);
   add_server_flags(app, configuration);
   add_environment(app);
   try {

@@ -64,17 +64,9 @@ Json sparse_json(const v1::Comparison& comparison, const v1::ScoreSummary& summa
   return out;
 }
 
-Json summary_json(const v1::ScoreSummary& summary) {
-  Json out = {{"tokens", summary.tokens()},
-              {"tokens_scored", summary.tokens_scored()},
-              {"words_scored", summary.words_scored()},
-              {"bytes_scored", summary.bytes_scored()},
-              {"windows", summary.windows()},
-              {"protocol", name_of(summary.protocol())},
-              {"window_tokens", summary.window_tokens()},
-              {"stride_tokens", summary.stride_tokens()},
-              {"begins_with_bos", summary.begins_with_bos()},
-              {"phase", name_of(summary.phase())}};
+// Adds the runs under the names "dense" and "sparse", or "first" and "second" where a comparison
+// was of two named runs.
+void add_runs(const v1::ScoreSummary& summary, Json& out) {
   const bool compared = summary.has_comparison();
   const bool named = compared && !is_dense_and_sparse(summary);
   const char* second = named ? "second" : "sparse";
@@ -89,15 +81,28 @@ Json summary_json(const v1::ScoreSummary& summary) {
     out["second"]["attention"] = choice_json(summary.attention().choice());
   }
   if (summary.has_first_attention()) add_attention(summary.first_attention(), out["first"]);
-  if (summary.has_tile_comparison()) {
-    Json& tile = out["tile"];
-    tile[second] = sparse_json(summary.tile_comparison(), summary);
-    add_comparison(summary.tile_comparison(), tile);
-    if (summary.has_tile_first_attention()) {
-      add_attention(summary.tile_first_attention(), tile["first"]);
-    }
-    add_attention(summary.tile_attention(), tile);
+  if (!summary.has_tile_comparison()) return;
+  Json& tile = out["tile"];
+  tile[second] = sparse_json(summary.tile_comparison(), summary);
+  add_comparison(summary.tile_comparison(), tile);
+  if (summary.has_tile_first_attention()) {
+    add_attention(summary.tile_first_attention(), tile["first"]);
   }
+  add_attention(summary.tile_attention(), tile);
+}
+
+Json summary_json(const v1::ScoreSummary& summary) {
+  Json out = {{"tokens", summary.tokens()},
+              {"tokens_scored", summary.tokens_scored()},
+              {"words_scored", summary.words_scored()},
+              {"bytes_scored", summary.bytes_scored()},
+              {"windows", summary.windows()},
+              {"protocol", name_of(summary.protocol())},
+              {"window_tokens", summary.window_tokens()},
+              {"stride_tokens", summary.stride_tokens()},
+              {"begins_with_bos", summary.begins_with_bos()},
+              {"phase", name_of(summary.phase())}};
+  add_runs(summary, out);
   out["nll_standard_error"] = summary.mean_nll_standard_error();
   out["perplexity_standard_error"] = summary.perplexity_standard_error();
   out["bits_per_byte"] = summary.has_bits_per_byte() ? Json(summary.bits_per_byte()) : Json();

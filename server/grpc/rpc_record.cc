@@ -18,6 +18,7 @@ absl::Status told(const absl::Status& status, const ServerContext& context) {
   }
   if (!absl::IsResourceExhausted(status)) return status;
   Refusal refusal = refusal_of(status).value_or(Refusal{.reason = reason::kQueueFull});
+  if (!refusal.details.empty()) return status;
   refusal.details.emplace_back("waiting", absl::StrCat(context.engine.stats().waiting));
   refusal.details.emplace_back("max_queue", absl::StrCat(context.limits.max_queue));
   return refuse(status.code(), message_of(status), refusal);

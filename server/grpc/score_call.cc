@@ -29,7 +29,7 @@ bool merge(v1::ScoreResponse& last, v1::ScoreResponse& next) {
 
 void ScoreCall::start(const v1::ScoreRequest& request, absl::Time deadline) {
   const auto read = read_score(request, context().engine.model().layers, deadline);
-  if (!read.ok()) return close(with_wire_field(read.status(), fields_));
+  if (!read.ok()) return close(read.status());
   scoring_.start(*read, shared_from_this());
 }
 

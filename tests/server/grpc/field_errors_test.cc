@@ -280,14 +280,61 @@ const std::vector<Case<v1::ScoreRequest>> kScoreCases{
      [](v1::ScoreRequest& r) { r.mutable_response()->set_top_logprobs(-1); }},
 };
 
+v1::AttentionOptions& comparison(v1::ScoreRequest& r) {
+  r.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);
+  r.mutable_attention()->mutable_second()->mutable_dense();
+  return *r.mutable_attention();
+}
+
+const std::vector<Case<v1::ScoreRequest>> kComparisonCases{
+    {"first without compare", bad("attention.first"),
+     [](v1::ScoreRequest& r) { r.mutable_attention()->mutable_first()->mutable_dense(); }},
+    {"second of dense", bad("attention.second"),
+     [](v1::ScoreRequest& r) { comparison(r).set_mode(v1::ATTENTION_MODE_DENSE); }},
+    {"empty first", bad("attention.first"),
+     [](v1::ScoreRequest& r) { comparison(r).mutable_first(); }},
+    {"ratio beside second", bad("attention.ratio"),
+     [](v1::ScoreRequest& r) { comparison(r).set_ratio(0.5); }},
+    {"baseline beside second", bad("attention.baseline"),
+     [](v1::ScoreRequest& r) {
+       comparison(r).mutable_baseline()->set_kind(v1::BASELINE_KIND_ORACLE);
+     }},
+    {"ratio of first", bad("attention.first.schedule.ratio"),
+     [](v1::ScoreRequest& r) { comparison(r).mutable_first()->mutable_schedule()->set_ratio(2); }},
+    {"kind of first", bad("attention.first.baseline.kind"),
+     [](v1::ScoreRequest& r) { comparison(r).mutable_first()->mutable_baseline(); }},
+    {"min_keys of second", bad("attention.second.baseline.min_keys"),
+     [](v1::ScoreRequest& r) {
+       auto& baseline = *comparison(r).mutable_second()->mutable_baseline();
+       baseline.set_kind(v1::BASELINE_KIND_QUEST);
+       baseline.set_min_keys(-1);
+     }},
+    {"dense layer of second", bad("attention.second.baseline.dense_layers.layers[0]"),
+     [](v1::ScoreRequest& r) {
+       auto& baseline = *comparison(r).mutable_second()->mutable_baseline();
+       baseline.set_kind(v1::BASELINE_KIND_QUEST);
+       baseline.mutable_dense_layers()->add_layers(4);
+     }},
+    {"unknown schedule",
+     {grpc::StatusCode::NOT_FOUND, "NOT_FOUND", ""},
+     [](v1::ScoreRequest& r) {
+       comparison(r).mutable_first()->mutable_schedule()->set_schedule_id("none");
+     }},
+    {"no active schedule",
+     {grpc::StatusCode::FAILED_PRECONDITION, "NO_SCHEDULE", ""},
+     [](v1::ScoreRequest& r) { comparison(r).mutable_first()->mutable_schedule(); }},
+};
+
 TEST_F(ServerErrorsTest, ScoreRefusesBadFields) {
-  for (const auto& test : kScoreCases) {
-    v1::ScoreRequest request;
-    request.add_inputs()->set_text("in the other");
-    test.change(request);
-    const auto stream = score(server(), request);
-    EXPECT_TRUE(stream.messages.empty()) << test.what;
-    expect(stream.status, test.expected, test.what);
+  for (const auto& cases : {kScoreCases, kComparisonCases}) {
+    for (const auto& test : cases) {
+      v1::ScoreRequest request;
+      request.add_inputs()->set_text("in the other");
+      test.change(request);
+      const auto stream = score(server(), request);
+      EXPECT_TRUE(stream.messages.empty()) << test.what;
+      expect(stream.status, test.expected, test.what);
+    }
   }
 }
 

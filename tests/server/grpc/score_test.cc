@@ -269,6 +269,108 @@ TEST_F(ReferenceTest, RatioOneDiffersNowhere) {
   }
 }
 
+v1::AttentionChoice dense_choice() {
+  v1::AttentionChoice choice;
+  choice.mutable_dense();
+  return choice;
+}
+
+v1::AttentionChoice schedule_choice(const std::string& id) {
+  v1::AttentionChoice choice;
+  choice.mutable_schedule()->set_schedule_id(id);
+  return choice;
+}
+
+v1::AttentionChoice streaming_choice() {
+  v1::AttentionChoice choice;
+  choice.mutable_baseline()->set_kind(v1::BASELINE_KIND_STREAMING);
+  choice.mutable_baseline()->set_min_keys(16);
+  return choice;
+}
+
+// Any two ways to attend, by the backend whose results depend on no other row.
+class ComparisonTest : public ReferenceTest {
+ protected:
+  // A schedule that the server holds; not the active one.
+  std::string add_schedule(const std::vector<int32_t>& anchors) {
+    auto& engine = server()->engine();
+    const auto active = engine.active_schedule();
+    auto schedule = make_schedule(engine, anchors,
+                                  {.family = Family::kKascade, .query_tile = 16, .min_keys = 8});
+    v1::ActivateScheduleRequest request;
+    request.set_schedule_json(to_json(*schedule));
+    request.set_force(true);
+    grpc::ClientContext context;
+    v1::ActivateScheduleResponse response;
+    EXPECT_TRUE(server().calibration->ActivateSchedule(&context, request, &response).ok());
+    EXPECT_TRUE(engine.activate(active).ok());
+    return response.schedule().schedule_id();
+  }
+  Stream<v1::ScoreResponse> compare(const v1::AttentionChoice& first,
+                                    const v1::AttentionChoice& second) {
+    v1::ScoreRequest request = comparison_of({long_text(400)});
+    *request.mutable_attention()->mutable_first() = first;
+    *request.mutable_attention()->mutable_second() = second;
+    request.mutable_response()->set_tokens(true);
+    return score(server(), request);
+  }
+};
+
+TEST_F(ComparisonTest, DenseBesideDenseDiffersNowhere) {
+  const auto stream = compare(dense_choice(), dense_choice());
+  const v1::ScoreSummary total = total_of(stream);
+  EXPECT_EQ(total.comparison().mean_kl(), 0);
+  EXPECT_EQ(total.comparison().max_kl(), 0);
+  EXPECT_EQ(total.comparison().max_logprob_difference(), 0);
+  EXPECT_EQ(total.comparison().sparse_nll_sum(), total.nll_sum());
+  for (const auto& message : stream.messages) {
+    const auto& tokens = message.tokens();
+    for (int i = 0; i < tokens.logprobs_size(); ++i) {
+      EXPECT_EQ(tokens.logprobs(i), tokens.sparse_logprobs(i));
+      EXPECT_EQ(tokens.kl(i), 0);
+    }
+  }
+  EXPECT_TRUE(total.attention().choice().has_dense());
+  EXPECT_FALSE(total.has_first_attention());
+}
+
+TEST_F(ComparisonTest, TwoSchedulesAreToldWithTheirOwnCounts) {
+  const std::string id = add_schedule({1, 3});
+  v1::AttentionChoice active;
+  active.mutable_schedule()->set_ratio(0.3);
+  const auto stream = compare(schedule_choice(id), active);
+  const v1::ScoreSummary total = total_of(stream);
+  const std::string active_id = server()->engine().active_schedule()->schedule_id;
+  EXPECT_EQ(stream.messages.front().started().first().schedule().schedule_id(), id);
+  EXPECT_EQ(stream.messages.front().started().second().schedule().schedule_id(), active_id);
+  EXPECT_EQ(stream.messages.front().started().schedule_id(), active_id);
+  EXPECT_EQ(total.first_attention().schedule_id(), id);
+  EXPECT_EQ(total.attention().schedule_id(), active_id);
+  EXPECT_EQ(total.attention().choice().schedule().ratio(), 0.3);
+  EXPECT_EQ(total.attention().mode(), v1::ATTENTION_MODE_COMPARE);
+  EXPECT_LT(total.first_attention().keys_attended_ratio(), 1);
+  EXPECT_NE(total.first_attention().keys_attended_ratio(), total.attention().keys_attended_ratio());
+  EXPECT_GT(total.comparison().mean_kl(), 0);
+}
+
+TEST_F(ComparisonTest, AScheduleBesideABaselineIsEachAlone) {
+  v1::AttentionChoice active;
+  active.mutable_schedule();
+  const v1::ScoreSummary both = total_of(compare(active, streaming_choice()));
+  v1::ScoreRequest request;
+  request.add_inputs()->set_text(long_text(400));
+  request.mutable_attention()->set_mode(v1::ATTENTION_MODE_SPARSE);
+  const v1::ScoreSummary schedule = total_of(score(server(), request));
+  *request.mutable_attention()->mutable_baseline() = streaming_choice().baseline();
+  const v1::ScoreSummary baseline = total_of(score(server(), request));
+  EXPECT_EQ(both.nll_sum(), schedule.nll_sum());
+  EXPECT_EQ(both.comparison().sparse_nll_sum(), baseline.nll_sum());
+  EXPECT_EQ(both.first_attention().keys_attended_ratio(),
+            schedule.attention().keys_attended_ratio());
+  EXPECT_EQ(both.attention().keys_attended_ratio(), baseline.attention().keys_attended_ratio());
+  EXPECT_EQ(both.attention().baseline().kind(), v1::BASELINE_KIND_STREAMING);
+}
+
 TEST_F(ServerTest, ManyTextsAreScoredThroughASmallQueue) {
   server_.reset();
   auto options = server_options(dir_.path());
