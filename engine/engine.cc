@@ -105,42 +105,59 @@ absl::StatusOr<ModelIdentity> identify(const std::filesystem::path& directory,
                        *std::move(tokenizer_digest)};
 }
 
-}  // namespace
+absl::Status check_tokenizer(const Tokenizer& tokenizer, const ModelConfig& config) {
+  if (tokenizer.vocab_size() > config.vocab) {
+    return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", tokenizer.vocab_size(),
+                                                   " ids, config.json's vocab_size is ",
+                                                   config.vocab));
+  }
+  const auto bos = config.bos_token;
+  if (bos.has_value() && *bos >= tokenizer.vocab_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("config.json: bos_token_id ", *bos,
+                                                   " is not in the tokenizer, which has ",
+                                                   tokenizer.vocab_size(), " ids"));
+  }
+  return absl::OkStatus();
+}
 
-// ---- Loading
-// -------------------------------------------------------------------------------------
-
-absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
-  const absl::Time begin = absl::Now();
-  if (absl::Status status = check_options(options); !status.ok()) return status;
+absl::StatusOr<std::unique_ptr<Backend>> open_backend_of(const EngineOptions& options,
+                                                         DType checkpoint_dtype) {
   auto format = weight_format_named(options.weights);
   if (!format.ok()) return format.status();
   auto cache = cache_dtype_named(options.kv_cache_dtype);
   if (!cache.ok()) return cache.status();
+  return open_backend({.name = options.backend,
+                       .weights = *format,
+                       .cache = *cache,
+                       .checkpoint_dtype = checkpoint_dtype,
+                       .cpu = {.count = options.threads, .pin = options.pin_threads}});
+}
+
+}  // namespace
+
+// ---- Loading ----
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
+  return create(options, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options,
+                                                       std::unique_ptr<Backend> own_backend) {
+  const absl::Time begin = absl::Now();
+  if (absl::Status status = check_options(options); !status.ok()) return status;
+  if (auto format = weight_format_named(options.weights); !format.ok()) return format.status();
+  if (auto dtype = cache_dtype_named(options.kv_cache_dtype); !dtype.ok()) return dtype.status();
   auto config = load_config(options.model_directory);
   if (!config.ok()) return config.status();
   auto tokenizer = open_tokenizer(options.model_directory);
   if (!tokenizer.ok()) return tokenizer.status();
-  if ((*tokenizer)->vocab_size() > config->vocab) {
-    return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", (*tokenizer)->vocab_size(),
-                                                   " ids, config.json's vocab_size is ",
-                                                   config->vocab));
-  }
-  const auto bos = config->bos_token;
-  if (bos.has_value() && *bos >= (*tokenizer)->vocab_size()) {
-    return absl::InvalidArgumentError(absl::StrCat("config.json: bos_token_id ", *bos,
-                                                   " is not in the tokenizer, which has ",
-                                                   (*tokenizer)->vocab_size(), " ids"));
-  }
+  if (absl::Status status = check_tokenizer(**tokenizer, *config); !status.ok()) return status;
   auto checkpoint = open_checkpoint(options.model_directory, *config);
   if (!checkpoint.ok()) return checkpoint.status();
   auto identity = identify(options.model_directory, *config, *checkpoint);
   if (!identity.ok()) return identity.status();
-  auto backend = open_backend({.name = options.backend,
-                               .weights = *format,
-                               .cache = *cache,
-                               .checkpoint_dtype = checkpoint->dtype,
-                               .cpu = {.count = options.threads, .pin = options.pin_threads}});
+  absl::StatusOr<std::unique_ptr<Backend>> backend = std::move(own_backend);
+  if (*backend == nullptr) backend = open_backend_of(options, checkpoint->dtype);
   if (!backend.ok()) return backend.status();
   auto shape = cache_shape(options, *config, (*backend)->precision().cache);
   if (!shape.ok()) return shape.status();
@@ -202,8 +219,7 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
   info.kv_pool_bytes = shape.bytes_per_token() * shape.block_size * shape.blocks;
 }
 
-// ---- The engine's thread
-// -------------------------------------------------------------------------
+// ---- The engine's thread ----
 
 void Engine::Impl::start() {
   std::promise<absl::Status> attached;
@@ -308,8 +324,7 @@ absl::StatusOr<SeqId> Engine::Impl::enqueue(QueuedRequest queued) {
   return id;
 }
 
-// ---- The door
-// ------------------------------------------------------------------------------------
+// ---- The door ----
 
 absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
   return submit(std::move(request), {}, std::move(sink));

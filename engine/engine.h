@@ -42,7 +42,8 @@ struct EngineOptions {
   int32_t max_sequences = 32;      // running at once; a comparison counts as two
   // While a sequence decodes, a prompt's chunk is cut so that the step is expected to take no
   // longer, by what was learned from earlier steps; 0 = no limit. Changes results no more than
-  // other requests' company does (DESIGN, 29). Calibration's steps take longer than predicted.
+  // other requests' company does (docs/decisions/0029-results-do-not-depend-on-company.md).
+  // Calibration's steps take longer than predicted.
   int32_t max_step_ms = 0;
   int32_t max_queue = 256;  // waiting; more are refused
   // Most memory for the selected key indices of one step; bounds its row-rule rows at long
@@ -108,6 +109,10 @@ class Engine {
   // FAILED_PRECONDITION: kv_memory_bytes below one sequence's first chunk, fewer CPUs than threads
   // to pin.
   static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineOptions& options);
+  // The same with a backend of the caller's in place of options.backend (and its weights, cache
+  // and threads).
+  static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineOptions& options,
+                                                        std::unique_ptr<Backend> backend);
   ~Engine();  // cancels what still runs
 
   // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: bad field or token,

@@ -1,5 +1,6 @@
 // Builds a schedule from text through the engine's own step loop, at background priority: dense
-// windows are measured, makers plan, candidates pass a quality gate on held-out text (method, A5).
+// windows are measured, a planner builds schedules, and candidates undergo a quality check on
+// held-out text (docs/method.md).
 // Called by the server on a thread of its own; live requests go first.
 #ifndef KASCADE_ENGINE_CALIBRATION_CALIBRATION_H_
 #define KASCADE_ENGINE_CALIBRATION_CALIBRATION_H_

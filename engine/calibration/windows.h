@@ -1,4 +1,5 @@
-// Which windows of the given texts calibration measures and gates on (method, A5.1–A5.2). Pure.
+// Which windows of the given texts are measured, and which the quality check uses (docs/method.md).
+// Pure.
 #ifndef KASCADE_ENGINE_CALIBRATION_WINDOWS_H_
 #define KASCADE_ENGINE_CALIBRATION_WINDOWS_H_
 

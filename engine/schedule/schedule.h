@@ -1,6 +1,6 @@
 // The Kascade schedule: which layers are dense, which select keys, which reuse whose selection and
-// through which head map (method, A1–A4). A value; immutable once it serves. Its makers and its
-// JSON file (A3) are pure functions.
+// through which head map (docs/method.md). A value; immutable once it serves. Its planners and its
+// JSON file are pure functions.
 #ifndef KASCADE_ENGINE_SCHEDULE_SCHEDULE_H_
 #define KASCADE_ENGINE_SCHEDULE_SCHEDULE_H_
 
@@ -123,7 +123,7 @@ absl::Status validate(const SelectionSettings& rule);
 // differs from the schedule's or the schedule has none.
 absl::Status check_model(const Schedule& schedule, const ModelIdentity& model);
 
-// JSON (method, A3), keys in fixed order. parse refuses (INVALID_ARGUMENT, naming the field)
+// JSON, keys in fixed order. parse refuses (INVALID_ARGUMENT, naming the field)
 // unknown format versions, missing or unknown keys, wrong types, hostile nesting, and a schedule_id
 // that is not the digest of the rest (an empty one is accepted and filled in). Within "calibration"
 // and "quality" a missing key keeps its default. Ranges are validate()'s business.
@@ -137,7 +137,7 @@ absl::Status save_schedule(const Schedule& schedule, const std::filesystem::path
 // Fills schedule_id from the rest.
 void seal(Schedule& schedule);
 
-// ---- Makers ----
+// ---- Planners ----
 
 // What calibration measured, zero at first. Pairs (a → b) with a < b only; sim(a, a) = 1.
 class Similarity {

@@ -363,6 +363,7 @@ std::vector<EngineCase> engine_cases() {
   std::vector<EngineCase> cases;
   for (const BaselineKind kind : kKinds) {
     cases.push_back({"reference", "f32", kind});
+    cases.push_back({"far_memory", "f32", kind});
     cases.push_back({"cpu", "f32", kind});
     cases.push_back({"cpu", "bf16", kind});
   }

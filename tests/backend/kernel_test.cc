@@ -284,9 +284,11 @@ TEST_P(MatmulTest, PacksEveryDtype) {
     const HostBuffer w = normal_matrix(part, 16, 32, random);
     const HostBuffer plain(DType::kF32, 16, 32), out(DType::kF32, 3, 16),
         expected(DType::kF32, 3, 16);
-    std::vector<int32_t> ids(16);
-    std::iota(ids.begin(), ids.end(), 0);
-    reference_->gather_rows(w.view(), ids, plain.view());
+    Batch every_row;
+    every_row.tokens.resize(16);
+    std::iota(every_row.tokens.begin(), every_row.tokens.end(), 0);
+    reference_->embed(*reference_->adopt_embedding(w.view()), HostStepInput(every_row),
+                      plain.view());
     const Tensor parts[] = {w.view()};
     backend_->matmul(x.view(), *backend_->pack(parts, MatrixUse::kLayer), out.view(),
                      Into::kOverwrite);

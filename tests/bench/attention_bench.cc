@@ -9,8 +9,8 @@
 #include <numeric>
 #include <vector>
 
-#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/cpu/kernels.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/host/select.h"
 #include "tests/bench/ceiling_loops.h"
 #include "tests/support/kernel_cases.h"

@@ -86,7 +86,7 @@ TEST(Floor, DenseDecodeReadsWeightsAndCache) {
 
 TEST(Floor, SparseDecodeScoresInAnchorsOnly) {
   const ModelConfig config = one_b();
-  const auto policy = make_kascade_policy(typical_schedule(config, 0.10), std::nullopt);
+  const auto policy = make_policy(default_attention(typical_schedule(config, 0.10)), config.layers);
   const std::vector<RowRun> row = {{16384, 1, true}};
   const StepWork work = step_work(config, *policy, row, 0, 2);
   const double attended = 1 * 16385 + 15 * (1638 + 1);
@@ -100,8 +100,9 @@ TEST(Floor, SparseDecodeScoresInAnchorsOnly) {
 
 TEST(Costs, PredictWhatTheFitHasNotSeen) {
   const ModelConfig config = one_b();
-  const auto policies = {make_dense_policy(),
-                         make_kascade_policy(typical_schedule(config, 0.10), std::nullopt)};
+  const auto policies = {
+      make_dense_policy(),
+      make_policy(default_attention(typical_schedule(config, 0.10)), config.layers)};
   std::vector<MeasuredStep> steps;
   for (const auto& policy : policies) {
     for (const int32_t rows : {1, 128, 512}) {

@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/cpu/thread_pool.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/tensor.h"
 #include "tests/bench/ceiling_loops.h"
 #include "tests/bench/processor_time.h"

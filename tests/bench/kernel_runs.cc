@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/backend/host/host_backend.h"
 #include "engine/backend/host/host_buffer.h"
 #include "engine/base/check.h"
 #include "tests/bench/runs.h"
@@ -35,8 +36,7 @@ absl::Status Runs::attention() {
   const int32_t deepest = *std::ranges::max_element(settings_.depths);
   ModelConfig one = config_;
   one.layers = 1;
-  auto contexts =
-      SyntheticContexts::make(one, backend_->precision().cache, 1, deepest + settings_.length);
+  auto contexts = SyntheticContexts::make(one, *backend_, 1, deepest + settings_.length);
   if (!contexts.ok()) return contexts.status();
   for (const int32_t depth : settings_.depths) {
     attention_at(**contexts, depth, settings_.length, settings_.rule == "row");
@@ -68,16 +68,18 @@ void Runs::attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows
 
   const Batch whole = build_rows(contexts, *dense_, runs);
   const TileRange all{0, whole.tiles()};
+  const HostStepInput whole_step(whole);
   measure("attend", "dense", {.attention_flops = dense.attention_flops, .kv_bytes = dense.kv_bytes},
-          [&] { backend_->attend(q.view(), cache, whole, all, {}, out.view()); });
+          [&] { backend_->attend(q.view(), cache, whole_step, all, {}, out.view()); });
 
   const Batch batch = build_rows(contexts, *sparse_, runs);
   const TileRange tiles{0, batch.tiles()};
+  const HostStepInput step(batch);
   HostSelection selection;
   // Keys alone are read for scoring: half of what dense attention reads.
   measure("select", "sparse",
           {.scoring_flops = dense.attention_flops / 2, .kv_bytes = dense.kv_bytes / 2},
-          [&] { backend_->select_keys(q.view(), cache, batch, tiles, {}, selection); });
+          [&] { backend_->select_keys(q.view(), cache, step, tiles, {}, selection); });
   double attended = 0;  // by each query head
   for (int32_t tile = 0; tile < batch.tiles(); ++tile) {
     for (int32_t row = batch.tile_start[tile]; row < batch.tile_start[tile + 1]; ++row) {
@@ -90,7 +92,7 @@ void Runs::attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows
   measure("attend", "sparse",
           {.attention_flops = 4.0 * config_.q_dim() * attended,
            .kv_bytes = 2 * last * config_.kv_dim() * element},
-          [&] { backend_->attend(q.view(), cache, batch, tiles, keys, out.view()); });
+          [&] { backend_->attend(q.view(), cache, step, tiles, keys, out.view()); });
 }
 
 void Runs::matmul() {

@@ -68,7 +68,7 @@ int run(const Settings& settings, const std::vector<std::string>& commands,
   }
   circumstances.model = (*runs)->config().name;
   circumstances.layers = (*runs)->config().layers;
-  circumstances.threads = (*runs)->backend().threads();
+  circumstances.threads = (*runs)->backend().info().threads;
   circumstances.weights = std::string(name_of((*runs)->backend().precision().weights));
   circumstances.kv_cache = std::string(name_of((*runs)->backend().precision().cache));
   circumstances.ceilings = (*runs)->ceilings();

@@ -36,8 +36,9 @@ Runs::Runs(const Settings& settings, const ModelConfig& config, std::unique_ptr<
       config_(config),
       backend_(std::make_unique<TimedBackend>(std::move(backend), settings.clock)),
       dense_(make_dense_policy()),
-      sparse_(make_kascade_policy(typical_schedule(config, settings.ratio), std::nullopt)),
-      meter_(backend_->threads(), settings.clock),
+      sparse_(
+          make_policy(default_attention(typical_schedule(config, settings.ratio)), config.layers)),
+      meter_(backend_->info().threads, settings.clock),
       ceilings_(meter_.measure()) {}
 
 absl::StatusOr<std::unique_ptr<Runs>> Runs::make(const Settings& settings) {
@@ -52,8 +53,7 @@ absl::StatusOr<std::unique_ptr<Runs>> Runs::make(const Settings& settings) {
   auto backend = open_backend({.weights = *weights,
                                .cache = *cache,
                                .checkpoint_dtype = DType::kBF16,
-                               .head_dim = config->head_dim,
-                               .threads = settings.threads});
+                               .cpu = {.count = settings.threads}});
   if (!backend.ok()) return backend.status();
   return std::unique_ptr<Runs>(new Runs(settings, *config, *std::move(backend)));
 }
@@ -81,7 +81,7 @@ absl::StatusOr<SyntheticContexts*> Runs::contexts(int32_t sequences, int32_t tok
   };
   if (!contexts_ || !enough()) {
     contexts_.reset();
-    auto made = SyntheticContexts::make(config_, backend_->precision().cache, sequences, tokens);
+    auto made = SyntheticContexts::make(config_, *backend_, sequences, tokens);
     if (!made.ok()) return made.status();
     contexts_ = *std::move(made);
   }

@@ -1,4 +1,3 @@
-#include "engine/backend/host/host_buffer.h"
 #include "tests/bench/synthetic_model.h"
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cpu/thread_pool.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/quantization.h"
 #include "engine/base/check.h"
 
@@ -119,15 +119,15 @@ Checkpoint SyntheticModel::make_checkpoint(const ModelConfig& config) {
 }
 
 absl::StatusOr<std::unique_ptr<SyntheticContexts>> SyntheticContexts::make(
-    const ModelConfig& config, DType cache_dtype, int32_t sequences, int32_t tokens) {
+    const ModelConfig& config, Backend& backend, int32_t sequences, int32_t tokens) {
   const int32_t blocks = (tokens + kBlockSize - 1) / kBlockSize;
   const KvCacheShape shape{.layers = config.layers,
                            .kv_heads = config.kv_heads,
                            .head_dim = config.head_dim,
                            .blocks = blocks * sequences,
                            .block_size = kBlockSize,
-                           .dtype = cache_dtype};
-  auto contexts = std::unique_ptr<SyntheticContexts>(new SyntheticContexts(config, shape));
+                           .dtype = backend.precision().cache};
+  auto contexts = std::unique_ptr<SyntheticContexts>(new SyntheticContexts(shape, backend));
   if (!contexts->cache_.allocated()) {
     return absl::ResourceExhaustedError(absl::StrCat("no memory for ", sequences, " contexts of ",
                                                      tokens, " tokens of ", shape.bytes_per_token(),
@@ -148,8 +148,8 @@ absl::StatusOr<std::unique_ptr<SyntheticContexts>> SyntheticContexts::make(
   return contexts;
 }
 
-SyntheticContexts::SyntheticContexts(const ModelConfig&, const KvCacheShape& shape)
-    : cache_(shape), blocks_(shape.blocks, shape.block_size) {}
+SyntheticContexts::SyntheticContexts(const KvCacheShape& shape, Backend& backend)
+    : cache_(shape, backend), blocks_(shape.blocks, shape.block_size) {}
 
 // Keys and values deviate as products of normed states with the weights do.
 void SyntheticContexts::fill(double deviation) {

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/backend.h"
+#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/tensor.h"
 #include "engine/cache/blocks.h"
 #include "engine/cache/kv_cache.h"
@@ -43,20 +43,21 @@ class SyntheticModel {
 // Sequences whose first tokens have been computed, as far as the cache can tell.
 class SyntheticContexts {
  public:
+  // In the memory of `backend`, which must be one on the host and outlive them.
   // RESOURCE_EXHAUSTED when the memory for `sequences` of `tokens` tokens cannot be had.
   static absl::StatusOr<std::unique_ptr<SyntheticContexts>> make(const ModelConfig& config,
-                                                                 DType cache_dtype,
+                                                                 Backend& backend,
                                                                  int32_t sequences, int32_t tokens);
 
   KvCache& cache() { return cache_; }
   const std::vector<Sequence>& sequences() const { return sequences_; }
-  // Rows from `position` on follow the row rule.
+  // Rows from `position` on select per query.
   void set_prefill_end(int32_t sequence, int32_t position) {
     sequences_[sequence].spec.prefill_end = position;
   }
 
  private:
-  SyntheticContexts(const ModelConfig& config, const KvCacheShape& shape);
+  SyntheticContexts(const KvCacheShape& shape, Backend& backend);
   void fill(double deviation);
 
   KvCache cache_;

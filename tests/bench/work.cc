@@ -5,13 +5,13 @@
 namespace kascade::bench {
 namespace {
 
-KeyCounts count_rows(const AttentionPolicy& policy, int32_t layer, const RowRun& run) {
+KeysRead count_rows(const AttentionPolicy& policy, int32_t layer, const RowRun& run) {
   const int32_t end = run.first + run.count;
-  const int32_t tile = run.per_query ? 1 : policy.rule().query_tile;
-  KeyCounts sum;
+  const int32_t tile = run.per_query ? 1 : policy.tiling().query_tile;
+  KeysRead sum;
   for (int32_t first = run.first; first < end;) {
     const int32_t next = std::min(end, (first / tile + 1) * tile);
-    sum += policy.count(layer, {first, next - 1, run.per_query});
+    sum += policy.keys_read(layer, {first, next - 1, run.per_query});
     first = next;
   }
   return sum;
@@ -34,13 +34,13 @@ StepWork step_work(const ModelConfig& config, const AttentionPolicy& policy,
     work.matmul_flops += run.count * matmul_flops_per_row(config);
     work.head_flops += 2.0 * config.hidden * config.vocab;
     for (int32_t layer = 0; layer < config.layers; ++layer) {
-      const KeyCounts keys = count_rows(policy, layer, run);
+      const KeysRead keys = count_rows(policy, layer, run);
       work.attention_flops += 4.0 * config.q_dim() * static_cast<double>(keys.attended);
       work.scoring_flops += 2.0 * config.q_dim() * static_cast<double>(keys.scored);
       // No row of a chunk reads more than its last one, and that much cannot be avoided.
       const int32_t last = run.first + run.count - 1;
       const int64_t read =
-          run.per_query ? keys.kv_rows_read : policy.count(layer, {last, last, false}).kv_rows_read;
+          run.per_query ? keys.kv_rows : policy.keys_read(layer, {last, last, false}).kv_rows;
       work.kv_bytes += kv_row_bytes * static_cast<double>(read);
     }
   }

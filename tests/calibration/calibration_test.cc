@@ -54,6 +54,22 @@ class TinyCalibrationTest : public ::testing::Test {
   std::atomic<bool> stop_ = false;
 };
 
+// Measuring and comparing look at nothing in the backend's memory but what they download.
+TEST_F(TinyCalibrationTest, FarMemoryGivesTheSameSchedule) {
+  EngineOptions options = options_for(dir_.path());
+  std::optional<CalibrationOutcome> outcomes[2];
+  options_.anchors = 2;
+  for (const auto& [index, backend] : {std::pair{0, "reference"}, {1, "far_memory"}}) {
+    options.backend = backend;
+    engine_ = make_engine(options);
+    const auto outcome = run(long_text());
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    outcomes[index] = *outcome;
+  }
+  EXPECT_EQ(outcomes[0]->similarity, outcomes[1]->similarity);
+  EXPECT_EQ(outcomes[0]->schedule.quality.mean_kl, outcomes[1]->schedule.quality.mean_kl);
+}
+
 TEST_F(TinyCalibrationTest, RefusesWhatCannotBeMeasured) {
   expect_refused({}, "texts");
   expect_refused({random_tokens(9000, 256, 1)}, "2048");

@@ -1,5 +1,5 @@
 // What calibration measures, on hand-made queries and keys of two layers, against plain formulas in
-// double (method, A5.3), and against the published code's broadcast slip, which must give other
+// double (docs/method.md), and against the published code's broadcast slip, which must give other
 // values.
 #include <algorithm>
 #include <cmath>

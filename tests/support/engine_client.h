@@ -14,6 +14,7 @@
 
 #include "engine/engine.h"
 #include "gtest/gtest.h"
+#include "tests/support/far_memory_backend.h"
 
 namespace kascade::testing {
 
@@ -68,8 +69,14 @@ class PendingReply {
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
-inline std::unique_ptr<Engine> make_engine(const EngineOptions& options) {
-  auto engine = Engine::create(options);
+// Backend "far_memory" is that of tests/support/far_memory_backend.h.
+inline std::unique_ptr<Engine> make_engine(EngineOptions options) {
+  std::unique_ptr<Backend> backend;
+  if (options.backend == "far_memory") {
+    backend = make_far_memory_backend(
+        cache_dtype_named(options.kv_cache_dtype).value_or(std::nullopt));
+  }
+  auto engine = Engine::create(options, std::move(backend));
   if (!engine.ok()) {
     ADD_FAILURE() << engine.status();
     std::abort();
