@@ -101,7 +101,7 @@ absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule
             : absl::StrCat("perplexity ", quality.degradation_percent, " % worse, at most ",
                            quality.max_degradation_percent, " % allowed, standard error included");
     return refuse(absl::StatusCode::kFailedPrecondition,
-                  absl::StrCat("schedule ", schedule->schedule_id, " did not pass its gate: ", why),
+                  absl::StrCat("schedule ", schedule->schedule_id, " did not pass its quality check: ", why),
                   {.reason = reason::kScheduleNotPassed,
                    .subject = schedule->schedule_id,
                    .remedy = "activate it with force"});
