@@ -53,11 +53,14 @@ struct Engine::Impl {
   std::shared_ptr<const Schedule> active;
   const int32_t max_queue;
   EngineStats published_stats;
+  // Interactive requests that were accepted but are not among the published figures yet.
+  int64_t arriving = 0;
   SeqId next_id = 1;
   bool idle = true;
   bool draining = false;
   bool stopping = false;
 
+  int64_t applied = 0;  // the engine thread's: those of `arriving` that the next figures include
   StepLoop loop;  // the engine thread's; publishes its figures under the mutex
 
   std::thread thread;

@@ -81,7 +81,6 @@ SequenceSpec StepLoop::spec_of(const QueuedRequest& queued) {
                     .prefill_end = size,
                     .branches = request.runs(),
                     .priority = queued.priority,
-                    .is_continuation = queued.is_continuation,
                     .deadline = request.deadline};
   if (const auto* generate = std::get_if<Generate>(&request.task)) {
     spec.generates = true;

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <limits>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/refusal.h"
 #include "engine/base/softmax.h"
 
 namespace kascade {
@@ -30,8 +30,9 @@ bool wants_logprobs(const Generate& params) {
 absl::StatusOr<RowSummary> summarize(std::span<const float> logits, bool with_sum) {
   if (logits.empty()) return absl::InternalError("no logits to sample from");
   if (const int64_t id = first_not_finite(logits); id >= 0) {
-    return absl::InternalError(
-        absl::StrCat("the logit of token ", id, " is not finite: ", logits[id]));
+    return refuse(absl::StatusCode::kInternal,
+                  absl::StrCat("the logit of token ", id, " is not finite: ", logits[id]),
+                  {.reason = reason::kNonFinite});
   }
   RowSummary row{.best = static_cast<Token>(largest_of(logits))};
   const float largest = logits[row.best];
@@ -222,85 +223,7 @@ Token choose(std::span<const float> logits, Token best, const Sampling& sampling
   return draw(choices, uniform(sampling.seed, step));
 }
 
-// ---- Checks ----
-
-absl::Status refuse(const std::string& field, const std::string& limit, const std::string& value) {
-  return absl::InvalidArgumentError(absl::StrCat(field, " must be ", limit, ", is ", value));
-}
-
-// Written so that a NaN is out of range.
-template <typename Number>
-absl::Status check_range(const std::string& field, Number value, std::type_identity_t<Number> low,
-                         std::type_identity_t<Number> high) {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return refuse(field, absl::StrCat("in [", low, ", ", high, "]"), absl::StrCat(value));
-}
-
-absl::Status check_sampling(const Sampling& sampling) {
-  if (!std::isfinite(sampling.temperature) || sampling.temperature < 0) {
-    return refuse("temperature", "≥ 0 and finite", absl::StrCat(sampling.temperature));
-  }
-  if (sampling.top_k < 0) return refuse("top_k", "≥ 0", absl::StrCat(sampling.top_k));
-  if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
-    return refuse("top_p", "in (0, 1]", absl::StrCat(sampling.top_p));
-  }
-  if (!std::isfinite(sampling.repetition_penalty) || sampling.repetition_penalty <= 0) {
-    return refuse("repetition_penalty", "> 0 and finite",
-                  absl::StrCat(sampling.repetition_penalty));
-  }
-  absl::Status status = check_range("min_p", sampling.min_p, 0, 1);
-  status.Update(check_range("presence_penalty", sampling.presence_penalty, -2, 2));
-  status.Update(check_range("frequency_penalty", sampling.frequency_penalty, -2, 2));
-  return status;
-}
-
-absl::Status check_biases(const std::vector<std::pair<Token, float>>& biases, int32_t vocab) {
-  if (std::ssize(biases) > kMaxLogitBiases) {
-    return refuse("logit_bias", absl::StrCat("of at most ", kMaxLogitBiases, " tokens"),
-                  absl::StrCat("of ", biases.size()));
-  }
-  std::vector<Token> tokens;
-  for (size_t index = 0; index < biases.size(); ++index) {
-    const std::string name = absl::StrCat("logit_bias[", index, "]");
-    const auto& [token, bias] = biases[index];
-    absl::Status status = check_range(name + ".token", token, 0, vocab - 1);
-    status.Update(check_range(name + ".bias", bias, -100, 100));
-    if (!status.ok()) return status;
-    tokens.push_back(token);
-  }
-  std::ranges::sort(tokens);
-  const auto twice = std::ranges::adjacent_find(tokens);
-  if (twice == tokens.end()) return absl::OkStatus();
-  return refuse("logit_bias", "one per token", absl::StrCat("twice for token ", *twice));
-}
-
-absl::Status check_stop_tokens(const std::vector<Token>& tokens, int32_t vocab) {
-  if (std::ssize(tokens) > kMaxStopTokens) {
-    return refuse("stop_tokens", absl::StrCat("at most ", kMaxStopTokens, " tokens"),
-                  absl::StrCat(tokens.size()));
-  }
-  for (size_t index = 0; index < tokens.size(); ++index) {
-    auto status =
-        check_range(absl::StrCat("stop_tokens[", index, "]"), tokens[index], 0, vocab - 1);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
-
-absl::Status validate(const Generate& params, int32_t vocab) {
-  if (auto status = check_sampling(params.sampling); !status.ok()) return status;
-  if (auto status = check_biases(params.sampling.logit_bias, vocab); !status.ok()) return status;
-  if (auto status = check_stop_tokens(params.stop_tokens, vocab); !status.ok()) return status;
-  if (params.max_new_tokens < 1) {
-    return refuse("max_new_tokens", "≥ 1", absl::StrCat(params.max_new_tokens));
-  }
-  absl::Status status =
-      check_range("min_new_tokens", params.min_new_tokens, 0, params.max_new_tokens);
-  status.Update(check_range("top_logprobs", params.top_logprobs, 0, kMaxTopLogprobs));
-  return status;
-}
 
 double uniform(uint64_t seed, uint64_t step) {
   constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;

@@ -6,19 +6,11 @@
 #include <cstdint>
 #include <span>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/sampling/parameters.h"
 #include "engine/sampling/scored_token.h"
 
 namespace kascade {
-
-inline constexpr int32_t kMaxLogitBiases = 1024;
-inline constexpr int32_t kMaxStopTokens = 512;  // a request's 256 and the model's own
-inline constexpr int32_t kMaxTopLogprobs = 20;
-
-// INVALID_ARGUMENT naming field, limit and value.
-absl::Status validate(const Generate& params, int32_t vocab);
 
 // Token number `step` of the text, in the order of application that Sampling documents: each filter
 // judges what the one before left, top_p and min_p by its probabilities. The best token is never
@@ -29,7 +21,8 @@ absl::Status validate(const Generate& params, int32_t vocab);
 // the stop tokens that min_new_tokens bans are the whole vocabulary, the ban cannot hold and the
 // model's own best token is returned.
 //
-// INTERNAL, naming the token, for a logit that is not finite. `params` must be valid.
+// INTERNAL, naming the token, for a logit that is not finite. `params` must be valid
+// (engine/request.h).
 absl::StatusOr<ScoredToken> sample(std::span<const float> logits, const Generate& params,
                                    std::span<const Token> prompt, std::span<const Token> generated,
                                    uint64_t step);

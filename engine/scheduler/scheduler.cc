@@ -72,7 +72,7 @@ struct Scheduler::LowerPriorityUsage {
 Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks,
                      const StepTimePredictor* predictor)
     : limits_(limits), blocks_(blocks), predictor_(predictor) {
-  KASCADE_CHECK(limits.max_sequences >= 1 && limits.max_queue >= 1 && limits.context >= 1);
+  KASCADE_CHECK(limits.max_sequences >= 1 && limits.context >= 1);
   KASCADE_CHECK(limits.max_batch_tokens >= limits.max_sequences + kMaxBranches * kMaxQueryTile);
   KASCADE_CHECK(limits.max_step_seconds == 0 || predictor_ != nullptr);
 }
@@ -81,13 +81,6 @@ absl::Status Scheduler::admit(SeqId id, SequenceSpec spec,
                               std::unique_ptr<SequenceAttachment> attachment) {
   KASCADE_CHECK(!sequences_.contains(id));
   KASCADE_CHECK(well_formed(spec, limits_.context));
-  const int32_t queued = waiting(spec.priority);
-  // Calibration bounds its own number of windows and must not depend on how long live queues may
-  // be.
-  const bool limited = spec.priority == Priority::kInteractive && !spec.is_continuation;
-  if (limited && queued >= limits_.max_queue) {
-    return absl::ResourceExhaustedError(absl::StrCat("queue full: ", queued, " requests wait"));
-  }
   if (spec.branches > limits_.max_sequences) {
     return absl::FailedPreconditionError(
         absl::StrCat("needs ", spec.branches, " places; max_sequences is ", limits_.max_sequences));

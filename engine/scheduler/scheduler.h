@@ -48,7 +48,6 @@ struct Outcome {
 struct SchedulerLimits {
   int32_t max_batch_tokens = 512;  // rows of one step, all branches; ≥ max_sequences + 2 · 128
   int32_t max_sequences = 32;      // running at once (branches counted)
-  int32_t max_queue = 256;         // interactive ones waiting; more → RESOURCE_EXHAUSTED
   int32_t context = 4096;          // of the model, tokens
   // While a sequence decodes, chunks are cut so that the step is not expected to take longer; one
   // query tile is always fed. 0 = no limit.
@@ -72,8 +71,8 @@ class Scheduler {
   Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks,
             const StepTimePredictor* predictor = nullptr);
 
-  // RESOURCE_EXHAUSTED: queue full (says how many wait). FAILED_PRECONDITION: can never fit the
-  // cache (says tokens and capacity) or has more branches than max_sequences.
+  // FAILED_PRECONDITION: can never fit the cache (says tokens and capacity) or has more branches
+  // than max_sequences. How many sequences may wait is for the caller to limit.
   absl::Status admit(SeqId id, SequenceSpec spec,
                      std::unique_ptr<SequenceAttachment> attachment = nullptr);
   // Takes the sequence out and frees its blocks, at any time, also between plan and commit. Null

@@ -37,8 +37,6 @@ struct SequenceSpec {
   int32_t first_logit = 0;  // scoring: logits are wanted of rows from this position on
   int32_t branches = 1;     // 2: a comparison's two runs in lockstep, each with its own cache
   Priority priority = Priority::kInteractive;
-  bool is_continuation =
-      false;  // part of a request taken in before: a full queue does not refuse it
   absl::Time deadline = absl::InfiniteFuture();
 };
 

@@ -152,6 +152,8 @@ class WithoutServer(ClientTest):
                         ["calibrate", "a", "--pooling", "mean"],
                         ["score", "a", "--baseline", "best"],
                         ["score", "a", "--page-size", "16"],
+                        ["score", "a", "--first", "sparse"],
+                        ["score", "a", "--second", "quest,pages=3"],
                         ["score", "a", "--baseline", "quest", "--dense-layers", "few"],
                         ["info", "--timeout", "-1"]):
             self.bad(*command, code="INVALID_ARGUMENT", exit_code=2)
@@ -645,6 +647,28 @@ class Sparse(ClientTest):
         text = self.good(*everything)
         self.assertIn("Verdict: NOTHING TO JUDGE", text)
         self.assertNotIn("SUCCESS", text)
+
+    def test_any_two_runs_are_compared(self):
+        file = scratch / "short.txt"
+        active = self.json("schedule", "show")["schedule_id"]
+        same = self.json("score", file, "--first", "dense", "--second", "dense")
+        self.assertEqual(same["mode"], "compare")
+        self.assertEqual((same["mean_kl"], same["max_kl"], same["max_logprob_difference"]), (0, 0, 0))
+        self.assertEqual(same["first"]["nll_sum"], same["second"]["nll_sum"])
+        self.assertEqual(same["second"]["attention"], "dense")
+        named = self.json("score", file, "--first", f"schedule:{active},ratio=0.5",
+                          "--second", "quest,ratio=0.2,min_keys=16,dense_layers=none")
+        self.assertEqual(named["first"]["attention"], {"schedule_id": active, "ratio": 0.5})
+        self.assertEqual(named["first"]["schedule_id"], active)
+        self.assertLess(named["first"]["keys_attended_ratio"], 1)
+        self.assertEqual(named["baseline"]["kind"], "quest")
+        self.assertEqual(named["baseline"]["dense_layers"], [])
+        self.assertGreater(named["mean_kl"], 0)
+        text = self.good("score", file, "--first", "schedule", "--second", "dense")
+        self.assertIn(f"schedule {active} beside dense", text)
+        self.assertRegex(text, r"First run +Second run")
+        self.bad("score", file, "--first", "schedule:none", code="NOT_FOUND")
+        self.bad("score", file, "--mode", "dense", "--second", "dense", code="INVALID_ARGUMENT")
 
     def test_demands(self):
         command = ["score", scratch / "short.txt", "--mode", "compare"]
