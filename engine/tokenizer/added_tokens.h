@@ -1,4 +1,5 @@
-// Finds added tokens in a text, leftmost and then longest first.
+// Finds the added tokens of a tokenizer in a text. At each position the longest added token wins;
+// the search goes from left to right.
 #ifndef KASCADE_ENGINE_TOKENIZER_ADDED_TOKENS_H_
 #define KASCADE_ENGINE_TOKENIZER_ADDED_TOKENS_H_
 
@@ -14,21 +15,22 @@ namespace kascade::bpe {
 
 class AddedTokenFinder {
  public:
-  // `text` is a token when `id` ≥ 0, else what lies between tokens; never empty.
+  // A part of a text: an added token if `id` ≥ 0, otherwise the text between two added tokens.
+  // `text` is never empty.
   struct Segment {
     std::string_view text;
     int32_t id;
   };
 
-  // `content` is what to look for; `token` says what it is.
+  // Adds the string `content` to the search; a match yields `token`.
   void add(std::string_view content, const AddedToken& token);
 
-  // The segments of `text`, in order; together they are `text`.
+  // Splits `text` into segments, which concatenated give `text` again.
   std::vector<Segment> split(std::string_view text) const;
 
  private:
   struct Match {
-    size_t length = 0;  // 0: none
+    size_t length = 0;  // 0 means that no token matches
     int32_t leaf = -1;
   };
   struct Leaf {

@@ -14,7 +14,7 @@
 namespace kascade::bpe {
 namespace {
 
-// Both spellings: "a b" and ["a", "b"].
+// Parses a merge, which files spell as "a b" or as ["a", "b"].
 std::optional<std::pair<std::string, std::string>> merge_parts(const Json& merge) {
   if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
     return std::pair{merge[0].get<std::string>(), merge[1].get<std::string>()};
@@ -35,9 +35,9 @@ absl::StatusOr<int32_t> rank_of(const Json& rank, size_t index) {
                    absl::StrCat("an integer in [0, ", kMaxRank, "]"));
 }
 
-// What would change how merging works.
+// Refuses options that would change how merging works.
 void refuse_variants(ObjectReader& reader) {
-  // Older files leave the type out; merges tell the kind.
+  // Older files have no type; the presence of merges implies BPE.
   const std::string type = reader.optional_text("type").value_or("BPE");
   if (type != "BPE") reader.fail(unsupported(reader.path_of("type"), type, "BPE"));
   const Json* dropout = reader.find("dropout");
@@ -98,7 +98,8 @@ absl::Status BpeModel::read_merges(const Json& merges, const Json* ranks,
                      absl::StrCat(merges.size(), " ranks, one per merge"));
   }
   merges_.reserve(merges.size());
-  // A byte-level piece is a word as a rule, too short to be worth cutting.
+  // Seams pay off for long pieces only. A byte-level piece is usually one word, too short to be
+  // worth cutting.
   seams_are_known_ = !byte_level_;
   const auto is_character = [&](int32_t id) {
     return id != unknown_id_ && std::ranges::find(fallback_ids_, id) == fallback_ids_.end();
@@ -211,7 +212,8 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int3
   merge_symbols(scratch, out);
 }
 
-// Cutting keeps the merge loop in the cache when a whole text is one piece.
+// Cuts the piece where no merge can join its parts. This keeps the merge loop's data in the CPU
+// cache when a whole text is one piece.
 void BpeModel::merge_symbols(Scratch& scratch, std::vector<int32_t>& out) const {
   const std::span<const int32_t> symbols = scratch.symbols;
   size_t begin = 0;

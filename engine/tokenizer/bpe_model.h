@@ -1,4 +1,5 @@
-// The `model` of a tokenizer.json: turns one piece of text into ids.
+// The BPE model of a tokenizer.json (field `model`): turns one pre-tokenized piece of text into
+// token ids.
 #ifndef KASCADE_ENGINE_TOKENIZER_BPE_MODEL_H_
 #define KASCADE_ENGINE_TOKENIZER_BPE_MODEL_H_
 
@@ -17,29 +18,32 @@
 
 namespace kascade::bpe {
 
-// Special tokens never come out of a piece: their merges, whole texts and characters are left out,
-// so that text cannot forge them. The exception is the token for what is unknown.
+// encode() never yields a special token, so that text cannot forge one: merges into special tokens
+// are dropped, and special tokens are not matched as whole pieces or as characters. The only
+// exception is unk_token, which stands for characters without a token.
 class BpeModel {
  public:
-  // Buffers kept from piece to piece.
+  // Buffers that the caller keeps from one piece to the next, to save allocations.
   struct Scratch {
     std::vector<int32_t> symbols;
     MergeScratch merge;
   };
 
-  // `vocabulary` holds model.vocab and the added tokens already.
+  // `vocabulary` must already hold model.vocab and the added tokens.
   static absl::StatusOr<BpeModel> parse(const Json& json, const Vocabulary& vocabulary,
                                         bool byte_level);
 
-  // Appends the ids of `piece` (valid UTF-8). What has no token and no fallback is dropped when the
-  // file names no unk_token, as in the reference implementation.
+  // Appends the ids of `piece` (valid UTF-8). A character that has neither a token nor a byte
+  // fallback becomes unk_token; if the file names none, the character is dropped, as in the
+  // reference implementation.
   void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const;
 
  private:
   static constexpr int32_t kNone = -1;
 
   absl::Status read_unknown(ObjectReader& reader, const Vocabulary& vocabulary);
-  // `ranks`: those of the merges where it is not the place in the list that says them, or nullptr.
+  // `ranks` gives the rank of each merge. If it is nullptr, the rank of a merge is its position in
+  // the list.
   absl::Status read_merges(const Json& merges, const Json* ranks, const Vocabulary& vocabulary);
   void index_symbols(const Vocabulary& vocabulary, bool byte_fallback);
   void index_seam(std::string_view left, std::string_view right);
@@ -50,10 +54,11 @@ class BpeModel {
   void merge_symbols(Scratch& scratch, std::vector<int32_t>& out) const;
 
   MergeTable merges_;
-  StringMap<int32_t> whole_pieces_;                    // filled when merges may be skipped
-  std::array<int32_t, 256> byte_ids_{};                // byte level: tokens of single bytes
-  std::array<int32_t, 256> fallback_ids_{};            // <0x00> …
-  absl::flat_hash_map<uint32_t, int32_t> characters_;  // otherwise: tokens of single characters
+  StringMap<int32_t> whole_pieces_;          // filled only if the model sets ignore_merges
+  std::array<int32_t, 256> byte_ids_{};      // token of each single byte, for byte-level models
+  std::array<int32_t, 256> fallback_ids_{};  // tokens <0x00> … <0xFF>, for byte fallback
+  // token of each single character, for other models
+  absl::flat_hash_map<uint32_t, int32_t> characters_;
   int32_t unknown_id_ = kNone;
   bool fuse_unknown_ = false;
   bool byte_level_ = false;

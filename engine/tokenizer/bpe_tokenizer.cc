@@ -10,10 +10,11 @@
 namespace kascade::bpe {
 namespace {
 
-// Positions in the merge loop are 32-bit, and a normaliser may lengthen the text.
+// Limit for the length of a text: positions in the merge loop are 32-bit, and a normalizer may
+// lengthen the text.
 constexpr size_t kMaxTextBytes = 256u << 20;
 
-// Stores the value of `parsed` or hands on its error.
+// Stores the value of `parsed`, or returns its error.
 template <typename T>
 absl::Status store(absl::StatusOr<T> parsed, T& target) {
   if (!parsed.ok()) return parsed.status();

@@ -1,4 +1,5 @@
-// The parts of a tokenizer.json put together.
+// A tokenizer made from the parts of a tokenizer.json: normalizer, pre-tokenizer, BPE model,
+// post-processor and decoder.
 #ifndef KASCADE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
 #define KASCADE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
 
@@ -39,8 +40,8 @@ class BpeTokenizer : public Tokenizer {
   bool strips_leading_space() const override { return strips_leading_space_; }
 
  private:
-  // Added tokens are looked for twice: in the text, and between those found there in the
-  // normalised text.
+  // Encoding searches for added tokens twice: first in the original text, then in the normalised
+  // form of what lies between the tokens found.
   struct Finders {
     AddedTokenFinder in_text;
     AddedTokenFinder in_normalised;
@@ -53,9 +54,9 @@ class BpeTokenizer : public Tokenizer {
                               std::vector<int32_t>& ids) const;
 
   Vocabulary vocabulary_;
-  std::vector<std::string> bytes_;  // by id; empty for special tokens and holes
+  std::vector<std::string> bytes_;  // by id; empty for special tokens and for ids without a token
   Finders all_added_;
-  Finders plain_added_;  // without the special ones
+  Finders plain_added_;  // the added tokens that are not special
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   BpeModel model_;

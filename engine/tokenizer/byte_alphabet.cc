@@ -7,7 +7,8 @@
 namespace kascade::bpe {
 namespace {
 
-// Printable Latin-1 stands for itself; the other 68 bytes take U+0100 upwards, in order.
+// Printable Latin-1 characters stand for themselves; the other 68 bytes are written as U+0100 and
+// upwards, in order.
 constexpr bool stands_for_itself(int byte) {
   return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
 }

@@ -1,4 +1,5 @@
-// Byte-level vocabularies: Llama 3's ranks and the token lists of GGUF files.
+// Converts byte-level vocabularies to tokenizer.json: tiktoken ranks of Llama 3 and the token lists
+// of GGUF files.
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -14,7 +15,8 @@ namespace {
 
 constexpr int kSpecialTokens = 256;
 
-// By place behind the ordinary tokens; those in between and behind are reserved.
+// Llama 3's special tokens, by offset after the ordinary tokens. The offsets between and after them
+// are reserved tokens.
 constexpr std::pair<int, const char*> kLlama3Names[] = {
     {0, "<|begin_of_text|>"},   {1, "<|end_of_text|>"},   {4, "<|finetune_right_pad_id|>"},
     {6, "<|start_header_id|>"}, {7, "<|end_header_id|>"}, {8, "<|eom_id|>"},
@@ -46,7 +48,7 @@ absl::Status check(const TiktokenVocabulary& vocabulary) {
   seen.reserve(size);
   for (size_t rank = 0; rank < size; ++rank) {
     const std::string& bytes = vocabulary.tokens[rank];
-    // Each takes up to two bytes in the byte alphabet.
+    // Each byte takes up to two bytes in the byte alphabet.
     if (bytes.empty() || bytes.size() > kMaxTokenBytes / 2) {
       return absl::InvalidArgumentError(absl::StrCat("rank ", rank, ": ", bytes.size(),
                                                      " bytes, expected 1 to ", kMaxTokenBytes / 2));
@@ -119,7 +121,7 @@ absl::StatusOr<Json> tokenizer_json_of(const TiktokenVocabulary& vocabulary) {
   absl::Status status = check(vocabulary);
   if (!status.ok()) return status;
   Json json = byte_level_frame(llama3_pre_tokenizer_json());
-  // A piece of text that is a token as a whole is taken as it is.
+  // tiktoken does not merge a piece that is itself a token, but takes it whole.
   Json model = {{"type", "BPE"}, {"ignore_merges", true}};
   std::vector<MergeResult> results;
   results.reserve(vocabulary.tokens.size());

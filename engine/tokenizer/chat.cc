@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::string_view kSystemBegin = "<<SYS>>\n";
 constexpr std::string_view kSystemEnd = "\n<</SYS>>\n\n";
-// In whatever case of white space around them.
+// A content that has one of these is refused, whatever the white space around it.
 constexpr std::string_view kLlama2Marks[] = {"[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"};
 
 constexpr const char* kBos3 = "<|begin_of_text|>";
@@ -45,7 +45,7 @@ absl::Status wrong_role(size_t index, ChatRole found, const char* expected) {
       path_of(index), ".role: found ", std::string(name_of(found)), ", expected ", expected));
 }
 
-// Appends control tokens and texts, keeping the first error.
+// Builds a prompt from control tokens and texts, and keeps the first error.
 class PromptWriter {
  public:
   PromptWriter(const Tokenizer& tokenizer, ChatFormat format)
@@ -62,7 +62,7 @@ class PromptWriter {
 
   void add_control(const char* name) { prompt.tokens.push_back(control(name)); }
 
-  // `field` is blamed when the text cannot be encoded.
+  // `field` is named in the error if the text cannot be encoded.
   void add_text(std::string_view text, const std::string& field) {
     const auto ids = tokenizer_.encode(text, {.add_special_tokens = false});
     if (!ids.ok()) {
@@ -153,7 +153,7 @@ absl::StatusOr<ChatPrompt> encode_llama2(const Tokenizer& tokenizer,
         if (i + 1 == messages.size()) writer.add_text(turn, field);
         break;
       case ChatRole::kAssistant:
-        // One text, as a token may reach over the border.
+        // Both are encoded as one text, because a token may span the boundary.
         writer.add_text(absl::StrCat(turn, " ", std::string(trimmed(content)), " "), field);
         writer.add_control(kEos2);
         break;

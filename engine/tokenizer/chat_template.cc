@@ -1,4 +1,4 @@
-// Which chat format a model's folder speaks.
+// Finds the chat format of a model from the files in its folder.
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -12,14 +12,14 @@
 namespace kascade {
 namespace {
 
-// Real ones have up to 60 KB.
+// Limit for the size of a template; real ones have up to 60 KB.
 constexpr uintmax_t kMaxFileBytes = 16u << 20;
 
 absl::Status damaged(const std::filesystem::path& path, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", what));
 }
 
-// Nothing when there is no such file.
+// Returns nullopt if there is no such file.
 absl::StatusOr<std::optional<std::string>> read_if_there(const std::filesystem::path& path) {
   std::error_code error;
   const uintmax_t size = std::filesystem::file_size(path, error);
@@ -31,7 +31,8 @@ absl::StatusOr<std::optional<std::string>> read_if_there(const std::filesystem::
   return std::string{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-// The field is one template, or a list of named ones of which "default" is for conversations.
+// The field is either one template or a list of named templates, of which "default" is the one for
+// conversations.
 absl::StatusOr<std::optional<std::string>> template_of(const bpe::Json& config,
                                                        const std::filesystem::path& path) {
   if (!config.is_object()) return damaged(path, "expected an object");

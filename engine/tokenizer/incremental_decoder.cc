@@ -7,7 +7,8 @@
 namespace kascade {
 namespace {
 
-// Length of the longest end of `text` that is the start of `stop`, shorter than `stop` itself.
+// Returns the length of the longest suffix of `text` that is a prefix of `stop` and shorter than
+// `stop`.
 size_t open_match_length(std::string_view text, std::string_view stop) {
   for (size_t length = std::min(text.size(), stop.size() - 1); length > 0; --length) {
     if (text.ends_with(stop.substr(0, length))) return length;

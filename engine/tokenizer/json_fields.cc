@@ -8,10 +8,11 @@
 namespace kascade::bpe {
 namespace {
 
-// A tokenizer.json nests about six levels.
+// Limit for the nesting of JSON; a tokenizer.json nests about six levels deep.
 constexpr int kMaxDepth = 64;
 
-// Checked before parsing, because building and freeing a deeply nested value costs stack or time.
+// The nesting is checked before parsing, because building and freeing a deeply nested value costs
+// stack or time.
 bool is_nested_too_deeply(std::string_view text) {
   int depth = 0;
   bool in_string = false;

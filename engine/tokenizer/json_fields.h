@@ -1,5 +1,5 @@
-// Reads the objects of a tokenizer.json field by field. A field that is read is known; finish()
-// refuses the rest, so that nothing a file asks for is silently left undone.
+// Reads the objects of a tokenizer.json field by field. ObjectReader::finish() refuses every field
+// that was not read, so that the tokenizer never silently ignores something that the file asks for.
 #ifndef KASCADE_ENGINE_TOKENIZER_JSON_FIELDS_H_
 #define KASCADE_ENGINE_TOKENIZER_JSON_FIELDS_H_
 
@@ -16,43 +16,46 @@ namespace kascade::bpe {
 
 using Json = nlohmann::json;
 
-// INVALID_ARGUMENT for text that is no JSON, no UTF-8 or nested too deeply.
+// Parses `text`. INVALID_ARGUMENT if it is not JSON, not UTF-8 or nested too deeply.
 absl::StatusOr<Json> parse_json(std::string_view text);
 
-// A whole number ≥ 0. Parsed text keeps such numbers as unsigned, values made by code may not.
+// Whether `value` is a whole number ≥ 0. The JSON library stores parsed numbers of this kind as
+// unsigned, but may store numbers set by code as signed.
 bool is_natural(const Json& value);
 
-// INVALID_ARGUMENT: the field cannot mean anything.
+// INVALID_ARGUMENT: the field's value has no valid meaning.
 absl::Status malformed(const std::string& path, const Json& found, const std::string& expected);
-// UNIMPLEMENTED: the field is fine, but this code does not do what it asks for.
+// UNIMPLEMENTED: the field's value is valid, but this implementation does not support it.
 absl::Status unsupported(const std::string& path, const Json& found, const std::string& supported);
 
-// Keeps the first error; after it every read returns a harmless default.
+// Reads the fields of one JSON object. It keeps the first error; after an error every read returns
+// a default value.
 class ObjectReader {
  public:
-  // `value` must outlive the reader. `path` names it in messages: "model", "decoder.decoders[0]".
+  // `value` must outlive the reader. `path` names it in error messages: "model",
+  // "decoder.decoders[0]".
   ObjectReader(const Json& value, std::string path);
 
   std::string path_of(const std::string& name) const;
 
-  // The field, or nullptr when it is absent or null.
+  // Returns the field, or nullptr when it is absent or null.
   const Json* find(const std::string& name);
   bool boolean(const std::string& name, bool fallback);
   std::string text(const std::string& name);
   std::optional<std::string> optional_text(const std::string& name);
   const Json& array(const std::string& name);
   const Json& object(const std::string& name);
-  // An id or a small count: in [0, limit).
+  // Returns an integer in [0, limit), such as a token id.
   int32_t integer(const std::string& name, int32_t limit);
 
-  // For fields that change nothing here.
+  // Accepts a field that does not affect this implementation.
   void ignore(const std::string& name) { known_.insert(name); }
   void fail(const absl::Status& status);
-  // The field must be absent or null.
+  // Fails unless the field is absent or null.
   void require_null(const std::string& name);
 
   const absl::Status& status() const { return status_; }
-  // The first error, else an unread field as UNIMPLEMENTED.
+  // Returns the first error, or UNIMPLEMENTED if a field was not read.
   absl::Status finish();
 
  private:

@@ -10,8 +10,8 @@
 namespace kascade::bpe {
 namespace {
 
-// Llama 3 has 280,147. Long runs of one letter can be cut anywhere, so that a hostile vocabulary
-// has many more merges than tokens.
+// Limit for the number of merges; Llama 3 has 280,147. Long runs of one letter can be split
+// anywhere, so a hostile vocabulary can have far more merges than tokens.
 constexpr size_t kMaxMerges = 1 << 22;
 
 bool continues_character(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
@@ -22,7 +22,7 @@ struct Merge {
   int32_t rank;
 };
 
-// "a b", or ["a", "b"] where a space in a token would make that ambiguous.
+// Spells a merge as "a b", or as ["a", "b"] if a space in a token would make the former ambiguous.
 Json json_of(const Merge& merge) {
   const std::string left(merge.left);
   const std::string right(merge.right);

@@ -1,6 +1,6 @@
-// The merges of a vocabulary that has only tokens and an order among them, as SentencePiece and
-// tiktoken do: two neighbours merge when together they are a token, the best such token first, then
-// the leftmost.
+// Derives the merges of a vocabulary that has no list of merges but an order among its tokens
+// (SentencePiece and tiktoken). Such a tokenizer merges two neighbours whenever they form a token
+// together; the best such token goes first, and among equals the leftmost.
 #ifndef KASCADE_ENGINE_TOKENIZER_MERGE_LIST_H_
 #define KASCADE_ENGINE_TOKENIZER_MERGE_LIST_H_
 
@@ -13,19 +13,21 @@
 
 namespace kascade::bpe {
 
-// Longest token, in bytes of UTF-8; the longest of Llama 3 has 256 in the byte alphabet.
+// Limit for the length of a token in bytes of UTF-8. The longest token of Llama 3 has 256 bytes in
+// the byte alphabet.
 constexpr size_t kMaxTokenBytes = 1024;
 
 struct MergeResult {
   std::string text{};  // valid UTF-8, at most kMaxTokenBytes
-  int32_t rank = 0;    // several tokens may share one
+  int32_t rank = 0;    // several tokens may share one rank
 };
 
-// Sets model.merges to every way of making one of `tokens` (lowest rank first, texts unique) of two
-// others, cut between characters, and model.merge_ranks to the rank of each: a token that can be
-// made in several ways has one rank for all of them, which the place in a list cannot say. Readers
-// that do not know merge_ranks take the merges in the right order but for such ties.
-// INVALID_ARGUMENT when there are too many.
+// Sets model.merges to every split of one of `tokens` (lowest rank first, unique texts) into two
+// other tokens, where splits fall between characters. Sets model.merge_ranks to the rank of each
+// merge: all merges that make the same token have the rank of that token, which positions in a list
+// cannot express. A reader that does not know merge_ranks still applies the merges in the right
+// order, except where ranks are equal.
+// INVALID_ARGUMENT when there are too many merges.
 absl::Status list_merges(const std::vector<MergeResult>& tokens, Json& model);
 
 }  // namespace kascade::bpe

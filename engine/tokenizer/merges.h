@@ -1,5 +1,5 @@
-// Byte-pair merging, the same loop for every kind of vocabulary. Called for each piece of text that
-// the pre-tokenizer leaves whole, which may be all of it.
+// Byte-pair merging, the same loop for every kind of vocabulary. It runs once for each piece that
+// the pre-tokenizer yields; a piece may be the whole text.
 #ifndef KASCADE_ENGINE_TOKENIZER_MERGES_H_
 #define KASCADE_ENGINE_TOKENIZER_MERGES_H_
 
@@ -12,21 +12,24 @@
 
 namespace kascade::bpe {
 
-// Which neighbours become which token, and how early.
+// The merges of a vocabulary: which pairs of neighbouring symbols become which token, and with
+// which rank.
 class MergeTable {
  public:
   struct Merge {
-    int32_t rank;  // lowest first
-    int32_t id;    // of the result
+    int32_t rank;  // merges of lower rank are applied first
+    int32_t id;    // id of the resulting token
   };
 
   void reserve(size_t count) { merges_.reserve(count); }
-  // A pair that is there already takes the new rank, as in the reference implementation.
+  // Adds a merge. If the pair has a merge already, the new one replaces it, as in the reference
+  // implementation.
   void add(int32_t left, int32_t right, Merge merge);
   const Merge* find(int32_t left, int32_t right) const;
 
-  // Some merge joins a part that ends with symbol `left` to one that starts with symbol `right`.
-  // Where no merge does, a text can be cut and its parts merged one by one with the same result.
+  // Records that some merge joins a part that ends with symbol `left` to a part that starts with
+  // symbol `right`. Between two symbols without such a seam a text can be cut, and its parts merged
+  // one by one with the same result.
   void add_seam(int32_t left, int32_t right) { seams_.insert(key(left, right)); }
   bool has_seam(int32_t left, int32_t right) const { return seams_.contains(key(left, right)); }
 
@@ -39,27 +42,29 @@ class MergeTable {
   absl::flat_hash_set<uint64_t> seams_;
 };
 
-// The merge loop with its buffers, kept by a caller that merges many pieces.
+// The merge loop and its buffers. A caller that merges many pieces keeps one, to save allocations.
 class MergeScratch {
  public:
-  // Merges until no pair is in the table: lowest rank first, then leftmost. Appends the result to
-  // `out`. O(n log n) in the number of symbols.
+  // Merges `symbols` until no neighbouring pair is in `table`; the pair with the lowest rank goes
+  // first, and among equals the leftmost. Appends the result to `out`. Takes O(n log n) steps for n
+  // symbols.
   void merge(const MergeTable& table, std::span<const int32_t> symbols, std::vector<int32_t>& out);
 
  private:
   struct Node {
-    int32_t id;  // kMergedAway when the left neighbour has taken it in
+    int32_t id;  // kMergedAway if this symbol was merged into its left neighbour
     int32_t previous;
     int32_t next;
   };
   struct Candidate {
     int32_t rank;
     int32_t position;  // of the left symbol
-    int32_t left;      // ids when it was queued: other ones there now mean it is out of date
+    // ids of both symbols when the candidate was queued; if they differ now, it is out of date
+    int32_t left;
     int32_t right;
     int32_t merged;
 
-    // std::push_heap keeps the largest on top.
+    // std::push_heap puts the largest element on top, so a better candidate compares as larger.
     bool operator<(const Candidate& other) const {
       return rank != other.rank ? rank > other.rank : position > other.position;
     }

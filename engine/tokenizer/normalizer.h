@@ -1,4 +1,5 @@
-// The `normalizer` of a tokenizer.json: what is done to the text before it is cut up.
+// The normalizer of a tokenizer.json (field `normalizer`): changes the text before the
+// pre-tokenizer splits it.
 #ifndef KASCADE_ENGINE_TOKENIZER_NORMALIZER_H_
 #define KASCADE_ENGINE_TOKENIZER_NORMALIZER_H_
 
@@ -18,15 +19,16 @@ void replace_all(std::string& text, std::string_view from, std::string_view to);
 
 class Normalizer {
  public:
-  // `json`: the field's value, nullptr when it is absent or null.
+  // `json` is the value of the field, or nullptr when it is absent or null.
   static absl::StatusOr<Normalizer> parse(const Json* json);
 
   bool changes_nothing() const { return steps_.empty(); }
-  // RESOURCE_EXHAUSTED when a pattern takes too many steps.
+  // RESOURCE_EXHAUSTED when a regular expression takes too many steps.
   absl::StatusOr<std::string> apply(std::string_view text) const;
 
  private:
-  // Replaces what `pattern` matches by `to`, or `from`; without either puts `to` in front.
+  // Replaces every match of `pattern`, or every occurrence of `from`, by `to`. If both are unset,
+  // puts `to` before the text.
   struct Step {
     std::optional<Pattern> pattern{};
     std::string from{};

@@ -13,12 +13,13 @@
 namespace kascade {
 namespace {
 
-// Real files have up to 20 MB.
+// Limit for the size of a file; real ones have up to 20 MB.
 constexpr uintmax_t kMaxFileBytes = 256u << 20;
 
 constexpr const char* kJsonName = "tokenizer.json";
 constexpr const char* kModelName = "tokenizer.model";
-// The key of the first piece; no line of base64 starts with it.
+// A SentencePiece file starts with the key of its first piece. No line of base64 starts with this
+// byte.
 constexpr char kSentencePieceStart = 0x0A;
 
 absl::StatusOr<std::string> read_bytes(const std::filesystem::path& path) {
@@ -43,7 +44,7 @@ absl::Status in_file(const std::filesystem::path& path, const absl::Status& stat
   return absl::Status(status.code(), absl::StrCat(path.string(), ": ", status.message()));
 }
 
-// A vocabulary's file as the value that a tokenizer is made from.
+// Converts the content of a vocabulary file to the JSON value from which a tokenizer is made.
 absl::StatusOr<bpe::Json> vocabulary_json(std::string_view bytes) {
   if (bytes.starts_with(kSentencePieceStart)) {
     const auto vocabulary = parse_sentencepiece(bytes);

@@ -30,7 +30,7 @@ std::string message_of(int error) {
                     : std::string(reinterpret_cast<const char*>(message), length);
 }
 
-// One pass over one text.
+// Iterates over the matches in one text.
 class Search {
  public:
   Search(const pcre2_code* code, std::string_view text)
@@ -39,18 +39,18 @@ class Search {
         match_(pcre2_match_data_create(1, nullptr)),
         context_(pcre2_match_context_create(nullptr)) {
     if (!context_) return;
-    // Ordinary patterns need a few steps per byte; the limit makes a pattern that backtracks
-    // exponentially an error instead of a stalled thread.
+    // Ordinary patterns need a few steps per byte. The limit turns a pattern that backtracks
+    // exponentially into an error instead of a stalled thread.
     const size_t steps = std::min<size_t>(10'000 + 10 * text.size(), 1'000'000'000);
     pcre2_set_match_limit(context_.get(), static_cast<uint32_t>(steps));
     pcre2_set_heap_limit(context_.get(), kMaxHeapKib);
   }
 
-  // The next match at or after `begin`; {size, size} when there is none.
+  // Returns the next match at or after `begin`, or {size, size} if there is none.
   absl::StatusOr<std::pair<size_t, size_t>> next(size_t begin) {
     if (!match_ || !context_) return absl::ResourceExhaustedError("no memory for a match");
     int found = run(begin, PCRE2_NO_UTF_CHECK);
-    // The compiled code has a small stack; the interpreter takes over for what needs more.
+    // The JIT-compiled code has a small stack. If a match needs more, the interpreter takes over.
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) found = run(begin, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT);
     if (found == PCRE2_ERROR_NOMATCH) return std::pair{text_.size(), text_.size()};
     if (found < 0) {
@@ -91,7 +91,7 @@ absl::StatusOr<Pattern> Pattern::compile(std::string_view pattern, uint32_t opti
   Owned<pcre2_compile_context, pcre2_compile_context_free> context(
       pcre2_compile_context_create(nullptr));
   if (!context) return absl::ResourceExhaustedError("no memory for a pattern");
-  // What "." leaves out must not depend on how the library was built.
+  // The newline characters that "." excludes must not depend on how the library was built.
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   int error = 0;
   PCRE2_SIZE offset = 0;
@@ -107,7 +107,7 @@ absl::StatusOr<Pattern> Pattern::compile(std::string_view pattern, uint32_t opti
   if (matches_empty) {
     return absl::UnimplementedError("the regular expression can match the empty text");
   }
-  // Where the CPU has no JIT, matching is interpreted: slower, same result.
+  // Without a JIT for this CPU, matching is interpreted: slower, with the same result.
   (void)pcre2_jit_compile(result.code_.get(), PCRE2_JIT_COMPLETE);
   return result;
 }
@@ -128,7 +128,8 @@ absl::Status Pattern::walk(std::string_view text, const PieceSink& on_gap,
       const absl::Status status = on_match(text.substr(begin, end - begin));
       if (!status.ok()) return status;
     }
-    // Look-behind can make a match empty that PCRE2 did not foresee: never stand still.
+    // A look-behind can make a match empty that PCRE2 did not predict to be empty. Always advance,
+    // so that the loop ends.
     if (end <= position) return absl::InternalError("a pattern matched nothing");
     position = end;
   }

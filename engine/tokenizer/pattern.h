@@ -1,5 +1,5 @@
-// Regular expressions of a tokenizer.json, run by PCRE2 with Unicode classes. Immutable after
-// compile(): safe for any number of threads.
+// The regular expressions of a tokenizer.json, run by PCRE2 with Unicode character classes. A
+// Pattern is immutable and safe for any number of threads.
 #ifndef KASCADE_ENGINE_TOKENIZER_PATTERN_H_
 #define KASCADE_ENGINE_TOKENIZER_PATTERN_H_
 
@@ -17,22 +17,23 @@ namespace kascade::bpe {
 
 using PieceSink = std::function<absl::Status(std::string_view)>;
 
-// The files are written for Oniguruma. Rewrites `pattern` so that PCRE2 reads it the same way;
-// INVALID_ARGUMENT names a construct whose meaning differs or is not known to agree.
+// The expressions in tokenizer.json files follow the syntax of Oniguruma. Rewrites `pattern` so
+// that PCRE2 interprets it in the same way. INVALID_ARGUMENT names a construct whose meaning
+// differs in PCRE2 or is not known to be the same.
 absl::StatusOr<std::string> pcre2_pattern_of(std::string_view pattern);
 
 class Pattern {
  public:
-  // A regular expression in the files' dialect.
+  // Compiles a regular expression in Oniguruma's syntax.
   static absl::StatusOr<Pattern> compile(std::string_view pattern);
-  // A pattern that matches just `text`.
+  // Compiles a pattern that matches exactly `text`.
   static absl::StatusOr<Pattern> compile_literal(std::string_view text);
 
-  // Calls `sink` for each match and for each stretch between matches, in order; together they are
-  // `text` (valid UTF-8). RESOURCE_EXHAUSTED when a match takes too many steps.
+  // Calls `sink` in order for each match and for each stretch between matches; concatenated, they
+  // give `text` (valid UTF-8). RESOURCE_EXHAUSTED when a match takes too many steps.
   absl::Status split(std::string_view text, const PieceSink& sink) const;
 
-  // `text` with `by` in the place of each match; errors as of split().
+  // Returns `text` with each match replaced by `by`. Errors are those of split().
   absl::StatusOr<std::string> replace(std::string_view text, std::string_view by) const;
 
  private:
@@ -41,7 +42,7 @@ class Pattern {
   };
 
   static absl::StatusOr<Pattern> compile(std::string_view pattern, uint32_t options);
-  // Calls `on_gap` and `on_match` for what split() gives.
+  // Calls `on_match` for each match and `on_gap` for each stretch between matches, in order.
   absl::Status walk(std::string_view text, const PieceSink& on_gap,
                     const PieceSink& on_match) const;
 

@@ -1,5 +1,6 @@
-// From Oniguruma's syntax to PCRE2's, as far as the two can be said to agree. The differences that
-// matter: PCRE2's \s takes U+180E for a space; \h, \w, ^ and $ mean other things; classes nest.
+// Translates the syntax of Oniguruma to that of PCRE2 and refuses what is not known to mean the
+// same in both. The differences that matter: PCRE2's \s also matches U+180E; \h, \w, ^ and $ have
+// other meanings; character classes nest in Oniguruma.
 #include <string>
 #include <string_view>
 
@@ -11,7 +12,7 @@
 namespace kascade::bpe {
 namespace {
 
-// The property White_Space, for use inside a class.
+// The Unicode property White_Space, for use inside a character class.
 constexpr std::string_view kSpaces = "\\t-\\r\\x{85}\\p{Z}";
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -86,7 +87,8 @@ class Translator {
     refuse("this kind of group");
   }
 
-  // {n}, {n,} and {n,m}; a sign behind it means "possessive" or "lazy" in one syntax only.
+  // Quantifiers {n}, {n,} and {n,m}. A sign after one means "possessive" or "lazy" in only one of
+  // the two syntaxes.
   void repeat() {
     size_t end = 1;
     while (end < rest_.size() && is_digit(rest_[end])) ++end;

@@ -21,7 +21,7 @@ class TemplateReader {
       has_template_ = true;
       read_template(reader);
     } else if (type == "ByteLevel") {
-      // It moves offsets, which are not reported here.
+      // ByteLevel changes only offsets, which this tokenizer does not report.
       for (const char* name : {"add_prefix_space", "trim_offsets", "use_regex"}) {
         reader.ignore(name);
       }
@@ -66,7 +66,7 @@ class TemplateReader {
     if (token == tokens.end()) return malformed(path, nullptr, "the token that `single` names");
     ObjectReader fields(*token, path);
     fields.ignore("id");
-    fields.ignore("tokens");  // their texts
+    fields.ignore("tokens");  // the texts of the tokens, which the ids already determine
     for (const Json& id : fields.array("ids")) {
       const bool is_id = is_natural(id) && id.get<uint64_t>() < Vocabulary::kMaxIds;
       if (!is_id || !vocabulary_.has(id.get<int32_t>())) {

@@ -1,4 +1,5 @@
-// The `post_processor` of a tokenizer.json: the tokens around a text.
+// The post-processor of a tokenizer.json (field `post_processor`): the tokens added before and
+// after an encoded text.
 #ifndef KASCADE_ENGINE_TOKENIZER_POST_PROCESSOR_H_
 #define KASCADE_ENGINE_TOKENIZER_POST_PROCESSOR_H_
 
@@ -17,7 +18,7 @@ struct PostProcessor {
   std::vector<int32_t> prefix{};
   std::vector<int32_t> suffix{};
 
-  // `json`: the field's value, nullptr when it is absent or null.
+  // `json` is the value of the field, or nullptr when it is absent or null.
   static absl::StatusOr<PostProcessor> parse(const Json* json, const Vocabulary& vocabulary);
 };
 

@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-// The message of a pattern's own error, behind the field's name.
+// Returns the error of a pattern with the name of its field before the message.
 absl::Status at_path(const std::string& path, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }
@@ -88,7 +88,7 @@ absl::Status PreTokenizer::add_byte_level(ObjectReader& reader) {
     if (!pattern.ok()) return pattern.status();
     step.pattern = *std::move(pattern);
   }
-  reader.ignore("trim_offsets");  // about offsets, which are not reported here
+  reader.ignore("trim_offsets");  // concerns offsets, which this tokenizer does not report
   steps_.push_back(std::move(step));
   return absl::OkStatus();
 }
@@ -98,7 +98,8 @@ absl::Status PreTokenizer::add_split(ObjectReader& reader) {
   if (behavior != "Isolated") {
     reader.fail(unsupported(reader.path_of("behavior"), behavior, "Isolated"));
   }
-  // It swaps matches and gaps, and both become pieces.
+  // `invert` exchanges matches and the stretches between them. As both become pieces, the result is
+  // the same.
   reader.boolean("invert", false);
 
   ObjectReader pattern(reader.object("pattern"), reader.path_of("pattern"));
@@ -130,7 +131,7 @@ absl::Status PreTokenizer::add_metaspace(ObjectReader& reader) {
   const bool splits = reader.boolean("split", true);
   if (!reader.status().ok()) return reader.status();
   if (splits) {
-    // Each piece starts with the replacement.
+    // Every space starts a new piece, whose first character is the replacement.
     const bool is_special = step.space.size() == 1;
     const std::string one = is_special ? absl::StrCat("\\", step.space) : step.space;
     auto pattern = Pattern::compile(absl::StrCat(one, "[^", one, "]*"));

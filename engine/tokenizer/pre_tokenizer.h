@@ -1,4 +1,5 @@
-// The `pre_tokenizer` of a tokenizer.json: cuts text into the pieces that are merged one by one.
+// The pre-tokenizer of a tokenizer.json (field `pre_tokenizer`): splits text into pieces, each of
+// which the BPE model then encodes by itself.
 #ifndef KASCADE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
 #define KASCADE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
 
@@ -16,24 +17,27 @@ namespace kascade::bpe {
 
 class PreTokenizer {
  public:
-  // `json`: the field's value, nullptr when it is absent or null.
+  // `json` is the value of the field, or nullptr when it is absent or null.
   static absl::StatusOr<PreTokenizer> parse(const Json* json);
 
-  // Whether the symbols to merge are bytes; otherwise they are characters.
+  // Whether merging starts from single bytes; otherwise it starts from single characters.
   bool is_byte_level() const { return byte_level_; }
 
-  // Calls `sink` for each piece. `at_start`: `text` (valid UTF-8) starts the whole text.
+  // Calls `sink` for each piece of `text` (valid UTF-8). `at_start` says whether `text` is at the
+  // start of the whole input.
   absl::Status split(std::string_view text, bool at_start, const PieceSink& sink) const {
     return run(text, at_start, 0, sink);
   }
 
  private:
-  // Every kind of pre-tokenizer is some of these, in this order.
+  // Each pre-tokenizer is a list of steps. A step does the following, in this order; parts that are
+  // unset are skipped.
   struct Step {
-    std::string space{};   // replaces each ' ' when not empty
-    std::string prefix{};  // put in front of a text that does not start with it
+    std::string space{};   // if not empty, replaces each ' '
+    std::string prefix{};  // is put before a text that does not start with it
     bool prefix_at_start_only = false;
-    std::optional<Pattern> pattern{};  // matches and what lies between them become pieces
+    // splits the text into its matches and the stretches between them
+    std::optional<Pattern> pattern{};
   };
 
   absl::Status add(const Json& json, const std::string& path);
@@ -47,11 +51,11 @@ class PreTokenizer {
   bool byte_level_ = false;
 };
 
-// The `prepend_scheme` of a Metaspace pre-tokenizer or decoder; older files say it with
-// `add_prefix_space`.
+// Reads the field `prepend_scheme` of a Metaspace pre-tokenizer or decoder. Older files have
+// `add_prefix_space` instead.
 enum class PrependScheme { kNever, kFirst, kAlways };
 PrependScheme read_prepend_scheme(ObjectReader& reader);
-// The `replacement` of a Metaspace, one character.
+// Reads the field `replacement` of a Metaspace pre-tokenizer or decoder, which is one character.
 std::string read_replacement(ObjectReader& reader);
 
 }  // namespace kascade::bpe

@@ -1,5 +1,5 @@
-// The fields of SentencePiece's ModelProto that change what a BPE model does; the others concern
-// training.
+// Reads the fields of SentencePiece's ModelProto that affect encoding and decoding with a BPE
+// model; the other fields concern training.
 #include <bit>
 #include <cstdint>
 #include <string>
@@ -19,7 +19,7 @@ using bpe::WireReader;
 
 constexpr const char* kModelTypes[] = {"none", "unigram", "bpe", "word", "char"};
 
-// Calls `take(field)` for each field of `message`; it returns a status.
+// Calls `take(field)` for each field of `message` until it returns an error.
 template <typename Take>
 absl::Status read_fields(WireReader& reader, const Take& take) {
   while (true) {
@@ -32,7 +32,7 @@ absl::Status read_fields(WireReader& reader, const Take& take) {
   }
 }
 
-// One field into `target`; another type than the field's is an error.
+// Stores one field in `target`; a field of another wire type is an error.
 absl::Status store(const WireReader& reader, const WireField& field, const char* name,
                    std::string& target) {
   if (field.type != WireField::Type::kBytes) return reader.wrong_type(field, name);
@@ -147,7 +147,7 @@ class ModelReader {
     });
   }
 
-  // The denormaliser works on decoded text and has the same fields.
+  // The denormalizer is applied to decoded text and has the same fields.
   absl::Status read_normalizer(std::string_view bytes, const std::string& path, bool encodes) {
     std::string name;
     std::string charsmap;
@@ -173,7 +173,7 @@ class ModelReader {
       }
     });
     if (!status.ok()) return status;
-    // Without a map characters stay what they are, whatever the name.
+    // Without a character map, normalization changes no characters, whatever its name.
     if (charsmap.empty()) return absl::OkStatus();
     return not_done(path + ".precompiled_charsmap",
                     absl::StrCat(charsmap.size(), " bytes (", name, ")"), "none (identity)");
@@ -201,7 +201,7 @@ class ModelReader {
   }
 
   SentencePieceVocabulary result_{.remove_extra_whitespaces = true};
-  uint64_t model_type_ = 1;  // the format's defaults
+  uint64_t model_type_ = 1;  // the default of the format
   bool whitespace_as_suffix_ = false;
   std::string bos_piece_ = "<s>";
 };

@@ -17,8 +17,8 @@ namespace {
 using Piece = SentencePieceVocabulary::Piece;
 
 constexpr std::string_view kSpace = "\u2581";
-// Regular expressions: a run of spaces; spaces at either end. The first is applied first, so that
-// the last sees at most one.
+// Regular expressions for a run of spaces, and for spaces at either end. The first is applied
+// first, so the second sees at most one space at each end.
 constexpr const char* kSpaceRun = " {2,}";
 constexpr const char* kFirstSpace = "(?<!.|\\n) ";
 constexpr const char* kLastSpace = " (?!.|\\n)";
@@ -50,7 +50,8 @@ absl::Status check_piece(const Piece& piece, size_t id) {
   return absl::OkStatus();
 }
 
-// Unknown pieces are at most one and byte pieces none or all.
+// Checks that there is at most one unknown piece, and that there are either no byte pieces or all
+// 256.
 absl::Status check_types(const SentencePieceVocabulary& vocabulary) {
   size_t unknown = 0;
   std::array<bool, 256> has_byte{};
@@ -100,8 +101,8 @@ absl::Status check(const SentencePieceVocabulary& vocabulary) {
   return check_types(vocabulary);
 }
 
-// SentencePiece looks at texts only, so that it merges characters that are no pieces themselves,
-// and takes an unused piece apart at the end. The merge loop here knows nothing but tokens.
+// SentencePiece merges by text alone: it also merges characters that are no pieces themselves, and
+// splits an unused piece again at the end. The merge loop of this tokenizer knows only tokens.
 absl::Status refuse_unreachable(const SentencePieceVocabulary& vocabulary) {
   absl::flat_hash_set<std::string_view> texts;
   for (const Piece& piece : vocabulary.pieces) {
@@ -125,7 +126,7 @@ absl::Status refuse_unreachable(const SentencePieceVocabulary& vocabulary) {
   return absl::OkStatus();
 }
 
-// Equal scores have equal ranks.
+// Pieces of equal score have equal rank.
 std::vector<MergeResult> ranked(const SentencePieceVocabulary& vocabulary) {
   std::vector<const Piece*> pieces;
   for (const Piece& piece : vocabulary.pieces) {

@@ -1,4 +1,4 @@
-// tiktoken's rank files.
+// Reads the rank files of tiktoken.
 #include <algorithm>
 #include <charconv>
 #include <string>

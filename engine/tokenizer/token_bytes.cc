@@ -11,7 +11,7 @@
 namespace kascade::bpe {
 namespace {
 
-// "<0x0A>" → 10.
+// Returns the byte that a token like "<0x0A>" stands for (10).
 std::optional<char> fallback_byte(const std::string& text) {
   if (text.size() != 6 || !text.starts_with("<0x") || text.back() != '>') return std::nullopt;
   uint8_t byte = 0;
@@ -33,7 +33,7 @@ absl::StatusOr<TokenDecoder> TokenDecoder::parse(const Json* json, bool byte_lev
   decoder.byte_level_ = byte_level;
   const std::string type = reader.text("type");
   if (byte_level && type == "ByteLevel") {
-    // They concern encoding only.
+    // These fields concern encoding only.
     for (const char* name : {"add_prefix_space", "trim_offsets", "use_regex"}) reader.ignore(name);
   } else if (!byte_level && type == "Metaspace") {
     reader.fail(decoder.read_metaspace(reader));
@@ -65,8 +65,8 @@ absl::Status TokenDecoder::read_sequence(ObjectReader& reader) {
   return reader.status();
 }
 
-// Replace and ByteFallback act on single tokens, Strip on the fused text: in another order they
-// would mean something else.
+// Replace and ByteFallback act on single tokens and Strip acts on the fused text, so their order
+// matters; other orders are refused.
 void TokenDecoder::read_part(ObjectReader& reader, bool& fused) {
   const std::string type = reader.text("type");
   if (type == "Replace" && !fused) {
@@ -92,7 +92,8 @@ void TokenDecoder::read_part(ObjectReader& reader, bool& fused) {
 
 std::string TokenDecoder::bytes_of(const VocabularyEntry& entry) const {
   if (byte_level_) {
-    // Added tokens are found in the text itself, so they are not spelled in the byte alphabet.
+    // Added tokens are matched in the text itself, so their spelling does not use the byte
+    // alphabet.
     if (entry.added) return entry.text;
     return spelled_bytes(entry.text).value_or(entry.text);
   }

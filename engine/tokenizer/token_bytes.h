@@ -1,4 +1,5 @@
-// The `decoder` of a tokenizer.json: the bytes that each token stands for.
+// The decoder of a tokenizer.json (field `decoder`): maps each token to the bytes that it adds to
+// the text.
 #ifndef KASCADE_ENGINE_TOKENIZER_TOKEN_BYTES_H_
 #define KASCADE_ENGINE_TOKENIZER_TOKEN_BYTES_H_
 
@@ -14,15 +15,17 @@ namespace kascade::bpe {
 
 class TokenDecoder {
  public:
-  // `byte_level`: whether the pre_tokenizer is; the decoder must be its counterpart. `json` may be
-  // nullptr, which is refused: without a decoder tokens would be joined by spaces.
+  // `byte_level` says whether the pre-tokenizer is byte-level; the decoder must then be so too.
+  // `json` is the value of the field. nullptr is refused, because a tokenizer without a decoder
+  // joins tokens by spaces.
   static absl::StatusOr<TokenDecoder> parse(const Json* json, bool byte_level);
 
   std::string bytes_of(const VocabularyEntry& entry) const;
   bool strips_leading_space() const { return strips_leading_space_; }
 
  private:
-  // Replaces `from` by `to` in a token's text; an empty `from` reads "<0x0A>" as that byte.
+  // Replaces `from` by `to` in a token's text. An empty `from` means that a token spelled like
+  // "<0x0A>" becomes that byte.
   struct Step {
     std::string from;
     std::string to;

@@ -1,6 +1,7 @@
-// Text ↔ token ids, from a Hugging Face `tokenizer.json`, or from the `tokenizer.model` of Llama 2
-// (SentencePiece) or of Meta's Llama 3 (tiktoken). Called by RPC threads; a Tokenizer is
-// immutable and safe for any number of threads, an IncrementalDecoder belongs to one request.
+// Converts between text and token ids. A tokenizer is read from a Hugging Face `tokenizer.json`, or
+// from the `tokenizer.model` of Llama 2 (SentencePiece) or of Meta's Llama 3 (tiktoken). A
+// Tokenizer is immutable and safe for any number of threads, such as those of RPCs; an
+// IncrementalDecoder belongs to one request.
 #ifndef KASCADE_ENGINE_TOKENIZER_TOKENIZER_H_
 #define KASCADE_ENGINE_TOKENIZER_TOKENIZER_H_
 
@@ -19,10 +20,10 @@
 namespace kascade {
 
 struct EncodeOptions {
-  // Whether the file's post-processor adds its tokens (BOS for Llama models).
+  // Whether encode() adds the tokens of the file's post-processor (BOS for Llama models).
   bool add_special_tokens = true;
-  // Whether special strings in the text ("<|eot_id|>") become their token; otherwise they are
-  // ordinary text, so that user text cannot forge control tokens.
+  // Whether the spelling of a special token in the text ("<|eot_id|>") becomes that token.
+  // Otherwise it is encoded as ordinary text, so that user text cannot forge control tokens.
   bool parse_special_tokens = false;
 };
 
@@ -30,64 +31,71 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Number of ids, added tokens included: valid ids are [0, vocab_size()).
+  // Number of token ids, including those of added tokens. Valid ids are [0, vocab_size()).
   virtual int32_t vocab_size() const = 0;
 
-  // INVALID_ARGUMENT for text that is not valid UTF-8 (names the byte offset). Characters that the
-  // vocabulary cannot write become its unknown token, or vanish when it has none.
+  // Encodes `text`. A character that the vocabulary cannot express becomes the unknown token, or is
+  // dropped if there is none. INVALID_ARGUMENT for text that is not valid UTF-8; the message names
+  // the byte offset.
   virtual absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                                       const EncodeOptions& options) const = 0;
 
-  // The bytes of the whole sequence as text. Special tokens are left out when `skip_special`.
-  // INVALID_ARGUMENT names an id outside the vocabulary and its position. Bytes that form no valid
-  // UTF-8 are replaced by U+FFFD.
+  // Decodes the whole sequence. Special tokens are left out if `skip_special`. Bytes that are not
+  // valid UTF-8 are replaced by U+FFFD. INVALID_ARGUMENT for an id outside the vocabulary; the
+  // message names the id and its position.
   virtual absl::StatusOr<std::string> decode(std::span<const int32_t> ids,
                                              bool skip_special) const = 0;
 
-  // The raw bytes that one token adds to the text when it is not the first one; empty for special
-  // tokens and ids that no token has. May be a part of a UTF-8 character. CHECKs that the id is
-  // in [0, vocab_size()).
+  // Returns the bytes that the token adds to the text when it is not the first one. They may be a
+  // part of a UTF-8 character. They are empty for special tokens and for ids without a token.
+  // CHECKs that the id is in [0, vocab_size()).
   virtual std::string_view token_bytes(int32_t id) const = 0;
 
-  // The token as the vocabulary spells it, for display ("Ġthe", "<0x0A>").
+  // Returns the token as the vocabulary spells it, for display ("Ġthe", "<0x0A>").
   virtual std::string_view token_text(int32_t id) const = 0;
   virtual std::optional<int32_t> token_id(std::string_view token_text) const = 0;
   virtual bool is_special(int32_t id) const = 0;
 
-  // The tokens that encode() puts in front of a text when asked for special tokens.
+  // Returns the tokens that encode() puts before a text if add_special_tokens is set.
   virtual std::span<const int32_t> prefix_tokens() const = 0;
 
-  // What decode() strips from the start of a text: a SentencePiece-like tokenizer drops one space.
+  // Whether decode() drops one space at the start of the text, as SentencePiece-like tokenizers do.
   virtual bool strips_leading_space() const = 0;
 };
 
-// DIR/tokenizer.json, or DIR/tokenizer.model where there is none; NOT_FOUND names both.
+// Returns the path of `directory`/tokenizer.json, or of `directory`/tokenizer.model if there is no
+// tokenizer.json. NOT_FOUND names both.
 absl::StatusOr<std::filesystem::path> find_tokenizer_file(const std::filesystem::path& directory);
 
-// Opens that file; the kind of a tokenizer.model is told by its first byte. Whatever the file asks
-// for and this code does not do (another model kind, normaliser, pre-tokenizer, dropout …) is
-// refused here by name: UNIMPLEMENTED; a damaged file is INVALID_ARGUMENT; a missing one NOT_FOUND.
+// Opens the file that find_tokenizer_file() finds; its first byte tells the kind of a
+// tokenizer.model. UNIMPLEMENTED, naming the field, for anything that the file asks for and this
+// implementation does not support (another type of model, normalizer or pre-tokenizer, dropout …);
+// INVALID_ARGUMENT for a damaged file; NOT_FOUND for a missing one.
 absl::StatusOr<std::unique_ptr<Tokenizer>> open_tokenizer(const std::filesystem::path& directory);
 absl::StatusOr<std::unique_ptr<Tokenizer>> parse_tokenizer_json(std::string_view json);
 
 // Turns a stream of tokens into a stream of text that never ends inside a UTF-8 character, and
-// stops at the first stop string, wherever token borders fall in it: the one that is complete
-// first; of several that end at the same character, the longest.
+// stops at the first stop string, wherever token boundaries fall in it. The first stop string is
+// the one that is complete first; of several that end at the same character it is the longest.
 class IncrementalDecoder {
  public:
   struct Piece {
-    std::string text;                           // safe to send now; may be empty
-    std::optional<std::string> matched_stop{};  // set once; nothing comes after it
+    std::string text;  // can be sent to the client now; may be empty
+    // the stop string that ended the stream; no text comes after it
+    std::optional<std::string> matched_stop{};
   };
 
-  // `tokenizer` must outlive the decoder. Text that could still become a stop string is held back.
-  // `continues_text`: the stream follows a prompt, so a leading space is kept.
+  // `tokenizer` must outlive the decoder. The decoder holds back text that could still become a
+  // stop string. `continues_text` says that the stream follows a prompt, so that a leading space is
+  // kept.
   IncrementalDecoder(const Tokenizer& tokenizer, std::vector<std::string> stop_strings,
                      bool skip_special, bool include_stop_string, bool continues_text);
 
-  // An id outside the vocabulary is no text: a model may have more outputs than there are ids.
+  // Adds one token. An id outside the vocabulary adds no text: a model may have more outputs than
+  // the tokenizer has ids.
   Piece push(int32_t token);
-  // What was held back, at the end of the stream; half a character becomes U+FFFD.
+  // Returns the text that was held back until the end of the stream. An incomplete character
+  // becomes U+FFFD.
   std::string finish();
 
  private:

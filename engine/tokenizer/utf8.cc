@@ -5,8 +5,8 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
-// The second byte is restricted after some lead bytes: no overlong forms, no surrogates, nothing
-// above U+10FFFF.
+// After some first bytes the range of the second byte is restricted, to exclude overlong forms,
+// surrogates and code points above U+10FFFF.
 bool is_second_byte(uint8_t lead, uint8_t byte) {
   switch (lead) {
     case 0xE0:
@@ -22,7 +22,7 @@ bool is_second_byte(uint8_t lead, uint8_t byte) {
   }
 }
 
-// The property White_Space.
+// Whether the code point has the Unicode property White_Space.
 bool is_space(uint32_t c) {
   return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||

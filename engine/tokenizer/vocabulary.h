@@ -1,4 +1,4 @@
-// The tokens of a tokenizer.json by id and by text: `model.vocab` and `added_tokens`.
+// The tokens of a tokenizer.json, by id and by text: those of `model.vocab` and `added_tokens`.
 #ifndef KASCADE_ENGINE_TOKENIZER_VOCABULARY_H_
 #define KASCADE_ENGINE_TOKENIZER_VOCABULARY_H_
 
@@ -14,7 +14,7 @@
 
 namespace kascade::bpe {
 
-// Lets a map with std::string keys be asked with a std::string_view.
+// Allows lookups by std::string_view in a map whose keys are std::string.
 struct StringHash {
   using is_transparent = void;
   size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
@@ -22,26 +22,27 @@ struct StringHash {
 template <typename T>
 using StringMap = std::unordered_map<std::string, T, StringHash, std::equal_to<>>;
 
-// A token found in the text as a whole, before any merging.
+// A token that is searched for in the text as a whole, before pre-tokenization and merging.
 struct AddedToken {
   int32_t id = 0;
   std::string content{};
   bool special = false;
-  bool normalized = false;  // looked for in the normalised text instead of the text itself
-  bool lstrip = false;      // takes the white space before it along
-  bool rstrip = false;      // … and behind it
+  bool normalized = false;  // searched for in the normalised text instead of the original
+  bool lstrip = false;      // also consumes the white space before it
+  bool rstrip = false;      // also consumes the white space after it
 };
 
 struct VocabularyEntry {
   std::string text{};
-  bool present = false;  // ids may have holes
+  bool present = false;  // false for an id that no token has
   bool added = false;
   bool special = false;
 };
 
 class Vocabulary {
  public:
-  // Ids end here; keeps a damaged id from asking for all memory. Real vocabularies: up to 262,144.
+  // Ids must be below this limit, so that a damaged file cannot exhaust memory. Real vocabularies
+  // have up to 262,144 ids.
   static constexpr int32_t kMaxIds = 1 << 20;
 
   absl::Status add_model_tokens(const Json& vocab);

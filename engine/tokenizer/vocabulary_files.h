@@ -1,7 +1,7 @@
-// Vocabularies that come without a tokenizer.json, each turned into one, so that there is a single
-// tokenizer with a single reader: SentencePiece models (Llama 2), tiktoken ranks (Meta's Llama 3)
-// and the token lists of GGUF files. Pure functions; safe on hostile input, errors are
-// INVALID_ARGUMENT (damaged) or UNIMPLEMENTED (known, not done) and name the field.
+// Converts vocabularies that come without a tokenizer.json into one, so that there is a single
+// implementation of the tokenizer: SentencePiece models (Llama 2), tiktoken ranks (Meta's Llama 3)
+// and the token lists of GGUF files. The functions are pure and safe on hostile input; errors name
+// the field and are INVALID_ARGUMENT for damaged or UNIMPLEMENTED for unsupported input.
 #ifndef KASCADE_ENGINE_TOKENIZER_VOCABULARY_FILES_H_
 #define KASCADE_ENGINE_TOKENIZER_VOCABULARY_FILES_H_
 
@@ -15,7 +15,7 @@
 
 namespace kascade {
 
-// As SentencePiece and GGUF (tokenizer.ggml.token_type) number them.
+// The types of a piece, with the numbers of SentencePiece and of GGUF (tokenizer.ggml.token_type).
 enum class PieceType : uint8_t {
   kNormal = 1,
   kUnknown = 2,
@@ -25,29 +25,33 @@ enum class PieceType : uint8_t {
   kByte = 6,
 };
 
-// Byte-pair merging by score with byte fallback; U+2581 stands for a space. The pieces of an
-// encoded text are those of SentencePiece's BPE: the neighbours that together are the piece with
-// the highest score merge first, then the leftmost.
-//  - Control pieces never come out of plain text; the unknown one does for what has no piece.
-//  - User-defined pieces are found in the text as a whole; what is behind one is encoded like a
-//    text of its own, as Hugging Face does. One with U+2581 in it is made by merging only.
-//  - Unused pieces never come out.
+// Byte-pair merging by score, with byte fallback; U+2581 stands for a space. A text is encoded into
+// the same pieces as by SentencePiece's BPE: the two neighbours that form the piece with the
+// highest score are merged first, and among equals the leftmost. The types of pieces differ as
+// follows.
+//  - Control pieces never come out of plain text. The unknown piece stands for characters that have
+//   no piece.
+//  - User-defined pieces are matched in the text as a whole. The text after such a piece is encoded
+//   like a new text, as Hugging Face does. A user-defined piece that contains U+2581 is made by
+//   merging only.
+//  - Unused pieces never come out of any text.
 struct SentencePieceVocabulary {
   struct Piece {
     std::string text{};  // valid UTF-8, not empty, at most 1,024 bytes, unique
-    float score = 0;     // of the merge that makes it: highest first; finite
+    float score = 0;     // score of the merge that makes the piece, highest first; finite
     PieceType type = PieceType::kNormal;
   };
-  std::vector<Piece> pieces{};  // by id; none or all 256 of the byte pieces "<0x00>" … "<0xFF>"
+  // by id; either none or all 256 of the byte pieces "<0x00>" … "<0xFF>" are present
+  std::vector<Piece> pieces{};
   std::optional<int32_t> bos{};
   bool add_bos = true;
-  bool add_dummy_prefix = true;  // a space before the text
-  // Leaves out spaces at both ends and beside others: such a text does not come back.
+  bool add_dummy_prefix = true;  // puts a space before the text
+  // Removes spaces at both ends of the text and repeated spaces. Decoding does not restore them.
   bool remove_extra_whitespaces = false;
-  bool escape_whitespaces = true;  // the pieces have U+2581 for a space
+  bool escape_whitespaces = true;  // pieces contain U+2581 in place of a space
 };
 
-// Byte-level merging by rank; tokens and merges are spelled in GPT-2's byte alphabet.
+// Byte-level merging by rank. Tokens and merges are spelled in GPT-2's byte alphabet.
 struct ByteLevelVocabulary {
   struct Token {
     std::string text{};
@@ -55,36 +59,39 @@ struct ByteLevelVocabulary {
   };
   std::vector<Token> tokens{};        // by id
   std::vector<std::string> merges{};  // "left right", lowest rank first
-  // How text is split first, as GGUF names it (tokenizer.ggml.pre): "llama-bpe" (also "llama3",
-  // "llama-v3"), "gpt-2", "smollm".
+  // The pre-tokenizer, as GGUF names it (tokenizer.ggml.pre): "llama-bpe" (also "llama3",
+  // "llama-v3"), "gpt-2" or "smollm".
   std::string pre_tokenizer{};
   std::optional<int32_t> bos{};
   bool add_bos = true;
-  bool ignore_merges = false;  // a piece that is a token as a whole is taken as it is
+  bool ignore_merges = false;  // a piece that is itself a token is not merged but taken whole
 };
 
-// Byte strings by rank, the lowest merges first, then the leftmost; the rank is the id. Split and
-// completed as Llama 3: 256 special tokens follow.
+// Byte strings in the order of their ranks; the rank of a token is its id. Merges with the lowest
+// rank are applied first, and among equals the leftmost. Text is pre-tokenized as for Llama 3, and
+// Llama 3's 256 special tokens follow the ranks.
 struct TiktokenVocabulary {
-  std::vector<std::string> tokens{};  // by rank; not empty, unique, every single byte among them
+  // by rank; not empty, unique, with every single byte among them
+  std::vector<std::string> tokens{};
 };
 
-// SentencePiece's `tokenizer.model` (protobuf). UNIMPLEMENTED for models other than BPE, for a
-// character map (normaliser "nfkc" …) and for spaces behind words.
+// Parses SentencePiece's `tokenizer.model` (protobuf). UNIMPLEMENTED for models other than BPE, for
+// a character map (normalizer "nfkc" …) and for spaces after words.
 absl::StatusOr<SentencePieceVocabulary> parse_sentencepiece(std::string_view bytes);
 
-// tiktoken's lines of "base64 rank", ranks 0, 1, 2 … in this order.
+// Parses tiktoken's lines of "base64 rank", in which the ranks are 0, 1, 2 … in this order.
 absl::StatusOr<TiktokenVocabulary> parse_tiktoken(std::string_view text);
 
-// The content of a tokenizer.json that encodes and decodes just the same. Where tokens can be made
-// in several ways it has model.merge_ranks, one number per merge: equal ones go from left to right.
+// Returns the content of a tokenizer.json that encodes and decodes in the same way. If a token can
+// be made by several merges, the file has the field model.merge_ranks with one rank per merge;
+// merges of equal rank are applied from left to right.
 absl::StatusOr<std::string> to_tokenizer_json(const SentencePieceVocabulary& vocabulary);
 absl::StatusOr<std::string> to_tokenizer_json(const ByteLevelVocabulary& vocabulary);
 absl::StatusOr<std::string> to_tokenizer_json(const TiktokenVocabulary& vocabulary);
 
-// Meta's `tokenizer.model` of Llama 3: UNIMPLEMENTED for another number of ranks than 128,000. The
-// special tokens have the names of Llama 3.1 (128004 is <|finetune_right_pad_id|>, reserved
-// in 3.0).
+// Parses the `tokenizer.model` of Meta's Llama 3. UNIMPLEMENTED if the number of ranks is not
+// 128,000. The special tokens have the names of Llama 3.1, in which 128004 is
+// <|finetune_right_pad_id|>; in 3.0 it is reserved.
 absl::StatusOr<TiktokenVocabulary> parse_llama3_tiktoken(std::string_view text);
 absl::StatusOr<std::string> tiktoken_to_tokenizer_json(std::string_view text);
 

@@ -1,5 +1,5 @@
-// The conversions of vocabulary_files.h as values: what a tokenizer is made from without going
-// through text.
+// The conversions of vocabulary_files.h as JSON values, from which a tokenizer is made without
+// writing and parsing text.
 #ifndef KASCADE_ENGINE_TOKENIZER_VOCABULARY_JSON_H_
 #define KASCADE_ENGINE_TOKENIZER_VOCABULARY_JSON_H_
 
@@ -13,12 +13,12 @@ absl::StatusOr<Json> tokenizer_json_of(const SentencePieceVocabulary& vocabulary
 absl::StatusOr<Json> tokenizer_json_of(const ByteLevelVocabulary& vocabulary);
 absl::StatusOr<Json> tokenizer_json_of(const TiktokenVocabulary& vocabulary);
 
-// The parts that all kinds have.
+// Parts of a tokenizer.json that all kinds of vocabulary share.
 Json added_token_json(int32_t id, const std::string& content, bool special);
-// A template that puts token `id` in front of the text.
+// A post-processor that puts token `id` before the text.
 Json prefix_template_json(const std::string& content, int32_t id);
 Json byte_level_json(bool use_regex);
-// Cuts text as Llama 3 does.
+// The pre-tokenizer of Llama 3.
 Json llama3_pre_tokenizer_json();
 
 }  // namespace kascade::bpe

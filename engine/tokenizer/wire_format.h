@@ -1,4 +1,5 @@
-// Protocol Buffers as bytes: just enough to walk the fields of a message that somebody else wrote.
+// Reads the Protocol Buffers wire format: just enough to iterate over the fields of a message
+// without its schema.
 #ifndef KASCADE_ENGINE_TOKENIZER_WIRE_FORMAT_H_
 #define KASCADE_ENGINE_TOKENIZER_WIRE_FORMAT_H_
 
@@ -16,20 +17,21 @@ struct WireField {
   enum class Type : uint8_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
   uint32_t number = 0;
   Type type = Type::kVarint;
-  uint64_t value = 0;        // of all types but kBytes
-  std::string_view bytes{};  // of kBytes; part of the message
+  uint64_t value = 0;        // set for all types except kBytes
+  std::string_view bytes{};  // set for kBytes; a view of the message
 };
 
 class WireReader {
  public:
-  // `path` names the message in errors: "pieces[3]"; empty for the whole file.
+  // `path` names the message in errors: "pieces[3]"; it is empty for the whole file.
   WireReader(std::string_view message, std::string path);
 
-  // The next field, nothing at the end. INVALID_ARGUMENT names the byte in the message; groups,
-  // which proto3 and SentencePiece do not use, are refused like any other unknown type.
+  // Returns the next field, or nullopt at the end of the message. INVALID_ARGUMENT names the byte
+  // offset in the message. Groups, which neither proto3 nor SentencePiece use, are refused like any
+  // other unknown wire type.
   absl::StatusOr<std::optional<WireField>> next();
 
-  // What is wrong with a known field of another type.
+  // The error for a known field that has another wire type than expected.
   absl::Status wrong_type(const WireField& field, const char* name) const;
 
  private:
