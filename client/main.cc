@@ -1,4 +1,4 @@
-// kascade: the command-line client of kascade-server.
+// kascade, the command-line client of kascade-server.
 #include <fmt/format.h>
 #include <grpc/support/log.h>
 
@@ -27,14 +27,15 @@ void add_global_options(CLI::App& app, Globals& globals) {
       ->check(CLI::NonNegativeNumber);
 }
 
-// The whole command line; on failure one line, and on success the chosen command's own code.
+// Parses the command line and runs the chosen command. Returns its exit code; a parsing error is
+// printed as one line.
 int parse_and_run(int argc, char** argv) {
   CLI::App app("Client of kascade-server: sparse attention made, measured and used.", "kascade");
   Globals globals;
   Action chosen;
   add_global_options(app, globals);
   app.require_subcommand(1);
-  app.fallthrough();  // so that --json may come last
+  app.fallthrough();  // so that global options such as --json may come last
   app.footer(
       "Exit codes: 0 success, 1 error, 2 wrong usage, 3 a gate or demand was not met.\n"
       "kascade COMMAND --help tells a command's options.");
@@ -51,7 +52,7 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    // CLI11 would tell that a command is missing, not that this is none.
+    // CLI11 would report that a command is missing instead of that this one is unknown.
     const auto rest = app.remaining();
     const bool unknown = app.get_subcommands().empty() && !rest.empty();
     const std::string what = unknown ? "no such command: " + rest.front() : error.what();
@@ -67,7 +68,7 @@ int parse_and_run(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace kascade::client;
   watch_interrupts();
-  // gRPC's own log would stand beside our one line.
+  // gRPC's log would be mixed with our one-line error messages.
   if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});
   const int code = parse_and_run(argc, argv);
   if (std::fflush(stdout) != 0 && code == kSuccess) {

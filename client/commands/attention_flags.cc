@@ -11,7 +11,7 @@
 namespace kascade::client {
 namespace {
 
-// CLI11's validators: a message for what is wrong.
+// Validators for CLI11: each returns an error message, or "" if the value is valid.
 std::string check_layers(const std::string& text) {
   return text == "none" || parse_layers(text) ? "" : "not none and not a list like 0,1: " + text;
 }
@@ -36,7 +36,7 @@ std::string check_choice(const std::string& text) {
   return std::string(parse_choice(text).status().message());
 }
 
-// One "name=value" behind a choice.
+// One setting "name=value" that follows a choice.
 struct Setting {
   std::string name{}, value{};
 };
@@ -55,7 +55,7 @@ absl::Status unknown_setting(const Setting& setting, const std::string& choice) 
   return absl::InvalidArgumentError(fmt::format("{} is no setting of {}", setting.name, choice));
 }
 
-// "0+1" or "none".
+// Parses "0+1" or "none".
 absl::Status set_dense_layers(const Setting& setting, v1::AttentionBaseline& out) {
   auto& layers = *out.mutable_dense_layers()->mutable_layers();
   if (setting.value == "none") return absl::OkStatus();
@@ -98,7 +98,7 @@ absl::Status set(const Setting& setting, v1::ScheduleAttention& out) {
   return ratio.status();
 }
 
-// The parts between commas; the first is the choice.
+// Splits `text` at commas; the first part is the choice itself.
 std::vector<std::string> split(const std::string& text) {
   std::vector<std::string> parts;
   size_t begin = 0;

@@ -1,4 +1,5 @@
-// The options by which a command says how to attend, and what a report says was used.
+// The command-line options that select an attention method, and the text by which a report says
+// which one was used.
 #ifndef KASCADE_CLIENT_COMMANDS_ATTENTION_FLAGS_H_
 #define KASCADE_CLIENT_COMMANDS_ATTENTION_FLAGS_H_
 
@@ -13,33 +14,36 @@
 
 namespace kascade::client {
 
-// As typed; what is not given stays unset.
+// The values of the options as typed; options that were not given are unset.
 struct AttentionFlags {
   std::string mode{}, baseline{}, dense_layers{};
-  std::string first{}, second{};  // of a comparison, see parse_choice
+  std::string first{}, second{};  // the two runs of a comparison, see parse_choice
   std::optional<double> ratio{};
   std::optional<int32_t> min_keys{}, sink_keys{}, page_size{};
 };
 
-// `modes`: those that the command may ask for. `flags` must outlive the command.
+// Adds the options to `command`. `modes` lists the values that the command accepts for --mode.
+// `flags` must outlive the command.
 void add_attention_flags(CLI::App& command, const std::vector<std::string>& modes,
                          AttentionFlags& flags);
 // Adds --first and --second, which name the two runs of a comparison.
 void add_comparison_flags(CLI::App& command, AttentionFlags& flags);
-// Unset when nothing was given. --first or --second without --mode asks for a comparison.
+// Builds the request's attention options; unset if no option was given. --first or --second without
+// --mode requests a comparison.
 std::optional<v1::AttentionOptions> attention_of(const AttentionFlags& flags);
 
-// "dense", "schedule" (the active one), "schedule:ID", "oracle", "streaming" or "quest", each but
-// dense with settings behind commas, as in "schedule:0ab1,ratio=0.2" or
-// "quest,ratio=0.2,min_keys=64,page_size=8,dense_layers=0+1". INVALID_ARGUMENT says what is wrong.
+// Parses one run of a comparison: "dense", "schedule" (the active one), "schedule:ID", "oracle",
+// "streaming" or "quest". All but "dense" accept settings after commas, as in
+// "schedule:0ab1,ratio=0.2" or "quest,ratio=0.2,min_keys=64,page_size=8,dense_layers=0+1".
+// INVALID_ARGUMENT says what is wrong.
 absl::StatusOr<v1::AttentionChoice> parse_choice(const std::string& text);
 
-// "schedule 0ab1…", or "baseline quest"; empty when dense.
+// Returns what selected the keys, "schedule 0ab1…" or "baseline quest"; empty for dense attention.
 std::string source_of(const v1::AttentionReport& report);
-// The same, with "dense" for dense attention.
+// Describes `choice` in the same form, with "dense" for dense attention.
 std::string text_of(const v1::AttentionChoice& choice);
 
-// "3,5,9", every part a number.
+// Parses a list of numbers such as "3,5,9"; nullopt if any part is not a number.
 std::optional<std::vector<int32_t>> parse_layers(const std::string& list);
 
 }  // namespace kascade::client

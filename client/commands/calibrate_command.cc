@@ -19,7 +19,8 @@
 namespace kascade::client {
 namespace {
 
-// As typed; what is not given stays unset, so that the server's defaults and presets apply.
+// The values of the options as typed. Options that were not given are unset, so that the server's
+// defaults and presets apply.
 struct CalibrateOptions {
   std::vector<std::string> files{};
   std::string select{}, maker{}, preset{};
@@ -37,7 +38,7 @@ struct CalibrateOptions {
   std::string out{};
 };
 
-// CLI11's validators: a message for what is wrong.
+// Validators for CLI11: each returns an error message, or "" if the value is valid.
 std::string check_layers(const std::string& text) {
   return text == "auto" || parse_layers(text) ? "" : "not auto and not a list like 0,3,5: " + text;
 }
@@ -88,7 +89,7 @@ absl::StatusOr<v1::CalibrateRequest> request_of(const CalibrateOptions& options)
   return request;
 }
 
-// The model and its machine, before anything else: a calibration belongs to them.
+// Prints the model and its machine first, because a calibration is valid for these only.
 absl::Status print_model(const Globals& globals, v1::InferenceService::Stub& stub) {
   const auto info =
       call(globals, stub, &v1::InferenceService::Stub::GetModelInfo, v1::GetModelInfoRequest());
@@ -102,7 +103,8 @@ absl::Status print_model(const Globals& globals, v1::InferenceService::Stub& stu
   return absl::OkStatus();
 }
 
-// What the request sets; the rest is left to the server's defaults and the preset.
+// Lists the settings of the request. Settings that are not listed are left to the server's defaults
+// and the preset.
 std::string options_text(const v1::CalibrateRequest& request) {
   std::vector<std::string> parts;
   const auto add = [&](bool set, const char* format, const auto&... values) {

@@ -1,5 +1,6 @@
-// The commands: each adds itself with its options to the parser and, when it is the one that the
-// user named, sets `chosen` to what main then runs for the exit code.
+// The commands of the client. Each function adds one command with its options to the parser. When
+// the user names that command, it sets `chosen` to the function that main then runs and whose
+// result is the exit code.
 #ifndef KASCADE_CLIENT_COMMANDS_COMMANDS_H_
 #define KASCADE_CLIENT_COMMANDS_COMMANDS_H_
 
@@ -16,10 +17,12 @@ void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen);
 void add_score(CLI::App& app, const Globals& globals, Action& chosen);
 void add_generate(CLI::App& app, const Globals& globals, Action& chosen);
 void add_eval(CLI::App& app, const Globals& globals, Action& chosen);
-void add_tokenize(CLI::App& app, const Globals& globals, Action& chosen);   // and detokenize
-void add_info(CLI::App& app, const Globals& globals, Action& chosen);       // and health
-void add_schedules(CLI::App& app, const Globals& globals, Action& chosen);  // show and activate
-void add_jobs(CLI::App& app, const Globals& globals, Action& chosen);       // jobs, watch, cancel
+void add_tokenize(CLI::App& app, const Globals& globals, Action& chosen);  // also adds detokenize
+void add_info(CLI::App& app, const Globals& globals, Action& chosen);      // also adds health
+// also adds show and activate
+void add_schedules(CLI::App& app, const Globals& globals, Action& chosen);
+// adds jobs, watch and cancel
+void add_jobs(CLI::App& app, const Globals& globals, Action& chosen);
 
 }  // namespace kascade::client
 

@@ -40,13 +40,14 @@ absl::StatusOr<NamedText> read_named(const std::string& file) {
   return NamedText{std::filesystem::path(file).filename().string(), *std::move(text)};
 }
 
-// Enough of a large file to calibrate on and to score.
+// Shortens a large text to a length that suffices for calibration and scoring.
 void keep_beginning(std::string& text) {
   constexpr size_t kMostBytes = 200000;
   text.resize(place_to_cut(text, kMostBytes));
 }
 
-// What a schedule was made from says nothing about what it costs.
+// Refuses to score a text that is also calibrated on, because it cannot show what the schedule
+// costs on other texts.
 absl::Status check_different(const QualityInputs& inputs) {
   std::vector<const NamedText*> texts = {&inputs.calibration, &inputs.held_out};
   for (const NamedText& other : inputs.others) texts.push_back(&other);
@@ -96,7 +97,7 @@ absl::Status write_files(const std::filesystem::path& folder,
   return absl::OkStatus();
 }
 
-// How many pass keys in the held-out text are found under the active schedule.
+// Measures how many pass keys in the held-out text are found with the active schedule.
 int run_recall(const Globals& globals, const EvalOptions& options) {
   const auto text = read_named(options.held_out);
   if (!text.ok()) return fail(text.status());

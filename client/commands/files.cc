@@ -39,7 +39,7 @@ absl::StatusOr<std::string> read_all(const std::string& file) {
   return text;
 }
 
-// Waits until the file or folder is on the disk; 0 or the error.
+// Flushes the file or folder to disk; returns 0 or the error number.
 int synced(const std::filesystem::path& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) return errno;
@@ -49,8 +49,8 @@ int synced(const std::filesystem::path& path) {
 }
 
 struct Lead {
-  int length;         // bytes of the character; 0: no character begins so
-  uint32_t smallest;  // code point that needs this length
+  int length;         // bytes of the character; 0 if no character starts with this byte
+  uint32_t smallest;  // smallest code point that needs this length
 };
 
 Lead classify(uint8_t lead) {
@@ -134,7 +134,7 @@ ResultFile::~ResultFile() {
 absl::StatusOr<ResultFile> ResultFile::open(const std::string& path) {
   ResultFile file{path};
   if (path.empty()) return file;
-  std::error_code unknown;  // The attempt to open it tells.
+  std::error_code unknown;  // An error is ignored here; opening the file reports it.
   if (std::filesystem::is_directory(path, unknown)) return file_error("write", path, EISDIR);
   if (!std::ofstream(file.temporary_)) return file_error("write", path, errno);
   return file;
@@ -151,7 +151,8 @@ absl::Status ResultFile::commit(std::string_view content) {
   std::filesystem::rename(temporary_, path_, error);
   if (error) return file_error("write", path_.string(), error.value());
   temporary_.clear();
-  synced(std::filesystem::absolute(path_, error).parent_path());  // The name too, where that works.
+  // Also flushes the folder, where the file system supports it.
+  synced(std::filesystem::absolute(path_, error).parent_path());
   return absl::OkStatus();
 }
 

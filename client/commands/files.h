@@ -1,4 +1,5 @@
-// Texts in and results out: files are checked before any call is made.
+// Reads the commands' input texts and writes their result files. Both are checked before any call
+// to the server.
 #ifndef KASCADE_CLIENT_COMMANDS_FILES_H_
 #define KASCADE_CLIENT_COMMANDS_FILES_H_
 
@@ -12,25 +13,25 @@
 
 namespace kascade::client {
 
-// A text of UTF-8, not empty; "-" is standard input.
+// Reads a text, which must be UTF-8 and not empty; "-" is standard input.
 absl::StatusOr<std::string> read_text(const std::string& file);
 absl::StatusOr<std::vector<std::string>> read_texts(const std::vector<std::string>& files);
 
-// The argument itself, or for "-" standard input less one final newline, which a shell adds to what
-// people mean. UTF-8; may be empty.
+// Returns the argument itself. For "-" it returns standard input without one final newline, because
+// shells add one that users do not mean. The text must be UTF-8 and may be empty.
 absl::StatusOr<std::string> text_argument(const std::string& argument);
 
 bool is_utf8(std::string_view text);
 
-// Where to cut UTF-8 text at `at` or before: behind a line that ends in the half before it, else in
-// front of a character.
+// Returns a position at or before `at` where UTF-8 text can be split: after the last line that ends
+// in the second half of text[0, at), or else at the start of a character.
 size_t place_to_cut(std::string_view text, size_t at);
 
-// A result file that appears whole or not at all. Opened before the work that fills it, so that a
-// place where nothing can be written is told first.
+// A result file that appears complete or not at all. It is opened before the work that produces its
+// content, so that an unwritable path is reported first.
 class ResultFile {
  public:
-  // An empty path: commit does nothing.
+  // With an empty path, commit() does nothing.
   static absl::StatusOr<ResultFile> open(const std::string& path);
   ResultFile(ResultFile&& other) noexcept;
   ~ResultFile();
@@ -38,8 +39,8 @@ class ResultFile {
 
  private:
   explicit ResultFile(std::filesystem::path path);
-  std::filesystem::path path_;       // empty: nothing to do
-  std::filesystem::path temporary_;  // beside it
+  std::filesystem::path path_;       // empty if no file is wanted
+  std::filesystem::path temporary_;  // the temporary file, in the same folder
 };
 
 }  // namespace kascade::client

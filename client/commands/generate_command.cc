@@ -38,7 +38,7 @@ struct GenerateOptions {
   bool stats = false;
 };
 
-// What the stream told.
+// The contents of the stream.
 struct Generated {
   v1::GenerateStarted started{};
   v1::GenerateFinished finished{};
@@ -103,7 +103,7 @@ v1::GenerateRequest request_of(const GenerateOptions& options, std::string promp
   return request;
 }
 
-// Text goes to standard output as it comes; with --json all of it comes at the end.
+// Writes text to standard output as it arrives; with --json, it is all written at the end.
 absl::Status read_stream(const Globals& globals, v1::InferenceService::Stub& stub,
                          const v1::GenerateRequest& request, Generated& generated) {
   Call call(globals);
@@ -125,7 +125,7 @@ absl::Status read_stream(const Globals& globals, v1::InferenceService::Stub& stu
       std::fflush(stdout);
     }
   }
-  // What follows, an error too, begins on a line of its own.
+  // Anything printed next, including an error, starts on its own line.
   if (!globals.json && !generated.text.ends_with('\n') && generated.started.prompt_tokens() > 0) {
     fmt::print("\n");
   }
@@ -178,7 +178,7 @@ std::string logprob_table(const Generated& generated) {
 std::string stats_text(const Generated& generated) {
   const auto& finished = generated.finished;
   const auto& timings = finished.timings();
-  // The first token comes out of the prompt's computation.
+  // The first token comes from the prefill, so it is not counted as decoded.
   const int decoded = finished.generated_tokens() - 1;
   std::string out =
       fmt::format("{} of prompt, first token after {:.3f} s; {} generated",
@@ -211,7 +211,7 @@ int run_generate(const Globals& globals, const GenerateOptions& options) {
   } else if (options.logprobs) {
     fmt::print("\n{}", logprob_table(generated));
   }
-  std::fflush(stdout);  // the figures come after the text on a terminal
+  std::fflush(stdout);  // so that the statistics follow the text on a terminal
   if (options.stats) fmt::print(stderr, "{}", stats_text(generated));
   return kSuccess;
 }
@@ -222,7 +222,7 @@ void add_chat_options(CLI::App& command, GenerateOptions& options) {
   command.add_option("--chat-format", options.chat_format, "How the chat is written [auto]")
       ->check(CLI::IsMember({"auto", "llama3", "llama2"}))
       ->needs(chat);
-  // The chat's tokens are the server's to build.
+  // The server builds the tokens of a chat, so --no-bos does not apply.
   command.add_flag("--no-bos", options.no_bos, "Do not put the BOS token in front")->excludes(chat);
   command
       .add_flag("--parse-special", options.parse_special,
@@ -246,7 +246,7 @@ void add_sampling_options(CLI::App& command, GenerateOptions& options) {
 void add_stopping_options(CLI::App& command, GenerateOptions& options) {
   command.add_option("--max-tokens", options.max_tokens, "At most so many tokens [256]");
   command.add_option("--min-tokens", options.min_tokens, "No end token before so many [0]");
-  // One value each, or the first would swallow the prompt behind it.
+  // Each option takes one value; otherwise the first would consume the prompt after it.
   command.add_option("--stop", options.stops, "Text that ends it; may be given several times")
       ->allow_extra_args(false);
   command.add_option("--stop-token", options.stop_tokens, "Token id that ends it; several times")

@@ -34,7 +34,7 @@ Json job_json(const v1::Calibration& job) {
           {"error_message", job.error_message()}};
 }
 
-// What there is to say beside the state.
+// Additional information about a job in its present state.
 std::string remark(const v1::Calibration& job) {
   if (job.state() == v1::CALIBRATION_STATE_RUNNING) {
     return fmt::format("{} {}", name_of(job.progress().stage()),

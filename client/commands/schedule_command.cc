@@ -86,11 +86,13 @@ int run_list(const Globals& globals) {
   return kSuccess;
 }
 
-// A file if there is one of that name, or if the name can only be one; else an id.
+// `source` is a file if such a file exists or if it can only be a file name; otherwise it is the id
+// of a schedule.
 absl::StatusOr<v1::ActivateScheduleRequest> activation(const std::string& source, bool force) {
   v1::ActivateScheduleRequest request;
   if (force) request.set_force(true);
-  std::error_code unknown;  // A name too long, say, is no file's.
+  // An error, for example for a name that is too long, means that there is no such file.
+  std::error_code unknown;
   const bool looks_like_file = source == "-" || source.ends_with(".json") ||
                                source.find('/') != std::string::npos ||
                                std::filesystem::exists(source, unknown);

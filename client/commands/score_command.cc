@@ -29,7 +29,7 @@ struct ScoreOptions {
   bool no_bos = false;
   bool parse_special = false;
   bool tokens = false;
-  // Demands: exit code kGate when one is not met.
+  // Requirements that the user states; the exit code is kGate if one is not met.
   std::optional<double> degradation_below{}, keys_attended_below{}, reuse_layers_at_least{};
 };
 
@@ -55,7 +55,7 @@ v1::ScoreRequest request_of(const ScoreOptions& options, std::vector<std::string
   return request;
 }
 
-// Stores one message of the stream.
+// Stores one message of the stream in `run`.
 absl::Status take(v1::ScoreResponse& response, ScoreRun& run, ProgressDisplay& display) {
   if (response.has_started()) run.started = response.started();
   if (response.has_total()) run.total = response.total();
@@ -91,7 +91,7 @@ absl::Status read_scores(const Globals& globals, v1::InferenceService::Stub& stu
   return status;
 }
 
-// Whether each column has a cell for each token, and each token its spelling.
+// Whether every column has a value for each token, and each token has its spelling.
 bool fits(const v1::ScoreTokens& part, const v1::TokenizedText& spelled, bool compared) {
   const int count = part.token_ids_size();
   const int twins = compared ? count : 0;
@@ -104,7 +104,8 @@ bool fits(const v1::ScoreTokens& part, const v1::TokenizedText& spelled, bool co
                              spelled.token_ids().begin() + part.first_position());
 }
 
-// Spells the scored tokens, whose positions are those of the same text tokenized in the same way.
+// Fetches the spelling of the scored tokens by tokenizing the same text in the same way, so that
+// positions agree.
 absl::Status spell(const Globals& globals, v1::InferenceService::Stub& stub,
                    const v1::ScoreRequest& request, ScoreRun& run) {
   v1::TokenizeRequest tokenize;
@@ -139,7 +140,7 @@ void print_run(const Globals& globals, const ScoreOptions& options, const ScoreR
   fmt::print("{}", score_text(run));
 }
 
-// The first demand that the run does not meet.
+// Returns an error for the first requirement that the run does not meet.
 absl::Status check_demands(const ScoreOptions& options, const v1::ScoreSummary& total) {
   const auto& attention = total.attention();
   if (options.degradation_below) {

@@ -16,7 +16,7 @@ std::string quoted(const std::string& cell) {
   return text + '"';
 }
 
-// A bar would end the cell.
+// Escapes the vertical bar, which would otherwise end the cell.
 std::string escaped(const std::string& cell) {
   std::string text;
   for (const char c : cell) {

@@ -1,4 +1,4 @@
-// Figures in rows and columns, written as CSV and as Markdown.
+// A table of measurements that can be written as CSV and as Markdown.
 #ifndef KASCADE_CLIENT_EVAL_DATA_TABLE_H_
 #define KASCADE_CLIENT_EVAL_DATA_TABLE_H_
 
@@ -11,18 +11,19 @@ namespace kascade::client {
 class DataTable {
  public:
   struct Column {
-    std::string name{};   // in CSV
-    std::string title{};  // in Markdown; a column without one is left out there
-    bool text = false;    // aligned left
+    std::string name{};  // the column's name in CSV
+    // the column's title in Markdown; a column without a title is omitted there
+    std::string title{};
+    bool text = false;  // left-aligned if true
   };
   explicit DataTable(std::vector<Column> columns) : columns_(std::move(columns)) {}
 
-  // As many cells as columns; an empty one is a figure that was not measured.
+  // Adds a row with one cell per column. An empty cell is a value that was not measured.
   void add(std::vector<std::string> cells);
 
-  // RFC 4180, lines end with a newline.
+  // Returns the table in the format of RFC 4180; lines end with a newline.
   std::string csv() const;
-  // The rows whose first cell is `group`; all if it is empty.
+  // Returns the rows whose first cell is `group`, or all rows if `group` is empty.
   std::string markdown(std::string_view group = {}) const;
 
  private:

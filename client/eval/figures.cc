@@ -9,7 +9,7 @@
 namespace kascade::client {
 namespace {
 
-// Distinct to people who do not see all colours, on white and on black.
+// Colours that people with colour vision deficiency can tell apart, on white and on black.
 constexpr const char* kColours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                     "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f",
                                     "#882255", "#44aa99", "#999933", "#000000"};
@@ -55,9 +55,9 @@ std::string page(double width, double height, const std::string& title, const st
       label(width / 2, 20, Anchor::kMiddle, title, R"( font-size="14" font-weight="bold")"), body);
 }
 
-// A logarithmic axis over what is shown, from one pixel to another.
+// A logarithmic axis that maps the range of the data to a range of pixels.
 struct Axis {
-  double low, high;  // decimal logarithms
+  double low, high;  // decimal logarithms of the ends of the range
   double from, to;
   double at(double value) const {
     return from + (std::log10(value) - low) / (high - low) * (to - from);
@@ -84,7 +84,7 @@ Axis axis_over(const LineChart& chart, bool x, double from, double to) {
   return {low - margin, high + margin, from, to};
 }
 
-// 1, 2 and 5 times the powers of ten that the axis covers.
+// Returns the tick values 1, 2 and 5 times the powers of ten that the axis covers.
 std::vector<double> ticks_of(const Axis& axis) {
   std::vector<double> ticks;
   for (int power = static_cast<int>(std::floor(axis.low)); power <= axis.high; ++power) {
@@ -112,7 +112,7 @@ std::string series_of(const Series& series, const char* colour, const Axis& x, c
          marks;
 }
 
-// White to a dark blue.
+// Returns a colour from white (0) to dark blue (1).
 std::string shade(double share) {
   const auto mix = [&](double light, double dark) {
     return static_cast<int>(std::lround(light + (dark - light) * std::clamp(share, 0.0, 1.0)));
@@ -183,7 +183,7 @@ std::string draw(const HeatMap& map) {
   body +=
       label(0, 0, Anchor::kMiddle, map.y_label,
             fmt::format(" transform=\"translate(16 {:.1f}) rotate(-90)\"", (kTitle + bottom) / 2));
-  constexpr double kTitleWidth = 560;  // what the longest title needs
+  constexpr double kTitleWidth = 560;  // the width that the longest title needs
   return page(std::max(width, kTitleWidth), bottom + kBottom, map.title, body);
 }
 

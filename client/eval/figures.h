@@ -1,4 +1,4 @@
-// Figures as SVG text, readable on light and dark pages.
+// Draws figures as SVG text that is readable on light and dark backgrounds.
 #ifndef KASCADE_CLIENT_EVAL_FIGURES_H_
 #define KASCADE_CLIENT_EVAL_FIGURES_H_
 
@@ -11,17 +11,18 @@ namespace kascade::client {
 
 struct Series {
   std::string name{};
-  std::vector<std::pair<double, double>> points{};  // in the order they are joined
+  std::vector<std::pair<double, double>> points{};  // joined in this order
 };
 
-// Both axes logarithmic: what is not above 0 is left out.
+// A line chart with two logarithmic axes; points with a coordinate ≤ 0 are omitted.
 struct LineChart {
   std::string title{}, x_label{}, y_label{};
   std::vector<Series> series{};
 };
 std::string draw(const LineChart& chart);
 
-// values[row][column] from `low` (light) to `high` (dark); NaN leaves the cell empty.
+// A heat map of values[row][column]; colours range from light at `low` to dark at `high`. A NaN
+// leaves its cell empty.
 struct HeatMap {
   std::string title{}, x_label{}, y_label{};
   std::vector<std::string> columns{}, rows{};
@@ -30,7 +31,8 @@ struct HeatMap {
 };
 std::string draw(const HeatMap& map);
 
-// One row per layer: its role, and a line from each KV head to the anchor's head that it uses.
+// A picture of a schedule with one row per layer. It shows the layer's role and a line from each KV
+// head to the head of the anchor layer whose keys it reuses.
 struct SchedulePicture {
   struct Layer {
     std::string role{};  // "dense", "anchor", "reuse"

@@ -13,8 +13,9 @@
 namespace kascade::client {
 namespace {
 
-// 1 if `first` finds more pass keys than `second` does, by more than two standard errors; −1 if
-// fewer. One case more of each kind is added, or all found would have no error.
+// Returns 1 if `first` finds more pass keys than `second` by more than two standard errors, −1 if
+// it finds fewer by as much, and 0 otherwise. Each share is computed with one more success and one
+// more failure, because otherwise a share of 100 % would have a standard error of 0.
 int more_pass_keys(const QualityRow& first, const QualityRow& second) {
   double shares[2], variance = 0;
   int i = 0;
@@ -63,7 +64,8 @@ void compare_baselines(const QualityResults& results, std::vector<std::string>& 
   }
 }
 
-// Baselines that cannot be made to read as little, or as much, as a row of 10 % does.
+// Reports the baselines that cannot be set to read as many bytes as a Kascade row at the default
+// ratio.
 void tell_missing(const QualityResults& results, std::vector<std::string>& findings) {
   for (const auto kind : {v1::BASELINE_KIND_STREAMING, v1::BASELINE_KIND_QUEST}) {
     double least = 1, most = 0;
@@ -86,7 +88,8 @@ void tell_missing(const QualityResults& results, std::vector<std::string>& findi
   }
 }
 
-// "book.txt +1.28 ± 0.11 % (12288 tokens), …" of the rows of that kind; empty: there are none.
+// Joins the results of the rows whose label has this ending: "book.txt +1.28 ± 0.11 % (12288
+// tokens), …". Empty if there are no such rows.
 std::string domain_text(const QualityResults& results, const std::string& ending) {
   std::vector<std::string> told;
   for (const QualityRow& row : results.rows) {
@@ -99,7 +102,8 @@ std::string domain_text(const QualityResults& results, const std::string& ending
   return fmt::format("{}", fmt::join(told, ", "));
 }
 
-// More of all texts, under the automatic schedule and under that of all kinds of texts.
+// Reports the loss on a longer part of each text, with the automatic schedule and with one that was
+// calibrated on texts of all kinds.
 void tell_domains(const QualityResults& results, std::vector<std::string>& findings) {
   const std::string one = domain_text(results, ", calibrated on the one text");
   if (!one.empty()) {
@@ -118,8 +122,9 @@ void tell_domains(const QualityResults& results, std::vector<std::string>& findi
       domain_text(results, ending)));
 }
 
-// Of the rows with other numbers of selecting layers and keys, the one that reads least and whose
-// loss is not above the automatic schedule's beyond the error.
+// Reports the cheapest setting: among the rows with other numbers of anchor layers and keys, the
+// one that reads the fewest bytes while its loss is not significantly above that of the automatic
+// schedule.
 void tell_cheapest(const QualityResults& results, std::vector<std::string>& findings) {
   const QualityRow& automatic = results.rows.front();
   const QualityRow* best = nullptr;

@@ -1,4 +1,5 @@
-// What the rows of a quality report say beside each other, in sentences.
+// Derives findings from the rows of a quality report, as sentences that compare one row with
+// another.
 #ifndef KASCADE_CLIENT_EVAL_FINDINGS_H_
 #define KASCADE_CLIENT_EVAL_FINDINGS_H_
 
@@ -9,23 +10,26 @@
 
 namespace kascade::client {
 
-// The row that `row` is compared with; null: none.
+// Returns the comparison row that `row` names, or null if it names none.
 const QualityRow* rival_of(const QualityResults& results, const QualityRow& row);
 
-// KL of `first` above that of `second`, both measured on the same tokens: mean difference and its
-// standard error, in which what is hard for both cancels.
+// The paired difference of two runs on the same tokens: the mean over tokens of KL(first) −
+// KL(second), and its standard error. Because the difference is taken per token, the variation
+// between easy and hard tokens cancels.
 struct Lead {
   double mean = 0;
   double error = 0;
 
-  bool any() const;          // beyond two standard errors
-  std::string text() const;  // "by 0.0100 ± 0.0014", or the signed figures in brackets
+  bool any() const;  // whether |mean| is above two standard errors
+  // "by 0.0100 ± 0.0014", or the signed values in brackets if the difference is not significant
+  std::string text() const;
 };
 Lead lead(const WindowFigures& first, const WindowFigures& second);
 
-// The automatic schedule's loss first, on other texts too; what reads less without more loss; plans
-// against plans; baselines against Kascade where both read the same bytes, by KL and by pass keys.
-// Says so where a baseline wins, and where two are within two standard errors of each other.
+// Returns the findings in this order: the loss of the automatic schedule, also on other texts; the
+// row that reads least without more loss; schedules of the two planners compared; baselines and
+// Kascade compared at equal bytes, by KL and by pass keys. A finding says so if a baseline is
+// better, and if a difference is within two standard errors.
 std::vector<std::string> quality_findings(const QualityResults& results);
 
 }  // namespace kascade::client

@@ -18,15 +18,16 @@ constexpr const char* kNames[] = {
     "Helen", "Henry",  "Jane",  "Joseph", "Julia", "Laura",  "Lucy",   "Martha", "Oliver", "Oscar",
     "Peter", "Ralph",  "Ruth",  "Samuel", "Sarah", "Simon",  "Stella", "Thomas", "Walter"};
 
-// Of one prompt, before it is cut from the filler.
+// The random choices of one prompt.
 struct Drawn {
   std::vector<std::pair<std::string, std::string>> keys{};  // name, key
   size_t asked = 0;
-  std::vector<double> places{};  // of each statement, as shares of the filler, ascending
-  double start = 0;              // where the filler begins, as a share of what it leaves free
+  // position of each statement as a fraction of the filler, ascending
+  std::vector<double> places{};
+  double start = 0;  // start of the filler, as a fraction of the range of possible starts
 };
 
-// The standard's distributions differ from library to library, its engines do not.
+// The distributions of the standard library differ between implementations; its generators do not.
 double share_of(std::mt19937_64& random) { return static_cast<double>(random() >> 11) * 0x1p-53; }
 size_t below(std::mt19937_64& random, size_t count) {
   return static_cast<size_t>(share_of(random) * static_cast<double>(count));
@@ -69,7 +70,7 @@ std::string filled(std::string text, const std::pair<std::string, std::string>& 
   return text;
 }
 
-// Statements and question among the filler.
+// Joins statements, filler and question into a prompt.
 std::vector<int32_t> assemble(const Drawn& drawn, const std::vector<std::vector<int32_t>>& parts,
                               const int32_t* filler, size_t filler_tokens, int32_t bos) {
   std::vector<int32_t> prompt;

@@ -1,5 +1,5 @@
-// Prompts that can only be answered by looking far back: pass keys in running text, one of them
-// asked for at the end.
+// Builds prompts that test retrieval over a long context: pass keys are hidden in running text, and
+// a question at the end asks for one of them.
 #ifndef KASCADE_CLIENT_EVAL_PASS_KEY_H_
 #define KASCADE_CLIENT_EVAL_PASS_KEY_H_
 
@@ -12,13 +12,13 @@
 
 namespace kascade::client {
 
-// Words of a statement and of its question; {name} and {key} are filled in.
+// The wording of a statement and of its question; {name} and {key} are replaced.
 struct Wording {
   std::string statement{};
-  std::string question{};  // ends where the key must follow
+  std::string question{};  // ends at the point where the key must follow
 };
 
-// The wording of the demo model's training, as in models/demo/README.md.
+// The wording that the demo model was trained on, see models/demo/README.md.
 Wording plain_wording();
 
 struct PassKeyCase {
@@ -26,22 +26,23 @@ struct PassKeyCase {
   std::string key{};              // five digits
 };
 
-// Tokens of each text, without BOS.
+// Encodes each text without BOS.
 using Encode = std::function<absl::StatusOr<std::vector<std::vector<int32_t>>>(
     const std::vector<std::string>& texts)>;
 
 struct PassKeyPlan {
   int32_t cases = 20;
-  int32_t tokens = 4080;  // of each prompt, exactly
-  int32_t keys = 3;       // in each prompt, of which one is asked for
-  // Where the key that is asked for stands, as a share of the prompt; below 0: anywhere.
+  int32_t tokens = 4080;  // exact length of each prompt
+  int32_t keys = 3;       // in each prompt; the question asks for one of them
+  // Position of the key that is asked for, as a fraction of the prompt. A negative value means any
+  // position.
   double depth = -1;
   uint64_t seed = 1;
 };
 
-// Draws from the seed alone: same plan, filler and tokenizer, same prompts. `filler` is running
-// text's tokens; `bos` begins each prompt unless it is negative. INVALID_ARGUMENT if the filler is
-// shorter than a prompt.
+// Builds the prompts of `plan`. They depend on the seed, the plan, the filler and the tokenizer
+// only. `filler` is the tokens of running text; `bos` starts each prompt unless it is negative.
+// INVALID_ARGUMENT if the filler is shorter than a prompt.
 absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyPlan& plan,
                                                         const Wording& wording,
                                                         const std::vector<int32_t>& filler,

@@ -95,7 +95,7 @@ std::string quality_figure(const QualityResults& results) {
           return row.group == "kascade" && &row != &automatic && row.anchors == anchors;
         }));
   }
-  // Other layers of it stay dense, so it lies on none of these lines.
+  // The automatic schedule has other dense layers, so its point lies on none of these lines.
   chart.series.push_back(points_of(results, automatic.label,
                                    [&](const QualityRow& row) { return &row == &automatic; }));
   for (const std::string kind : {"oracle", "quest", "streaming"}) {

@@ -1,4 +1,4 @@
-// The quality suite's results as files: tables, figures, and a page that says what they mean.
+// Writes the results of the quality suite as files: tables, figures, and a page that explains them.
 #ifndef KASCADE_CLIENT_EVAL_QUALITY_REPORT_H_
 #define KASCADE_CLIENT_EVAL_QUALITY_REPORT_H_
 
@@ -15,8 +15,8 @@ struct ReportFile {
   std::string content{};
 };
 
-// README.md, quality.csv, recall.csv, similarity.csv and the figures as SVG. `command` is what made
-// them.
+// Returns README.md, quality.csv, recall.csv, similarity.csv and the figures as SVG. `command` is
+// the command line that produced them, which README.md states.
 std::vector<ReportFile> quality_report(const QualityInputs& inputs, const QualityResults& results,
                                        const std::string& command);
 

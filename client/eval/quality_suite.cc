@@ -19,7 +19,7 @@ namespace kascade::client {
 namespace {
 
 constexpr int32_t kWindows[] = {512, 2048, 4096};
-constexpr int32_t kLongTexts = 3;  // times as many tokens, where the text has them
+constexpr int32_t kLongTexts = 3;  // factor for the number of tokens, where the text has that many
 
 class Suite {
  public:
@@ -29,7 +29,7 @@ class Suite {
   absl::Status run();
 
  private:
-  // A text in tokens, and its name for errors.
+  // A text as tokens, and its name for error messages.
   struct Text {
     std::string name{};
     std::vector<int32_t> tokens{};
@@ -40,13 +40,13 @@ class Suite {
   absl::Status measure_all();
   absl::Status add(const std::vector<Variant>& variants);
   absl::StatusOr<QualityRow> measure(const Variant& variant);
-  // Makes and activates last_schedule_.
+  // Runs the calibration of `variant`, stores its result in last_schedule_ and activates it.
   absl::Status calibrate(const Variant& variant);
-  // Fills what a row says of last_schedule_.
+  // Fills the fields of `row` that describe last_schedule_.
   void describe(QualityRow& row) const;
   absl::StatusOr<WindowFigures> compare(const Text& text, int32_t tokens, int32_t window,
                                         const v1::AttentionOptions& attention, QualityRow& row);
-  // The first `tokens` of the text.
+  // Scores the first `tokens` tokens of the text.
   absl::StatusOr<Session::Scored> score(const Text& text, int32_t tokens, int32_t window,
                                         v1::AttentionOptions attention);
   std::vector<Variant> equal_bytes() const;
@@ -59,7 +59,8 @@ class Suite {
   QualityResults& results_;
   Text held_out_{};
   std::vector<Text> others_{};
-  std::vector<std::string> other_halves_{};  // to calibrate on
+  // the halves that rows with mixed texts are calibrated on
+  std::vector<std::string> other_halves_{};
   v1::CalibrationResult last_schedule_{};
   size_t expected_ = 0;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
@@ -112,7 +113,7 @@ absl::Status Suite::prepare() {
           fmt::format("{}: {} tokens to score, {} are needed (--tokens)", text->name,
                       text->tokens.size(), inputs_.tokens));
     }
-    // Here, and not after an hour.
+    // Score once now, so that an unsuitable text is refused at once and not after an hour.
     if (const auto summary = score(*text, inputs_.tokens, kWindows[0], dense); !summary.ok()) {
       return summary.status();
     }
@@ -147,7 +148,7 @@ void Suite::describe(QualityRow& row) const {
         std::count_if(schedule.layers().begin(), schedule.layers().end(),
                       [&](const auto& layer) { return layer.role() == role; }));
   };
-  row.anchors = count(v1::LAYER_ROLE_ANCHOR) + 1;  // layer 0 selects too
+  row.anchors = count(v1::LAYER_ROLE_ANCHOR) + 1;  // layer 0 selects keys too
   row.dense_layers = count(v1::LAYER_ROLE_DENSE);
   for (const auto& candidate : last_schedule_.candidates()) {
     if (candidate.anchors() == row.anchors && candidate.dense_layers() + 1 == row.dense_layers) {
@@ -167,7 +168,8 @@ absl::StatusOr<Session::Scored> Suite::score(const Text& text, int32_t tokens, i
   request.mutable_response()->set_tokens(compares);
   *request.mutable_attention() = std::move(attention);
   request.set_protocol(v1::SCORE_PROTOCOL_ROLLING);
-  request.set_window_tokens(window + 1);  // the last one is predicted, never fed
+  // the last token of a window is predicted but not an input
+  request.set_window_tokens(window + 1);
   auto scored = session_.score(request);
   if (scored.ok() && scored->total.suspect()) {
     return absl::FailedPreconditionError(
@@ -229,7 +231,8 @@ absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
   for (const int32_t window : kWindows) {
     if (window <= std::min(model().context_length(), tokens)) windows.push_back(window);
   }
-  if (variant.is_long) windows.erase(windows.begin(), windows.end() - 1);  // time is short
+  // to limit the time that the suite takes
+  if (variant.is_long) windows.erase(windows.begin(), windows.end() - 1);
   for (const int32_t window : windows) {
     auto figures = compare(text, tokens, window, variant.attention, row);
     if (!figures.ok()) return figures.status();
@@ -268,7 +271,8 @@ absl::Status Suite::add(const std::vector<Variant>& variants) {
   return absl::OkStatus();
 }
 
-// The baselines that a server could use, each reading as much as a Kascade row of 10 % does.
+// The baselines that a server could use in practice, each set to read as many bytes as a Kascade
+// row at the default ratio.
 std::vector<Variant> Suite::equal_bytes() const {
   std::vector<Variant> variants;
   for (const QualityRow& row : results_.rows) {
@@ -290,8 +294,8 @@ absl::Status Suite::measure_all() {
   plan.default_anchors = model().layers();
   expected_ = expected_rows(plan);
   if (auto status = add(default_variants(plan)); !status.ok()) return status;
-  // Of schedules that all fail the best may be one in which every layer selects; what is varied
-  // must have layers that reuse.
+  // If no schedule passed, the best one may have no layers that reuse keys. The schedules of the
+  // experiments must have some.
   plan.default_anchors = std::max(1, model().layers() / 2);
   if (results_.schedule.passed()) {
     plan.default_anchors = results_.rows.front().anchors.value_or(1);
@@ -304,7 +308,7 @@ absl::Status Suite::measure_all() {
   if (!recall.ok()) return recall.status();
   results_.recall = *std::move(recall);
   if (auto status = add(other_variants(plan)); !status.ok()) return status;
-  std::vector<Variant> rivals;  // of greedy plans: the best one with as many selecting layers
+  std::vector<Variant> rivals;  // for each greedy row, the best schedule with as many anchor layers
   for (const QualityRow& row : results_.rows) {
     if (row.group == "greedy") rivals.push_back(dp_like(row.label, row.anchors.value_or(1)));
   }
@@ -317,7 +321,8 @@ absl::Status Suite::run() {
   if (auto status = prepare(); !status.ok()) return status;
   const auto before = session_.active_schedule();
   if (!before.ok()) return before.status();
-  const HeldInterrupts held;  // What is active must be restored, and a report of what is done made.
+  // After an interrupt, the active schedule must still be restored and the results so far reported.
+  const HeldInterrupts held;
   absl::Status status = measure_all();
   status.Update(session_.restore(*before));
   results_.seconds = seconds_since(begin_);
@@ -334,7 +339,7 @@ absl::Status run_quality_suite(Session& session, const QualityInputs& inputs,
 
 std::optional<double> ratio_reading(const std::vector<QualityRow>& rows, v1::BaselineKind kind,
                                     double bytes_ratio) {
-  std::vector<std::pair<double, double>> points;  // bytes, ratio
+  std::vector<std::pair<double, double>> points;  // (bytes ratio, ratio)
   for (const QualityRow& row : rows) {
     if (row.group == "baseline" && row.baseline == kind && row.ratio) {
       points.emplace_back(row.bytes_ratio(), *row.ratio);

@@ -1,5 +1,5 @@
-// What Kascade costs in quality: schedules of many kinds, baselines and experiments, each measured
-// on held-out text and on pass keys, against dense attention.
+// The quality suite measures what Kascade costs in quality. It compares schedules of many kinds,
+// baselines and experiments with dense attention, each on held-out text and on pass keys.
 #ifndef KASCADE_CLIENT_EVAL_QUALITY_SUITE_H_
 #define KASCADE_CLIENT_EVAL_QUALITY_SUITE_H_
 
@@ -22,51 +22,54 @@ struct NamedText {
 };
 
 struct QualityInputs {
-  NamedText calibration{};  // schedules are made from it
-  NamedText held_out{};     // and tried on this, which is the filler of pass keys too
-  // Of other kinds: the second half of each is tried on, the first calibrated on for some rows.
+  NamedText calibration{};  // the text that schedules are calibrated on
+  NamedText held_out{};     // the text that is scored and that pass keys are hidden in
+  // Texts of other kinds. The second half of each is scored; for some rows the schedule is
+  // calibrated on the first halves too.
   std::vector<NamedText> others{};
-  std::vector<std::string> groups{};  // of rows besides the default schedule; empty: all
-  // Of each text that is scored; up to three times as many in group "domain".
+  // groups of rows to measure besides the default schedule; empty means all
+  std::vector<std::string> groups{};
+  // Tokens scored of each text. Rows of group "domain" score up to three times as many.
   int32_t tokens = 4096;
-  int32_t cases = 20;           // pass keys of each row
-  int32_t default_cases = 100;  // of the default schedule, at each length
+  int32_t cases = 20;           // number of pass keys for each row
+  int32_t default_cases = 100;  // number of pass keys for the default schedule, at each length
 };
 
-// Dense against sparse in windows of one length.
+// Sparse attention compared with dense attention in windows of one length.
 struct WindowFigures {
   int32_t window = 0;  // tokens
-  int64_t tokens = 0;  // scored
+  int64_t tokens = 0;  // number of scored tokens
   double dense_perplexity = 0;
-  double change_percent = 0;  // row rule
-  double change_error = 0;    // standard error of it
+  double change_percent = 0;  // change of perplexity with per-query selection
+  double change_error = 0;    // standard error
   double mean_kl = 0;         // nats
-  double mean_kl_error = 0;   // standard error of it
+  double mean_kl_error = 0;   // standard error
   double tile_change_percent = 0;
   double tile_mean_kl = 0;
-  std::vector<float> kl{};  // of each scored token, row rule
+  std::vector<float> kl{};  // KL of each scored token, with per-query selection
 };
 
 struct QualityRow {
   // "kascade", "tile", "greedy", "baseline", "equal bytes", "experiment", "domain"
   std::string group{};
   std::string label{};
-  std::string rival{};  // label of the row that this one is compared with; empty: none
+  std::string rival{};  // label of the comparison row; empty if there is none
   v1::BaselineKind baseline = v1::BASELINE_KIND_UNSPECIFIED;
   std::optional<double> ratio{};
-  std::optional<int32_t> anchors{};       // selecting layers, layer 0 counted
-  std::optional<int32_t> dense_layers{};  // layer 0 counted
+  std::optional<int32_t> anchors{};       // number of layers that select keys, layer 0 included
+  std::optional<int32_t> dense_layers{};  // number of dense layers, layer 0 included
   std::optional<double> predicted_similarity{};
-  std::optional<bool> passed{};         // its gate
-  std::optional<double> gate_change{};  // of the perplexity there, percent
-  std::optional<double> gate_error{};   // standard error of it
+  std::optional<bool> passed{};         // whether the schedule passed its quality check
+  std::optional<double> gate_change{};  // change of perplexity in the quality check, in percent
+  std::optional<double> gate_error{};   // standard error
   double reuse_layers_ratio = 0;
-  double keys_attended_ratio = 0;  // these at the longest window, row rule
+  // this ratio and the next three values: at the longest window, with per-query selection
+  double keys_attended_ratio = 0;
   double keys_scored_ratio = 0;
   double kv_bytes_per_token = 0;
   double dense_kv_bytes_per_token = 0;
   std::vector<WindowFigures> windows{};
-  int32_t found = 0;  // pass keys
+  int32_t found = 0;  // pass keys found
   int32_t cases = 0;
 
   const WindowFigures& longest() const { return windows.back(); }
@@ -75,17 +78,17 @@ struct QualityRow {
 
 struct QualityResults {
   v1::GetModelInfoResponse model{};
-  v1::CalibrationResult schedule{};  // the default one
-  std::vector<QualityRow> rows{};    // the default schedule's first
+  v1::CalibrationResult schedule{};  // the default schedule
+  std::vector<QualityRow> rows{};    // the row of the default schedule comes first
   std::vector<RecallCell> recall{};  // of the default schedule
   double seconds = 0;
-  std::string broken_off{};  // why rows are missing; empty: none is
+  std::string broken_off{};  // the error that ended the suite early; empty if it is complete
 };
 
-// Fills `results` as far as it gets: what was measured before an error is there too. Activates a
-// schedule per row on the server, and at the end the one that was active before. The model's
-// context must be 512 tokens or more, and no text one that it predicts hardly better than by
-// guessing.
+// Runs the suite and fills `results`. After an error, `results` holds what was measured before it.
+// The suite activates one schedule per row on the server and at the end restores the schedule that
+// was active before. The model's context must have at least 512 tokens. A text on which the dense
+// model is hardly better than guessing is an error.
 absl::Status run_quality_suite(Session& session, const QualityInputs& inputs,
                                QualityResults& results);
 

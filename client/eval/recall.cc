@@ -8,7 +8,7 @@
 namespace kascade::client {
 namespace {
 
-constexpr int32_t kAnswerTokens = 12;  // five digits, and what a tokenizer may put around them
+constexpr int32_t kAnswerTokens = 12;  // five digits and what a tokenizer may put around them
 constexpr int32_t kLongestTokens = 4096;
 constexpr double kDepths[] = {0.05, 0.25, 0.5, 0.75, 0.95};
 
@@ -16,7 +16,8 @@ bool answers(const std::string& text, const std::string& key) {
   const size_t begin = text.find_first_not_of(" \n");
   if (begin == std::string::npos || text.compare(begin, key.size(), key) != 0) return false;
   const size_t end = begin + key.size();
-  return end == text.size() || text[end] < '0' || text[end] > '9';  // no longer number
+  // the answer must not be a longer number
+  return end == text.size() || text[end] < '0' || text[end] > '9';
 }
 
 }  // namespace

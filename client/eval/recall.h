@@ -1,4 +1,5 @@
-// How many pass keys the served model finds, dense and sparse, by length and depth.
+// Measures how many pass keys the served model finds with dense and with sparse attention, by
+// length of the prompt and depth of the key.
 #ifndef KASCADE_CLIENT_EVAL_RECALL_H_
 #define KASCADE_CLIENT_EVAL_RECALL_H_
 
@@ -13,7 +14,7 @@
 
 namespace kascade::client {
 
-// Pass keys of prompts of one length whose key stands at one depth.
+// Results for prompts of one length whose key is at one depth.
 struct RecallCell {
   int32_t tokens = 0;
   double depth = 0;
@@ -22,21 +23,24 @@ struct RecallCell {
   int32_t sparse_found = 0;
 };
 
-// Tokens of the longest prompt that leaves the model room to answer, at most about 4,096.
+// Length in tokens of the longest prompt that leaves room for the answer within the context and
+// within 4,096 tokens.
 int32_t longest_prompt(const Session& session);
 
-// Of the plan's pass keys, those that the model answers greedily. `filler`: tokens of running text.
+// Returns how many of the plan's pass keys the model answers with greedy decoding. `filler` is the
+// tokens of running text.
 absl::StatusOr<int32_t> find_pass_keys(Session& session, const PassKeyPlan& plan,
                                        const std::vector<int32_t>& filler,
                                        const v1::AttentionOptions& attention);
 
-// Dense, and sparse by the active schedule: prompts of 1,024, 2,048 and longest_prompt() tokens as
-// far as the context allows, the key at five depths; `cases` (≥ 5) per length, shared out evenly.
+// Measures dense attention, and sparse attention with the active schedule. Prompts have 1,024,
+// 2,048 and longest_prompt() tokens as far as the context allows; the key is at one of five depths.
+// Each length has `cases` (≥ 5) prompts, divided equally among the depths; a remainder is dropped.
 absl::StatusOr<std::vector<RecallCell>> measure_recall(Session& session,
                                                        const std::vector<int32_t>& filler,
                                                        int32_t cases);
 
-// A sentence per length.
+// Returns one sentence per length.
 std::vector<std::string> recall_findings(const std::vector<RecallCell>& cells);
 
 }  // namespace kascade::client

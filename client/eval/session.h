@@ -1,4 +1,4 @@
-// The calls that a suite makes of one server, one at a time.
+// The calls that the quality suite makes to one server, one at a time.
 #ifndef KASCADE_CLIENT_EVAL_SESSION_H_
 #define KASCADE_CLIENT_EVAL_SESSION_H_
 
@@ -16,24 +16,25 @@ namespace kascade::client {
 
 class Session {
  public:
-  // Globals must outlive the session.
+  // `globals` must outlive the session.
   static absl::StatusOr<std::unique_ptr<Session>> open(const Globals& globals);
 
   const v1::GetModelInfoResponse& info() const { return info_; }
 
-  // Tokens of each text, without BOS.
+  // Encodes each text without BOS.
   absl::StatusOr<std::vector<std::vector<int32_t>>> encode(const std::vector<std::string>& texts);
-  // Waits for the schedule; one that did not pass its gate is a result too.
+  // Runs a calibration and waits for its schedule. A schedule that did not pass its quality check
+  // is a valid result.
   absl::StatusOr<v1::CalibrationResult> calibrate(const v1::CalibrateRequest& request);
-  // Whether it passed its gate or not.
+  // Activates a schedule whether or not it passed its quality check.
   absl::Status activate(const std::string& schedule_id);
-  // The active schedule as JSON; empty when none is.
+  // Returns the active schedule as JSON, or an empty string if there is none.
   absl::StatusOr<std::string> active_schedule();
-  // What active_schedule() gave, also if the server no longer holds it.
+  // Activates the schedule that active_schedule() returned, even if the server no longer has it.
   absl::Status restore(const std::string& schedule_json);
   struct Scored {
     v1::ScoreSummary total{};
-    std::vector<float> kl{};  // of each token in order, where a comparison of one input sends them
+    std::vector<float> kl{};  // KL of each token in order, if a comparison of one input requests it
   };
   absl::StatusOr<Scored> score(const v1::ScoreRequest& request);
   struct Generated {

@@ -16,7 +16,8 @@ constexpr double kDefaultRatio = 0.1;
 
 constexpr double kLowThresholds[] = {0.5, 0.4, 0.3, 0.2, 0};
 
-// Every candidate is wanted here, however bad.
+// The quality limit of every request. It is so high that all candidates pass, because the suite
+// measures bad ones too.
 constexpr double kAnyDegradation = 1000;
 
 v1::CalibrateRequest dp_request(double ratio, int32_t anchors) {
@@ -30,7 +31,8 @@ v1::CalibrateRequest dp_request(double ratio, int32_t anchors) {
   return request;
 }
 
-// What is calibrated when no number of selecting layers is asked for.
+// The calibration request of the default schedule, which leaves the number of anchor layers to the
+// server.
 v1::CalibrateRequest automatic_request() {
   v1::CalibrateRequest request = dp_request(kDefaultRatio, 0);
   request.clear_anchors();
@@ -38,14 +40,15 @@ v1::CalibrateRequest automatic_request() {
   return request;
 }
 
-// As many layers of each kind as the default schedule has; which of them select is planned anew.
+// Requests a schedule with as many layers of each role as the default schedule has; the planner
+// chooses anew which layers they are.
 v1::CalibrateRequest default_plan(const VariantPlan& plan, double ratio) {
   v1::CalibrateRequest request = dp_request(ratio, plan.default_anchors);
   request.mutable_dense_layers()->Add(plan.default_dense.begin(), plan.default_dense.end());
   return request;
 }
 
-// From few anchors to nearly all layers.
+// Numbers of anchor layers from few to nearly all layers.
 std::vector<int32_t> anchor_counts(int32_t layers) {
   std::vector<int32_t> counts;
   for (const double share : {0.17, 0.25, 0.33, 0.5, 0.67, 0.84}) {
@@ -56,7 +59,8 @@ std::vector<int32_t> anchor_counts(int32_t layers) {
 }
 
 void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
-  // A server plans anew without measuring where only the number of selecting layers differs.
+  // Ordered so that consecutive requests differ only in the number of anchor layers where possible,
+  // because a server then plans again without measuring again.
   for (const double ratio : kRatios) {
     for (const int32_t anchors : anchor_counts(plan.layers)) {
       variants.push_back({.group = "kascade",
@@ -67,8 +71,8 @@ void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
   }
 }
 
-// Tiles of 16 keys: as many as the same shares of 4,096 keys, if the context has more to choose
-// from.
+// Adds rows that select tiles of 16 keys, with as many tiles as the same fractions of 4,096 keys
+// contain. Rows are skipped if the context does not have more keys to choose from.
 void add_tile(const VariantPlan& plan, std::vector<Variant>& variants) {
   constexpr int32_t kTile = 16, kKeys = 4096;
   for (const double ratio : kRatios) {
@@ -78,7 +82,7 @@ void add_tile(const VariantPlan& plan, std::vector<Variant>& variants) {
     request.set_family(v1::SELECTION_FAMILY_TILE);
     request.set_tile_size(kTile);
     request.set_top_k(static_cast<int32_t>(std::lround(ratio * kKeys / kTile)));
-    // Half of 4,096 keys are all that windows of the usual length have.
+    // Windows of the usual length have no more than half of 4,096 keys.
     if (ratio >= 0.5) request.set_window_tokens(kKeys);
     if ((static_cast<int32_t>(request.top_k()) + 2) * kTile > plan.context) continue;
     variants.push_back({.group = "tile",
@@ -95,8 +99,8 @@ v1::CalibrateRequest preset_request(v1::CalibrationPreset preset) {
   return request;
 }
 
-// The presets; and `balanced` with lower thresholds, down to where only the distance to an anchor
-// makes a layer select.
+// Adds the presets, and `balanced` with lower thresholds, down to one at which a layer becomes an
+// anchor only because of its distance to the previous anchor.
 void add_greedy(std::vector<Variant>& variants) {
   for (const auto preset : {v1::CALIBRATION_PRESET_BALANCED, v1::CALIBRATION_PRESET_CONSERVATIVE,
                             v1::CALIBRATION_PRESET_AGGRESSIVE}) {
@@ -132,7 +136,8 @@ void add_baselines(std::vector<Variant>& variants) {
   }
 }
 
-// As many layers of each kind as the default schedule has, with one thing done in another way.
+// Adds experiments: schedules with as many layers of each role as the default schedule has, each
+// with one setting changed.
 void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
   const auto add = [&](const char* label, const auto& change) {
     Variant variant{.group = "experiment",
@@ -162,7 +167,8 @@ void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
   add("calibrated on texts of all kinds", [](Variant& variant) { variant.mixes_texts = true; });
 }
 
-// More of each text, under the schedule of before, or under an automatic one of all kinds of texts.
+// Adds rows that score a longer part of each text, with the schedule that is active already or with
+// an automatic one that was calibrated on texts of all kinds.
 void add_domains(const VariantPlan& plan, bool mixes, std::vector<Variant>& variants) {
   for (int32_t text = -1; text < static_cast<int32_t>(plan.others.size()); ++text) {
     Variant variant{
@@ -223,7 +229,7 @@ size_t expected_rows(const VariantPlan& plan) {
 }
 
 Variant dp_like(const std::string& greedy, int32_t anchors) {
-  // Beside what only the greedy maker knows, the rows of that group differ in top_k.
+  // Apart from settings that only the greedy planner has, the rows of that group differ in top_k.
   const int32_t top_k = greedy == "conservative" ? 16 : greedy == "aggressive" ? 10 : 12;
   v1::CalibrateRequest request;
   request.set_family(v1::SELECTION_FAMILY_TILE);

@@ -1,4 +1,4 @@
-// What the quality suite measures, as requests.
+// The measurements of the quality suite, as requests to a server.
 #ifndef KASCADE_CLIENT_EVAL_VARIANTS_H_
 #define KASCADE_CLIENT_EVAL_VARIANTS_H_
 
@@ -13,46 +13,52 @@
 
 namespace kascade::client {
 
-// One row of the report.
+// One measurement, which becomes one row of the report.
 struct Variant {
   std::string group{};
   std::string label{};
-  std::optional<double> ratio{};  // for the table
+  std::optional<double> ratio{};  // as shown in the table
   std::optional<v1::CalibrateRequest>
-      calibration{};                 // less the texts; none: the schedule of before, or a baseline
-  v1::AttentionOptions attention{};  // less the mode
-  std::string rival{};               // label of the row that it is to be compared with
+      // The calibration request without its texts. Unset: the row uses a baseline, or the schedule
+      // that is active already.
+      calibration{};
+  v1::AttentionOptions attention{};  // without the mode
+  std::string rival{};               // label of the comparison row
   bool is_default = false;
-  bool mixes_texts = false;  // calibrated on the other texts as well
-  int32_t text = -1;         // index of the other text that is scored; -1 = the held-out one
-  // Scores more of the text than other rows do, in the longest windows alone; no pass keys.
+  bool mixes_texts = false;  // whether the schedule is also calibrated on the other texts
+  int32_t text = -1;         // index of the other text that is scored; −1 is the held-out text
+  // Whether the row scores a longer part of the text than other rows do, with the longest windows
+  // only and without pass keys.
   bool is_long = false;
 };
 
 struct VariantPlan {
   int32_t layers = 0;
   int32_t context = 0;
-  int32_t default_anchors = 0;           // of the default schedule
-  std::vector<int32_t> default_dense{};  // its dense layers, without layer 0
+  int32_t default_anchors = 0;           // number of anchor layers of the default schedule
+  std::vector<int32_t> default_dense{};  // dense layers of the default schedule, without layer 0
   std::string held_out{};                // name of the held-out text
   std::vector<std::string> others{};     // names of the other texts
-  std::vector<std::string> groups{};     // to measure; empty: all
+  std::vector<std::string> groups{};     // groups of rows to measure; empty means all
 };
 
-// Of all rows with a ratio: the smallest that lets the ratio act at every length.
+// The min_keys of all rows that have a ratio: small enough that the ratio determines the number of
+// keys at every length.
 constexpr int32_t kMinKeys = 16;
 
-// The default schedule, the one that calibration makes when no number of selecting layers is asked
-// for, and the same one on more of all texts.
+// Returns the variants of the default schedule, which is what calibration produces if no number of
+// anchor layers is requested: one row for the held-out text, and one for a longer part of every
+// text.
 std::vector<Variant> default_variants(const VariantPlan& plan);
-// All others that can be told once the default schedule is known.
+// Returns all other variants that can be derived once the default schedule is known.
 std::vector<Variant> other_variants(const VariantPlan& plan);
-// Rows of the report at most.
+// Upper bound for the number of rows in the report.
 size_t expected_rows(const VariantPlan& plan);
-// The best plan with as many selecting layers as the greedy row of that label, on the same
-// selection.
+// Returns a variant with the best schedule of the dynamic-programming planner that has the same
+// number of anchor layers and the same key selection as the greedy row with label `greedy`.
 Variant dp_like(const std::string& greedy, int32_t anchors);
-// A baseline that reads as much as the Kascade row of that label.
+// Returns a variant with a baseline that reads as many bytes as the Kascade row with label
+// `kascade`.
 Variant reading_like(const std::string& kascade, v1::BaselineKind kind, double ratio);
 
 }  // namespace kascade::client

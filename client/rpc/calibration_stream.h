@@ -1,4 +1,5 @@
-// Following a calibration: the same stream whether this client started it or came later.
+// Follows a calibration. The stream is the same for the client that started it and for one that
+// joined later.
 #ifndef KASCADE_CLIENT_RPC_CALIBRATION_STREAM_H_
 #define KASCADE_CLIENT_RPC_CALIBRATION_STREAM_H_
 
@@ -11,7 +12,7 @@
 
 namespace kascade::client {
 
-// What the stream told.
+// The contents of the stream.
 struct Followed {
   std::optional<v1::CalibrationStarted> started{};
   std::optional<v1::CalibrationResult> result{};
@@ -22,8 +23,8 @@ struct Followed {
 void show_started(const Globals& globals, const v1::CalibrationStarted& started);
 Progress progress_of(const v1::CalibrationProgress& progress);
 
-// Reads the stream to its end; until it has started, if `detach`. Response: CalibrateResponse or
-// WatchCalibrationResponse, which have the same events.
+// Reads the stream to its end, or only until the calibration has started if `detach`. Response is
+// CalibrateResponse or WatchCalibrationResponse, which have the same events.
 template <typename Response, typename Reader>
 Followed follow(const Globals& globals, Call& call, Reader& reader, bool detach) {
   Followed followed;
@@ -47,7 +48,7 @@ Followed follow(const Globals& globals, Call& call, Reader& reader, bool detach)
   return followed;
 }
 
-// Prints the result, or why there is none, and returns the exit code.
+// Prints the result, or the reason why there is none, and returns the exit code.
 int report_calibration(const Globals& globals, const Followed& followed, ResultFile& out);
 
 }  // namespace kascade::client

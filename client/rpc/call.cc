@@ -29,7 +29,8 @@ void handle_interrupts(const sigset_t& signals) {
     int signal = 0;
     if (sigwait(&signals, &signal) != 0) continue;
     const std::lock_guard lock(interrupt_mutex);
-    // Nothing to cancel, or cancelled before and still here: end at once.
+    // If there is nothing to cancel, or a call was cancelled before and the process still runs, end
+    // it at once.
     if ((cancellable == nullptr && held == 0) || was_interrupted) {
       print_failure(absl::CancelledError("interrupted"));
       _exit(kFailure);
@@ -64,7 +65,8 @@ void watch_interrupts() {
 absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
-  // A model server is not behind a web proxy, and one in the environment would swallow 127.0.0.1.
+  // A model server is not reached through a web proxy, and a proxy from the environment would also
+  // be used for 127.0.0.1.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   auto channel =
       grpc::CreateCustomChannel(globals.server, grpc::InsecureChannelCredentials(), arguments);

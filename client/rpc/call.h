@@ -1,4 +1,5 @@
-// Reaching the server: one channel per run, one Call per RPC, and Ctrl-C that cancels the call.
+// The connection to the server: one channel per process, one Call per RPC, and cancellation by
+// Ctrl-C.
 #ifndef KASCADE_CLIENT_RPC_CALL_H_
 #define KASCADE_CLIENT_RPC_CALL_H_
 
@@ -13,18 +14,19 @@
 
 namespace kascade::client {
 
-// Options that every command has.
+// The options that every command has.
 struct Globals {
   std::string server = "127.0.0.1:50051";
   bool json = false;
-  double timeout_seconds = 0;  // of each call; 0 = none
+  double timeout_seconds = 0;  // for each call; 0 means no limit
 };
 
-// Turns SIGINT and SIGTERM into cancellation of the Call that lives; without one they end the
-// process. Call it before any other thread starts: threads inherit the signal mask.
+// Makes SIGINT and SIGTERM cancel the Call that exists at that time; if there is none, they end the
+// process. Must be called before any other thread starts, because threads inherit the signal mask.
 void watch_interrupts();
 
-// While one lives, an interrupt between two calls cancels the next one in place of the process.
+// While a HeldInterrupts object exists, an interrupt between two calls cancels the next call
+// instead of ending the process.
 class HeldInterrupts {
  public:
   HeldInterrupts();
@@ -33,10 +35,10 @@ class HeldInterrupts {
   HeldInterrupts& operator=(const HeldInterrupts&) = delete;
 };
 
-// Connects within a few seconds, or tells UNAVAILABLE with the address.
+// Connects within a few seconds; otherwise returns UNAVAILABLE with the address.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals);
 
-// One RPC. While it lives, an interrupt cancels it.
+// One RPC. An interrupt cancels it while this object exists.
 class Call {
  public:
   explicit Call(const Globals& globals);
@@ -47,7 +49,7 @@ class Call {
   grpc::ClientContext& context() { return context_; }
   bool interrupted() const;
   void cancel() { context_.TryCancel(); }
-  // The call's result in this client's words.
+  // Converts the status of the RPC to this client's error message.
   absl::Status result(const grpc::Status& status) const;
 
  private:
@@ -55,7 +57,7 @@ class Call {
   grpc::ClientContext context_;
 };
 
-// A unary call: call(globals, stub, &Service::Stub::Method, request).
+// Makes a unary call: call(globals, stub, &Service::Stub::Method, request).
 template <typename Stub, typename Request, typename Response>
 absl::StatusOr<Response> call(const Globals& globals, Stub& stub,
                               grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
@@ -68,7 +70,7 @@ absl::StatusOr<Response> call(const Globals& globals, Stub& stub,
   return response;
 }
 
-// The same with a connection of its own, for commands of one call.
+// Connects and makes a unary call, for commands that make only one.
 template <typename Service, typename Request, typename Response>
 absl::StatusOr<Response> connect_and_call(
     const Globals& globals,

@@ -11,14 +11,14 @@
 namespace kascade::client {
 namespace {
 
-// The details carry google.rpc type URLs, while the messages here are our wire-compatible twins; so
-// Any::UnpackTo, which compares names, cannot be used.
+// The details have google.rpc type URLs, but the messages here are our own definitions, which are
+// compatible on the wire only. Any::UnpackTo compares names, so it cannot be used.
 template <typename Message>
 bool unpack(const google::protobuf::Any& any, std::string_view name, Message* message) {
   return std::string_view(any.type_url()).ends_with(name) && message->ParseFromString(any.value());
 }
 
-// Adds `part` unless the message tells it already.
+// Appends `part` unless the message contains it already.
 void add(std::string& message, const std::string& part) {
   if (part.empty() || message.find(part) != std::string::npos) return;
   message += message.empty() ? part : "; " + part;

@@ -1,4 +1,4 @@
-// Every way the client ends badly: one line on standard error and an exit code.
+// Reports failures of the client: one line on standard error and an exit code.
 #ifndef KASCADE_CLIENT_RPC_FAILURE_H_
 #define KASCADE_CLIENT_RPC_FAILURE_H_
 
@@ -10,14 +10,14 @@ namespace kascade::client {
 
 enum ExitCode : int { kSuccess = 0, kFailure = 1, kUsage = 2, kGate = 3 };
 
-// A failed call's status, with those of its machine-readable details that its message does not
-// tell.
+// Converts the status of a failed call. The machine-readable details are added to the message
+// unless it contains them already.
 absl::Status from_grpc(const grpc::Status& status);
 
 // Prints "kascade: CODE_NAME: message" as one line.
 void print_failure(const absl::Status& status);
 
-// Prints it and returns kFailure.
+// Prints the failure and returns kFailure.
 int fail(const absl::Status& status);
 
 }  // namespace kascade::client

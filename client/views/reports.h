@@ -1,4 +1,4 @@
-// Wire messages as JSON and as words, shared by the commands.
+// Formats protobuf messages as JSON and as text, for all commands.
 #ifndef KASCADE_CLIENT_VIEWS_REPORTS_H_
 #define KASCADE_CLIENT_VIEWS_REPORTS_H_
 
@@ -18,13 +18,15 @@ namespace kascade::client {
 
 using Json = nlohmann::ordered_json;
 
-// "dense" for ATTENTION_MODE_DENSE: the name less the prefix that all names of an enum share.
+// Returns the name of an enum value without the prefix that all values of the enum share: "dense"
+// for ATTENTION_MODE_DENSE.
 std::string short_name(const google::protobuf::EnumDescriptor& type, int value);
 template <typename Enum>
 std::string name_of(Enum value) {
   return short_name(*google::protobuf::GetEnumDescriptor<Enum>(), value);
 }
-// The value of a short name, which may be written with hyphens; the caller has checked it.
+// Returns the enum value for a short name, which may contain hyphens. The caller must have checked
+// that the name is valid.
 template <typename Enum>
 Enum value_of(std::string name) {
   std::replace(name.begin(), name.end(), '-', '_');
@@ -36,25 +38,26 @@ Enum value_of(std::string name) {
   return static_cast<Enum>(0);
 }
 
-// Adds the report's figures as keys of `out`.
+// Adds the values of the report to `out`.
 void add_attention(const v1::AttentionReport& report, Json& out);
-// What a run attends to: "dense", or an object with a schedule's or a baseline's settings.
+// The attention method of a run: "dense", or an object with the settings of a schedule or a
+// baseline.
 Json choice_json(const v1::AttentionChoice& choice);
 Json candidates_json(const v1::TopCandidates& top);
-// RFC 3339; empty when unset.
+// Formats a time by RFC 3339; empty if it is unset.
 std::string time_text(const google::protobuf::Timestamp& time);
-// Text of a schedule file as sent by the server.
+// Parses the text of a schedule file that the server sent.
 absl::StatusOr<Json> parse_json(const std::string& text);
 
-// Verdict on a perplexity that sparse attention made so many percent worse, attending to that share
-// of the causal keys.
+// Rates sparse attention that increases perplexity by `percent` while it attends to
+// `keys_attended_ratio` of the causal keys.
 std::string degradation_verdict(double percent, double keys_attended_ratio);
-// A warning where the dense perplexity is unusual for text; empty: none.
+// Returns a warning if the dense perplexity is unusual for text, else an empty string.
 std::string perplexity_warning(double perplexity);
-// "+0.9423 %", or why it is not told.
+// Returns the degradation, "+0.9423 %", or why there is none.
 std::string degradation_text(const v1::QualityReport& quality);
 
-// The one object that --json puts on standard output.
+// Prints the single object that --json writes to standard output.
 void print_json(const Json& object);
 
 }  // namespace kascade::client

@@ -47,7 +47,7 @@ std::string origin_text(const v1::CalibrationSummary& made) {
   return out;
 }
 
-// What was asked for beyond the defaults; empty: nothing.
+// The settings that the request changed from the defaults; empty if it changed none.
 std::string request_text(const v1::RequestedPlan& asked) {
   std::vector<std::string> parts;
   if (asked.has_anchors()) parts.push_back(counted(asked.anchors(), "anchor"));
@@ -61,7 +61,8 @@ std::string request_text(const v1::RequestedPlan& asked) {
   return fmt::format("{}", fmt::join(parts, "; "));
 }
 
-// The layers as a row of letters, reuse layers in the brackets of what precedes them.
+// Draws the layers as a row of letters; layers that reuse keys are in brackets after the layer
+// whose keys they reuse.
 std::string picture(const v1::Schedule& schedule) {
   std::string row;
   bool reusing = false;
@@ -119,14 +120,14 @@ std::string limit_text(const v1::QualityReport& quality) {
                      percent(quality.max_degradation_percent() / 100));
 }
 
-// Whether a candidate passed, or why not.
+// Returns "passed", or the reason why the candidate did not pass.
 std::string outcome(const v1::QualityReport& quality) {
   if (quality.passed()) return "passed";
   if (quality.suspect()) return "suspect";
   return saves_nothing(quality) ? "saves nothing" : "too much";
 }
 
-// Perplexities of the schedule that was made, and what their difference means.
+// The dense and sparse perplexity of the resulting schedule, and their difference.
 std::string chosen_text(const v1::QualityReport& quality) {
   Facts facts;
   facts.add("Dense perplexity", fmt::format("{:.4f}", quality.dense_perplexity()));

@@ -1,4 +1,4 @@
-// A schedule and its gate as text and as JSON.
+// Formats a schedule and its quality check as text and as JSON.
 #ifndef KASCADE_CLIENT_VIEWS_SCHEDULE_VIEW_H_
 #define KASCADE_CLIENT_VIEWS_SCHEDULE_VIEW_H_
 
@@ -10,14 +10,15 @@
 
 namespace kascade::client {
 
-// Where it comes from, one line per layer, totals.
+// The origin of the schedule, one line per layer, and totals.
 std::string schedule_text(const v1::Schedule& schedule);
-// The quality it was stored with, in one paragraph.
+// The quality report that is stored with the schedule, in one paragraph.
 std::string quality_text(const v1::QualityReport& quality);
-// One line per candidate that went through the gate, then the verdict.
+// One line per candidate that was checked, then whether the schedule passed.
 std::string gate_text(const v1::CalibrationResult& result);
 
-// Not passed because every key is attended to: no layer reuses another's choice.
+// Whether the schedule did not pass because no layer reuses the keys of another, so that every key
+// is attended to.
 bool saves_nothing(const v1::QualityReport& quality);
 inline constexpr char kSavesNothing[] =
     "every layer attends to all keys, so nothing is saved: with the greedy maker a lower "

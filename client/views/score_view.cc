@@ -15,14 +15,14 @@ bool is_sparse(const v1::ScoreSummary& summary) {
   return summary.has_comparison() || summary.attention().mode() == v1::ATTENTION_MODE_SPARSE;
 }
 
-// Whether the runs of a comparison are the usual ones, dense and sparse, and not two that were
-// named.
+// Whether the comparison is the default one of dense and sparse attention, and not one of two named
+// runs.
 bool is_dense_and_sparse(const v1::ScoreSummary& summary) {
   const auto& second = summary.attention();
   return !summary.has_first_attention() && (second.has_baseline() || !second.schedule_id().empty());
 }
 
-// What one run gave, from its sums.
+// Derives the results of one run from its sums.
 Json run_json(double nll_sum, const v1::ScoreSummary& summary) {
   const auto scored = static_cast<double>(summary.tokens_scored());
   const double nll = scored > 0 ? nll_sum / scored : 0;
@@ -64,8 +64,8 @@ Json sparse_json(const v1::Comparison& comparison, const v1::ScoreSummary& summa
   return out;
 }
 
-// Adds the runs under the names "dense" and "sparse", or "first" and "second" where a comparison
-// was of two named runs.
+// Adds the results of the runs under the names "dense" and "sparse", or "first" and "second" if the
+// request named the two runs.
 void add_runs(const v1::ScoreSummary& summary, Json& out) {
   const bool compared = summary.has_comparison();
   const bool named = compared && !is_dense_and_sparse(summary);
@@ -149,7 +149,8 @@ std::string protocol_text(const v1::ScoreSummary& summary) {
   return out + (summary.begins_with_bos() ? ", with BOS" : ", without BOS");
 }
 
-// The comparisons that there are: by the row rule or the one asked for, and by the tile rule.
+// Returns the comparisons that the summary has: the one with per-query selection (or the selection
+// that was requested), and the one with per-tile selection.
 std::vector<const v1::Comparison*> comparisons_of(const v1::ScoreSummary& summary) {
   std::vector<const v1::Comparison*> out;
   if (summary.has_comparison()) out.push_back(&summary.comparison());
@@ -197,7 +198,7 @@ std::string degradation_text(const v1::Comparison& comparison) {
                      comparison.degradation_percent_standard_error());
 }
 
-// A column for each comparison.
+// A table with one column per comparison.
 std::string comparisons_table(const v1::ScoreSummary& summary) {
   const auto comparisons = comparisons_of(summary);
   std::vector<Table::Column> columns = {{"", Table::Align::kLeft}};

@@ -1,4 +1,4 @@
-// Scores as text and as JSON.
+// Formats the results of scoring as text and as JSON.
 #ifndef KASCADE_CLIENT_VIEWS_SCORE_VIEW_H_
 #define KASCADE_CLIENT_VIEWS_SCORE_VIEW_H_
 
@@ -11,22 +11,25 @@
 
 namespace kascade::client {
 
-// What a Score call gave.
+// The contents of a Score stream.
 struct ScoreRun {
   std::vector<std::string> files{};
   v1::ScoreStarted started{};
-  std::vector<v1::ScoreSummary> summaries{};           // [files]
-  std::vector<std::vector<v1::ScoreTokens>> tokens{};  // [files], empty unless asked for
-  std::vector<v1::TokenizedText> spelled{};            // [files], with tokens: their spelling
+  std::vector<v1::ScoreSummary> summaries{};  // [files]
+  // [files]; empty unless tokens were requested
+  std::vector<std::vector<v1::ScoreTokens>> tokens{};
+  // [files]; the spelling of the tokens, if they were requested
+  std::vector<v1::TokenizedText> spelled{};
   v1::ScoreSummary total{};
 };
 
 std::string score_text(const ScoreRun& run);
 Json score_json(const ScoreRun& run);
-// One line per scored token of a file.
+// A table with one line per scored token of a file.
 std::string token_table(const ScoreRun& run, size_t file);
 
-// "", or the warning for a model that is hardly better than guessing, or worse than usual.
+// Returns a warning for a model that is hardly better than guessing or unusually bad, else an empty
+// string.
 std::string suspicion(const v1::ScoreSummary& summary);
 
 }  // namespace kascade::client
