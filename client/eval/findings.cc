@@ -122,7 +122,7 @@ void tell_domains(const QualityResults& results, std::vector<std::string>& findi
       domain_text(results, ending)));
 }
 
-// Reports the cheapest setting: among the rows with other numbers of anchor layers and keys, the
+// Reports the cheapest setting: among the rows with other numbers of anchors and keys, the
 // one that reads the fewest bytes while its loss is not significantly above that of the automatic
 // schedule.
 void tell_cheapest(const QualityResults& results, std::vector<std::string>& findings) {

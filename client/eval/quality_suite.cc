@@ -308,7 +308,7 @@ absl::Status Suite::measure_all() {
   if (!recall.ok()) return recall.status();
   results_.recall = *std::move(recall);
   if (auto status = add(other_variants(plan)); !status.ok()) return status;
-  std::vector<Variant> rivals;  // for each greedy row, the best schedule with as many anchor layers
+  std::vector<Variant> rivals;  // for each greedy row, the best schedule with as many anchors
   for (const QualityRow& row : results_.rows) {
     if (row.group == "greedy") rivals.push_back(dp_like(row.label, row.anchors.value_or(1)));
   }

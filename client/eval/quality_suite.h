@@ -56,7 +56,7 @@ struct QualityRow {
   std::string rival{};  // label of the comparison row; empty if there is none
   v1::BaselineKind baseline = v1::BASELINE_KIND_UNSPECIFIED;
   std::optional<double> ratio{};
-  std::optional<int32_t> anchors{};       // number of layers that select keys, layer 0 included
+  std::optional<int32_t> anchors{};       // number of anchors: the anchor layers and layer 0
   std::optional<int32_t> dense_layers{};  // number of dense layers, layer 0 included
   std::optional<double> predicted_similarity{};
   std::optional<bool> passed{};         // whether the schedule passed its quality check

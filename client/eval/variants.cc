@@ -31,7 +31,7 @@ v1::CalibrateRequest dp_request(double ratio, int32_t anchors) {
   return request;
 }
 
-// The calibration request of the default schedule, which leaves the number of anchor layers to the
+// The calibration request of the default schedule, which leaves the number of anchors to the
 // server.
 v1::CalibrateRequest automatic_request() {
   v1::CalibrateRequest request = dp_request(kDefaultRatio, 0);
@@ -48,7 +48,7 @@ v1::CalibrateRequest default_plan(const VariantPlan& plan, double ratio) {
   return request;
 }
 
-// Numbers of anchor layers from few to nearly all layers.
+// Numbers of anchors from few to nearly all layers.
 std::vector<int32_t> anchor_counts(int32_t layers) {
   std::vector<int32_t> counts;
   for (const double share : {0.17, 0.25, 0.33, 0.5, 0.67, 0.84}) {
@@ -59,7 +59,7 @@ std::vector<int32_t> anchor_counts(int32_t layers) {
 }
 
 void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
-  // Ordered so that consecutive requests differ only in the number of anchor layers where possible,
+  // Ordered so that consecutive requests differ only in the number of anchors where possible,
   // because a server then plans again without measuring again.
   for (const double ratio : kRatios) {
     for (const int32_t anchors : anchor_counts(plan.layers)) {

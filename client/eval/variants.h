@@ -35,7 +35,7 @@ struct Variant {
 struct VariantPlan {
   int32_t layers = 0;
   int32_t context = 0;
-  int32_t default_anchors = 0;           // number of anchor layers of the default schedule
+  int32_t default_anchors = 0;           // number of anchors of the default schedule
   std::vector<int32_t> default_dense{};  // dense layers of the default schedule, without layer 0
   std::string held_out{};                // name of the held-out text
   std::vector<std::string> others{};     // names of the other texts
@@ -55,7 +55,7 @@ std::vector<Variant> other_variants(const VariantPlan& plan);
 // Upper bound for the number of rows in the report.
 size_t expected_rows(const VariantPlan& plan);
 // Returns a variant with the best schedule of the dynamic-programming planner that has the same
-// number of anchor layers and the same key selection as the greedy row with label `greedy`.
+// number of anchors and the same key selection as the greedy row with label `greedy`.
 Variant dp_like(const std::string& greedy, int32_t anchors);
 // Returns a variant with a baseline that reads as many bytes as the Kascade row with label
 // `kascade`.
