@@ -21,7 +21,8 @@ std::string torch_name(DType dtype) {
   }
 }
 
-// Keeps the order of the fields; the reader of engine/model has checked size, depth and repetition.
+// Parses the text and keeps the order of its fields. The reader in engine/model has already checked
+// its size, nesting and repeated fields.
 absl::StatusOr<Json> parse_ordered(const std::string& text) {
   if (const auto checked = parse_json_object(text, "config.json"); !checked.ok()) {
     return checked.status();

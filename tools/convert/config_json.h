@@ -1,4 +1,4 @@
-// The config.json of a converted model.
+// Writes the config.json of a converted model.
 #ifndef KASCADE_TOOLS_CONVERT_CONFIG_JSON_H_
 #define KASCADE_TOOLS_CONVERT_CONFIG_JSON_H_
 
@@ -10,14 +10,15 @@
 
 namespace kascade::convert {
 
-// As Hugging Face's LlamaForCausalLM writes it; engine/model/config.h reads the same model back.
+// Writes `config` in the form of Hugging Face's LlamaForCausalLM. parse_config
+// (engine/model/config.h) reads the same model back.
 std::string to_config_json(const ModelConfig& config, DType dtype);
 
-// `config_json` with its dtype entry replaced, and nothing else.
+// Returns `config_json` with its dtype entry replaced and everything else unchanged.
 absl::StatusOr<std::string> with_dtype(const std::string& config_json, DType dtype);
 
-// `config_json` with the factor of its llama3 rope scaling replaced; INVALID_ARGUMENT if it has
-// none.
+// Returns `config_json` with the factor of its llama3 rope scaling replaced. INVALID_ARGUMENT if it
+// has no such scaling.
 absl::StatusOr<std::string> with_rope_factor(const std::string& config_json, double factor);
 
 }  // namespace kascade::convert

@@ -42,7 +42,7 @@ void ConversionRecord::add_output(const std::string& file, const std::string& sh
 }
 
 std::string ConversionRecord::json() const {
-  // File names need not be UTF-8.
+  // File names are not always valid UTF-8.
   return json_.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 

@@ -1,5 +1,5 @@
-// conversion.json: where a converted folder came from and what its files were when they were
-// written.
+// conversion.json records the source of a converted folder and the digests of its files at the time
+// they were written.
 #ifndef KASCADE_TOOLS_CONVERT_CONVERSION_RECORD_H_
 #define KASCADE_TOOLS_CONVERT_CONVERSION_RECORD_H_
 
@@ -18,7 +18,7 @@ inline constexpr char kRecordFile[] = "conversion.json";
 
 class ConversionRecord {
  public:
-  // Reads the source's files once, for their digests.
+  // Starts a record. Reads the source's files once to compute their digests.
   static absl::StatusOr<ConversionRecord> begin(const Source& source,
                                                 const std::filesystem::path& source_path);
   void add_output(const std::string& file, const std::string& sha256);
@@ -28,7 +28,8 @@ class ConversionRecord {
   nlohmann::ordered_json json_;
 };
 
-// File → SHA-256 of the weights recorded in DIR/conversion.json; empty if there is no such file.
+// Returns the SHA-256 of each weight file that `folder`/conversion.json records, by file name;
+// empty if there is no such file.
 absl::StatusOr<std::map<std::string, std::string>> recorded_outputs(
     const std::filesystem::path& folder);
 

@@ -22,9 +22,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kPieceElements = 1 << 20;
-constexpr int64_t kSideFileBytes = 64 << 20;  // space set aside for tokenizer and configuration
+// disk space reserved for the tokenizer and the configuration
+constexpr int64_t kSideFileBytes = 64 << 20;
 
-// Streams tensors into files; one buffer of the largest tensor serves them all.
+// Writes tensors to files one at a time, with a single buffer of the size of the largest tensor.
 class TensorWriter {
  public:
   TensorWriter(Source& source, const ConvertOptions& options,
@@ -36,7 +37,7 @@ class TensorWriter {
     buffer_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(largest));
   }
 
-  // Returns the file's digest.
+  // Writes one file and returns its digest.
   absl::StatusOr<std::string> write(const fs::path& path, const OutputFile& file) {
     auto writer = SafetensorsWriter::create(path, file.tensors);
     if (!writer.ok()) return writer.status();
@@ -130,7 +131,7 @@ absl::Status write_small_files(const Source& source, const std::vector<OutputFil
                        : write_file(folder / "model.safetensors.index.json", index);
 }
 
-// The server's own reader has the last word.
+// Finally, the server's own reader must accept the folder.
 absl::Status check_loads(const fs::path& folder) {
   const auto config = load_config(folder);
   if (!config.ok()) return config.status();

@@ -1,5 +1,5 @@
-// Turns a Source into a Hugging Face folder that the server loads: config.json, safetensors (with
-// an index when there are several), the source's side files and conversion.json.
+// Converts a Source to a Hugging Face folder that the server loads: config.json, safetensors (with
+// an index if there are several files), the source's side files and conversion.json.
 #ifndef KASCADE_TOOLS_CONVERT_CONVERT_H_
 #define KASCADE_TOOLS_CONVERT_CONVERT_H_
 
@@ -22,31 +22,34 @@ enum class Layout {
 };
 
 struct ConvertOptions {
-  // Of every tensor; unset keeps the source's, except that matrices of several dtypes all become
-  // f32 (the server wants one).
+  // The dtype of all tensors that are written. If it is unset, tensors keep the dtype of the
+  // source, except that all matrices become f32 if they have several dtypes, because the server
+  // requires a single one.
   std::optional<DType> dtype{};
   Layout layout = Layout::kShards;
-  int64_t max_shard_bytes = 2'000'000'000;  // a larger tensor gets a shard of its own
-  bool force = false;                       // replace DEST
-  // Polled between pieces of a tensor; null = never.
+  int64_t max_shard_bytes = 2'000'000'000;  // a tensor that is larger has its own shard
+  bool force = false;                       // replace an existing destination
+  // Polled between parts of a tensor; null means that the conversion cannot be cancelled.
   const std::atomic<bool>* cancelled = nullptr;
 };
 
 struct ConvertProgress {
-  int64_t bytes_done = 0;  // of the destination's tensors
+  int64_t bytes_done = 0;  // bytes of the tensors that are written
   int64_t bytes_total = 0;
   std::string tensor{};
 };
 
-// `source_path` is recorded in conversion.json. After an error or a cancellation (CANCELLED)
-// nothing is left at DEST. A value that is not finite, or that the wanted dtype cannot hold, is
-// INVALID_ARGUMENT with tensor, index and value. Peak memory: the largest tensor and its source's
-// read(), and a few MB.
+// Converts `source` into the folder `destination`; `source_path` is recorded in conversion.json.
+// After an error or a cancellation (CANCELLED) nothing is left at `destination`. INVALID_ARGUMENT,
+// with tensor, index and value, for a value that is not finite or that the requested dtype cannot
+// represent. Peak memory is the size of the largest tensor, the memory that the source's read()
+// uses, and a few MB.
 absl::Status convert(Source& source, const std::filesystem::path& source_path,
                      const std::filesystem::path& destination, const ConvertOptions& options,
                      const std::function<void(const ConvertProgress&)>& report);
 
-// Layer that a tensor's name tells; unset for the embedding, the last norm and the head.
+// Returns the layer that the name of a tensor states; unset for the embedding, the last norm and
+// the head.
 std::optional<int32_t> layer_of(const std::string& tensor_name);
 
 }  // namespace kascade::convert

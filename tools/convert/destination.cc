@@ -58,7 +58,7 @@ absl::Status sync_folder(const fs::path& folder) {
   return status;
 }
 
-// Takes the folder over, empty. Returns the locked descriptor.
+// Creates or locks the temporary folder and empties it. Returns the locked descriptor.
 absl::StatusOr<int> lock_partial(const fs::path& partial) {
   std::error_code error;
   fs::create_directory(partial, error);

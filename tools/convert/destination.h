@@ -1,5 +1,5 @@
-// The folder that a conversion makes: written under a temporary name beside its final place and
-// renamed when complete, so that DEST is whole or not there.
+// The folder that a conversion writes. It is written under a temporary name in the same parent
+// folder and renamed when it is complete, so that the destination is either complete or absent.
 #ifndef KASCADE_TOOLS_CONVERT_DESTINATION_H_
 #define KASCADE_TOOLS_CONVERT_DESTINATION_H_
 
@@ -14,10 +14,11 @@ namespace kascade::convert {
 
 class Destination {
  public:
-  // Makes the temporary folder `.NAME.partial` beside `folder`. What a killed conversion left there
-  // is removed; one that still runs is FAILED_PRECONDITION. `folder` may exist only with `force`,
-  // and then must be empty or hold a config.json (ALREADY_EXISTS otherwise), so that a mistyped
-  // path is never deleted. `needed_bytes`: RESOURCE_EXHAUSTED if the disk has less.
+  // Creates the temporary folder `.NAME.partial` beside `folder`. Files left there by a conversion
+  // that was killed are removed; FAILED_PRECONDITION if another conversion is still writing there.
+  // ALREADY_EXISTS if `folder` exists, unless `force` is set and `folder` is empty or holds a
+  // config.json; this way a mistyped path is never deleted. RESOURCE_EXHAUSTED if the disk has less
+  // than `needed_bytes`.
   static absl::StatusOr<std::unique_ptr<Destination>> create(const std::filesystem::path& folder,
                                                              bool force, int64_t needed_bytes);
   // Removes the temporary folder unless commit() succeeded.
@@ -26,7 +27,8 @@ class Destination {
   Destination& operator=(const Destination&) = delete;
 
   const std::filesystem::path& partial() const { return partial_; }
-  // Syncs and renames; what was at `folder` is replaced.
+  // Flushes the files to disk and renames the temporary folder to `folder`, which replaces what was
+  // there.
   absl::Status commit();
 
  private:
@@ -34,7 +36,7 @@ class Destination {
 
   std::filesystem::path folder_;
   std::filesystem::path partial_;
-  int lock_;  // descriptor of the temporary folder, locked while we write
+  int lock_;  // descriptor of the temporary folder, which is locked during the conversion
   bool committed_ = false;
 };
 

@@ -15,7 +15,7 @@
 namespace kascade::convert {
 namespace {
 
-// The keys of a Llama begin with the architecture.
+// The keys of a Llama start with the name of the architecture.
 std::string key_of(const char* name) { return absl::StrCat("llama.", name); }
 
 const GgufTensor* find_tensor(const GgufFile& file, std::string_view name) {
@@ -43,7 +43,7 @@ void require_llama(GgufFields& fields) {
   }
 }
 
-// Switches that would change the result.
+// Refuses settings that would change the result.
 void refuse_variants(GgufFields& fields) {
   for (const char* name : {"expert_count", "expert_used_count", "attention.sliding_window"}) {
     const auto value = fields.maybe_integer(key_of(name)).value_or(0);
@@ -60,7 +60,7 @@ void refuse_rope_variants(GgufFields& fields) {
   if (type && *type != "none") {
     fields.unsupported(key_of("rope.scaling.type"), "\"none\" or rope_freqs.weight", shown(*type));
   }
-  // Without a type, llama.cpp takes a factor as linear scaling.
+  // If a factor is given without a type, llama.cpp applies linear scaling.
   const auto factor = fields.maybe_number(key_of("rope.scaling.factor"), 0, 1e38).value_or(1);
   if (!type && factor != 0 && factor != 1) {
     fields.unsupported(key_of("rope.scaling.factor"), "1", absl::StrCat(factor));
@@ -106,7 +106,7 @@ void read_token_ids(GgufFields& fields, ModelConfig& config) {
     return std::nullopt;
   };
   config.bos_token = id_of("bos");
-  // The end of a text, of a turn and of a message all end an answer.
+  // An answer ends at the token for the end of the text, of a turn or of a message.
   for (const char* name : {"eos", "eot", "eom"}) {
     const auto id = id_of(name);
     auto& ends = config.eos_tokens;
@@ -134,7 +134,8 @@ absl::Status read_rope_scaling(const GgufFile& file, ModelConfig& config) {
                       absl::StrCat(file.name(), ": ", scaling.status().message()));
 }
 
-constexpr double kTolerance = 1e-4;  // of a divisor, relative; they were computed in f32
+// relative tolerance of a divisor; divisors were computed in f32
+constexpr double kTolerance = 1e-4;
 
 bool are_close(double value, double expected) {
   return std::abs(value - expected) <= kTolerance * expected;
@@ -147,8 +148,9 @@ absl::StatusOr<std::optional<Llama3RopeScaling>> recover_rope_scaling(
   ModelConfig scaled = config;
   scaled.rope_scaling.reset();
   const std::vector<double> plain = rope_frequencies(scaled);
-  // With a boundless factor only the part of a frequency that is not divided is left. The slowest
-  // pair is divided most: with it as the measure, divisor = 1 / (kept + (1 − kept) / factor).
+  // With a very large factor, only the part of a frequency that is never divided ("kept") remains.
+  // The slowest pair is divided most, so the factor is computed from it: divisor = 1 / (kept + (1 −
+  // kept) / factor).
   scaled.rope_scaling = Llama3RopeScaling{.factor = 1e38};
   const double kept = rope_frequencies(scaled).back() / plain.back();
   double factor = kept < 1 ? (1 - kept) / (1 / double{divisors.back()} - kept) : 1;
@@ -196,7 +198,7 @@ absl::StatusOr<ModelConfig> gguf_config(const GgufFile& file) {
   if (!config.ok()) return config.status();
   const std::string epsilon = key_of("attention.layer_norm_rms_epsilon");
   if (!fields.has(epsilon)) fields.missing(epsilon);
-  // The ranges are parse_config's (engine/model/config.h).
+  // The ranges are those of parse_config (engine/model/config.h).
   config->norm_eps = fields.maybe_number(epsilon, 1e-12, 0.1).value_or(0);
   config->rope_theta = fields.maybe_number(key_of("rope.freq_base"), 1, 1e15).value_or(10000);
   config->tied_head = find_tensor(file, "output.weight") == nullptr;

@@ -1,4 +1,4 @@
-// What a GGUF file of a Llama says about the model.
+// Reads the model configuration from a GGUF file of a Llama.
 #ifndef KASCADE_TOOLS_CONVERT_GGUF_CONFIG_H_
 #define KASCADE_TOOLS_CONVERT_GGUF_CONFIG_H_
 
@@ -11,15 +11,16 @@
 
 namespace kascade::convert {
 
-// From the metadata, the embedding's rows and rope_freqs.weight. Whatever is not exactly a Llama
-// that the engine computes is refused by name: UNIMPLEMENTED for what we do not do,
-// INVALID_ARGUMENT for what makes no sense.
+// Derives the configuration from the metadata, the number of rows of the embedding and the tensor
+// rope_freqs.weight. A model that is not exactly a Llama as the engine computes it is refused, and
+// the error names the cause: UNIMPLEMENTED for unsupported features, INVALID_ARGUMENT for invalid
+// values.
 absl::StatusOr<ModelConfig> gguf_config(const GgufFile& file);
 
-// Llama 3's scaling, of which llama.cpp keeps only by what each rotary pair's frequency is divided
-// (`divisors`, [head_dim / 2]). None if nothing is divided; UNIMPLEMENTED unless some factor
-// explains all of them within 1e-4 (with Llama 3's other constants). Of `config`, only head_dim and
-// rope_theta are used.
+// Recovers the parameters of Llama 3's rope scaling. llama.cpp stores only the number by which the
+// frequency of each rotary pair is divided (`divisors`, [head_dim / 2]). Returns nullopt if nothing
+// is divided. UNIMPLEMENTED unless one factor, with Llama 3's other constants, reproduces all
+// divisors within 1e-4. Only head_dim and rope_theta of `config` are used.
 absl::StatusOr<std::optional<Llama3RopeScaling>> recover_rope_scaling(
     std::span<const float> divisors, const ModelConfig& config);
 

@@ -9,8 +9,9 @@
 namespace kascade::convert {
 namespace {
 
-constexpr int kBlock = 32;        // elements of the plain types
-constexpr int kSuperBlock = 256;  // of the K types, which have scales of scales
+constexpr int kBlock = 32;  // elements in a block of the types without the letter K
+// elements in a block of the K types, whose scales are quantised themselves
+constexpr int kSuperBlock = 256;
 
 float f16_at(const std::byte* bytes) {
   uint16_t value = 0;
@@ -21,13 +22,14 @@ float f16_at(const std::byte* bytes) {
 int byte_at(const std::byte* bytes, int index) { return std::to_integer<int>(bytes[index]); }
 int signed_at(const std::byte* bytes, int index) { return std::to_integer<int8_t>(bytes[index]); }
 
-// Element `index` of a block of 32 whose byte i holds elements i (low half) and i + 16 (high half).
+// Returns element `index` of a block of 32, in which byte i holds element i in its low half and
+// element i + 16 in its high half.
 int nibble(const std::byte* packed, int index) {
   const int byte = byte_at(packed, index % 16);
   return index < 16 ? byte & 15 : byte >> 4;
 }
 
-// The fifth bits of 32 elements, four bytes.
+// Reads the fifth bits of 32 elements from four bytes.
 int fifth_bit(const std::byte* packed, int index) {
   return (byte_at(packed, index / 8) >> (index % 8)) & 1;
 }
@@ -67,10 +69,11 @@ void q5_1(const std::byte* block, float* values) {
   }
 }
 
-// Q4_K and Q5_K: a super-block is eight groups of 32, each with a scale and a minimum of six bits.
-// The twelve bytes hold the scales and minima of groups 0–3 in the low six bits of bytes 0–3 and
-// 4–7; those of groups 4–7 have their low four bits in bytes 8–11 and the upper two in the upper
-// bits of bytes 0–3 and 4–7.
+// Reads scale and minimum of a group of Q4_K or Q5_K. A super-block has eight groups of 32
+// elements, each with a scale and a minimum of six bits. For groups 0–3, bytes 0–3 of the twelve
+// bytes hold the scales and bytes 4–7 the minima in their low six bits. For groups 4–7, bytes 8–11
+// hold the low four bits of scale and minimum, and the upper two bits are in the upper bits of
+// bytes 0–3 (scales) and 4–7 (minima).
 struct GroupScale {
   float scale;
   float minimum;
@@ -89,8 +92,8 @@ GroupScale group_scale(const std::byte* block, int group) {
           f16_at(block + 2) * static_cast<float>(minimum)};
 }
 
-// Element `index` of a super-block: each 32 bytes hold a group in the low and the next in the high
-// halves.
+// Returns element `index` of a super-block. Each run of 32 bytes holds one group in the low halves
+// of its bytes and the next group in the high halves.
 int super_nibble(const std::byte* packed, int index) {
   const int byte = byte_at(packed, index / 64 * 32 + index % 32);
   return index % 64 < 32 ? byte & 15 : byte >> 4;
@@ -106,7 +109,7 @@ void q4_k(const std::byte* block, float* values) {
   }
 }
 
-// Bit g of byte i of the 32 after the scales is the fifth bit of element i of group g.
+// After the scales there are 32 bytes; bit g of byte i is the fifth bit of element i of group g.
 void q5_k(const std::byte* block, float* values) {
   for (int group = 0; group < 8; ++group) {
     const GroupScale scale = group_scale(block, group);
@@ -118,9 +121,10 @@ void q5_k(const std::byte* block, float* values) {
   }
 }
 
-// Two halves of 128 elements: 64 bytes with the low four bits (elements 0–63 in the low halves,
-// 64–127 in the high ones), 32 bytes with the upper two bits (elements i, i + 32, i + 64, i + 96 in
-// byte i), 8 scales of 16 elements each. The three parts lie one after the other for both halves.
+// A block has two halves of 128 elements. For each half it stores 64 bytes with the low four bits
+// (elements 0–63 in the low halves of the bytes, 64–127 in the high halves), 32 bytes with the
+// upper two bits (byte i holds those of elements i, i + 32, i + 64 and i + 96), and 8 scales of 16
+// elements each. Each of the three parts is stored for both halves before the next part.
 void q6_k(const std::byte* block, float* values) {
   const float scale = f16_at(block + 208);
   for (int i = 0; i < kSuperBlock; ++i) {
@@ -152,7 +156,7 @@ struct TypeName {
   uint32_t id;
   const char* name;
 };
-// Known, but not read.
+// Types that are known by name but not supported.
 constexpr TypeName kOtherTypes[] = {
     {4, "Q4_2"},        {5, "Q4_3"},        {9, "Q8_1"},        {10, "Q2_K"},    {11, "Q3_K"},
     {15, "Q8_K"},       {16, "IQ2_XXS"},    {17, "IQ2_XS"},     {18, "IQ3_XXS"}, {19, "IQ1_S"},

@@ -1,5 +1,5 @@
-// Type-checked access to a GGUF file's metadata. The first fault is kept and the value read becomes
-// a harmless one, so that callers read straight on and look once at the end.
+// Type-checked access to the metadata of a GGUF file. The first error is kept, and the value read
+// becomes a default, so that callers read all fields and check for an error once at the end.
 #ifndef KASCADE_TOOLS_CONVERT_GGUF_FIELDS_H_
 #define KASCADE_TOOLS_CONVERT_GGUF_FIELDS_H_
 
@@ -23,16 +23,17 @@ class GgufFields {
 
   std::optional<int64_t> maybe_integer(const std::string& key);
   int64_t integer(const std::string& key);
-  // One value for all layers: a single one, or an array of equal ones.
+  // Reads a value that must be the same for all layers: a single value, or an array of equal
+  // values.
   std::optional<int64_t> maybe_uniform(const std::string& key);
   int64_t uniform(const std::string& key);
   std::optional<double> maybe_number(const std::string& key, double low, double high);
   std::optional<bool> maybe_boolean(const std::string& key);
   std::optional<std::string> maybe_text(const std::string& key);
   std::string text(const std::string& key);
-  // At most `most` strings.
+  // Reads an array of at most `most` strings.
   std::vector<std::string_view> texts(const std::string& key, int64_t most);
-  // Null if there is none; otherwise an array of `count` values.
+  // Returns null if there is no such key; otherwise the value must be an array of `count` values.
   const GgufValue* maybe_array(const std::string& key, size_t count);
 
   void invalid(const std::string& key, const std::string& expected, const std::string& found);

@@ -21,14 +21,14 @@ static_assert(std::endian::native == std::endian::little, "the files that we rea
 
 constexpr int64_t kMaxKeys = 1 << 16;
 constexpr int64_t kMaxTensors = 1 << 16;
-constexpr uint64_t kMaxKeyBytes = 65535;        // the specification's
-constexpr uint64_t kMaxTensorNameBytes = 64;    // the specification's
-constexpr uint64_t kMaxStringBytes = 16 << 20;  // a chat template has some KiB
+constexpr uint64_t kMaxKeyBytes = 65535;        // limit of the specification
+constexpr uint64_t kMaxTensorNameBytes = 64;    // limit of the specification
+constexpr uint64_t kMaxStringBytes = 16 << 20;  // a chat template has a few KiB
 constexpr uint32_t kMaxDimensions = 4;
 constexpr int64_t kDefaultAlignment = 32;
 constexpr int64_t kMaxAlignment = 1 << 20;
 
-// Bytes of a number; 0 for strings, arrays and what we do not know.
+// Returns the size of a number in bytes; 0 for strings, arrays and unknown types.
 int64_t bytes_of(GgufType type) {
   switch (type) {
     case GgufType::kU8:
@@ -138,8 +138,8 @@ std::string GgufValue::shown() const {
   return absl::StrCat(element<uint64_t>(0));
 }
 
-// Walks through the file once. After the first fault every read gives zero or nothing, so that
-// loops ask ok() and nobody else needs to.
+// Parses the file in one pass. After the first error every read returns zero or nothing, so that
+// only loops need to check ok().
 class GgufParser {
  public:
   GgufParser(std::span<const std::byte> content, const std::string& name)
@@ -203,7 +203,8 @@ class GgufParser {
     if (magic != "GGUF" && magic != "FUGG") return fail("does not begin with GGUF");
     const auto version = number<uint32_t>();
     if (!ok()) return;
-    // Versions are small numbers; one with only high bytes was written by the other kind.
+    // Versions are small numbers. If only the high bytes are set, the file has the other byte
+    // order.
     if (magic == "FUGG" || ((version & 0xffff) == 0 && version != 0)) {
       return unsupported("is a big-endian GGUF file; only little-endian ones are read");
     }
@@ -231,7 +232,8 @@ class GgufParser {
     const auto type = static_cast<GgufType>(number<uint32_t>());
     const auto count = number<uint64_t>();
     if (type == GgufType::kArray) unsupported("arrays of arrays are not read");
-    // No element is smaller than a byte. This keeps what follows from overflowing.
+    // Every element has at least one byte. This check keeps the following computations from
+    // overflowing.
     if (count > content_.size() - position_) {
       fail(absl::StrCat("expected an array that ends in the file, found ", count, " elements"));
     }
@@ -302,7 +304,7 @@ class GgufParser {
     }
   }
 
-  // The data follow at the next aligned position.
+  // The tensor data starts at the next aligned position.
   void place_tensors() {
     const uint64_t begin = (position_ + static_cast<uint64_t>(alignment_) - 1) /
                            static_cast<uint64_t>(alignment_) * static_cast<uint64_t>(alignment_);
@@ -348,7 +350,7 @@ class GgufParser {
   int64_t tensors_ = 0;
   int64_t alignment_ = kDefaultAlignment;
   std::set<std::string> names_;
-  std::vector<uint64_t> offsets_;  // parallel to the tensors
+  std::vector<uint64_t> offsets_;  // [tensors]
 };
 
 absl::StatusOr<GgufFile> GgufFile::parse(std::span<const std::byte> content,

@@ -1,6 +1,7 @@
-// GGUF, llama.cpp's container: typed metadata and tensors, versions 2 and 3, little-endian. Only
-// the container is known here, not what the keys mean. Safe on hostile input: nothing is copied but
-// names, and every count, offset and size is checked against the file.
+// Parses GGUF, the container format of llama.cpp: typed metadata and tensors, versions 2 and 3,
+// little-endian. This file knows the container only, not the meaning of the keys. It is safe on
+// hostile input: only names are copied, and every count, offset and size is checked against the
+// file.
 #ifndef KASCADE_TOOLS_CONVERT_GGUF_FILE_H_
 #define KASCADE_TOOLS_CONVERT_GGUF_FILE_H_
 
@@ -17,7 +18,7 @@
 
 namespace kascade::convert {
 
-// As the file numbers them.
+// The types of metadata, with the numbers that the file uses.
 enum class GgufType : uint32_t {
   kU8 = 0,
   kI8 = 1,
@@ -34,25 +35,27 @@ enum class GgufType : uint32_t {
   kF64 = 12,
 };
 
-// A value of the metadata, or an array of them: a view of the file.
+// A metadata value or an array of values, as a view of the file.
 class GgufValue {
  public:
-  // `type`: of the elements; `bytes`: theirs, checked.
+  // `type` is the type of the elements, `bytes` their checked content.
   GgufValue(GgufType type, bool is_array, int64_t count, std::string_view bytes)
       : type_(type), is_array_(is_array), count_(count), bytes_(bytes) {}
 
   bool is_array() const { return is_array_; }
-  int64_t count() const { return count_; }  // 1 unless it is an array
-  // Unset unless the elements are integers and this one fits; index below count().
+  int64_t count() const { return count_; }  // 1 for a single value
+  // Returns an element as an integer; unset if the elements are no integers or this one does not
+  // fit. `index` must be below count().
   std::optional<int64_t> integer(int64_t index = 0) const;
-  // Unset unless the elements are f32 or f64. An f32 becomes the shortest decimal that rounds to
-  // it: what was 1e-6 before it was stored is 1e-6 again.
+  // Returns an element as a number; unset unless the elements are f32 or f64. An f32 is converted
+  // to the shortest decimal that rounds to it, so that 1e-6 is read as 1e-6 again.
   std::optional<double> number(int64_t index = 0) const;
-  std::optional<bool> boolean() const;           // of a single one
-  std::optional<std::string_view> text() const;  // of a single one; any bytes
-  // Of an array; unset unless the elements are strings.
+  std::optional<bool> boolean() const;  // unset unless it is a single boolean
+  // unset unless it is a single string; may hold any bytes
+  std::optional<std::string_view> text() const;
+  // Returns all elements; unset unless this is an array of strings.
   std::optional<std::vector<std::string_view>> texts() const;
-  // For errors.
+  // Describes the value for error messages.
   std::string shown() const;
 
  private:
@@ -67,23 +70,24 @@ class GgufValue {
 
 struct GgufTensor {
   std::string name{};
-  uint32_t type = 0;                  // see gguf_dequantize.h
-  std::vector<int64_t> dimensions{};  // at most 4, the innermost first, each at least 1
+  uint32_t type = 0;                  // number of the element type, see gguf_dequantize.h
+  std::vector<int64_t> dimensions{};  // at most 4 dimensions, innermost first, each at least 1
   const std::byte* data = nullptr;
-  int64_t bytes = 0;  // 0 for a type that we do not read
+  int64_t bytes = 0;  // size of the data; 0 for a type that the converter does not read
 };
 
 class GgufFile {
  public:
-  // `content` is the whole file and must outlive the result; `name` is for errors. UNIMPLEMENTED
-  // for other versions and big-endian files, INVALID_ARGUMENT for damage.
+  // Parses `content`, which is the whole file and must outlive the result. `name` is used in
+  // errors. UNIMPLEMENTED for other versions and for big-endian files, INVALID_ARGUMENT for damaged
+  // ones.
   static absl::StatusOr<GgufFile> parse(std::span<const std::byte> content,
                                         const std::string& name);
 
   const std::string& name() const { return name_; }
   uint32_t version() const { return version_; }
-  const GgufValue* find(std::string_view key) const;                   // null if there is none
-  const std::vector<GgufTensor>& tensors() const { return tensors_; }  // in the file's order
+  const GgufValue* find(std::string_view key) const;  // null if there is no such key
+  const std::vector<GgufTensor>& tensors() const { return tensors_; }  // in the order of the file
 
  private:
   friend class GgufParser;

@@ -24,11 +24,11 @@ namespace {
 
 using nlohmann::json;
 
-// A tensor of the result and where it comes from.
+// A tensor of the converted model and its source in the file.
 struct Entry {
-  std::string stored{};  // name in the file
+  std::string stored{};  // name of the tensor in the file
   SourceTensor tensor{};
-  bool is_neighbouring = false;  // rows are in the other rotary layout
+  bool is_neighbouring = false;  // rows are in the neighbouring rotary layout (rope_layout.h)
   const GgufTensor* source = nullptr;
   const GgmlType* type = nullptr;
 };
@@ -60,7 +60,7 @@ std::vector<Entry> entries_of(const ModelConfig& c) {
   return entries;
 }
 
-// Finds what `entry` comes from among `unused`, and takes it out.
+// Finds the source tensor of `entry` in `unused` and removes it from there.
 absl::Status match(const std::string& file, std::map<std::string, const GgufTensor*>& unused,
                    Entry& entry) {
   const std::string where = absl::StrCat(file, ": tensor ", shown(entry.stored));
@@ -68,7 +68,7 @@ absl::Status match(const std::string& file, std::map<std::string, const GgufTens
   if (found == unused.end()) return absl::InvalidArgumentError(where + ": is missing");
   entry.source = found->second;
   unused.erase(found);
-  // The file has the innermost dimension first.
+  // The file lists the innermost dimension first.
   const std::vector<int64_t> shape(entry.source->dimensions.rbegin(),
                                    entry.source->dimensions.rend());
   if (shape != entry.tensor.shape) {
@@ -89,11 +89,12 @@ absl::Status match(const std::string& file, std::map<std::string, const GgufTens
 absl::StatusOr<std::vector<Entry>> match_all(const GgufFile& file, const ModelConfig& config) {
   std::map<std::string, const GgufTensor*> unused;
   for (const GgufTensor& tensor : file.tensors()) unused.emplace(tensor.name, &tensor);
-  unused.erase("rope_freqs.weight");  // in the configuration
+  unused.erase("rope_freqs.weight");  // already used for the configuration
   auto entries = entries_of(config);
   absl::Status first;
   for (Entry& entry : entries) first.Update(match(file.name(), unused, entry));
-  // More telling than what is missing beside it: the name of a variant's own tensor.
+  // An unknown tensor is reported before a missing one, because its name says which variant of the
+  // model this is.
   if (!unused.empty()) {
     return absl::UnimplementedError(
         absl::StrCat(file.name(), ": tensor ", shown(unused.begin()->first),
@@ -103,7 +104,7 @@ absl::StatusOr<std::vector<Entry>> match_all(const GgufFile& file, const ModelCo
   return entries;
 }
 
-// The type that most bytes have.
+// Returns the element type that accounts for the most bytes.
 std::string main_type(const std::vector<Entry>& entries) {
   std::map<std::string_view, int64_t> bytes;
   for (const Entry& entry : entries) bytes[entry.type->name] += entry.source->bytes;
@@ -151,7 +152,7 @@ class GgufSource final : public Source {
   static absl::StatusOr<std::unique_ptr<GgufSource>> make(std::span<const std::byte> content,
                                                           const std::filesystem::path& path,
                                                           const SourceOptions& options);
-  // The content stays mapped as long as this lives.
+  // The mapping must exist as long as this object, which refers to its content.
   void keep(MappedFile mapping) { mapping_.emplace(std::move(mapping)); }
 
   std::string family() const override {
@@ -174,7 +175,7 @@ class GgufSource final : public Source {
   GgufFile file_;
   ModelConfig config_;
   std::vector<Entry> entries_;
-  std::vector<SourceTensor> tensors_;  // of the entries
+  std::vector<SourceTensor> tensors_;  // [entries]
   std::vector<SideFile> side_files_;
   std::vector<std::string> decisions_;
 };

@@ -1,4 +1,4 @@
-// open_gguf (tools/convert/source.h) over bytes in memory.
+// The implementation of open_gguf (tools/convert/source.h) for a file in memory.
 #ifndef KASCADE_TOOLS_CONVERT_GGUF_SOURCE_H_
 #define KASCADE_TOOLS_CONVERT_GGUF_SOURCE_H_
 
@@ -12,7 +12,7 @@
 
 namespace kascade::convert {
 
-// `content` is the whole of `file` and must outlive the result.
+// Opens `content`, which is the whole content of `file` and must outlive the result.
 absl::StatusOr<std::unique_ptr<Source>> gguf_source(std::span<const std::byte> content,
                                                     const std::filesystem::path& file,
                                                     const SourceOptions& options);

@@ -19,7 +19,7 @@ constexpr char kTypes[] = "tokenizer.ggml.token_type";
 constexpr char kScores[] = "tokenizer.ggml.scores";
 constexpr char kBos[] = "tokenizer.ggml.bos_token_id";
 
-// The value of `types` (null: all are normal) for token `id`.
+// Returns the type of token `id`. If `types` is null, all tokens are normal.
 PieceType type_of(const GgufValue* types, size_t id, GgufFields& fields) {
   if (!types) return PieceType::kNormal;
   const auto type = types->integer(static_cast<int64_t>(id));
@@ -37,15 +37,17 @@ std::optional<int32_t> read_bos(size_t tokens, GgufFields& fields) {
   return std::nullopt;
 }
 
-// Whether BOS is put in front: what the file says, or llama.cpp's default for such a tokenizer.
+// Whether BOS is added to a prompt: as the file says, or else the default of llama.cpp for this
+// kind of tokenizer.
 bool read_add_bos(const std::optional<int32_t>& bos, bool fallback, GgufFields& fields) {
   const bool add = fields.maybe_boolean("tokenizer.ggml.add_bos_token").value_or(fallback && bos);
   if (add && !bos) fields.missing(kBos);
   return add;
 }
 
-// llama.cpp's converter gives every token of a tokenizer.json the same score, so that its merges
-// are lost. The ids remain: byte-pair training numbers tokens in the order of their merges.
+// The converter of llama.cpp gives every token of a tokenizer.json the same score, which loses the
+// order of merges. The ids still contain it, because byte-pair training numbers tokens in the order
+// of their merges.
 void order_by_id_if_unscored(SentencePieceVocabulary& vocabulary) {
   const auto scored = [](const auto& piece) { return piece.type == PieceType::kNormal; };
   const auto first = std::find_if(vocabulary.pieces.begin(), vocabulary.pieces.end(), scored);
@@ -57,7 +59,7 @@ void order_by_id_if_unscored(SentencePieceVocabulary& vocabulary) {
   }
 }
 
-// The same converter makes <unk> a control token.
+// The same converter marks <unk> as a control token.
 void mark_unknown(SentencePieceVocabulary& vocabulary, GgufFields& fields) {
   const auto id = fields.maybe_integer("tokenizer.ggml.unknown_token_id");
   if (!id || *id < 0 || *id >= static_cast<int64_t>(vocabulary.pieces.size())) return;
@@ -89,7 +91,8 @@ SentencePieceVocabulary read_sentencepiece(GgufFields& fields) {
 }
 
 ByteLevelVocabulary read_byte_level(GgufFields& fields) {
-  // llama.cpp takes whole tokens first, and puts BOS in front, for Llama 3's way of splitting.
+  // For Llama 3's pre-tokenizer, llama.cpp does not merge pieces that are tokens themselves, and
+  // adds BOS.
   static const std::set<std::string> kLlama3 = {"llama-bpe", "llama3", "llama-v3"};
   ByteLevelVocabulary vocabulary;
   const auto tokens = fields.texts(kTokens, kMaxTokens);

@@ -1,4 +1,4 @@
-// The tokenizer that a GGUF file carries in its metadata (tokenizer.ggml.*).
+// Reads the tokenizer from the metadata of a GGUF file (tokenizer.ggml.*).
 #ifndef KASCADE_TOOLS_CONVERT_GGUF_VOCABULARY_H_
 #define KASCADE_TOOLS_CONVERT_GGUF_VOCABULARY_H_
 
@@ -13,11 +13,11 @@ namespace kascade::convert {
 
 using GgufVocabulary = std::variant<SentencePieceVocabulary, ByteLevelVocabulary>;
 
-// UNIMPLEMENTED for a tokenizer that is neither; INVALID_ARGUMENT for lists that are missing or do
-// not fit together.
+// Reads the vocabulary. UNIMPLEMENTED for a tokenizer that is neither of these kinds;
+// INVALID_ARGUMENT for lists that are missing or of different lengths.
 absl::StatusOr<GgufVocabulary> gguf_vocabulary(const GgufFile& file);
 
-// The content of its tokenizer.json; errors name the file.
+// Returns the content of a tokenizer.json for it; errors name the file.
 absl::StatusOr<std::string> gguf_tokenizer_json(const GgufFile& file);
 
 }  // namespace kascade::convert

@@ -1,5 +1,5 @@
-// A Hugging Face folder from before safetensors: config.json, and pytorch_model.bin or shards of it
-// with an index.
+// Reads a Hugging Face folder from before safetensors: config.json, and either pytorch_model.bin or
+// shards of it with an index.
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -78,7 +78,7 @@ class BinReader {
     return absl::OkStatus();
   }
 
-  // With `expected`, the file must hold exactly the tensors of these names.
+  // If `expected` is given, the file must hold exactly the tensors of these names.
   absl::Status open_file(const std::string& name, const std::set<std::string>* expected) {
     auto file = TorchFile::open(folder_ / name);
     if (!file.ok()) return file.status();
@@ -115,7 +115,7 @@ class BinReader {
 
   absl::Status add_tensors() {
     const bool is_tied = model_.config.tied_head;
-    // Either name may hold the table of a tied head.
+    // The table that a tied embedding and head share may be stored under either name.
     const bool is_under_head = is_tied && !stored_.contains(kEmbeddingName);
     for (const LlamaTensor& tensor : llama_tensors(model_.config)) {
       const bool is_tied_head = is_tied && tensor.name == kHeadName;
@@ -147,7 +147,7 @@ class BinReader {
 
   fs::path folder_;
   TorchModel model_;
-  std::map<std::string, Stored> stored_;  // not yet taken; of model_.files
+  std::map<std::string, Stored> stored_;  // tensors of model_.files that are not yet used
 };
 
 }  // namespace

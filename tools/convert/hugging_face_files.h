@@ -1,4 +1,4 @@
-// What a Hugging Face folder holds beside its weights.
+// Reads the files of a Hugging Face folder other than its weights.
 #ifndef KASCADE_TOOLS_CONVERT_HUGGING_FACE_FILES_H_
 #define KASCADE_TOOLS_CONVERT_HUGGING_FACE_FILES_H_
 
@@ -11,15 +11,15 @@
 
 namespace kascade::convert {
 
-// Those of tokenizer.json, tokenizer.model, tokenizer_config.json, special_tokens_map.json,
-// chat_template.jinja and generation_config.json that are there.
+// Returns those of tokenizer.json, tokenizer.model, tokenizer_config.json, special_tokens_map.json,
+// chat_template.jinja and generation_config.json that exist.
 std::vector<SideFile> hugging_face_side_files(const std::filesystem::path& folder);
 
-// config.json, with the rope factor of `options` if one is asked for.
+// Returns the content of config.json, with the rope factor of `options` if it is set.
 absl::StatusOr<std::string> hugging_face_config(const std::filesystem::path& folder,
                                                 const SourceOptions& options);
 
-// The model that it describes, generation_config.json considered.
+// Parses the configuration, including the end tokens of generation_config.json.
 absl::StatusOr<ModelConfig> parse_hugging_face_config(const std::filesystem::path& folder,
                                                       const std::string& config_json);
 

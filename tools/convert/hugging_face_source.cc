@@ -1,4 +1,4 @@
-// A Hugging Face folder with safetensors: rewritten in another dtype or layout.
+// Reads a Hugging Face folder with safetensors, to write it in another dtype or layout.
 #include <cstring>
 #include <utility>
 
@@ -25,7 +25,7 @@ class HuggingFaceSource : public Source {
     const auto& stored = checkpoint_.files->tensors();
     for (const auto& [name, tensor] : stored) {
       if (is_ignored_tensor(name)) continue;
-      // Either name may hold the table of a tied head.
+      // The table that a tied embedding and head share may be stored under either name.
       const bool tied_head = config_.tied_head && name == kHeadName;
       if (tied_head && stored.contains(kEmbeddingName)) continue;
       tensors_.push_back(

@@ -22,7 +22,7 @@ constexpr int64_t kHeaderBytes = 256;  // from version 1 on
 constexpr int64_t kSharedAt = 8 + kSizesBytes;
 constexpr int64_t kGroupAt = kSharedAt + 1;
 
-// What llama2.c's programs have in their source instead of in the file.
+// Constants that the programs of llama2.c contain and the file does not.
 constexpr double kNormEps = 1e-5;
 constexpr double kRopeTheta = 10000;
 constexpr int32_t kBos = 1;
@@ -41,7 +41,7 @@ int32_t int32_at(std::span<const std::byte> content, int64_t position) {
 struct Header {
   int version = 0;
   int64_t bytes = 0;
-  int64_t group = 0;  // version 2: elements that share a scale
+  int64_t group = 0;  // version 2: number of elements that share a scale
   ModelConfig config{};
 };
 
@@ -83,7 +83,8 @@ absl::StatusOr<ModelConfig> read_sizes(std::span<const std::byte> content, int64
   return config;
 }
 
-// Versions 1 and 2: magic, version, sizes, a byte that is 1 for a shared table, the group size.
+// Reads the header of versions 1 and 2: magic, version, sizes, a byte that is 1 if embedding and
+// head are tied, and the group size.
 absl::Status read_header_end(std::span<const std::byte> content, const std::string& file,
                              Header& header) {
   if (int32_at(content, 8 + 5 * 4) < 0) {
@@ -124,7 +125,7 @@ absl::StatusOr<Header> read_header(std::span<const std::byte> content, const std
   return header;
 }
 
-// The tensors of one kind lie together, layer after layer.
+// The file stores all layers of one kind of tensor before the next kind.
 enum Kind {
   kEmbedding,
   kAttentionNorm,
@@ -137,15 +138,15 @@ enum Kind {
   kDown,
   kUp,
   kFinalNorm,
-  kRotary,  // cosines and sines by position, which follow from the configuration
+  kRotary,  // cosines and sines by position; skipped, because they follow from the configuration
   kHead,
   kKinds
 };
 
 struct KindShape {
-  std::string name{};  // of the tensor, after the layer's prefix
+  std::string name{};  // name of the tensor without the prefix of its layer
   int64_t rows = 0;
-  int64_t cols = 0;  // 0: a vector of `rows`
+  int64_t cols = 0;  // 0 for a vector of `rows` elements
   bool is_per_layer = true;
   bool is_neighbouring = false;
 
@@ -185,7 +186,7 @@ constexpr Kind kOfLayer[] = {kAttentionNorm, kQuery, kKey, kValue, kOutput,
 
 }  // namespace
 
-// Divides the bytes after the header among the tensors.
+// Assigns the bytes after the header to the tensors.
 class Llama2cLayout {
  public:
   Llama2cLayout(std::string file, const Header& header)
@@ -212,7 +213,7 @@ class Llama2cLayout {
                                        header_.version, ", found ", file_bytes));
   }
 
-  // In order of layers.
+  // Lists the tensors in the order of layers.
   void list(Llama2cFile& file) const {
     add(kEmbedding, 0, file);
     for (int64_t layer = 0; layer < header_.config.layers; ++layer) {
@@ -281,7 +282,7 @@ void Llama2cFile::read(size_t index, std::span<std::byte> target) const {
       out += 4 * cols;
       continue;
     }
-    // Groups count through the whole tensor: one may go on in the next row.
+    // Groups are counted through the whole tensor, so a group may continue in the next row.
     for (int64_t element = from; element < from + cols; ++element, out += 4) {
       float scale = 0;
       std::memcpy(&scale, scales + 4 * (element / place.group), sizeof(scale));

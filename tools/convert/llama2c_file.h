@@ -1,5 +1,5 @@
-// llama2.c's checkpoints, versions 0 (f32), 1 (f32) and 2 (int8 in groups), seen as a list of
-// Hugging Face tensors over the file's bytes. Safe on hostile input.
+// Reads checkpoints of llama2.c, versions 0 (f32), 1 (f32) and 2 (int8 in groups), and presents
+// them as a list of tensors with Hugging Face names. Safe on hostile input.
 #ifndef KASCADE_TOOLS_CONVERT_LLAMA2C_FILE_H_
 #define KASCADE_TOOLS_CONVERT_LLAMA2C_FILE_H_
 
@@ -17,22 +17,22 @@ namespace kascade::convert {
 
 class Llama2cFile {
  public:
-  // `content` is the whole file and must outlive the result; `name` is for errors. UNIMPLEMENTED
-  // for a version that we do not know, INVALID_ARGUMENT for anything that does not fit.
+  // Parses `content`, which is the whole file and must outlive the result. `name` is used in
+  // errors. UNIMPLEMENTED for an unknown version, INVALID_ARGUMENT for anything inconsistent.
   static absl::StatusOr<Llama2cFile> parse(std::span<const std::byte> content,
                                            const std::string& name);
 
   int version() const { return version_; }
   const ModelConfig& config() const { return config_; }
-  const std::vector<SourceTensor>& tensors() const { return tensors_; }  // all f32
-  void read(size_t index, std::span<std::byte> target) const;            // as Source::read
+  const std::vector<SourceTensor>& tensors() const { return tensors_; }  // all are f32
+  void read(size_t index, std::span<std::byte> target) const;            // like Source::read
 
  private:
-  // Where a tensor lies in the file.
+  // The position of a tensor in the file.
   struct Place {
-    int64_t begin = 0;             // byte
-    int64_t group = 0;             // elements that share a scale; 0: the tensor is f32
-    bool is_neighbouring = false;  // rows are in the other rotary layout
+    int64_t begin = 0;             // offset in bytes
+    int64_t group = 0;             // number of elements that share a scale; 0 if the tensor is f32
+    bool is_neighbouring = false;  // rows are in the neighbouring rotary layout (rope_layout.h)
   };
   friend class Llama2cLayout;
 
@@ -40,7 +40,7 @@ class Llama2cFile {
   int version_ = 0;
   ModelConfig config_{};
   std::vector<SourceTensor> tensors_{};
-  std::vector<Place> places_{};  // parallel to tensors_
+  std::vector<Place> places_{};  // [tensors_]
 };
 
 }  // namespace kascade::convert

@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kMaxBytes = 64 << 20;
 constexpr size_t kMaxPieces = 1 << 20;
 
-// The first ids of every Llama vocabulary.
+// The first tokens of every Llama vocabulary.
 constexpr size_t kUnknown = 0;
 constexpr size_t kBos = 1;
 constexpr size_t kEos = 2;
@@ -28,8 +28,8 @@ absl::Status invalid(const std::string& file, const std::string& fault) {
 
 std::string byte_piece(size_t byte) { return absl::StrFormat("<0x%02X>", byte); }
 
-// The piece as SentencePiece has it. llama2.c prints the markers on lines of their own and U+2581
-// as the space that it stands for.
+// Returns the piece as SentencePiece spells it. llama2.c stores <s> and </s> with line feeds around
+// them, and U+2581 as the space that it stands for.
 SentencePieceVocabulary::Piece original_piece(size_t id, std::string text, float score) {
   if (id == kUnknown) return {std::move(text), score, PieceType::kUnknown};
   if (id == kBos || id == kEos) {
@@ -39,7 +39,8 @@ SentencePieceVocabulary::Piece original_piece(size_t id, std::string text, float
   return {absl::StrReplaceAll(text, {{" ", "\u2581"}}), score, PieceType::kNormal};
 }
 
-// Other vocabularies cannot be told apart by the file, which has no types.
+// Checks for a Llama vocabulary. The file has no types, so other vocabularies could not be
+// interpreted.
 absl::Status check_text(const std::string& file, size_t id, const std::string& text) {
   std::string expected = text;
   if (id == kBos) expected = "\n<s>\n";
@@ -70,8 +71,8 @@ absl::StatusOr<SideFile> side_file_of(const std::filesystem::path& file,
 
 absl::StatusOr<SentencePieceVocabulary> parse_tokenizer_bin(std::string_view bytes,
                                                             const std::string& name) {
-  constexpr size_t kLongestPiece = 4;  // the first field, a hint that nobody needs
-  constexpr size_t kEntry = 8;         // score and length, before the text
+  constexpr size_t kLongestPiece = 4;  // the length of the longest piece, which is not needed
+  constexpr size_t kEntry = 8;         // score and length, which precede the text
   if (bytes.size() < kLongestPiece) {
     return invalid(name, absl::StrCat("expected at least 4 bytes, found ", bytes.size()));
   }

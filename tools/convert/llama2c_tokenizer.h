@@ -1,4 +1,5 @@
-// The tokenizer of a llama2.c checkpoint, which lies in a file of its own beside it.
+// Finds and reads the tokenizer of a llama2.c checkpoint, which is a separate file in the same
+// folder.
 #ifndef KASCADE_TOOLS_CONVERT_LLAMA2C_TOKENIZER_H_
 #define KASCADE_TOOLS_CONVERT_LLAMA2C_TOKENIZER_H_
 
@@ -13,19 +14,19 @@
 
 namespace kascade::convert {
 
-// llama2.c's tokenizer.bin: the pieces of a SentencePiece model as text to print, with scores and
-// without types. INVALID_ARGUMENT if it is damaged or not made from a Llama vocabulary; `name` is
-// for errors.
+// Parses llama2.c's tokenizer.bin, which has the pieces of a SentencePiece model in printable form
+// with scores and without types. INVALID_ARGUMENT if it is damaged or was not made from a Llama
+// vocabulary; `name` is used in errors.
 absl::StatusOr<SentencePieceVocabulary> parse_tokenizer_bin(std::string_view bytes,
                                                             const std::string& name);
 
 struct Llama2cTokenizer {
-  std::filesystem::path file{};  // that was read
+  std::filesystem::path file{};  // the file that was read
   SideFile side_file{};
 };
 
-// tokenizer.model, tok<vocab>.model, tokenizer.bin or tok<vocab>.bin in `folder`: the first that
-// has `vocab` pieces. INVALID_ARGUMENT says what was found if none has.
+// Finds the first of tokenizer.model, tok<vocab>.model, tokenizer.bin and tok<vocab>.bin in
+// `folder` that has `vocab` pieces. INVALID_ARGUMENT lists what was found if none has.
 absl::StatusOr<Llama2cTokenizer> find_llama2c_tokenizer(const std::filesystem::path& folder,
                                                         int32_t vocab);
 

@@ -1,4 +1,5 @@
-// The tensors that a Llama of a given configuration has, by the names of Hugging Face and of Meta.
+// Lists the tensors of a Llama with a given configuration, by their names in Hugging Face's and in
+// Meta's format.
 #ifndef KASCADE_TOOLS_CONVERT_LLAMA_TENSORS_H_
 #define KASCADE_TOOLS_CONVERT_LLAMA_TENSORS_H_
 
@@ -13,12 +14,12 @@ namespace kascade::convert {
 inline constexpr char kEmbeddingName[] = "model.embed_tokens.weight";
 inline constexpr char kHeadName[] = "lm_head.weight";
 
-// How a tensor is divided among the files of a model-parallel checkpoint.
+// How a tensor is split among the files of a model-parallel checkpoint.
 enum class Division : uint8_t {
-  kCopies,  // each file has all of it
+  kCopies,  // each file has the whole tensor
   kRows,
   kColumns,
-  kVocabulary,  // the embedding: columns up to Llama 2, rows since Llama 3
+  kVocabulary,  // the embedding: split by columns up to Llama 2, by rows since Llama 3
 };
 
 struct LlamaTensor {
@@ -26,10 +27,12 @@ struct LlamaTensor {
   std::string meta_name{};       // "layers.0.attention.wq.weight"
   std::vector<int64_t> shape{};  // [hidden] or [rows, columns]
   Division division = Division::kCopies;
-  bool is_rotated = false;  // queries and keys, whose rows Meta orders otherwise (rope_layout.h)
+  // the projections of queries and keys, whose rows Meta stores in another order (rope_layout.h)
+  bool is_rotated = false;
 };
 
-// Embedding, layers in order, last norm, head (whether or not it is tied).
+// Returns the embedding, the layers in order, the last norm and the head. The head is listed even
+// if it is tied.
 std::vector<LlamaTensor> llama_tensors(const ModelConfig& config);
 
 }  // namespace kascade::convert

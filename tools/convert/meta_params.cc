@@ -15,7 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kLargest = int64_t{1} << 40;  // far above any size, and no product overflows
+// far above any real size, and small enough that no product overflows
+constexpr int64_t kLargest = int64_t{1} << 40;
 constexpr int32_t kScaledContext = 131072;
 constexpr int32_t kLlama3Context = 8192;
 constexpr int32_t kLlama2Context = 4096;
@@ -29,7 +30,7 @@ constexpr int32_t kEndOfText = 128001;
 constexpr int32_t kEndOfMessage = 128008;
 constexpr int32_t kEndOfTurn = 128009;
 
-// Read below, or (the max_…) sizes of Meta's own buffers.
+// Keys that are read below, or that (max_…) are the sizes of buffers in Meta's own code.
 constexpr const char* kKnownKeys[] = {"dim",         "n_layers",       "n_heads",
                                       "n_kv_heads",  "vocab_size",     "ffn_dim_multiplier",
                                       "norm_eps",    "rope_theta",     "use_scaled_rope",
@@ -50,12 +51,12 @@ class Reader {
   }
 
  private:
-  // The first fault is kept, and what was read becomes harmless.
+  // Keeps the first error; after it, reads return default values.
   void fail(const std::string& key, const std::string& fault,
             absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
     if (error_.ok()) error_ = absl::Status(code, absl::StrCat(file_, ": ", key, ": ", fault));
   }
-  // Null when the key is absent or null.
+  // Returns null when the key is absent or null.
   const json* find(const char* key) const {
     const auto found = object_.find(key);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
@@ -97,7 +98,7 @@ class Reader {
     sizes.kv_heads = integer("n_kv_heads", sizes.heads);
     const int64_t vocab = integer("vocab_size", -1);
     sizes.vocab = vocab == -1 ? 1 : vocab;
-    sizes.context = kLlama2Context;  // until read_rope() knows better
+    sizes.context = kLlama2Context;  // a default that read_rope() may replace
     if (sizes.heads < 1 || sizes.hidden % sizes.heads != 0) {
       return fail("dim", absl::StrCat("expected a multiple of n_heads, ", sizes.heads, ", found ",
                                       sizes.hidden));

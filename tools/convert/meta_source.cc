@@ -1,5 +1,5 @@
-// Meta's own layout: params.json and consolidated.00.pth, or several such files that each hold a
-// part of every matrix (model-parallel shards).
+// Reads Meta's own format: params.json and consolidated.00.pth, or several such files that each
+// hold a part of every matrix (model-parallel shards).
 #include <algorithm>
 #include <charconv>
 #include <map>
@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kMaxParamsBytes = 1 << 20;
 constexpr char kMetaEmbedding[] = "tok_embeddings.weight";
 
-// NN of consolidated.NN.pth.
+// Returns NN of a file name consolidated.NN.pth.
 std::optional<int32_t> shard_number(std::string_view name) {
   constexpr std::string_view kBefore = "consolidated.";
   constexpr std::string_view kAfter = ".pth";
@@ -40,7 +40,7 @@ std::optional<int32_t> shard_number(std::string_view name) {
   return error == std::errc() ? std::optional(number) : std::nullopt;
 }
 
-// The shards in order, none missing.
+// Returns the shards in order; a missing one is an error.
 absl::StatusOr<std::vector<fs::path>> find_shards(const fs::path& folder) {
   std::map<int32_t, fs::path> found;
   std::error_code error;
@@ -90,7 +90,8 @@ class MetaReader {
   }
   int64_t shards() const { return static_cast<int64_t>(model_.files.size()); }
 
-  // Finds how the embedding is divided, and the size of the vocabulary where params.json lacks it.
+  // Determines how the embedding is split, and the size of the vocabulary if params.json does not
+  // state it.
   absl::Status read_vocabulary() {
     ModelConfig& config = params_.config;
     const TorchFile& first = model_.files.front();
@@ -116,7 +117,7 @@ class MetaReader {
     return absl::OkStatus();
   }
 
-  // Shape of the part of `tensor` that each shard has.
+  // Returns the shape of the part of `tensor` that each shard holds.
   absl::StatusOr<std::vector<int64_t>> part_shape(const LlamaTensor& tensor,
                                                   Division division) const {
     std::vector<int64_t> shape = tensor.shape;
@@ -155,7 +156,7 @@ class MetaReader {
     return join_copies(tensor, joined);
   }
 
-  // Keeps one of several copies, which must agree.
+  // Returns the first of several copies, all of which must be equal.
   absl::StatusOr<JoinedTensor> join_copies(const LlamaTensor& tensor, const JoinedTensor& copies) {
     const JoinedTensor first{{copies.parts.front()}};
     for (size_t i = 1; i < copies.parts.size(); ++i) {
@@ -185,7 +186,7 @@ class MetaReader {
         model_.files, [&](const TorchFile& file) { return file.tensors().contains(name); });
   }
 
-  // The embedding is the first tensor of the model.
+  // Relies on the embedding being the first tensor of the model.
   bool is_tied(const JoinedTensor& head) {
     const bool is_tied = is_same(head, model_.joined.front());
     decide_head(is_tied, is_tied ? "output.weight is the embedding bit by bit"
@@ -200,7 +201,7 @@ class MetaReader {
   absl::Status refuse_others() {
     for (const TorchFile& file : model_.files) {
       for (const auto& [name, tensor] : file.tensors()) {
-        // Tables of angles, which are computed from rope_theta.
+        // Skips the tables of rotary angles, which the engine computes from rope_theta.
         if (expected_.contains(name) || name.ends_with("rope.freqs")) continue;
         return invalid(file, name,
                        absl::StrCat("is not part of a plain Llama of ", params_.config.layers,
@@ -244,7 +245,7 @@ class MetaReader {
   MetaParams params_;
   TorchModel model_;
   Division embedding_division_ = Division::kRows;
-  std::set<std::string> expected_;  // Meta's names
+  std::set<std::string> expected_;  // names of Meta's format
 };
 
 }  // namespace

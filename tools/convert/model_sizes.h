@@ -1,5 +1,5 @@
-// The sizes of a model as a source's header gives them, checked before anything is computed from
-// them.
+// The sizes of a model as the header of a source states them. They are checked before anything is
+// computed from them.
 #ifndef KASCADE_TOOLS_CONVERT_MODEL_SIZES_H_
 #define KASCADE_TOOLS_CONVERT_MODEL_SIZES_H_
 
@@ -24,7 +24,7 @@ struct ModelSizes {
   int64_t context = 0;
 };
 
-// What the source calls them, for errors.
+// The names of the sizes in the source, for error messages.
 struct ModelSizeNames {
   std::string layers{};
   std::string hidden{};
@@ -36,14 +36,15 @@ struct ModelSizeNames {
   std::string context{};
 };
 
-// A configuration of these sizes. They lie in the ranges that parse_config (engine/model/config.h)
-// allows, so that the converted folder can be loaded, and so that no product of them (at most
-// layers · hidden · intermediate · 4 bytes) leaves 63 bits. INVALID_ARGUMENT names `file` and the
-// field.
+// Returns a configuration with these sizes. INVALID_ARGUMENT, naming `file` and the field, if a
+// size is outside the range that parse_config (engine/model/config.h) allows. Within these ranges
+// the converted folder can be loaded, and no product of sizes (at most layers · hidden ·
+// intermediate · 4 bytes) exceeds 63 bits.
 absl::StatusOr<ModelConfig> config_of(const ModelSizes& sizes, const ModelSizeNames& names,
                                       const std::string& file);
 
-// The user's rope factor, if there is one, instead of the source's scaling; 1 means no scaling.
+// Replaces the rope scaling of the source by the user's rope factor if there is one; a factor of 1
+// means no scaling.
 absl::Status apply_rope_factor(const SourceOptions& options, ModelConfig& config);
 
 }  // namespace kascade::convert

@@ -1,4 +1,4 @@
-// Tells the formats apart by what the files begin with.
+// Recognises the format of a checkpoint by the first bytes of its files.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -14,12 +14,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint32_t kLlama2cMagic = 0x616b3432;  // "ak42" of versions 1 and 2
+constexpr uint32_t kLlama2cMagic = 0x616b3432;  // "ak42", in versions 1 and 2
 constexpr size_t kHeadBytes = 28;               // llama2.c version 0: seven 32-bit sizes
 
 enum class Kind { kGguf, kLlama2c, kTorchZip, kSafetensors, kText, kUnknown };
 
-// Version 0 of llama2.c has no magic number: seven sizes, plausible together.
+// Version 0 of llama2.c has no magic number. It is recognised by seven sizes that are plausible
+// together.
 bool is_llama2c_v0(std::string_view head) {
   if (head.size() < kHeadBytes) return false;
   std::array<int32_t, 7> sizes{};
@@ -38,7 +39,8 @@ Kind kind_of(std::string_view head) {
   if (head.starts_with("GGUF") || head.starts_with("FUGG")) return Kind::kGguf;
   if (magic == kLlama2cMagic) return Kind::kLlama2c;
   if (head.starts_with("PK\x03\x04")) return Kind::kTorchZip;
-  // A length of at most 100 MB, and the JSON that it is the length of.
+  // A safetensors file starts with the length of its JSON header, which is at most 100 MB, and the
+  // header itself.
   if (head.size() > 8 && head[8] == '{' && head.substr(4, 4) == std::string_view("\0\0\0\0", 4)) {
     return Kind::kSafetensors;
   }
@@ -80,9 +82,9 @@ absl::StatusOr<std::unique_ptr<Source>> open_single_file(const fs::path& file,
 struct FolderContents {
   bool params_json = false;
   bool config_json = false;
-  bool consolidated = false;  // Meta's name for its zip files
+  bool consolidated = false;  // a file with the name that Meta gives its PyTorch files
   bool safetensors = false;
-  std::vector<fs::path> single_files{};  // GGUF and llama2.c
+  std::vector<fs::path> single_files{};  // GGUF and llama2.c files
 };
 
 absl::StatusOr<FolderContents> list(const fs::path& folder) {
@@ -112,7 +114,7 @@ absl::StatusOr<std::unique_ptr<Source>> open_folder(const fs::path& folder,
                                                     const SourceOptions& options) {
   const auto contents = list(folder);
   if (!contents.ok()) return contents.status();
-  // Hugging Face's download of a Llama has both, the safetensors complete.
+  // The download of a Llama from Hugging Face may hold both formats; its safetensors are complete.
   if (contents->config_json && contents->safetensors) return open_hugging_face(folder, options);
   if (contents->params_json && (contents->consolidated || !contents->config_json)) {
     return open_meta(folder, options);

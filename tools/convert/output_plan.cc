@@ -21,7 +21,7 @@ namespace {
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kOuterFile[] = "embeddings.safetensors";
 
-// Embedding, layers, last norm, head.
+// The order of tensors: embedding, layers, last norm, head.
 int64_t place_of(const std::string& name) {
   if (const auto layer = layer_of(name)) return 1 + *layer;
   if (name == kEmbeddingName) return 0;

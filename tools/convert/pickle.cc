@@ -14,13 +14,13 @@ namespace {
 
 constexpr size_t kMaxBytes = 16 << 20;
 constexpr size_t kMaxValues = 1 << 18;  // a value takes about 100 bytes
-constexpr size_t kMaxMarks = 1000;      // containers that are open at once
+constexpr size_t kMaxMarks = 1000;      // containers that are open at the same time
 constexpr size_t kMaxNameBytes = 256;
 constexpr uint8_t kProtocol = 2;
 
-// A stack machine without recursion. Each opcode makes at most one value, and containers hold ids,
-// so that memory is proportional to the stream whatever the memo shares. A method returns false
-// after fail().
+// Interprets the stream with a stack and without recursion. Each opcode makes at most one value,
+// and containers hold ids, so memory is proportional to the length of the stream even if values are
+// shared through the memo. After fail() a method returns false.
 class Machine {
  public:
   Machine(std::string_view stream, const std::string& where) : stream_(stream), where_(where) {}
@@ -89,7 +89,7 @@ class Machine {
       case ']':
         return push(PickleList{});
       case ')':
-      case 0x8f:  // the empty set: nothing can be added to it with these opcodes
+      case 0x8f:  // the empty set; these opcodes cannot add elements to it
         return push(PickleTuple{});
       case 0x85:
       case 0x86:
@@ -143,7 +143,7 @@ class Machine {
     std::memcpy(&value, bytes.data(), sizeof(T));
     return true;
   }
-  // Up to the end of the line.
+  // Reads up to the end of the line.
   bool name(std::string& value) {
     const std::string_view rest = stream_.substr(position_, kMaxNameBytes);
     const size_t end = rest.find('\n');
@@ -182,7 +182,7 @@ class Machine {
     marks_.pop_back();
     return true;
   }
-  // The topmost value, which must be a T.
+  // Returns the topmost value, which must be a T.
   template <typename T>
   bool top_as(const char* expected, T*& value) {
     PickleId id = 0;
@@ -213,7 +213,7 @@ class Machine {
     T value = 0;
     return number(value) && push(int64_t{value});
   }
-  // Little-endian two's complement of any length.
+  // Reads a little-endian two's complement integer of any length.
   bool long_integer() {
     uint8_t length = 0;
     std::string_view bytes;
@@ -308,13 +308,13 @@ class Machine {
     PickleId id = 0;
     return pop(id) && push_made(stored_object(pickle_, id));
   }
-  // REDUCE and NEWOBJ: a function is called, or a class.
+  // The opcodes REDUCE and NEWOBJ: call a function or a class.
   bool construct() {
     PickleId arguments = 0;
     PickleId callee = 0;
     return pop(arguments) && pop(callee) && push_made(called_object(pickle_, callee, arguments));
   }
-  // The state of a dictionary (torch.nn.Module's metadata) is dropped.
+  // The opcode BUILD: drops the state of a dictionary (metadata of torch.nn.Module).
   bool build() {
     PickleId state = 0;
     PickleMap* map = nullptr;
@@ -328,7 +328,7 @@ class Machine {
   absl::Status error_;
   Pickle pickle_;
   std::vector<PickleId> stack_;
-  std::vector<size_t> marks_;  // sizes of the stack when they were set
+  std::vector<size_t> marks_;  // sizes of the stack when the marks were set
   std::unordered_map<uint32_t, PickleId> memo_;
 };
 

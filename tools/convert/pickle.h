@@ -1,5 +1,5 @@
-// The pickle stream of a PyTorch checkpoint, read as data. Nothing is imported or called: the few
-// names that torch.save writes for tensors and dictionaries become values of their own, and any
+// Reads the pickle stream of a PyTorch checkpoint as data. Nothing is imported or called: the few
+// names that torch.save writes for tensors and dictionaries become values of this reader, and any
 // other name or opcode is refused.
 #ifndef KASCADE_TOOLS_CONVERT_PICKLE_H_
 #define KASCADE_TOOLS_CONVERT_PICKLE_H_
@@ -18,13 +18,14 @@
 
 namespace kascade::convert {
 
-using PickleId = uint32_t;  // of a value within its Pickle; values may be shared, and even cyclic
+// identifies a value within its Pickle; values may be shared and even cyclic
+using PickleId = uint32_t;
 
 struct StorageType {
-  std::string_view global{};     // in module torch: "BFloat16Storage"
+  std::string_view global{};     // name in the module torch: "BFloat16Storage"
   std::string_view name{};       // "bfloat16"
-  int64_t bytes = 0;             // of an element
-  std::optional<DType> dtype{};  // unset: no type that we have
+  int64_t bytes = 0;             // bytes of an element
+  std::optional<DType> dtype{};  // unset if the engine has no such type
 };
 
 struct PickleNull {};
@@ -40,17 +41,17 @@ struct PickleMap {
 enum class PickleGlobal : uint8_t { kOrderedDict, kRebuildTensor, kRebuildParameter };
 struct StorageRef {
   const StorageType* type = nullptr;
-  std::string_view key{};  // its bytes are the entry data/<key>
+  std::string_view key{};  // its content is the archive entry data/<key>
   int64_t elements = 0;    // ≥ 0
 };
 struct TensorRef {
   StorageRef storage{};
-  int64_t offset = 0;              // of the first element, in elements; ≥ 0
+  int64_t offset = 0;              // offset of the first element, in elements; ≥ 0
   std::vector<int64_t> shape{};    // at most 8 sizes ≥ 0
-  std::vector<int64_t> strides{};  // elements, ≥ 0; as many as sizes
+  std::vector<int64_t> strides{};  // in elements, ≥ 0; as many as sizes
 };
 
-// Strings are views of the stream.
+// A value of the pickle. Strings are views of the stream.
 using PickleValue =
     std::variant<PickleNull, bool, int64_t, double, std::string_view, PickleTuple, PickleList,
                  PickleMap, PickleGlobal, const StorageType*, StorageRef, TensorRef>;
@@ -59,16 +60,16 @@ struct Pickle {
   std::deque<PickleValue> values{};
   PickleId root = 0;
 
-  // Null if the value is not a T.
+  // Returns null if the value is not a T.
   template <typename T>
   const T* as(PickleId id) const {
     return std::get_if<T>(&values[id]);
   }
 };
 
-// Reads one protocol 2 pickle that fills `stream`, which must outlive the result. Errors begin with
-// `where` and name the byte. UNIMPLEMENTED for opcodes and names that are not among the allowed
-// ones, INVALID_ARGUMENT for what makes no sense or is beyond the limits (16 MiB, 2^18 values).
+// Reads one pickle of protocol 2 that fills `stream`, which must outlive the result. Errors start
+// with `where` and name the byte offset. UNIMPLEMENTED for opcodes and names that are not allowed,
+// INVALID_ARGUMENT for invalid content or content beyond the limits (16 MiB, 2^18 values).
 absl::StatusOr<Pickle> read_pickle(std::string_view stream, const std::string& where);
 
 }  // namespace kascade::convert

@@ -39,7 +39,7 @@ absl::StatusOr<std::vector<int64_t>> sizes_of(const Pickle& pickle, PickleId id)
   return sizes;
 }
 
-// (storage, offset, shape, strides, requires_grad, hooks[, metadata])
+// The arguments are (storage, offset, shape, strides, requires_grad, hooks[, metadata]).
 absl::StatusOr<PickleValue> tensor_of(const Pickle& pickle, const std::vector<PickleId>& items) {
   if (items.size() != 6 && items.size() != 7) {
     return invalid(absl::StrCat("expected a tensor of 6 or 7 arguments, found ", items.size()));
@@ -56,7 +56,7 @@ absl::StatusOr<PickleValue> tensor_of(const Pickle& pickle, const std::vector<Pi
     return invalid(
         absl::StrCat("expected ", shape->size(), " strides of a tensor, found ", strides->size()));
   }
-  // Metadata says that the elements are to be negated or conjugated.
+  // Metadata states that the elements are to be negated or conjugated.
   const auto* metadata = items.size() == 7 ? pickle.as<PickleMap>(items[6]) : nullptr;
   if (metadata && !metadata->items.empty()) {
     return absl::UnimplementedError("a tensor with metadata (a negated or conjugated view)");
@@ -64,7 +64,7 @@ absl::StatusOr<PickleValue> tensor_of(const Pickle& pickle, const std::vector<Pi
   return TensorRef{*storage, *offset, *std::move(shape), *std::move(strides)};
 }
 
-// (tensor, requires_grad, hooks)
+// The arguments are (tensor, requires_grad, hooks).
 absl::StatusOr<PickleValue> parameter_of(const Pickle& pickle, const std::vector<PickleId>& items) {
   if (items.size() != 3) {
     return invalid(absl::StrCat("expected a parameter of 3 arguments, found ", items.size()));

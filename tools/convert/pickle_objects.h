@@ -1,5 +1,5 @@
-// What names make in a pickle: dictionaries, storages and tensors, and nothing else. For pickle.cc,
-// which adds file and byte to the errors.
+// Makes the values that the names in a pickle stand for: dictionaries, storages and tensors, and
+// nothing else. pickle.cc adds the file and the byte offset to the errors.
 #ifndef KASCADE_TOOLS_CONVERT_PICKLE_OBJECTS_H_
 #define KASCADE_TOOLS_CONVERT_PICKLE_OBJECTS_H_
 
@@ -10,13 +10,15 @@
 
 namespace kascade::convert {
 
-// The value of the name `object` in the Python module `module`; UNIMPLEMENTED if not allowed.
+// Returns the value of the name `object` in the Python module `module`; UNIMPLEMENTED if it is not
+// allowed.
 absl::StatusOr<PickleValue> named_object(const std::string& module, const std::string& object);
 
-// The storage of a persistent id: ("storage", type, key, device, elements).
+// Returns the storage of a persistent id: ("storage", type, key, device, elements).
 absl::StatusOr<PickleValue> stored_object(const Pickle& pickle, PickleId id);
 
-// What calling `callee` with the tuple `arguments` gives: an OrderedDict, a tensor or a parameter.
+// Returns the result of calling `callee` with the tuple `arguments`: an OrderedDict, a tensor or a
+// parameter.
 absl::StatusOr<PickleValue> called_object(const Pickle& pickle, PickleId callee,
                                           PickleId arguments);
 

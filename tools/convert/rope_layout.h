@@ -1,6 +1,7 @@
-// Meta, llama2.c and llama.cpp rotate neighbouring components (2p, 2p+1) of a head; Hugging Face
-// and this engine rotate (p, p + head_dim/2). The rows of q and k are stored in that order, so
-// converting is a permutation of rows within each head.
+// Converts between the two rotary layouts. Meta, llama2.c and llama.cpp rotate neighbouring
+// components (2p, 2p+1) of a head; Hugging Face and this engine rotate components (p, p +
+// head_dim/2). The rows of the query and key projections are stored in the corresponding order, so
+// conversion permutes the rows within each head.
 #ifndef KASCADE_TOOLS_CONVERT_ROPE_LAYOUT_H_
 #define KASCADE_TOOLS_CONVERT_ROPE_LAYOUT_H_
 
@@ -8,8 +9,8 @@
 
 namespace kascade::convert {
 
-// The row of the neighbouring layout that becomes row `row` of the half-split layout. Rows count
-// through all heads.
+// Returns the row of the neighbouring layout that becomes row `row` of the half-split layout. Rows
+// are counted through all heads.
 constexpr int64_t neighbouring_row(int64_t row, int64_t head_dim) {
   const int64_t head = row / head_dim;
   const int64_t in_head = row % head_dim;

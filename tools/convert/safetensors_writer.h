@@ -1,5 +1,5 @@
-// Writes one safetensors file front to back, so that no more than the caller's piece of a tensor is
-// ever in memory.
+// Writes one safetensors file from front to back. Only the part of a tensor that the caller passes
+// is in memory.
 #ifndef KASCADE_TOOLS_CONVERT_SAFETENSORS_WRITER_H_
 #define KASCADE_TOOLS_CONVERT_SAFETENSORS_WRITER_H_
 
@@ -20,16 +20,17 @@ namespace kascade::convert {
 
 class SafetensorsWriter {
  public:
-  // Creates `file`, which must not exist, and writes its header for `tensors`.
+  // Creates `file`, which must not exist yet, and writes the header for `tensors`.
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> create(
       const std::filesystem::path& file, std::span<const SourceTensor> tensors);
   ~SafetensorsWriter();
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
-  // The next bytes of the tensors, in the order given to create().
+  // Writes the next bytes of the tensors, in the order given to create().
   absl::Status append(std::span<const std::byte> bytes);
-  // Syncs and closes; CHECKs that every byte promised by the header came. SHA-256 hex of the file.
+  // Flushes the file to disk, closes it and returns its SHA-256 in hexadecimal. CHECKs that all
+  // bytes that the header announces were written.
   absl::StatusOr<std::string> finish();
 
  private:
@@ -42,10 +43,11 @@ class SafetensorsWriter {
   Sha256 digest_;
 };
 
-// Writes, syncs and closes a small file; it must not exist.
+// Writes a small file, flushes it to disk and closes it. The file must not exist yet.
 absl::Status write_file(const std::filesystem::path& file, std::string_view content);
 
-// The header, with its length in front and padded so that the data is aligned to 8 bytes.
+// Returns the header with its length before it. It is padded so that the data is aligned to 8
+// bytes.
 std::string safetensors_header(std::span<const SourceTensor> tensors);
 
 }  // namespace kascade::convert

@@ -18,9 +18,9 @@ static_assert(std::endian::native == std::endian::little, "the storages are litt
 constexpr std::string_view kPickleName = "data.pkl";
 constexpr const char* kWrappers[] = {"model", "state_dict", "module"};
 
-// What a file before torch 1.6 begins with: a pickle of the number 0x1950a86a20f9469cfc6c.
+// A file from before torch 1.6 starts with a pickle of the number 0x1950a86a20f9469cfc6c.
 constexpr std::string_view kLegacyMagic = "\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
-constexpr size_t kLegacyPosition = 2;  // after the protocol
+constexpr size_t kLegacyPosition = 2;  // position of the number, after the protocol opcode
 constexpr size_t kTarPosition = 257;
 
 bool has_at(std::string_view content, size_t position, std::string_view magic) {
@@ -71,7 +71,7 @@ class Reader {
     return absl::InvalidArgumentError(absl::StrCat(file_, ": ", fault));
   }
 
-  // All entries lie in one folder, whose name is up to who wrote them.
+  // All entries are in one folder, whose name the writer of the file chooses.
   absl::Status find_folder() {
     for (const auto& [name, content] : entries_) {
       const size_t slash = name.find('/');
@@ -154,7 +154,7 @@ class Reader {
     tensor.strides = ref.strides;
     tensor.data = reinterpret_cast<const std::byte*>(storage->data());
     int64_t elements = 1;
-    int64_t last = ref.offset;  // index in the storage of the last element
+    int64_t last = ref.offset;  // index of the last element in the storage
     bool fits = true;
     for (size_t i = 0; i < ref.shape.size(); ++i) {
       int64_t reach = 0;
@@ -163,8 +163,8 @@ class Reader {
              !__builtin_add_overflow(last, reach, &last);
     }
     if (fits && elements == 0) return tensor;
-    // A tensor that repeats elements (stride 0) could be of any size: a small file would fill the
-    // disk.
+    // A tensor that repeats elements (stride 0) could have any size, so that a small file could
+    // fill the disk.
     if (!fits || elements > ref.storage.elements || last >= ref.storage.elements) {
       return invalid(absl::StrCat(where, "reaches beyond its storage of ", ref.storage.elements,
                                   " elements, or repeats some"));
@@ -177,7 +177,7 @@ class Reader {
   std::string_view content_;
   const std::string& file_;
   ZipEntries entries_;
-  std::string folder_;  // with the slash at its end
+  std::string folder_;  // ends with a slash
   Pickle pickle_;
 };
 

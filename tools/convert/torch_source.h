@@ -1,5 +1,5 @@
-// What the sources made of PyTorch files share: tensors that are put together from one or several
-// files, and the Source that reads them.
+// Shared by the sources that read PyTorch files: tensors that are joined from one or several files,
+// and the Source that reads them.
 #ifndef KASCADE_TOOLS_CONVERT_TORCH_SOURCE_H_
 #define KASCADE_TOOLS_CONVERT_TORCH_SOURCE_H_
 
@@ -17,37 +17,38 @@
 
 namespace kascade::convert {
 
-// A matrix, or a vector as a matrix of one row, made of parts of equal shape and dtype.
+// A matrix (or a vector as a matrix of one row) that is joined from parts of equal shape and dtype.
 struct JoinedTensor {
   std::vector<const TorchTensor*> parts{};
-  bool side_by_side = false;  // the parts follow each other in a row; otherwise in a column
-  int64_t head_dim = 0;       // > 0: rows are in Meta's rotary order (rope_layout.h)
+  bool side_by_side = false;  // whether parts are joined along columns; otherwise along rows
+  int64_t head_dim = 0;       // if > 0, rows are in Meta's rotary order (rope_layout.h)
 
   int64_t rows() const;
   int64_t columns() const;
   DType dtype() const;
-  // Row `row` in Hugging Face's order: columns() elements.
+  // Copies row `row` in Hugging Face's order, which has columns() elements.
   void copy_row(int64_t row, std::byte* target) const;
 };
 
-// Whether all elements are bitwise the same.
+// Whether all elements are bitwise equal.
 bool is_same(const JoinedTensor& a, const JoinedTensor& b);
 
-// `tensor` must have this shape of one or two sizes and a dtype that we have; errors name `file`,
-// the tensor's `name`, expected and found.
+// Checks that `tensor` has this shape of one or two dimensions and a supported dtype. Errors name
+// `file`, the tensor's `name`, the expected and the actual value.
 absl::Status check_tensor(const std::filesystem::path& file, const std::string& name,
                           const TorchTensor& tensor, const std::vector<int64_t>& shape);
 
-// The name of the folder, however the path is written.
+// Returns the last component of the folder's absolute path, whether or not the path ends with a
+// slash.
 std::string folder_name(const std::filesystem::path& folder);
 
 struct TorchModel {
   std::string family{};
   ModelConfig config{};
   std::string config_json{};
-  std::vector<TorchFile> files{};  // whose tensors `joined` points to
+  std::vector<TorchFile> files{};  // the files whose tensors `joined` points to
   std::vector<SourceTensor> tensors{};
-  std::vector<JoinedTensor> joined{};  // of tensors[i]
+  std::vector<JoinedTensor> joined{};  // joined[i] is the source of tensors[i]
   std::vector<SideFile> side_files{};
   std::vector<std::filesystem::path> inputs{};
   std::vector<std::string> decisions{};

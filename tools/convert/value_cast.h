@@ -1,4 +1,4 @@
-// Float formats into each other, with a watch for values that a model cannot have.
+// Converts between float formats and finds values that are not valid in a model.
 #ifndef KASCADE_TOOLS_CONVERT_VALUE_CAST_H_
 #define KASCADE_TOOLS_CONVERT_VALUE_CAST_H_
 
@@ -11,14 +11,14 @@
 
 namespace kascade::convert {
 
-// Element `index` of f32, bf16 or f16 values (any alignment).
+// Returns element `index` of f32, bf16 or f16 values, which may have any alignment.
 float value_at(std::span<const std::byte> values, DType dtype, int64_t index);
 
-// Index of the first value that is infinite or not a number.
+// Returns the index of the first value that is infinite or NaN.
 std::optional<int64_t> first_not_finite(std::span<const std::byte> values, DType dtype);
 
-// Converts `from` into `to`, which has as many elements; rounds to nearest, ties to even. What is
-// too large for the target becomes infinite.
+// Converts `from` to `to`, which has the same number of elements. Rounds to nearest, ties to even.
+// A value that is too large for the target format becomes infinite.
 void cast_values(std::span<const std::byte> from, DType from_type, std::span<std::byte> to,
                  DType to_type);
 

@@ -26,17 +26,17 @@ constexpr uint32_t kCentralSignature = 0x02014b50;
 constexpr uint32_t kEndSignature = 0x06054b50;
 constexpr uint32_t kEnd64Signature = 0x06064b50;
 constexpr uint32_t kLocator64Signature = 0x07064b50;
-constexpr uint64_t kLocalBytes = 30;  // the fixed parts of the records
+constexpr uint64_t kLocalBytes = 30;  // sizes of the fixed parts of the records
 constexpr uint64_t kCentralBytes = 46;
 constexpr uint64_t kEndBytes = 22;
 constexpr uint64_t kEnd64Bytes = 56;
 constexpr uint64_t kLocator64Bytes = 20;
 constexpr uint16_t kExtra64 = 1;            // id of the extra field with 64-bit sizes
-constexpr uint32_t kSeeExtra = 0xffffffff;  // in a 32-bit field: the value is elsewhere
+constexpr uint32_t kSeeExtra = 0xffffffff;  // in a 32-bit field: the value is in the extra field
 constexpr uint16_t kSeeEnd64 = 0xffff;
 
 constexpr uint16_t kSizesFollow = 1 << 3;  // flag: the local header may lack the sizes
-// Encryption, patched data, strong encryption, masked headers.
+// Flags for encryption, patched data, strong encryption and masked headers.
 constexpr uint16_t kUnreadableFlags = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 13;
 
 struct Directory {
@@ -52,7 +52,7 @@ struct CentralRecord {
   uint64_t local = 0;      // position of the local header
   uint64_t data = 0;       // position of the content
   uint64_t next = 0;       // position of the next central record
-  std::string_view extra;  // of the central record
+  std::string_view extra;  // extra field of the central record
 };
 
 bool leads_out(const std::string& name) {
@@ -108,7 +108,7 @@ class ZipReader {
   uint32_t u32(uint64_t position) const { return field<uint32_t>(position); }
   uint64_t u64(uint64_t position) const { return field<uint64_t>(position); }
 
-  // The end record is the last thing in the file but for a comment, whose length it holds.
+  // The end record is the last part of the file, except for a comment, whose length it states.
   std::optional<uint64_t> find_end() const {
     if (size() < kEndBytes) return std::nullopt;
     const uint64_t last = size() - kEndBytes;
@@ -150,7 +150,7 @@ class ZipReader {
     return found;
   }
 
-  // Position of the 64-bit end record that `locator` points to.
+  // Returns the position of the 64-bit end record that `locator` points to.
   absl::StatusOr<uint64_t> find_end64(uint64_t locator) const {
     const uint64_t position = u64(locator + 8);
     if (locator < kEnd64Bytes || position > locator - kEnd64Bytes ||
@@ -202,8 +202,8 @@ class ZipReader {
                                     "torch.save writes"));
   }
 
-  // Sizes and offset of the central record; those that need 64 bits are in the extra field, in this
-  // order.
+  // Reads sizes and offset of the central record. Those that need 64 bits are in the extra field,
+  // in this order.
   absl::Status read_sizes(uint64_t position, CentralRecord& record) const {
     uint64_t stored = u32(position + 20);
     record.bytes = u32(position + 24);
@@ -221,7 +221,7 @@ class ZipReader {
                                              " bytes in the file, found ", stored));
   }
 
-  // The extra field with 64-bit sizes; empty if there is none.
+  // Returns the content of the extra field with 64-bit sizes; empty if there is none.
   static std::string_view extra64(std::string_view extra) {
     while (extra.size() >= 4) {
       uint16_t id = 0;
@@ -236,8 +236,8 @@ class ZipReader {
     return {};
   }
 
-  // Only the local header says where the content begins: its extra field is another one (torch.save
-  // aligns the content with it).
+  // Only the local header tells where the content starts, because it has an extra field of its own,
+  // by which torch.save aligns the content.
   absl::Status read_local(CentralRecord& record) const {
     const uint64_t end = directory_.begin;
     if (record.local > end || end - record.local < kLocalBytes ||

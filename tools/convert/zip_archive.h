@@ -1,6 +1,7 @@
-// ZIP as torch.save writes it, read in place: entries are stored, not compressed, so that each is a
-// range of the (mapped) file. Safe on hostile files: every offset and size is checked, nothing is
-// extracted, and memory is used for the directory alone. Check sums are not looked at.
+// Reads ZIP archives as torch.save writes them. Entries are stored without compression, so that
+// each is a range of the (memory-mapped) file. Safe on hostile files: every offset and size is
+// checked, nothing is extracted, and memory is used for the directory only. Checksums are not
+// verified.
 #ifndef KASCADE_TOOLS_CONVERT_ZIP_ARCHIVE_H_
 #define KASCADE_TOOLS_CONVERT_ZIP_ARCHIVE_H_
 
@@ -14,9 +15,9 @@ namespace kascade::convert {
 
 using ZipEntries = std::map<std::string, std::string_view>;  // content by name
 
-// The entries of `archive`; their contents are views of it. `file` is what errors begin with:
-// INVALID_ARGUMENT for damage (overlaps, offsets outside, names that occur twice or lead out of a
-// folder …), UNIMPLEMENTED for compressed, encrypted or divided archives.
+// Returns the entries of `archive`; their contents are views of it. Errors start with `file`:
+// INVALID_ARGUMENT for damage (overlapping entries, offsets outside the file, names that occur
+// twice or lead out of the folder …), UNIMPLEMENTED for compressed, encrypted or split archives.
 absl::StatusOr<ZipEntries> read_zip(std::string_view archive, const std::string& file);
 
 }  // namespace kascade::convert

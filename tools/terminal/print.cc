@@ -12,7 +12,7 @@
 namespace kascade::client {
 namespace {
 
-// Columns on the screen: characters, as no wide ones are printed.
+// Width on the screen: the number of characters, because no wide characters are printed.
 size_t width_of(std::string_view text) {
   return std::count_if(text.begin(), text.end(),
                        [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });

@@ -1,4 +1,4 @@
-// Figures for people: numbers with units, aligned tables, colour on terminals only.
+// Formats values for users: numbers with units, aligned tables, and colour on terminals only.
 #ifndef KASCADE_TOOLS_TERMINAL_PRINT_H_
 #define KASCADE_TOOLS_TERMINAL_PRINT_H_
 
@@ -17,10 +17,11 @@ std::string duration(double seconds);                          // 75 → "1:15"
 std::string counted(int64_t count, std::string_view noun);     // "1 window", "2 windows"
 
 enum class Colour { kGreen, kYellow, kRed, kBold };
-// As it is unless standard output is a terminal and NO_COLOR is not set.
+// Colours `text` if standard output is a terminal and NO_COLOR is not set; otherwise returns it
+// unchanged.
 std::string paint(Colour colour, std::string_view text);
 
-// Columns of equal width, two spaces apart.
+// A table whose columns are aligned and two spaces apart.
 class Table {
  public:
   enum class Align { kLeft, kRight };
@@ -30,7 +31,8 @@ class Table {
   };
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
   void add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
-  // With a line of titles if any column has one; every line ends with a newline.
+  // Returns the table, with a line of titles if any column has a title. Every line ends with a
+  // newline.
   std::string text() const;
 
  private:
@@ -39,7 +41,7 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-// Lines of "name  value".
+// A list of lines of the form "name  value".
 class Facts {
  public:
   Facts();

@@ -13,8 +13,8 @@ namespace kascade::client {
 namespace {
 
 constexpr int kBarWidth = 24;
-constexpr double kPlainStep = 0.1;                  // of the stage
-constexpr std::chrono::seconds kPlainInterval{10};  // sign of life in a log
+constexpr double kPlainStep = 0.1;                  // fraction of the stage
+constexpr std::chrono::seconds kPlainInterval{10};  // longest time between lines in a log
 
 std::string figures(const Progress& progress, double share) {
   if (progress.total <= 0) return "";

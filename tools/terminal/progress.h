@@ -1,5 +1,5 @@
-// Progress on standard error: one line that is redrawn on a terminal, else a plain line now and
-// then.
+// Shows progress on standard error: on a terminal one line that is redrawn, otherwise a new line
+// from time to time.
 #ifndef KASCADE_TOOLS_TERMINAL_PROGRESS_H_
 #define KASCADE_TOOLS_TERMINAL_PROGRESS_H_
 
@@ -13,7 +13,7 @@ namespace kascade::client {
 struct Progress {
   std::string stage{};
   int64_t done = 0;
-  int64_t total = 0;  // 0 = unknown
+  int64_t total = 0;  // 0 means unknown
   double tokens_per_second = 0;
   std::optional<double> eta_seconds{};
 };
@@ -26,7 +26,7 @@ class ProgressDisplay {
   ProgressDisplay& operator=(const ProgressDisplay&) = delete;
 
   void show(const Progress& progress);
-  // Clears the terminal's line, so that results stand alone.
+  // Clears the progress line on a terminal before results are printed.
   void finish();
 
  private:
