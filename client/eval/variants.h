@@ -47,8 +47,7 @@ struct VariantPlan {
 constexpr int32_t kMinKeys = 16;
 
 // Returns the variants of the default schedule, which is what calibration produces if no number of
-// anchor layers is requested: one row for the held-out text, and one for a longer part of every
-// text.
+// anchors is requested: one row for the held-out text, and one for a longer part of every text.
 std::vector<Variant> default_variants(const VariantPlan& plan);
 // Returns all other variants that can be derived once the default schedule is known.
 std::vector<Variant> other_variants(const VariantPlan& plan);
