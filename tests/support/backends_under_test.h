@@ -1,4 +1,4 @@
-// Every CPU backend that this machine can run, as the parameter of a test suite.
+// The CPU backends that this machine can run, as the parameter of a test suite.
 #ifndef KASCADE_TESTS_SUPPORT_BACKENDS_UNDER_TEST_H_
 #define KASCADE_TESTS_SUPPORT_BACKENDS_UNDER_TEST_H_
 
@@ -13,7 +13,7 @@
 namespace kascade::testing {
 
 struct BackendCase {
-  DType dtype = DType::kF32;  // of weights and cache
+  DType dtype = DType::kF32;  // dtype of weights and cache
   const cpu::Kernels* kernels = nullptr;
 };
 inline void PrintTo(const BackendCase& c, std::ostream* out) {
@@ -35,7 +35,7 @@ inline WeightFormat format_of(DType dtype) {
   return dtype == DType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
 }
 
-// With one thread; WithThreads covers the others.
+// Tests with one thread; WithThreads tests other numbers of threads.
 class CpuTest : public ::testing::TestWithParam<BackendCase> {
  protected:
   DType dtype() const { return GetParam().dtype; }

@@ -1,8 +1,8 @@
-// Comparing matrices within bounds that follow from rounding, element by element.
+// Compares matrices element by element, within bounds that follow from rounding.
 //
-// u is the unit roundoff of f32. A sum of n products computed in f32, in any order, is off by at
-// most n · u · Σ|products| (to first order); two such sums differ by twice that. Tests state their
-// bound in these terms.
+// u is the unit roundoff of f32. A sum of n products computed in f32, in any order, has an error of
+// at most n · u · Σ|products| (to first order); two such sums differ by at most twice that. Tests
+// state their bound in these terms.
 #ifndef KASCADE_TESTS_SUPPORT_COMPARE_H_
 #define KASCADE_TESTS_SUPPORT_COMPARE_H_
 
@@ -17,10 +17,10 @@ namespace kascade::testing {
 
 constexpr double kUnit = 0x1p-24;       // u of f32
 constexpr double kUnitBf16 = 0x1p-9;    // u of bf16
-constexpr double kSmallest = 0x1p-126;  // results below may be flushed to 0
+constexpr double kSmallest = 0x1p-126;  // smaller results may be flushed to 0
 
-// Fails with the element furthest outside (or nearest to) its bound. bound(row, col) ≥ 0; a NaN on
-// either side fails.
+// Fails if an element is outside its bound and reports the one that is furthest outside. bound(row,
+// col) must be ≥ 0; a NaN on either side fails.
 template <typename Bound>
 void expect_close(Tensor actual, Tensor expected, const Bound& bound, const std::string& what) {
   ASSERT_EQ(actual.rows, expected.rows) << what;

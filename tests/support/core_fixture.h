@@ -1,5 +1,5 @@
-// The fixture of the tests of the server's core: an engine over a tiny random model and what
-// requests work with, without gRPC.
+// The fixture for tests of the server's core without gRPC: an engine with a tiny random model, and
+// the objects that requests need.
 #ifndef KASCADE_TESTS_SUPPORT_CORE_FIXTURE_H_
 #define KASCADE_TESTS_SUPPORT_CORE_FIXTURE_H_
 
@@ -23,7 +23,7 @@ class CoreTest : public ::testing::Test {
     write_tiny_model({.layers = 4, .context = 512, .peaked = true}, dir_.path());
     EngineOptions options;
     options.model_directory = dir_.path();
-    // Results that depend on no other row of a batch.
+    // On this backend the result of a row does not depend on the other rows of a batch.
     options.backend = "reference";
     options.max_sequences = 8;
     options.max_batch_tokens = 264;
@@ -34,7 +34,7 @@ class CoreTest : public ::testing::Test {
                                                      requests_, core::ServerLimits{}, false);
   }
 
-  // A schedule with these anchors, kept under its id.
+  // Adds a schedule with these anchor layers to the store under its id.
   std::shared_ptr<const Schedule> add_schedule(const std::vector<int32_t>& anchors) {
     const SelectionSettings settings{
         .family = Family::kKascade, .query_tile = 16, .ratio = 0.1, .min_keys = 8};
@@ -57,7 +57,7 @@ class CoreTest : public ::testing::Test {
   std::unique_ptr<core::ServerContext> context_;
 };
 
-// The end of a request that a sink waits for.
+// Lets a test wait for the end of a request, which a sink reports.
 class AwaitedEnd {
  public:
   void end(const absl::Status& status) {

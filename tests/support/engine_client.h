@@ -1,5 +1,5 @@
-// A blocking caller of the engine for tests: submits, gathers the events of a sequence, and makes
-// schedules for tiny models.
+// A blocking client of the engine for tests: it submits a sequence, collects the events of the
+// sequence, and makes schedules for tiny models.
 #ifndef KASCADE_TESTS_SUPPORT_ENGINE_CLIENT_H_
 #define KASCADE_TESTS_SUPPORT_ENGINE_CLIENT_H_
 
@@ -18,7 +18,7 @@
 
 namespace kascade::testing {
 
-// What a sequence sent, gathered until its last event.
+// The events of a sequence, collected until its last one.
 struct Reply {
   std::vector<ScoredToken> tokens;
   std::vector<TokenComparison> comparisons;
@@ -69,12 +69,12 @@ class PendingReply {
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
-// Backend "far_memory" is that of tests/support/far_memory_backend.h.
+// Backend "far_memory" is the one in tests/support/far_memory_backend.h.
 inline std::unique_ptr<Engine> make_engine(EngineOptions options) {
   std::unique_ptr<Backend> backend;
   if (options.backend == "far_memory") {
-    backend = make_far_memory_backend(
-        cache_dtype_named(options.kv_cache_dtype).value_or(std::nullopt));
+    backend =
+        make_far_memory_backend(cache_dtype_named(options.kv_cache_dtype).value_or(std::nullopt));
   }
   auto engine = Engine::create(options, std::move(backend));
   if (!engine.ok()) {
@@ -84,8 +84,8 @@ inline std::unique_ptr<Engine> make_engine(EngineOptions options) {
   return *std::move(engine);
 }
 
-// Which attention a test's request runs with: dense, by the engine's active schedule, or both,
-// compared.
+// The attention of a test's request: dense, sparse by the engine's active schedule, or a comparison
+// of both.
 enum class Mode { kDense, kSparse, kCompare };
 
 inline Request with_mode(const Engine& engine, Request request, Mode mode) {
@@ -109,8 +109,9 @@ inline std::vector<Token> random_tokens(int32_t count, int32_t vocab, uint64_t s
   return tokens;
 }
 
-// Layer 0 dense, `anchors` select, the others reuse the latest of them with a reversed head map (so
-// that an ignored map shows).
+// Makes a schedule in which layer 0 is dense, the layers in `anchors` are anchor layers, and each
+// other layer reuses the keys of the latest anchor layer. The head maps are reversed, so that a
+// test fails if a head map is ignored.
 inline std::shared_ptr<Schedule> make_schedule(const Engine& engine,
                                                const std::vector<int32_t>& anchors,
                                                const SelectionSettings& rule) {

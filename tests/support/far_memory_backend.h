@@ -1,6 +1,6 @@
-// The reference backend with memory that host code cannot touch: everything that it allocates lies
-// on pages that are unreadable except inside its operations. A test that runs on it proves that
-// nothing outside a backend looks into a backend's memory, as if that were a GPU's.
+// The reference backend with memory that host code cannot access: all its allocations are on pages
+// that are unreadable except during its operations. A test that runs on it proves that no code
+// outside a backend reads or writes a backend's memory, which may be a GPU's.
 #ifndef KASCADE_TESTS_SUPPORT_FAR_MEMORY_BACKEND_H_
 #define KASCADE_TESTS_SUPPORT_FAR_MEMORY_BACKEND_H_
 
@@ -11,7 +11,7 @@
 
 namespace kascade::testing {
 
-// f32 weights; see make_reference_backend().
+// Weights are f32; see make_reference_backend().
 std::unique_ptr<Backend> make_far_memory_backend(std::optional<DType> cache = {});
 
 }  // namespace kascade::testing

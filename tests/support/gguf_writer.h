@@ -1,4 +1,4 @@
-// Small GGUF files for tests, right or wrong as the test wants.
+// Writes small GGUF files for tests, valid or damaged as the test needs.
 //
 //   const std::string bytes = GgufWriter().set("general.architecture", "llama").tensor(…).file();
 #ifndef KASCADE_TESTS_SUPPORT_GGUF_WRITER_H_
@@ -12,7 +12,7 @@
 
 namespace kascade::testing {
 
-// `value` as the file stores it.
+// Returns the bytes of `value` as the file stores them.
 template <typename T>
 std::string raw_bytes(T value) {
   return {reinterpret_cast<const char*>(&value), sizeof(value)};
@@ -29,7 +29,7 @@ class GgufWriter {
     std::vector<uint64_t> dimensions;  // innermost first
     uint32_t type = 0;
     std::string bytes;
-    std::optional<uint64_t> offset{};  // instead of the next aligned one
+    std::optional<uint64_t> offset{};  // replaces the next aligned offset
   };
 
   // Sets or replaces the value of `key`.
@@ -43,9 +43,9 @@ class GgufWriter {
   GgufWriter& set(const std::string& key, const std::vector<std::string>& texts);
   GgufWriter& set(const std::string& key, const std::vector<float>& values);
   GgufWriter& set(const std::string& key, const std::vector<int32_t>& values);
-  // Any type by its number, `bytes` as they follow it.
+  // Sets a value of any type by the number of the type and the bytes that follow it.
   GgufWriter& set_raw(const std::string& key, uint32_t type, std::string bytes);
-  // A second value for a key.
+  // Adds a second value for a key.
   GgufWriter& repeat(const std::string& key);
   GgufWriter& erase(const std::string& key);
 
@@ -54,7 +54,7 @@ class GgufWriter {
   GgufWriter& erase_tensor(const std::string& name);
 
   GgufWriter& version(uint32_t version);
-  // Where tensors are put; the file says so only if general.alignment is set too.
+  // Aligns the data of tensors. The file states the alignment only if general.alignment is set too.
   GgufWriter& alignment(uint64_t alignment);
 
   std::string file() const;

@@ -1,4 +1,4 @@
-// Shapes and data for the operations of a backend, shared by kernel_test and kernel_bench.
+// Shapes and data for the operations of a backend, used by kernel_test and kernel_bench.
 #ifndef KASCADE_TESTS_SUPPORT_KERNEL_CASES_H_
 #define KASCADE_TESTS_SUPPORT_KERNEL_CASES_H_
 
@@ -54,7 +54,8 @@ inline const std::vector<MatmulCase> kMatmulCases = {{1, 64, 48},   {17, 33, 5},
                                                      {97, 80, 260}, {2, 1, 1},   {5, 512, 64},
                                                      {97, 4300, 35}};
 
-// Rows [first, first + count) of one sequence; earlier positions are in the cache already.
+// Rows [first, first + count) of one sequence; the keys and values of earlier positions are already
+// in the cache.
 struct SequenceRows {
   int32_t first = 0;
   int32_t count = 1;
@@ -70,13 +71,14 @@ struct AttentionCase {
   std::vector<SequenceRows> sequences{};
 };
 
-// Lengths around tiles and blocks of every kind: starts of prompts, tiles of 1, 2, 5, 16 and 32
-// rows, single rows late in a sequence.
+// Lengths at and around the boundaries of tiles and blocks: starts of prompts, tiles of 1, 2, 5, 16
+// and 32 rows, and single rows late in a sequence.
 inline const std::vector<SequenceRows> kSomeSequences = {
     {0, 1}, {0, 34}, {59, 5}, {224, 33}, {300, 2, true}, {657, 1, true}, {128, 16}};
 
 inline SelectionSettings small_rule() {
-  return {.ratio = 0.2, .min_keys = 24};  // so that a few hundred keys already leave some out
+  // small enough that a selection from a few hundred keys already leaves some out
+  return {.ratio = 0.2, .min_keys = 24};
 }
 
 inline std::vector<AttentionCase> attention_cases() {
@@ -92,7 +94,7 @@ inline std::vector<AttentionCase> attention_cases() {
           {1, 7, 8, 24, plain, kSomeSequences},       {2, 5, 6, 16, plain, kSomeSequences}};
 }
 
-// The keys of all tiles and KV heads, in that order.
+// Returns the selected keys of every tile and KV head, in that order.
 inline std::vector<std::vector<int32_t>> all_keys(const Selection& selection) {
   std::vector<std::vector<int32_t>> keys;
   for (int32_t tile = 0; tile < selection.tiles(); ++tile) {
@@ -101,7 +103,8 @@ inline std::vector<std::vector<int32_t>> all_keys(const Selection& selection) {
   return keys;
 }
 
-// A step of the case's sequences. Blocks lie shuffled in the cache; what no row may see is NaN.
+// One step over the sequences of a case. Blocks are in random order in the cache; cache entries
+// that no row may read are NaN.
 class AttentionData {
  public:
   AttentionData(const AttentionCase& shape, DType cache_dtype, uint32_t seed = 1)
@@ -148,7 +151,7 @@ class AttentionData {
     }
   }
 
-  // Any legal selection: `budget` candidates per tile and head, at random.
+  // Returns a random valid selection of `budget` candidates per tile and head.
   HostSelection random_selection() {
     HostSelection selection;
     selection.reset(batch, tiles(), shape_.kv_heads);

@@ -1,4 +1,4 @@
-// Folders in Meta's layout of the models of tiny_model.h, for tests of what reads them.
+// Writes the models of tiny_model.h as folders in Meta's format, for tests of their readers.
 #ifndef KASCADE_TESTS_SUPPORT_META_FOLDER_H_
 #define KASCADE_TESTS_SUPPORT_META_FOLDER_H_
 
@@ -14,18 +14,18 @@ namespace kascade::testing {
 
 struct MetaFolder {
   int shards = 1;
-  bool embedding_by_columns = false;  // how several shards divide it (Llama 2)
-  nlohmann::json params{};            // null = meta_params(model)
+  bool embedding_by_columns = false;  // splits the embedding by columns, as in Llama 2
+  nlohmann::json params{};            // null means meta_params(model)
   TorchForm form{};
-  // Changes the tensors of a shard before they are written.
+  // Modifies the tensors of a shard before they are written.
   std::function<void(int shard, std::vector<RawTensor>&)> edit{};
 };
 
-// params.json of `model`, whose MLP must be as wide as a multiplier of 0.75 and multiples of 64
-// make it (tiny_model.h's default is).
+// Returns the params.json of `model`. Its MLP must have the width that a multiplier of 0.75 and
+// multiples of 64 give, as the default of tiny_model.h has.
 nlohmann::json meta_params(const TinyModel& model);
 
-// The model's tensors in Meta's names and row order.
+// Returns the model's tensors with Meta's names and row order.
 std::vector<RawTensor> meta_tensors(const TinyModel& model);
 
 // Writes params.json and consolidated.NN.pth.

@@ -1,4 +1,4 @@
-// A schedule with every field set, for the tests of its checks and of its file.
+// A schedule in which every field is set, for tests of its validation and of its file format.
 #ifndef KASCADE_TESTS_SUPPORT_SCHEDULE_EXAMPLE_H_
 #define KASCADE_TESTS_SUPPORT_SCHEDULE_EXAMPLE_H_
 
@@ -10,7 +10,7 @@ namespace kascade::testing {
 
 inline constexpr ScheduleShape kExampleShape{.layers = 4, .kv_heads = 2};
 
-// Figures that no short decimal holds exactly.
+// Uses values that no short decimal represents exactly.
 inline Schedule example() {
   Schedule schedule;
   schedule.model = {"demo \"ä\" \n", "aa11", "bb22", "cc33"};

@@ -1,4 +1,4 @@
-// Predicts that every row of a step takes a second.
+// A cost model that predicts one second for each row of a step.
 #ifndef KASCADE_TESTS_SUPPORT_SECOND_PER_ROW_H_
 #define KASCADE_TESTS_SUPPORT_SECOND_PER_ROW_H_
 
@@ -17,7 +17,7 @@ class SecondPerRow final : public StepTimePredictor {
     return known ? std::optional<double>(step.rows) : std::nullopt;
   }
 
-  bool known = true;  // false: as long as nothing was learned
+  bool known = true;  // false simulates a model that has learned nothing yet
 };
 
 }  // namespace kascade

@@ -1,4 +1,4 @@
-// The fixture of the tests that talk to one server over a tiny random model.
+// The fixture for tests that send requests to one server with a tiny random model.
 #ifndef KASCADE_TESTS_SUPPORT_SERVER_FIXTURE_H_
 #define KASCADE_TESTS_SUPPORT_SERVER_FIXTURE_H_
 

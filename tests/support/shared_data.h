@@ -1,4 +1,5 @@
-// Where tests find third-party data that is not part of the project, and the demo model that is.
+// The folders of the third-party data for tests, which is not part of the project, and of the demo
+// model, which is.
 #ifndef KASCADE_TESTS_SUPPORT_SHARED_DATA_H_
 #define KASCADE_TESTS_SUPPORT_SHARED_DATA_H_
 
@@ -26,8 +27,8 @@ inline std::string read_file(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-// At the top of a test that needs shared_data()/relative: skips loudly, or fails where CI demands
-// the data (KASCADE_REQUIRE_DATA=1).
+// Put this at the start of a test that needs shared_data()/relative. Without the data the test is
+// skipped with a message, or fails if KASCADE_REQUIRE_DATA=1 is set, as in CI.
 #define KASCADE_NEEDS_DATA(relative)                                                           \
   do {                                                                                         \
     const auto needed = ::kascade::testing::shared_data() / (relative);                        \

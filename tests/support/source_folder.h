@@ -1,4 +1,4 @@
-// Where the sources of this checkout lie, for tests that read files of theirs.
+// The source folder of this checkout, for tests that read its files.
 #ifndef KASCADE_TESTS_SUPPORT_SOURCE_FOLDER_H_
 #define KASCADE_TESTS_SUPPORT_SOURCE_FOLDER_H_
 

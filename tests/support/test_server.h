@@ -1,4 +1,5 @@
-// A whole server on a free loopback port over a tiny random model, and blocking calls on it.
+// Starts a complete server with a tiny random model on a free loopback port, and makes blocking
+// calls to it.
 #ifndef KASCADE_TESTS_SUPPORT_TEST_SERVER_H_
 #define KASCADE_TESTS_SUPPORT_TEST_SERVER_H_
 
@@ -58,7 +59,7 @@ class TestServer {
   std::shared_ptr<grpc::Channel> channel_;
 };
 
-// All messages of a stream and its status.
+// The messages of a stream and its final status.
 template <typename Message>
 struct Stream {
   std::vector<Message> messages;
@@ -94,14 +95,14 @@ inline Stream<v1::CalibrateResponse> calibrate(TestServer& server,
   return out;
 }
 
-// The details of a failed call.
+// The machine-readable details of a failed call.
 struct Details {
   std::string reason;
   std::string domain;
   std::map<std::string, std::string> metadata;
-  std::string field;         // of BadRequest
-  std::string precondition;  // type of PreconditionFailure
-  bool retry = false;        // RetryInfo with a delay
+  std::string field;         // the field that BadRequest names
+  std::string precondition;  // the type of the PreconditionFailure
+  bool retry = false;        // whether there is a RetryInfo with a delay
 };
 
 inline Details details_of(const grpc::Status& status) {
@@ -141,11 +142,11 @@ inline Details details_of(const grpc::Status& status) {
   return out;
 }
 
-// How a call is to be refused.
+// The expected error of a call.
 struct Expected {
   grpc::StatusCode code;
   std::string reason;
-  std::string field;  // of BadRequest; empty: none
+  std::string field;  // the field that BadRequest names; empty if there is none
 };
 
 inline void expect(const grpc::Status& status, const Expected& expected, const std::string& what) {
@@ -165,7 +166,7 @@ inline Expected bad(const std::string& field, const std::string& reason = "INVAL
   return {grpc::StatusCode::INVALID_ARGUMENT, reason, field};
 }
 
-// Polls until `condition` holds; false after 60 seconds.
+// Polls until `condition` is true. Returns false after 60 seconds.
 template <typename Condition>
 bool eventually(Condition condition) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);

@@ -1,12 +1,13 @@
-// Small random Llama folders for tests of everything above the checkpoint reader. The folder is a
-// complete Hugging Face one: config.json, generation_config.json, model.safetensors (or shards and
-// their index) and tokenizer.json.
+// Writes folders with small random Llamas, for tests of everything above the checkpoint reader. A
+// folder is a complete Hugging Face folder: config.json, generation_config.json, model.safetensors
+// (or shards and their index) and tokenizer.json.
 //
 //   TempDir dir;
 //   write_tiny_model({.layers = 4, .dtype = DType::kBF16}, dir.path());
 //
-// The values of a tensor depend on `seed`, its name and its size alone: models that differ only in
-// dtype, sharding, norm dtype or place of the tied table are roundings of the same model.
+// The values of a tensor depend only on `seed`, its name and its size. Therefore models that differ
+// only in dtype, sharding, dtype of the norms or location of the tied table are roundings of the
+// same model.
 #ifndef KASCADE_TESTS_SUPPORT_TINY_MODEL_H_
 #define KASCADE_TESTS_SUPPORT_TINY_MODEL_H_
 
@@ -23,13 +24,13 @@
 
 namespace kascade::testing {
 
-// The tokenizer is byte-level BPE: ids 0–255 are the bytes themselves, then these, then the merges
-// "th", "the", " the", "in", "er", "on". Encoding puts BOS in front.
+// The tokenizer is byte-level BPE: ids 0–255 are the bytes, then follow these special tokens, then
+// the merges "th", "the", " the", "in", "er", "on". Encoding adds BOS at the start.
 constexpr int32_t kTinyBos = 256;           // "<|bos|>"
 constexpr int32_t kTinyEos = 257;           // "<|eos|>"
-constexpr int32_t kTinyTokenizerIds = 264;  // how many ids the tokenizer knows
+constexpr int32_t kTinyTokenizerIds = 264;  // number of ids of the tokenizer
 
-enum class TinyTable { kEmbedding, kHead, kBoth };  // under which name a tied table is stored
+enum class TinyTable { kEmbedding, kHead, kBoth };  // name under which a tied table is stored
 
 struct TinyModel {
   int32_t layers = 2;
@@ -39,43 +40,44 @@ struct TinyModel {
   int32_t kv_heads = 2;
   int32_t head_dim = 8;
   int32_t context = 512;
-  int32_t vocab = kTinyTokenizerIds;  // at least kTinyTokenizerIds for a usable folder
+  // at least kTinyTokenizerIds if the folder's tokenizer is used
+  int32_t vocab = kTinyTokenizerIds;
   bool tied = false;
-  TinyTable table = TinyTable::kEmbedding;  // matters only if tied
+  TinyTable table = TinyTable::kEmbedding;  // used only if tied
   DType dtype = DType::kF32;                // kF32, kBF16 or kF16
-  bool f32_norms = false;                   // norms stay f32 whatever `dtype` is
+  bool f32_norms = false;                   // norms are f32 whatever `dtype` is
   uint64_t seed = 1;
-  bool peaked = false;  // larger query and key weights: attention falls on few keys
-  int shards = 1;       // > 1: that many files and an index
+  bool peaked = false;  // larger query and key weights, so that attention concentrates on few keys
+  int shards = 1;       // if > 1, the number of files, with an index
   double rope_theta = 10000;
   std::optional<Llama3RopeScaling> rope_scaling{};
   std::vector<int32_t> eos_tokens = {kTinyEos};
 };
 
-// Writes the folder (created if need be) and returns `directory`.
+// Writes the model to `directory`, which is created if needed, and returns `directory`.
 std::filesystem::path write_tiny_model(const TinyModel& model,
                                        const std::filesystem::path& directory);
 
-// The parts of the folder, for tests that damage one of them.
+// Parts of the folder, for tests that damage one of them.
 nlohmann::json tiny_config(const TinyModel& model);
 nlohmann::json tiny_tokenizer();
 
 struct RawTensor {
   std::string name;
-  std::string dtype;  // as safetensors spells it
+  std::string dtype;  // the dtype as safetensors spells it
   std::vector<int64_t> shape;
   std::string bytes;
 };
 std::vector<RawTensor> tiny_tensors(const TinyModel& model);
 
-// A safetensors file: `tensors` laid out in the given order.
+// Returns a safetensors file with `tensors` in the given order.
 std::string safetensors_bytes(const std::vector<RawTensor>& tensors);
-// The same from a header as it is and the bytes that follow it; nothing is checked.
+// Returns a safetensors file made of `header` and `data` without any checks.
 std::string safetensors_bytes(std::string_view header, std::string_view data);
 
 void write_file(const std::filesystem::path& path, std::string_view content);
 
-// A new directory, removed with all it holds at the end of its life.
+// A new directory that is removed with its contents when the object is destroyed.
 class TempDir {
  public:
   TempDir();

@@ -1,5 +1,5 @@
-// tokenizer.json texts for tests: those of the test data, and those put together from the raw
-// vocabularies there.
+// Contents of tokenizer.json for tests: those of the test data, and those that are built from the
+// raw vocabularies of the test data.
 #ifndef KASCADE_TESTS_SUPPORT_TOKENIZER_FILES_H_
 #define KASCADE_TESTS_SUPPORT_TOKENIZER_FILES_H_
 
@@ -104,7 +104,8 @@ struct Piece {
   float score;
 };
 
-// llama2.c's form: int32 longest piece, then per piece float score, int32 length, bytes.
+// Reads llama2.c's format: the length of the longest piece as int32, then for each piece its score
+// as float, its length as int32 and its bytes.
 inline std::vector<Piece> read_pieces(const std::filesystem::path& path) {
   const std::string data = read_file(path);
   std::vector<Piece> pieces;
@@ -125,8 +126,8 @@ inline std::string with_spaces_spelled(const std::string& text) {
   return result;
 }
 
-// Every way to make a piece of two others, best score first: what the conversion of a SentencePiece
-// model to tokenizer.json does.
+// Returns every split of a piece into two other pieces, best score first, like the conversion of a
+// SentencePiece model to tokenizer.json.
 inline Json merges_of(const std::vector<Piece>& pieces, const Json& vocab) {
   using Merge = std::tuple<float, size_t, size_t, std::string, std::string>;
   std::vector<Merge> merges;
@@ -154,7 +155,7 @@ inline Json replace_step(const std::string& from, const std::string& to) {
 
 inline Json llama2_json() {
   std::vector<Piece> pieces = read_pieces(shared_data() / "tokenizers/llama2/tokenizer.bin");
-  pieces[1].text = "<s>";  // written with line feeds around them there
+  pieces[1].text = "<s>";  // the file has line feeds around them
   pieces[2].text = "</s>";
   Json vocab;
   for (size_t id = 0; id < pieces.size(); ++id) {
@@ -179,7 +180,7 @@ inline Json llama2_json() {
   return json;
 }
 
-// Characters of `alphabet` as tokens 0, 1, …; then `more`.
+// Makes a vocabulary of the characters of `alphabet` as tokens 0, 1, …, followed by `more`.
 inline Json small_json(std::string_view alphabet, const std::vector<std::string>& more) {
   Json json = {{"added_tokens", Json::array()}, {"decoder", {{"type", "Metaspace"}}}};
   json["decoder"]["replacement"] = "_";

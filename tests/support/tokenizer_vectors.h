@@ -1,4 +1,5 @@
-// llama.cpp's test vectors: texts in NAME.inp, one line of token ids for each in NAME.out.
+// Test vectors of llama.cpp: the texts are in NAME.inp, and NAME.out has one line of token ids for
+// each.
 #ifndef KASCADE_TESTS_SUPPORT_TOKENIZER_VECTORS_H_
 #define KASCADE_TESTS_SUPPORT_TOKENIZER_VECTORS_H_
 
@@ -26,7 +27,7 @@ inline std::vector<std::string> texts_of_vectors(const std::string& file) {
   return texts;
 }
 
-// `stem`: path of the vectors without ".inp" and ".out".
+// Checks the tokenizer against the vectors. `stem` is their path without ".inp" and ".out".
 inline void check_vectors(const Tokenizer& tokenizer, const std::filesystem::path& stem) {
   const std::vector<std::string> texts = texts_of_vectors(read_file(stem.string() + ".inp"));
   std::istringstream lines(read_file(stem.string() + ".out"));

@@ -1,5 +1,5 @@
-// Vocabulary files written by tests, and SentencePiece and tiktoken in a few plain lines each: what
-// the tokenizers made from such files must agree with.
+// Writes vocabulary files for tests, and implements SentencePiece and tiktoken in a few simple
+// lines. The tokenizers made from such files must agree with these implementations.
 #ifndef KASCADE_TESTS_SUPPORT_VOCABULARY_EXAMPLES_H_
 #define KASCADE_TESTS_SUPPORT_VOCABULARY_EXAMPLES_H_
 
@@ -36,7 +36,7 @@ inline std::string float_field(int number, float value) {
   return bytes;
 }
 
-// A `tokenizer.model` as SentencePiece writes it.
+// Returns a `tokenizer.model` in SentencePiece's format.
 inline std::string sentencepiece_file(const SentencePieceVocabulary& vocabulary) {
   std::string file;
   for (const auto& [text, score, type] : vocabulary.pieces) {
@@ -59,7 +59,7 @@ inline std::string tiktoken_file(const TiktokenVocabulary& vocabulary) {
   return file;
 }
 
-// <unk>, <s>, </s> and, if asked for, the byte pieces: how Llama 2's vocabulary begins.
+// Returns the start of Llama 2's vocabulary: <unk>, <s>, </s> and, if requested, the byte pieces.
 inline SentencePieceVocabulary sentencepiece_start(bool with_bytes) {
   SentencePieceVocabulary vocabulary;
   vocabulary.pieces = {{"<unk>", 0, PieceType::kUnknown},
@@ -82,7 +82,8 @@ inline std::vector<std::string> characters_of(std::string_view text) {
   return characters;
 }
 
-// Joins the neighbours whose text has the best value, leftmost first, until none has one.
+// Merges the two neighbours whose joined text has the best value, leftmost first, until no joined
+// text has a value.
 template <typename Value>
 void merge_plainly(std::vector<std::string>& symbols, const std::map<std::string, Value>& values) {
   while (true) {
@@ -100,7 +101,7 @@ void merge_plainly(std::vector<std::string>& symbols, const std::map<std::string
   }
 }
 
-// SentencePiece's BPE for a model with the identity normaliser.
+// SentencePiece's BPE for a model with the identity normalizer.
 class PlainSentencePiece {
  public:
   explicit PlainSentencePiece(const SentencePieceVocabulary& vocabulary) : options_(vocabulary) {
@@ -159,7 +160,7 @@ class PlainSentencePiece {
   int32_t unknown_ = -1;
 };
 
-// tiktoken on one piece of text.
+// tiktoken's BPE for one pre-tokenized piece.
 class PlainTiktoken {
  public:
   explicit PlainTiktoken(const TiktokenVocabulary& vocabulary) {
