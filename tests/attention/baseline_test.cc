@@ -1,6 +1,6 @@
-// The baselines: how many keys a row attends to and what choosing them reads, counted out one by
-// one; which keys those are; and, through the engine, the identities that hold for every way to
-// attend.
+// Tests the attention baselines: how many keys a row attends to and how many bytes their selection
+// reads, compared with direct counts; which keys are selected; and, through the engine, the
+// identities that hold for every attention method.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,4 +1,4 @@
-// Choosing the best-scored keys against a stable sort.
+// Tests the choice of the keys with the best scores against a stable sort.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,4 +1,5 @@
-// That the memory of the far-memory backend, on which the engine's tests run, really is far.
+// Tests that host code really cannot access the memory of the far-memory backend, on which the
+// engine's tests run.
 #include <cstddef>
 #include <span>
 #include <vector>

@@ -1,4 +1,4 @@
-// Attention, pooling and selection of each backend against the reference, over the shapes of
+// Tests attention, pooling and selection of each backend against the reference, for the shapes of
 // kernel_cases.h.
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
-// The kernels that multiply bf16 by bf16, called by themselves: awkward shapes against sums in
-// double precision, and the promise that a row's bits are its own.
+// Tests the kernels that multiply bf16 by bf16 directly: unusual shapes against sums in double
+// precision, and that the result of a row is bitwise independent of the other rows.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

@@ -1,5 +1,5 @@
-// int8 and int4 weights: the rules of quantization, and each set of integer kernels against the
-// reference, whose integers are the same. Results then agree to the bit.
+// Tests int8 and int4 weights: the rules of quantization, and each set of integer kernels against
+// the reference. Because both compute with the same integers, results must agree bitwise.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

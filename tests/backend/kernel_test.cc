@@ -1,5 +1,5 @@
-// Choosing keys, the operations on rows and the matrix product: each backend against the reference,
-// and the reference against hand-made results.
+// Tests the selection of keys, the operations on rows and the matrix product: each backend against
+// the reference, and the reference against results computed by hand.
 #include <algorithm>
 #include <cmath>
 #include <limits>

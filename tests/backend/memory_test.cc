@@ -1,5 +1,5 @@
-// A backend's memory and the operations that move rows, exact on every backend, and the statistics
-// of logits against sums in f64 over the whole vocabulary.
+// Tests a backend's memory and the operations that move rows, which must be exact on every backend,
+// and the statistics of logits against sums in f64 over the whole vocabulary.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>

@@ -1,4 +1,5 @@
-// The thread pool: every task once, no call overtaken by the next, with any number of threads.
+// Tests the thread pool: with any number of threads, every task runs once, and a call completes
+// before the next one starts.
 #include "engine/backend/cpu/thread_pool.h"
 
 #include <atomic>

@@ -1,4 +1,4 @@
-// The sums of a softmax over rows of awkward lengths, against the standard library's.
+// Tests the sums of a softmax over rows of unusual lengths against the standard library.
 #include "engine/base/softmax.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// The arithmetic of kascade-bench: statistics, shares, floors, judging the cost model.
+// Tests the arithmetic of kascade-bench: statistics, shares of time, lower bounds, and the rating
+// of the cost model.
 #include <algorithm>
 #include <memory>
 #include <optional>

@@ -1,4 +1,4 @@
-// Calibration through the engine: what it refuses, how it ends early, and what it delivers on the
+// Tests calibration through the engine: requests that it refuses, early ends, and its result on the
 // bundled model.
 #include "engine/calibration/calibration.h"
 

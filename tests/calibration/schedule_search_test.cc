@@ -1,4 +1,5 @@
-// The search for the cheapest plan that passes, against trying all of them.
+// Tests the search for the cheapest schedule that passes the quality check against trying all
+// schedules.
 #include "engine/calibration/schedule_search.h"
 
 #include <algorithm>

@@ -1,6 +1,6 @@
-// What calibration measures, on hand-made queries and keys of two layers, against plain formulas in
-// double (docs/method.md), and against the published code's broadcast slip, which must give other
-// values.
+// Tests the measurements of calibration on hand-made queries and keys of two layers, against direct
+// formulas in double precision (docs/method.md). The results must differ from those of the
+// published code, which broadcasts one tensor wrongly.
 #include <algorithm>
 #include <cmath>
 #include <numeric>

@@ -1,4 +1,5 @@
-// Which parts of the texts a calibration measures, weighs layers on, and gates on.
+// Tests which parts of the texts a calibration uses to measure similarities, to measure layer
+// costs, and for the quality check.
 #include "engine/calibration/windows.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What --first and --second may say, and what requests become of it.
+// Tests the values of --first and --second, and the requests that result from them.
 #include "client/commands/attention_flags.h"
 
 #include <string>

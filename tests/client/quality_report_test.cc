@@ -1,4 +1,4 @@
-// The parts of `kascade eval` that need no server: prompts, tables, figures and what is found.
+// Tests the parts of `kascade eval` that need no server: prompts, tables, figures and findings.
 #include "client/eval/quality_report.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// A server takes every request that the quality suite can make: one refusal would end it midway.
+// Tests that a server accepts every request that the quality suite can make, because one refusal
+// would end the suite early.
 #include <vector>
 
 #include "client/eval/variants.h"

@@ -1,5 +1,5 @@
-// The parts of kascade-convert that no format owns: casts, plan, writer, destination, record,
-// verification, and a whole conversion from a Source made up here.
+// Tests the parts of kascade-convert that all formats share: casts, output files, writer,
+// destination, record, verification, and a complete conversion of an artificial Source.
 #include <cmath>
 #include <cstring>
 #include <fstream>

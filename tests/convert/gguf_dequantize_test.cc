@@ -1,5 +1,5 @@
-// Every element type of GGUF against blocks packed here from the levels and scales that they stand
-// for, by the published layouts, and against blocks whose bytes and values were worked out by hand.
+// Tests every element type of GGUF, against blocks that the test packs from known levels and scales
+// in the published formats, and against blocks whose bytes and values were worked out by hand.
 #include "tools/convert/gguf_dequantize.h"
 
 #include <bit>

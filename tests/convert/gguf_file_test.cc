@@ -1,4 +1,4 @@
-// GGUF as a container: every type of value, where tensors lie, and each kind of damage.
+// Tests the GGUF container: every type of value, the positions of tensors, and each kind of damage.
 #include "tools/convert/gguf_file.h"
 
 #include "absl/strings/str_cat.h"

@@ -1,5 +1,5 @@
-// GGUF files of Llamas: names, shapes, row order, configuration, tokenizer, and each refusal; the
-// published TinyStories model against its Hugging Face original.
+// Tests GGUF files of Llamas: names, shapes, row order, configuration, tokenizer, and each refusal.
+// The published TinyStories model is compared with its Hugging Face original.
 #include "tools/convert/gguf_source.h"
 
 #include <cmath>

@@ -1,4 +1,5 @@
-// Hugging Face folders with pytorch_model.bin: the same tensors must come out as went in.
+// Tests Hugging Face folders with pytorch_model.bin: the tensors that are read must equal those
+// that were written.
 #include <algorithm>
 #include <span>
 

@@ -1,4 +1,4 @@
-// llama2.c's checkpoints: every version against values known in advance, the published model in its
+// Tests checkpoints of llama2.c: every version against known values, the published model in its
 // three versions, and each refusal.
 #include <array>
 #include <cmath>

@@ -1,4 +1,5 @@
-// Meta's checkpoints: the same tensors must come out as of the Hugging Face folder of that model.
+// Tests Meta's checkpoints: the tensors that are read must equal those of the Hugging Face folder
+// of the same model.
 #include <cstring>
 
 #include "gmock/gmock.h"

@@ -1,5 +1,5 @@
-// Checkpoints of torch.save: what must be read, and hostile or damaged ones, which must be refused
-// with what is wrong in them.
+// Tests checkpoints of torch.save: valid ones must be read; hostile or damaged ones must be refused
+// with an error that names the fault.
 #include "tools/convert/torch_file.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
-// Reading model folders: real ones, random ones in every storage variant, and damaged ones.
+// Tests the reading of model folders: real ones, random ones in every storage variant, and damaged
+// ones.
 #include "engine/model/checkpoint.h"
 
 #include <algorithm>

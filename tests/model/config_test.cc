@@ -1,4 +1,5 @@
-// config.json: what is read, what is refused and how the refusal reads.
+// Tests the reading of config.json: which values are accepted, which are refused, and the text of
+// the errors.
 #include "engine/model/config.h"
 
 #include <sys/stat.h>

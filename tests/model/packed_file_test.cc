@@ -1,4 +1,5 @@
-// Files of packed weights: what was written is read, and nothing else is, whatever byte differs.
+// Tests files of packed weights: what was written is read again, and a file in which any byte
+// differs is refused.
 #include "engine/model/packed_file.h"
 
 #include <sys/file.h>

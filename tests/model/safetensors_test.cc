@@ -1,5 +1,5 @@
-// Damaged and hostile safetensors: always a Status that says what is wrong, never a crash or a view
-// outside the file.
+// Tests damaged and hostile safetensors: they must give a Status that names the fault, never a
+// crash or a view outside the file.
 #include "engine/model/safetensors.h"
 
 #include <sys/stat.h>

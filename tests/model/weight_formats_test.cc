@@ -1,6 +1,6 @@
-// What rounding the weights costs: perplexity and KL divergence of each format against f32, in
-// windows of 512 tokens. KASCADE_QUALITY_TOKENS measures more than the test needs; the table it
-// prints is the one in docs/performance.md.
+// Measures what rounding the weights costs: perplexity and KL divergence of each format against
+// f32, in windows of 512 tokens. KASCADE_QUALITY_TOKENS sets a larger number of tokens than the
+// test needs. The test prints the table of docs/performance.md.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>

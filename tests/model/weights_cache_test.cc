@@ -1,5 +1,5 @@
-// An engine with a cache of packed weights: the same results from the file as without, and whatever
-// is wrong with the file is a warning.
+// Tests an engine with a cache of packed weights: results from the cache file equal those without
+// it, and a faulty file causes a warning only.
 #include <chrono>
 #include <filesystem>
 #include <fstream>

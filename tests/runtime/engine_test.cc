@@ -1,6 +1,6 @@
-// The engine behind its door: identities between ways of computing the same thing, and what happens
-// to requests that end early. Bitwise on the reference backend and, where the machine has the bf16
-// dot product, with all weights but f32.
+// Tests the engine through its public interface: different ways of computing the same thing must
+// agree, and requests may end early in various ways. Results agree bitwise on the reference backend
+// and, on machines with the bf16 dot product, with all weight formats but f32.
 #include "engine/engine.h"
 
 #include <atomic>

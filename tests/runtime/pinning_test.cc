@@ -1,4 +1,4 @@
-// An engine with pinned threads: its own thread is on the first CPU of the mask.
+// Tests that an engine with pinned threads runs its own thread on the first CPU of the mask.
 #include <sched.h>
 
 #include <filesystem>

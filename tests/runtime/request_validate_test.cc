@@ -1,4 +1,5 @@
-// Requests at and beyond their limits: what validate() says, and what a program can read from it.
+// Tests requests at and beyond their limits: the errors of validate(), and their machine-readable
+// details.
 #include <cmath>
 #include <functional>
 #include <limits>

@@ -1,4 +1,5 @@
-// The engine's loop by a clock of the test's: what the time of earlier steps does to later ones.
+// Tests the engine's loop with a simulated clock: how the durations of earlier steps affect later
+// ones.
 #include "engine/runtime/step_loop.h"
 
 #include <algorithm>

@@ -1,5 +1,6 @@
-// Drawing tokens: distributions by chi-square with fixed seeds, each filter and penalty alone, the
-// model's own figures. Parameters that are wrong on purpose are in runtime/request_validate_test.cc.
+// Tests the sampling of tokens: distributions by chi-square with fixed seeds, each filter and
+// penalty alone, and the log-probabilities of the model. Invalid parameters are tested in
+// runtime/request_validate_test.cc.
 #include "engine/sampling/sampler.h"
 
 #include <algorithm>

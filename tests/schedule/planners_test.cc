@@ -1,4 +1,5 @@
-// Head maps, layer similarities and the two makers, against enumeration and the documented example.
+// Tests head maps, layer similarities and the two planners, against enumeration and the documented
+// example.
 #include <algorithm>
 #include <cmath>
 #include <numeric>

@@ -1,4 +1,4 @@
-// The schedule's JSON: exact round trip, the digest, and texts that are wrong on purpose.
+// Tests the JSON of a schedule: exact round trip, the digest, and invalid texts.
 #include <bit>
 #include <cmath>
 #include <random>

@@ -1,5 +1,5 @@
-// The schedule as a value and as a file on disk. Its JSON is in schedule_json_test.cc, its makers
-// in schedule_makers_test.cc.
+// Tests the schedule as a value and as a file on disk. Its JSON is tested in schedule_json_test.cc,
+// the planners in planners_test.cc.
 #include "engine/schedule/schedule.h"
 
 #include <unistd.h>

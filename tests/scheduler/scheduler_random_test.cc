@@ -1,5 +1,5 @@
-// Drives the scheduler with random requests, cancels, deadlines and a cache too small for them, and
-// checks after every plan what must always hold. A failure names the seed.
+// Runs the scheduler with random requests, cancellations, deadlines and a cache that is too small
+// for them. After every step it checks the invariants. A failure names the seed.
 #include <algorithm>
 #include <map>
 #include <random>

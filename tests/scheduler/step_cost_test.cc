@@ -1,4 +1,5 @@
-// Learning how long steps take: known costs come out of noisy times, and nothing else does.
+// Tests the cost model of steps: it must recover known costs from noisy times, and learn nothing
+// else.
 #include "engine/scheduler/step_cost.h"
 
 #include <cmath>

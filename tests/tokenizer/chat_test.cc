@@ -1,4 +1,5 @@
-// Chat prompts: control tokens by id, contents as plain text, and what a folder says of its format.
+// Tests chat prompts: control tokens are inserted by id, contents are plain text, and the format is
+// found from the model's folder.
 #include "engine/tokenizer/chat.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// Folders with a tokenizer.model: which file is read, what it encodes to, how long it takes.
+// Tests folders with a tokenizer.model: which file is read, the ids that it encodes to, and the
+// time that it takes.
 #include <ctime>
 #include <filesystem>
 #include <fstream>

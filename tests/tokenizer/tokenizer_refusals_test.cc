@@ -1,5 +1,5 @@
-// What a tokenizer.json may not ask for, and what a damaged one does: always an error that names
-// the place, never a crash.
+// Tests unsupported and damaged tokenizer.json files: they must give an error that names the place,
+// never a crash.
 #include <set>
 #include <string>
 #include <vector>

@@ -1,5 +1,5 @@
-// What holds for every tokenizer: decoding gives the text back, and a stream of pieces is the same
-// text as the whole.
+// Tests properties of every tokenizer: decoding gives the text back, and decoding piece by piece
+// gives the same text as decoding at once.
 #include <algorithm>
 #include <filesystem>
 #include <functional>

@@ -1,5 +1,5 @@
-// Encoding and loading. The expected ids are llama.cpp's test vectors; for the corners that these
-// do not reach, small hand-made vocabularies.
+// Tests encoding and loading. The expected ids are test vectors of llama.cpp; cases that these do
+// not cover use small hand-made vocabularies.
 #include "engine/tokenizer/tokenizer.h"
 
 #include <algorithm>

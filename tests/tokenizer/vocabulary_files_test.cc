@@ -1,5 +1,6 @@
-// Vocabularies without a tokenizer.json: the tokenizers made from them encode as SentencePiece and
-// tiktoken do, which tests/support/vocabulary_examples.h says in plain lines.
+// Tests vocabularies without a tokenizer.json: the tokenizers made from them must encode as
+// SentencePiece and tiktoken do, whose simple implementations are in
+// tests/support/vocabulary_examples.h.
 #include "engine/tokenizer/vocabulary_files.h"
 
 #include <algorithm>

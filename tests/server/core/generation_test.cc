@@ -1,5 +1,5 @@
-// Generations through the core, without any front end: the order of what a sink hears, text, ends
-// and refusals.
+// Tests generation through the server's core without gRPC or HTTP: the order of the calls to a
+// sink, text, ends and refusals.
 #include "server/core/generation.h"
 
 #include <memory>

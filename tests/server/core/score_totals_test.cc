@@ -1,4 +1,4 @@
-// Means, errors and percentiles of scored tokens.
+// Tests the means, standard errors and percentiles of scored tokens.
 #include "server/core/score_totals.h"
 
 #include <cmath>

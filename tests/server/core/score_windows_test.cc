@@ -1,4 +1,5 @@
-// How score protocols cut a sequence into windows, and how words and bytes of a text are counted.
+// Tests how score protocols split a sequence into windows, and how words and bytes of a text are
+// counted.
 #include "server/core/score_windows.h"
 
 #include <algorithm>

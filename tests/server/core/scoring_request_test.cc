@@ -1,5 +1,5 @@
-// What a scoring becomes before it runs: windows that the cache can hold, special tokens, a BOS of
-// two tokens, what is refused.
+// Tests the preparation of a scoring request: windows that fit in the cache, special tokens, a BOS
+// of two tokens, and refusals.
 #include "server/core/scoring_request.h"
 
 #include <memory>

@@ -1,5 +1,5 @@
-// Scorings through the core, without any front end: columns and sums, comparisons of any two ways
-// to attend, cancellation.
+// Tests scoring through the server's core without gRPC or HTTP: columns and sums, comparisons of
+// any two attention methods, cancellation.
 #include "server/core/scoring.h"
 
 #include <map>

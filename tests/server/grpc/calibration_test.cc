@@ -1,4 +1,5 @@
-// Calibration jobs over real gRPC: followed, left, found again, cancelled, activated.
+// Tests calibration jobs over gRPC: a client follows a job, leaves it, finds it again, cancels it
+// and activates its schedule.
 #include <memory>
 #include <string>
 #include <vector>

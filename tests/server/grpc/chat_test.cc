@@ -1,4 +1,5 @@
-// Chats over gRPC: the tokens that the server builds, what ends an answer, refusals.
+// Tests chats over gRPC: the tokens that the server builds, the tokens that end an answer,
+// refusals.
 #include <memory>
 #include <string>
 #include <vector>

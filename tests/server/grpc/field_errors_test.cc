@@ -1,4 +1,5 @@
-// Bad fields of every request: code, reason and the field's path, over real gRPC on a tiny model.
+// Tests invalid fields of every request over gRPC with a tiny model: status code, reason and the
+// path of the field.
 #include <functional>
 #include <limits>
 #include <memory>

@@ -1,4 +1,4 @@
-// Generation, tokens, model info and metrics over real gRPC on a tiny random model.
+// Tests generation, tokenization, model information and metrics over gRPC with a tiny random model.
 #include <string>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// Starting, health, draining, and what keeps a server from starting.
+// Tests the start of a server, health, draining, and the errors that prevent a start.
 #include <atomic>
 #include <fstream>
 #include <memory>

@@ -1,4 +1,5 @@
-// Refusals for what the server lacks, schedules and room, with their machine-readable details.
+// Tests refusals because the server lacks a feature, a schedule or memory, with their
+// machine-readable details.
 #include <memory>
 #include <string>
 #include <vector>

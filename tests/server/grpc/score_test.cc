@@ -1,4 +1,4 @@
-// Scoring over real gRPC on a tiny random model.
+// Tests scoring over gRPC with a tiny random model.
 #include <algorithm>
 #include <cmath>
 #include <memory>

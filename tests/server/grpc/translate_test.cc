@@ -1,4 +1,5 @@
-// What requests on the wire become in the core, and what statuses become on the wire.
+// Tests the translation of gRPC requests to those of the core, and of the core's statuses to gRPC
+// statuses.
 #include <string>
 #include <utility>
 #include <variant>
