@@ -7,7 +7,7 @@
 namespace kascade::bench {
 namespace {
 
-// The mean of as many runs as the plan's time takes. Returns the time of all.
+// The mean of as many runs as fit in the planned time. Returns the total time.
 double measure_into(const SamplePlan& plan, const std::function<StepTime()>& measure,
                     Sample& sample) {
   int32_t runs = 0;

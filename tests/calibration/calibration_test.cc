@@ -95,7 +95,7 @@ TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
   EXPECT_EQ(engine_->stats().free_blocks, engine_->stats().total_blocks);
 }
 
-// Whether a calibration measured, weighed; by its progress.
+// Whether a calibration measured similarities and layer costs, judging by its progress reports.
 struct Stages {
   bool measured = false, weighed = false;
   bool operator==(const Stages&) const = default;
@@ -168,12 +168,14 @@ TEST_F(TinyCalibrationTest, HasNoNoteWhenAllWentAsAsked) {
             (RequestedSchedule{.anchors = 2, .dense_layers = {3}, .min_recall = 0.6}));
 }
 
-// Held-out parts so short that no key could be dropped would make a gate that nothing can fail.
+// With held-out parts so short that no key can be dropped, no schedule could fail the quality
+// check.
 TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
   options_.selection.min_keys = 128;
   expect_refused(Texts(14, random_tokens(800, 256, 2)), "held-out");
   expect_refused(Texts(40, random_tokens(315, 256, 2)), "held-out");
-  // What is held out of the short texts lies in no window, and one window of 512 is no gate.
+  // The held-out parts of the short texts fill no window, and one window of 512 tokens is too
+  // little for a quality check.
   Texts one_long(40, random_tokens(200, 256, 2));
   one_long.push_back(random_tokens(2600, 256, 4));
   expect_refused(one_long, "have 512 tokens in windows");
@@ -195,7 +197,7 @@ TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
   }
 }
 
-// What the gate judges by is what Score tells of the same windows.
+// The quality check uses the same numbers as Score returns for the same windows.
 TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
   const auto schedule = make_schedule(*engine_, {1}, options_.selection);
   const Texts windows = {random_tokens(400, 256, 5), random_tokens(33, 256, 6)};
@@ -326,7 +328,7 @@ TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
   EXPECT_EQ(stage, CalibrationStage::kDone);
 }
 
-// The gate's figures are those of its windows, computed anew.
+// Recomputes the numbers of the quality check from its windows.
 TEST(DemoCalibrationTest, TheGateTellsTheErrorOfItsTokens) {
   const auto engine = make_engine(options_for(demo_model()));
   const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 45000);

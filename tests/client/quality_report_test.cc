@@ -165,7 +165,7 @@ TEST(QualityReportTest, PassKeysAreComparedToo) {
     row.found = found;
     all.rows.push_back(row);
   };
-  add("automatic", 3);  // both of 10; the rivals find 9 and 2
+  add("automatic", 3);  // pass keys found of 10; the comparison rows find 9 and 2
   all.rows[1].found = 2;
   add("small", 9);
   const auto findings = quality_findings(all);
@@ -373,7 +373,8 @@ TEST(VariantsTest, AllTextsAreTriedUnderOnePlan) {
   EXPECT_EQ(expected_rows(plan), 5u);
 }
 
-// The automatic schedule under a stricter gate, with as many layers of each kind as that asks for.
+// The automatic schedule with a stricter quality limit, with as many layers of each role as that
+// limit requires.
 TEST(VariantsTest, AStricterGateIsTriedToo) {
   const std::vector<Variant> others = other_variants({.layers = 12, .context = 4096});
   const auto strict = std::ranges::find(others, "automatic, gate at 0.5 %", &Variant::label);

@@ -240,7 +240,8 @@ TEST_P(EngineTest, CompareEqualsSeparateRuns) {
   EXPECT_EQ(both.finish.counts.back().attended, sparse.finish.counts.back().attended);
 }
 
-// Causality: what comes after a row (row rule) or after its tile (tile rule) changes nothing.
+// Causality: tokens after a row (per-query selection) or after its tile (per-tile selection) must
+// not change its result.
 TEST_P(EngineTest, FutureTokensNeverMatter) {
   const auto engine = make_engine(options());
   std::vector<Token> changed = text(512);

@@ -1,19 +1,14 @@
-// Runs token lists through the forward pass as told by one JSON file and writes logits and
+// Runs token lists through the forward pass as described by one JSON file and writes logits and
 // selections, so that an independent reference can judge them
-// (tests/reference/engine_agreement.py):
-//   engine_probe SPEC.json
-// {"model": DIR, "backend": "reference"|"cpu", "weights": "auto"|"f32"|"bf16"|"int8"|"int4",
-//  "threads": N,
-//  "max_batch_tokens": N,
-//  "runs": [{"tokens": [ids], "tile_rule_end": N, "mode": "dense"|"sparse", "schedule": FILE|null,
-//            "ratio": X|null,
-//            "baseline": {"kind": "oracle"|"streaming"|"quest", "ratio": X, "min_keys": N,
-//                         "sink_keys": N, "page_size": N, "dense_layers": [N…]}|null,
-//            "chunk": N (0 = max_batch_tokens), "logits": FILE, "selections": FILE|null}]}
-// A sparse run takes its baseline if it has one, else its schedule; a key that a baseline lacks has
-// the baseline's default.
-// logits: f32 [tokens, vocab], all rows. selections: one JSON object a line for each (layer, tile)
-// that selected.
+// (tests/reference/engine_agreement.py): engine_probe SPEC.json {"model": DIR, "backend":
+// "reference"|"cpu", "weights": "auto"|"f32"|"bf16"|"int8"|"int4", "threads": N,
+// "max_batch_tokens": N, "runs": [{"tokens": [ids], "tile_rule_end": N, "mode": "dense"|"sparse",
+// "schedule": FILE|null, "ratio": X|null, "baseline": {"kind": "oracle"|"streaming"|"quest",
+// "ratio": X, "min_keys": N, "sink_keys": N, "page_size": N, "dense_layers": [N…]}|null, "chunk": N
+// (0 = max_batch_tokens), "logits": FILE, "selections": FILE|null}]} A sparse run takes its
+// baseline if it has one, else its schedule; a key that a baseline lacks has the baseline's
+// default. logits: f32 [tokens, vocab], all rows. selections: one JSON object a line for each
+// (layer, tile) that selected.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>

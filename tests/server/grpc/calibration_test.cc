@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 
 class ServerCalibrationTest : public ::testing::Test {
  protected:
-  // A random model guesses, so no schedule of it ever passes its gate.
+  // A random model only guesses, so none of its schedules passes the quality check.
   ServerCalibrationTest() {
     write_tiny_model({.layers = 6, .context = 2048, .peaked = true}, dir_.path());
     server_ = std::make_unique<TestServer>(server_options(dir_.path()));
@@ -37,7 +37,8 @@ class ServerCalibrationTest : public ::testing::Test {
     request.set_min_keys(16);
     return request;
   }
-  // Long enough to be met while it runs: every number of anchors goes through the gate.
+  // Takes long enough to be cancelled while it runs, because every number of anchors goes through
+  // the quality check.
   static v1::CalibrateRequest long_job() {
     v1::CalibrateRequest request;
     request.add_texts(text(400000, "the thin lines over the hill 4567 "));
@@ -120,7 +121,7 @@ TEST_F(ServerCalibrationTest, AJobIsFollowedToItsResult) {
     EXPECT_TRUE(stream.messages[i].has_progress());
     const auto& progress = stream.messages[i].progress();
     EXPECT_LE(progress.tokens_done(), progress.tokens_total());
-    // A rate is told of half a second and more only.
+    // The rate is reported only after half a second.
     EXPECT_LE(progress.tokens_per_second() / 2, static_cast<double>(progress.tokens_done()));
     EXPECT_LE(progress.has_eta_seconds(), progress.tokens_per_second() > 0);
   }
