@@ -7,7 +7,8 @@
 namespace kascade::bench {
 namespace {
 
-// The mean of as many runs as fit in the planned time. Returns the total time.
+// Stores the mean of as many runs as are needed to reach plan.least_seconds. Returns the total
+// time.
 double measure_into(const SamplePlan& plan, const std::function<StepTime()>& measure,
                     Sample& sample) {
   int32_t runs = 0;
