@@ -650,7 +650,7 @@ class Sparse(ClientTest):
 
     def test_any_two_runs_are_compared(self):
         file = scratch / "short.txt"
-        active = self.json("schedule", "show")["schedule_id"]
+        active = self.json("info")["active_schedule_id"]
         same = self.json("score", file, "--first", "dense", "--second", "dense")
         self.assertEqual(same["mode"], "compare")
         self.assertEqual((same["mean_kl"], same["max_kl"], same["max_logprob_difference"]), (0, 0, 0))
