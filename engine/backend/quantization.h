@@ -1,6 +1,7 @@
 // Quantisation of weights and activations to small integers. All backends follow these definitions,
 // so that they multiply and add the same integers.
 //
+// A *level* is the small integer that a value is rounded to.
 // int8 weights: an output channel (a row of W) is level · scale, with levels in [-127, 127].
 // int4 weights: an output channel is level · multiple · scale, with levels in [-8, 7] and one
 // multiple in [-127, 127] for each group of 16 inputs. Several multiples near the group's largest
@@ -8,8 +9,8 @@
 // Activations: each row is quantised like an int8 channel.
 //
 // A product sums level · level exactly in 32-bit integers, over at most so many inputs that the sum
-// cannot overflow (kInt8SumLength, kInt4SumLength). Each such sum adds (sum · scale of the channel)
-// · scale of the row to the result.
+// cannot overflow (kInt8SumLength, kInt4SumLength). The result is the total of (sum · scale of the
+// channel) · scale of the row over these sums.
 #ifndef KASCADE_ENGINE_BACKEND_QUANTIZATION_H_
 #define KASCADE_ENGINE_BACKEND_QUANTIZATION_H_
 

@@ -32,10 +32,10 @@ struct KeySet {
 // How select_keys() and pool_scores() reduce the probabilities of a tile's rows to one score per
 // key and KV head.
 enum class Pooling {
-  kSum,         // sum over the rows of the tile and the query heads of the group (kascade)
+  kSum,         // sum over the rows of the tile and the KV head's query heads (kascade)
   kMax,         // maximum over the same (kascade, experimental)
-  kLastRowMax,  // maximum over the group's heads in the last row (tile family, selection)
-  kLastRowSum,  // sum over the group's heads in the last row (tile family, similarity)
+  kLastRowMax,  // maximum over the query heads in the last row (tile family, selection)
+  kLastRowSum,  // sum over the query heads in the last row (tile family, similarity)
 };
 
 // How select_keys() selects by scores.
