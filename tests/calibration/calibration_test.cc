@@ -195,11 +195,11 @@ TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
   }
 }
 
-// What the gate judges by is what Score tells of the same windows.
+// The sums of a quality check are those of the tokens that Score returns for the same windows.
 TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
   const auto schedule = make_schedule(*engine_, {1}, options_.selection);
   const Texts windows = {random_tokens(400, 256, 5), random_tokens(33, 256, 6)};
-  ComparedSums expected;
+  WindowComparison expected;
   for (const std::vector<Token>& window : windows) {
     PendingReply pending;
     Request request{.tokens = window, .task = Score{}};
@@ -207,28 +207,25 @@ TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
     ASSERT_TRUE(engine_->submit(std::move(request), pending.sink()).ok());
     const Reply reply = pending.wait();
     for (size_t i = 0; i < reply.tokens.size(); ++i) {
-      const double dense = reply.tokens[i].logprob, sparse = reply.comparisons[i].second.logprob;
-      expected.dense -= dense;
-      expected.sparse -= sparse;
-      expected.difference_squares += std::pow(dense - sparse, 2);
-      expected.kl += reply.comparisons[i].kl;
-      expected.same_top1 += reply.comparisons[i].same_top1;
+      const TokenComparison& token = reply.comparisons[i];
+      expected.sums.add(reply.tokens[i].logprob, token.second.logprob, token.kl, token.same_top1);
     }
     expected.counts += reply.finish.counts.at(1);
   }
-  const auto sums =
+  const auto compared =
       WindowRuns(*engine_, stop_).compare(schedule, windows, [](int64_t /*tokens*/) {});
-  ASSERT_TRUE(sums.ok()) << sums.status();
-  EXPECT_EQ(sums->tokens, 399 + 32);
-  EXPECT_GT(sums->difference_squares, 0);
-  EXPECT_EQ(sums->same_top1, expected.same_top1);
-  EXPECT_EQ(sums->counts.attended, expected.counts.attended);
-  EXPECT_EQ(sums->counts.kv_bytes_read, expected.counts.kv_bytes_read);
+  ASSERT_TRUE(compared.ok()) << compared.status();
+  const ComparisonSums& sums = compared->sums;
+  EXPECT_EQ(sums.tokens, 399 + 32);
+  EXPECT_GT(sums.difference_squares, 0);
+  EXPECT_EQ(sums.same_top1, expected.sums.same_top1);
+  EXPECT_EQ(compared->counts.attended, expected.counts.attended);
+  EXPECT_EQ(compared->counts.kv_bytes_read, expected.counts.kv_bytes_read);
   // Windows that share a step may be summed in another order.
-  EXPECT_NEAR(sums->dense, expected.dense, 1e-3);
-  EXPECT_NEAR(sums->sparse, expected.sparse, 1e-3);
-  EXPECT_NEAR(sums->difference_squares, expected.difference_squares, 1e-3);
-  EXPECT_NEAR(sums->kl, expected.kl, 1e-3);
+  EXPECT_NEAR(sums.first_nll, expected.sums.first_nll, 1e-3);
+  EXPECT_NEAR(sums.second_nll, expected.sums.second_nll, 1e-3);
+  EXPECT_NEAR(sums.difference_squares, expected.sums.difference_squares, 1e-3);
+  EXPECT_NEAR(sums.kl, expected.sums.kl, 1e-3);
 }
 
 TEST(BetterTest, APassCountsFirstThenKeysDroppedThenTheLoss) {
@@ -341,21 +338,22 @@ TEST(DemoCalibrationTest, TheGateTellsTheErrorOfItsTokens) {
   const auto outcome =
       calibrate(*engine, options, {*tokens}, [](const CalibrationProgress&) {}, stop);
   ASSERT_TRUE(outcome.ok()) << outcome.status();
-  const auto parts = split_texts({*tokens});
+  const auto parts = split_held_out({*tokens});
   ASSERT_TRUE(parts.ok());
   const auto windows = held_out_windows(
       parts->held_out, {options.selection, options.window_tokens, engine->model().context,
                         engine->tokenizer().prefix_tokens()});
   ASSERT_TRUE(windows.ok()) << windows.status();
-  const auto sums = WindowRuns(*engine, stop)
-                        .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
-                                 [](int64_t /*tokens*/) {});
-  ASSERT_TRUE(sums.ok()) << sums.status();
-  const auto n = static_cast<double>(sums->tokens);
-  const double rise = (sums->sparse - sums->dense) / n;
-  const double variance = (sums->difference_squares - n * rise * rise) / (n - 1);
+  const auto compared = WindowRuns(*engine, stop)
+                            .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
+                                     [](int64_t /*tokens*/) {});
+  ASSERT_TRUE(compared.ok()) << compared.status();
+  const ComparisonSums& sums = compared->sums;
+  const auto n = static_cast<double>(sums.tokens);
+  const double rise = (sums.second_nll - sums.first_nll) / n;
+  const double variance = (sums.difference_squares - n * rise * rise) / (n - 1);
   const QualityRecord& quality = outcome->schedule.quality;
-  EXPECT_EQ(quality.tokens, sums->tokens);
+  EXPECT_EQ(quality.tokens, sums.tokens);
   EXPECT_NEAR(quality.degradation_percent, 100 * (std::exp(rise) - 1), 1e-4);
   EXPECT_NEAR(quality.degradation_error_percent.value_or(0),
               100 * std::exp(rise) * std::sqrt(variance / n), 1e-4);

@@ -34,7 +34,7 @@ RULES = [
     ("engine/backend/*", ["engine/backend/*", "engine/backend/cpu/*", "engine/backend/reference/*"]),
     ("engine/cache/blocks.*", []),
     ("engine/cache/*", ["engine/cache/*", "engine/backend/*"]),
-    ("engine/quality/*", []),
+    ("engine/quality/*", ["engine/quality/*"]),
     ("engine/schedule/*", ["engine/schedule/*"]),
     ("engine/attention/*", ["engine/attention/*", "engine/schedule/*", "engine/backend/*"]),
     ("engine/model/*", ["engine/model/*", "engine/backend/*", "engine/cache/kv_cache.h",
