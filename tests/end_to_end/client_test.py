@@ -165,7 +165,7 @@ class WithoutServer(ClientTest):
                         ["info"], ["health"], ["schedule"], ["schedules"], ["activate"],
                         ["deactivate"], ["jobs"], ["watch"], ["cancel"]):
             self.assertIn("Usage", self.good(*command, "--help"))
-        self.assertRegex(self.good("--version"), r"^\d+\.\d+\.\d+\n$")
+        self.assertRegex(self.good("--version"), r"^kascade \d+\.\d+\.\d+ \(commit ([0-9a-f]{7}|unknown)\)\n$")
 
 
 class Dense(ClientTest):

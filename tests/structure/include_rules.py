@@ -49,13 +49,16 @@ RULES = [
     ("engine/engine*", ["engine/**"]),
     # kascade-convert: reads other people's files, writes ours. Nothing uses it.
     ("tools/terminal/*", ["tools/terminal/*"]),
-    ("tools/convert/*", ["tools/convert/*", "tools/terminal/*", "engine/model/*",
+    ("tools/version/*", ["tools/version/*"]),
+    ("tools/convert/*", ["tools/convert/*", "tools/terminal/*", "tools/version/*", "engine/model/*",
                          "engine/tokenizer/*", "engine/backend/tensor.h"]),
+    ("server/main.cc", ["server/**", "kascade/v1/*", "engine/engine.h", "tools/version/*"]),
     ("server/**", ["server/**", "kascade/v1/*", "engine/engine.h", "engine/request.h",
                   "engine/calibration/*.h", "engine/schedule/*.h", "engine/quality/*",
                   "engine/tokenizer/chat.h", "engine/tokenizer/tokenizer.h",
                   "engine/tokenizer/utf8.h", "engine/model/config.h"]),
-    ("client/**", ["client/**", "kascade/v1/*", "grpc/health/**", "tools/terminal/*"]),
+    ("client/**", ["client/**", "kascade/v1/*", "grpc/health/**", "tools/terminal/*",
+                  "tools/version/*"]),
     ("tools/demo_model/*", []),
 ]
 
