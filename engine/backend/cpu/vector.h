@@ -39,13 +39,28 @@ KASCADE_INLINE void store(float* to, Vec value) { *reinterpret_cast<MemVec*>(to)
 KASCADE_INLINE Vec broadcast(float value) { return value - Vec{}; }
 KASCADE_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
+// Lane i takes lane from[i] of a, or from kLanes on of b. Clang has no built-in function with
+// variable lanes.
+KASCADE_INLINE Vec permuted(Vec a, Vec b, IntVec from) {
+#ifdef __clang__
+  Vec result{};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const int source = from[lane];
+    result[lane] = source < kLanes ? a[source] : b[source - kLanes];
+  }
+  return result;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+
 // Each lane receives the lane whose index differs in the bit kDistance (a power of two): halves,
 // quarters and so on change places.
 template <int kDistance>
 KASCADE_INLINE Vec swapped(Vec value) {
   IntVec from{};
   for (int lane = 0; lane < kLanes; ++lane) from[lane] = lane ^ kDistance;
-  return __builtin_shuffle(value, from);
+  return permuted(value, value, from);
 }
 KASCADE_INLINE float sum_of(Vec value) {
   if constexpr (kLanes > 8) value += swapped<8>(value);
@@ -109,7 +124,7 @@ KASCADE_INLINE Vec combine(Vec a, Vec b) {
     const int partial = lane / (2 * kResults) * (2 * kResults);
     low[lane] = result < kResults ? partial + result : kLanes + partial + result - kResults;
   }
-  return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, low + kResults);
+  return permuted(a, b, low) + permuted(a, b, low + kResults);
 }
 
 // Lane i of the result is the sum over the lanes of parts[i]; destroys parts[0 … kLanes).
