@@ -17,18 +17,9 @@ CPP = {".h", ".cc", ".cu", ".cuh"}
 
 # "file" or "file:function" → why it may be longer.
 UNROLLED = "a hand-unrolled kernel: its registers are one block"
-LATER = "its owner splits it when this room is next rebuilt"
 EXCEPTIONS = {
     "engine/backend/cpu/bf16_row.h:dot_rows": UNROLLED,
     "engine/backend/cpu/bf16_row_kernels.cc:add_values": UNROLLED,
-    "engine/backend/cpu/integer_vnni.cc:int4_rows": UNROLLED,
-    "engine/backend/reference/reference.cc": LATER,
-    "engine/calibration/calibration.cc": LATER,
-    "engine/calibration/calibration.cc:gate": LATER,
-    "engine/calibration/similarity_recorder.cc:record": LATER,
-    "engine/engine.cc:create": LATER,
-    "engine/runtime/step_loop.cc": LATER,
-    "server/main.cc:add_engine_flags": LATER,
 }
 
 NO_FUNCTION = re.compile(r"\s*(namespace|class|struct|union|enum|extern)\b|\s*template\b.*\b(class|struct) \w+ [:{]")
