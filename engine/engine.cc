@@ -23,7 +23,7 @@
 namespace kascade {
 namespace {
 
-// The smaller of the memory that is free now and the container's limit; bytes.
+// The smaller of the memory that is available now and the container's limit, in bytes.
 int64_t available_memory() {
   int64_t available = int64_t{4} << 30;
   std::ifstream meminfo("/proc/meminfo");
@@ -167,8 +167,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
       std::make_unique<Impl>(options, *config, *std::move(tokenizer), *std::move(identity),
                              *std::move(backend), *std::move(checkpoint), packed.take(), *shape);
   if (!impl->cache.allocated()) {
-    return absl::ResourceExhaustedError(absl::StrCat("kv_memory_bytes: the system does not give ",
-                                                     impl->info.kv_pool_bytes, " bytes"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "kv_memory_bytes: the operating system refused ", impl->info.kv_pool_bytes, " bytes"));
   }
   packed.keep(impl->transformer);
   impl->info.weights_cache = packed.outcome();
@@ -324,19 +324,19 @@ absl::StatusOr<SeqId> Engine::Impl::enqueue(QueuedRequest queued) {
   return id;
 }
 
-// ---- The door ----
+// ---- Public interface ----
 
 absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
   return submit(std::move(request), {}, std::move(sink));
 }
 
-absl::StatusOr<SeqId> Engine::submit(Request request, Submission how, EventSink sink) {
+absl::StatusOr<SeqId> Engine::submit(Request request, Submission options, EventSink sink) {
   absl::Status status = validate(request, limits_of(impl_->config));
   if (!status.ok()) return status;
   return impl_->enqueue(
       {.request = std::move(request),
-       .priority = how.background ? Priority::kBackground : Priority::kInteractive,
-       .is_continuation = how.is_continuation,
+       .priority = options.background ? Priority::kBackground : Priority::kInteractive,
+       .is_continuation = options.is_continuation,
        .sink = std::move(sink)});
 }
 

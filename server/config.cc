@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "spdlog/fmt/fmt.h"
+#include "tools/version/version.h"
 
 namespace kascade::server {
 namespace {
@@ -108,7 +109,7 @@ void add_environment(CLI::App& app) {
 ParsedConfiguration parse_configuration(int argc, char** argv) {
   Configuration configuration;
   CLI::App app("Serves a Llama model over gRPC, with Kascade sparse attention.", "kascade-server");
-  app.set_version_flag("--version", KASCADE_VERSION);
+  app.set_version_flag("--version", version_line());
   app.set_config("--config", "", "File with options as name=value lines (TOML)")->type_name("FILE");
   add_model_flags(app, configuration.server.engine);
   add_step_flags(app, configuration.server.engine);

@@ -13,7 +13,8 @@ namespace {
 
 constexpr char kPayload[] = "kascade/refusal";
 
-// A payload is a row of strings, each written as "LENGTH:BYTES": details may hold any bytes.
+// A payload is a sequence of strings, each written as "LENGTH:BYTES", because details may hold any
+// bytes.
 void append(const std::string& text, std::string& out) {
   absl::StrAppend(&out, text.size(), ":", text);
 }

@@ -1,7 +1,8 @@
-// Builds a schedule from text through the engine's own step loop, at background priority: dense
-// windows are measured, a planner builds schedules, and candidates undergo a quality check on
-// held-out text (docs/method.md).
-// Called by the server on a thread of its own; live requests go first.
+// Calibration builds a schedule from text (docs/method.md, "The calibration procedure"). It runs
+// windows of the text through the engine with dense attention and measures them, lets a planner
+// build schedules, and puts these candidates through a quality check on held-out text. All its
+// requests have background priority, so interactive requests go first. The server calls it on a
+// thread of its own.
 #ifndef KASCADE_ENGINE_CALIBRATION_CALIBRATION_H_
 #define KASCADE_ENGINE_CALIBRATION_CALIBRATION_H_
 
@@ -10,113 +11,94 @@
 #include <functional>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/calibration/quality_check.h"
 #include "engine/calibration/similarity_recorder.h"
 #include "engine/engine.h"
 #include "engine/schedule/schedule.h"
 
 namespace kascade {
 
-// What a layer's similarity counts for when a plan is made (Planner::kDynamicProgramming).
+// How much the dynamic programming counts what is lost in a layer.
 enum class LayerCost {
   kImportance,  // as published: 1 − cos of the residual stream before and after its attention
-  kLoss,        // what reuse in this layer alone costs, measured: KL, as the square of lost recall
+  kLoss,        // the KL that reuse in this layer alone costs, per square of the recall it loses
 };
-enum class Planner { kDynamicProgramming, kGreedy };  // "dp", "greedy"
+enum class Planner { kDynamicProgramming, kGreedy };  // in files and on the wire: "dp", "greedy"
 
 struct CalibrationOptions {
   SelectionSettings selection{};
   Planner planner = Planner::kDynamicProgramming;
   LayerCost weight = LayerCost::kLoss;
-  // dp: selecting layers, layer 0 counted. 0 = auto: those plans are tried that read least,
-  // also with more dense layers than asked for (plan_search.h); by importance: the fewest that
-  // pass.
+  // Dynamic programming: the number of anchor layers, layer 0 counted. 0 searches for the schedule
+  // that reads least of those that pass the quality check (schedule_search.h). With
+  // LayerCost::kLoss the search also tries more dense layers than were asked for.
   int32_t anchors = 0;
   GreedyOptions greedy{};
   std::vector<int32_t> dense_layers{};  // besides layer 0
-  bool auto_dense_layers = false;       // add those whose own budget recalls < min_recall
-  double min_recall = 0.6;
-  // dp: measures head maps as the published code does, which adds the own-tile mass of the wrong
-  // head (SimilarityKind). Only to measure what that costs.
+  bool auto_dense_layers = false;  // also keep layers dense whose own budget recalls too little
+  double min_recall = 0.6;         // what auto_dense_layers demands
+  // Dynamic programming: measures head maps as the published code does, which adds the mass of the
+  // wrong head's own tile (SimilarityKind). Serves only to measure what this mistake costs.
   bool published_head_map_slip = false;
-  int32_t window_tokens = 2048;          // clipped to the context
-  double max_degradation_percent = 1.0;  // one standard error included
+  int32_t window_tokens = 2048;          // of a measured window; limited to the context
+  double max_degradation_percent = 1.0;  // of degradation and its standard error together
 };
 
+// The stages come in this order; kMeasuring and kMeasuringCosts are left out where there is nothing
+// to measure.
 enum class CalibrationStage { kMeasuring, kMeasuringCosts, kPlanning, kCheckingQuality, kDone };
-constexpr std::string_view name_of(CalibrationStage stage) {
-  switch (stage) {
-    case CalibrationStage::kMeasuring:
-      return "measuring";
-    case CalibrationStage::kMeasuringCosts:
-      return "weighing";
-    case CalibrationStage::kPlanning:
-      return "planning";
-    case CalibrationStage::kCheckingQuality:
-      return "gating";
-    case CalibrationStage::kDone:
-      return "done";
-  }
-  return "?";
-}
 
 struct CalibrationProgress {
   CalibrationStage stage = CalibrationStage::kMeasuring;
-  int64_t done_tokens = 0;   // of this stage
-  int64_t total_tokens = 0;  // of this stage; an estimate while gating, never below done_tokens
-  int32_t candidate_anchors = 0;  // gating: the count being tried
-};
-
-// One candidate that went through the gate.
-struct QualityCheckResult {
-  int32_t anchors = 0;       // selecting layers, layer 0 counted
-  int32_t dense_layers = 0;  // besides layer 0
-  double predicted_similarity = 0;
-  QualityRecord quality{};
+  int64_t done_tokens = 0;        // of this stage
+  int64_t total_tokens = 0;       // an estimate in kCheckingQuality, never below done_tokens
+  int32_t candidate_anchors = 0;  // kCheckingQuality: the number of anchors of the candidate
 };
 
 struct CalibrationOutcome {
-  Schedule schedule{};  // sealed; quality.passed tells whether it may be activated
-  std::string note{};   // what went otherwise than asked, for people; empty: nothing
-  std::vector<QualityCheckResult> table{};
-  // [a][b − a] for layers a ≤ b: how similar b's choice is to a's by the best head map; 1 for a =
-  // b.
+  Schedule schedule{};  // sealed; quality.passed says whether it may be activated
+  std::string note{};   // for people: what differs from the request; empty if nothing does
+  std::vector<QualityCheckResult>
+      table{};  // all candidates, in the order in which they were checked
+  // [a][b − a] for layers a ≤ b: the similarity of b's selection to a's under the best head map. It
+  // is 1 for a = b.
   std::vector<std::vector<double>> similarity{};
 };
 
-// Whether the schedule that measured as `a` is to be kept rather than that of `b`: one that passed,
-// else one that drops keys at all, else the one that loses less.
-bool is_better(const QualityRecord& a, const QualityRecord& b);
-
-// What a calibration has measured, for the next one: to plan anew on the same text is then quick.
+// What a calibration has measured. A later calibration of the same engine on the same texts takes
+// it from here, and is then quick.
 struct Measurement {
-  std::string texts{};  // digest of the measured tokens; empty: nothing was measured
+  std::string texts{};  // digest of the measured tokens; empty if nothing was measured
   int32_t window_tokens = 0;
   SelectionSettings selection{};
   SimilarityKind kind = SimilarityKind::kRecalledMass;
-  std::optional<std::vector<int32_t>>
-      measured_with_dense_layers{};  // the dense layers; unset: not weighed
+  // The layers that were dense when the layer costs were measured; unset if they were not measured.
+  std::optional<std::vector<int32_t>> measured_with_dense_layers{};
   Similarity similarity{0, 0};
 
-  bool same_as(const Measurement& other) const;  // in all but what was found
+  // Whether both were measured on the same texts and in the same way. The layer costs and the
+  // similarities themselves are not compared.
+  bool same_as(const Measurement& other) const;
 };
 
-// Checks options against the model: INVALID_ARGUMENT naming field, limit, value (an option of the
-// other planner or family is the caller's to refuse, as only it knows what was set).
+// Checks options against the model. INVALID_ARGUMENT names the field, the limit and the value.
+// Options that belong to the other planner or family are not refused here, because only the caller
+// knows which options were set.
 absl::Status validate(const CalibrationOptions& options, const ModelConfig& model);
 
-// `texts`: token ids of each text without BOS. The last 20 % of each is held out (≥ 2,048 tokens in
-// all). INVALID_ARGUMENT names what is missing. CANCELLED once `stop` is set; the engine's errors
-// pass through. `progress` is called on the calling and on the engine's thread, never concurrently.
-// `last`, if given, spares what was measured with the same engine before, and keeps what is now.
+// `texts` are the token ids of each text, without BOS. The last 20 % of each text are held out, at
+// least 2,048 tokens in all. INVALID_ARGUMENT says what is missing; CANCELLED is returned once
+// `stop` is set; errors of the engine pass through. `progress` is called on the calling thread and
+// on the engine's thread, never at the same time. If `previous` is given, what it holds is not
+// measured again, and it holds afterwards what this calibration has measured.
 absl::StatusOr<CalibrationOutcome> calibrate(
     Engine& engine, const CalibrationOptions& options, const std::vector<std::vector<Token>>& texts,
     const std::function<void(const CalibrationProgress&)>& progress, const std::atomic<bool>& stop,
-    Measurement* last = nullptr);
+    Measurement* previous = nullptr);
 
 }  // namespace kascade
 

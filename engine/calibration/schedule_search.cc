@@ -1,13 +1,31 @@
 #include "engine/calibration/schedule_search.h"
 
 #include <algorithm>
+#include <functional>
+#include <utility>
 
 namespace kascade {
+namespace {
+
+// The layers that may become dense, those first whose selecting costs most.
+std::vector<int32_t> layers_by_select_cost(const Similarity& similarity,
+                                           const std::vector<int32_t>& dense_layers) {
+  std::vector<int32_t> layers;
+  if (similarity.select_cost.empty()) return layers;
+  for (int32_t layer = 1; layer < similarity.layers(); ++layer) {
+    if (std::ranges::find(dense_layers, layer) == dense_layers.end()) layers.push_back(layer);
+  }
+  std::ranges::stable_sort(layers, std::greater(),
+                           [&](int32_t layer) { return similarity.select_cost[layer]; });
+  return layers;
+}
+
+}  // namespace
 
 absl::StatusOr<std::optional<ScheduleSize>> cheapest_passing_size(
     int32_t most_selecting, int32_t most_dense,
     const std::function<absl::StatusOr<bool>(ScheduleSize)>& passes) {
-  constexpr int32_t kMostMisses = 2;  // numbers of dense layers in a row that do not pay
+  constexpr int32_t kMostMisses = 2;  // numbers of dense layers in a row that bring nothing
   std::optional<ScheduleSize> best;
   int32_t misses = 0;
   for (int32_t dense = 0; dense <= most_dense && misses < kMostMisses; ++dense) {
@@ -30,6 +48,26 @@ absl::StatusOr<std::optional<ScheduleSize>> cheapest_passing_size(
     best = {.selecting = high, .more_dense = dense};
   }
   return best;
+}
+
+absl::StatusOr<std::vector<int32_t>> search_schedules(
+    const Similarity& similarity, const std::vector<int32_t>& dense_layers,
+    const std::function<absl::StatusOr<bool>(std::vector<LayerSchedule>)>& passes) {
+  std::vector<int32_t> may_be_dense = layers_by_select_cost(similarity, dense_layers);
+  const auto size_passes = [&](ScheduleSize size) {
+    std::vector<int32_t> dense(may_be_dense.begin(), may_be_dense.begin() + size.more_dense);
+    dense.insert(dense.end(), dense_layers.begin(), dense_layers.end());
+    auto schedules = schedules_by_dynamic_programming(similarity, dense);
+    return passes(std::move(schedules[static_cast<size_t>(size.selecting) - 1]));
+  };
+  const auto most =
+      static_cast<int32_t>(schedules_by_dynamic_programming(similarity, dense_layers).size());
+  const auto best =
+      cheapest_passing_size(most, static_cast<int32_t>(may_be_dense.size() / 2), size_passes);
+  if (!best.ok()) return best.status();
+  may_be_dense.resize(static_cast<size_t>(best->value_or(ScheduleSize{}).more_dense));
+  std::ranges::sort(may_be_dense);
+  return may_be_dense;
 }
 
 }  // namespace kascade

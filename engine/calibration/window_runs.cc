@@ -12,8 +12,9 @@
 namespace kascade {
 namespace {
 
-// Waits for a set of sequences; the sinks run on the engine's thread.
-class Gathering {
+// Submits a set of requests and waits until all have finished. The sinks run on the engine's
+// thread, one at a time.
+class RequestGroup {
  public:
   EventSink sink(std::function<void(const Event&)> on_event) {
     return [this, on_event = std::move(on_event)](const Event& event) {
@@ -32,7 +33,8 @@ class Gathering {
   }
   bool all_submitted() const { return submitted_.ok(); }
 
-  // Waits until all have finished; cancels them once `stop` is set, or if one could not be added.
+  // Waits until all have finished. Cancels all of them once `stop` is set, or if the engine refused
+  // one.
   absl::Status wait(Engine& engine, const std::atomic<bool>& stop) {
     std::unique_lock lock(mutex_);
     bool cancelled = false;
@@ -62,59 +64,54 @@ class Gathering {
 
 }  // namespace
 
-absl::StatusOr<Similarity> WindowRuns::measure(const SelectionSettings& rule, SimilarityKind kind,
-                                               const Texts& windows, const TokensDone& done) {
+absl::StatusOr<Similarity> WindowRuns::measure(const SelectionSettings& settings,
+                                               SimilarityKind kind, const Texts& windows,
+                                               const TokensDone& done) {
   const ModelConfig& model = engine_.model();
   const RecorderShape shape{model.layers, model.kv_heads, model.group()};
-  Gathering gathering;
+  RequestGroup group;
   std::vector<std::shared_ptr<SimilarityRecorder>> recorders;
   std::vector<int64_t> computed(windows.size(), 0);
-  for (size_t i = 0; i < windows.size() && gathering.all_submitted(); ++i) {
+  for (size_t i = 0; i < windows.size() && group.all_submitted(); ++i) {
     recorders.push_back(std::make_shared<SimilarityRecorder>(
-        rule, kind, shape, static_cast<int32_t>(windows[i].size()) - 1));
-    auto sink = gathering.sink([&computed, &done, i](const Event& event) {
+        settings, kind, shape, static_cast<int32_t>(windows[i].size()) - 1));
+    auto sink = group.sink([&computed, &done, i](const Event& event) {
       computed[i] = std::max<int64_t>(computed[i], event.computed_tokens);
       int64_t sum = 0;
       for (const int64_t tokens : computed) sum += tokens;
       done(sum);
     });
     Request request{.tokens = windows[i], .task = Observe{recorders.back()}};
-    gathering.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
+    group.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
   }
-  if (absl::Status status = gathering.wait(engine_, stop_); !status.ok()) return status;
+  if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
   std::vector<Similarity> measured;
   for (const auto& recorder : recorders) measured.push_back(recorder->window_similarity());
   return mean_similarity(measured);
 }
 
-absl::StatusOr<ComparedSums> WindowRuns::compare(const std::shared_ptr<const Schedule>& schedule,
-                                                 const Texts& windows, const TokensDone& done) {
-  ComparedSums sums;
-  Gathering gathering;
-  for (size_t i = 0; i < windows.size() && gathering.all_submitted(); ++i) {
-    auto sink = gathering.sink([&](const Event& event) {
+absl::StatusOr<WindowComparison> WindowRuns::compare(
+    const std::shared_ptr<const Schedule>& schedule, const Texts& windows, const TokensDone& done) {
+  WindowComparison result;
+  RequestGroup group;
+  for (size_t i = 0; i < windows.size() && group.all_submitted(); ++i) {
+    auto sink = group.sink([&](const Event& event) {
       KASCADE_CHECK(event.comparisons.size() == event.tokens.size());
       for (size_t j = 0; j < event.tokens.size(); ++j) {
         const TokenComparison& token = event.comparisons[j];
-        const double dense = event.tokens[j].logprob, sparse = token.second.logprob;
-        sums.dense -= dense;
-        sums.sparse -= sparse;
-        sums.difference_squares += (sparse - dense) * (sparse - dense);
-        sums.kl += token.kl;
-        sums.same_top1 += token.same_top1;
+        result.sums.add(event.tokens[j].logprob, token.second.logprob, token.kl, token.same_top1);
       }
-      sums.tokens += static_cast<int64_t>(event.tokens.size());
-      if (event.finish && event.finish->status.ok()) sums.counts += event.finish->counts.at(1);
-      done(sums.tokens);
+      if (event.finish && event.finish->status.ok()) result.counts += event.finish->counts.at(1);
+      done(result.sums.tokens);
     });
     Request request{.tokens = windows[i],
                     .task = Score{},
                     .attention = DenseAttention{},
                     .compared_with = ScheduledAttention{.schedule = schedule}};
-    gathering.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
+    group.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
   }
-  if (absl::Status status = gathering.wait(engine_, stop_); !status.ok()) return status;
-  return sums;
+  if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
+  return result;
 }
 
 }  // namespace kascade

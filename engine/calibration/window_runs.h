@@ -1,4 +1,5 @@
-// Runs the windows of a calibration through the engine, behind live requests.
+// Runs the windows of a calibration through the engine as background requests: they take only what
+// interactive requests leave.
 #ifndef KASCADE_ENGINE_CALIBRATION_WINDOW_RUNS_H_
 #define KASCADE_ENGINE_CALIBRATION_WINDOW_RUNS_H_
 
@@ -11,32 +12,33 @@
 #include "engine/calibration/similarity_recorder.h"
 #include "engine/calibration/windows.h"
 #include "engine/engine.h"
+#include "engine/quality/comparison.h"
 #include "engine/schedule/schedule.h"
 
 namespace kascade {
 
-// Over the scored tokens of dense and sparse runs of the same windows.
-struct ComparedSums {
-  int64_t tokens = 0, same_top1 = 0;
-  double dense = 0, sparse = 0, kl = 0;  // −log p of the two, and KL(dense ‖ sparse), nats
-  double difference_squares = 0;         // of sparse − dense, token by token
-  AttentionCounts counts{};
+// The comparison of a sparse run with a dense run of the same windows.
+struct WindowComparison {
+  ComparisonSums sums{};     // the first run is dense, the second sparse
+  AttentionCounts counts{};  // of the sparse run
 };
 
-// Hears how many tokens are done, on the engine's thread.
+// Called on the engine's thread with the number of tokens processed so far.
 using TokensDone = std::function<void(int64_t tokens)>;
 
-// Blocking; CANCELLED soon after `stop` turns true, with nothing left behind in the engine.
+// Both functions block until all windows are done. Once `stop` turns true they soon return
+// CANCELLED, and none of their requests is left in the engine.
 class WindowRuns {
  public:
   WindowRuns(Engine& engine, const std::atomic<bool>& stop) : engine_(engine), stop_(stop) {}
 
-  // Dense runs, of which the mean similarity of layers is kept.
-  absl::StatusOr<Similarity> measure(const SelectionSettings& rule, SimilarityKind kind,
+  // Runs the windows with dense attention and returns the mean of their similarities.
+  absl::StatusOr<Similarity> measure(const SelectionSettings& settings, SimilarityKind kind,
                                      const Texts& windows, const TokensDone& done);
-  // Dense and sparse in one pass, every position by the row rule.
-  absl::StatusOr<ComparedSums> compare(const std::shared_ptr<const Schedule>& schedule,
-                                       const Texts& windows, const TokensDone& done);
+  // Runs the windows dense and under `schedule`, in one pass, with per-query selection at every
+  // position.
+  absl::StatusOr<WindowComparison> compare(const std::shared_ptr<const Schedule>& schedule,
+                                           const Texts& windows, const TokensDone& done);
 
  private:
   Engine& engine_;

@@ -12,14 +12,15 @@ namespace kascade {
 namespace {
 
 constexpr int64_t kLeastHeldOutTokens = 2048;
-constexpr int64_t kLeastGateTokens = 1024;
-constexpr int64_t kMostGateTokens = 16384;
-constexpr int64_t kWeighingTokens = 2048;
-constexpr int64_t kLeastWeighingWindow = 512;
+constexpr int64_t kLeastCheckedTokens = 1024;
+constexpr int64_t kMostCheckedTokens = 16384;
+constexpr int64_t kLayerCostTokens = 2048;
+constexpr int64_t kLeastLayerCostWindow = 512;
 constexpr int32_t kMeasuredWindows = 16;
 constexpr int32_t kLongWindow = 16384;
 
-// Cuts texts into pieces of `tokens`; a shorter rest is kept from `least` tokens on.
+// Cuts each text into pieces of `tokens` tokens. The rest of a text is a piece, too, if it has at
+// least `least` tokens.
 Texts cut(const Texts& texts, int64_t tokens, int64_t least) {
   Texts pieces;
   for (const std::vector<Token>& text : texts) {
@@ -31,7 +32,7 @@ Texts cut(const Texts& texts, int64_t tokens, int64_t least) {
   return pieces;
 }
 
-// At most so many pieces, evenly spaced.
+// At most `most` of the pieces, evenly spaced.
 Texts at_most(Texts pieces, int64_t most) {
   const auto all = static_cast<int64_t>(pieces.size());
   if (all <= most) return pieces;
@@ -40,9 +41,9 @@ Texts at_most(Texts pieces, int64_t most) {
   return kept;
 }
 
-// Pieces of some `most` tokens in all, evenly spaced: the first, and then each in front of which
-// the kept share has fallen to what is wanted.
-Texts some_tokens(Texts pieces, int64_t most) {
+// Pieces with about `most` tokens in all, evenly spaced. A piece is kept if, of the tokens before
+// it, no more than the wanted share was kept; so the first one always is.
+Texts about_tokens(Texts pieces, int64_t most) {
   const int64_t all = count_tokens(pieces);
   if (all <= most) return pieces;
   Texts kept;
@@ -64,27 +65,28 @@ Texts with_prefix(Texts pieces, std::span<const int32_t> prefix) {
   return pieces;
 }
 
-// Text tokens of a window that feeds `rows` rows: its last token is predicted, never fed.
-int64_t text_tokens(int32_t rows, const WindowSettings& rule) {
-  return std::min(rows, rule.context) + 1 - static_cast<int64_t>(rule.prefix.size());
+// Tokens of text in a window of `rows` rows. The last token of a window is only predicted and needs
+// no row; the prefix needs rows and is no text.
+int64_t text_tokens_in(int32_t rows, const WindowSettings& settings) {
+  return rows + 1 - static_cast<int64_t>(settings.prefix.size());
 }
 
-// Rows of the shortest window that holds one full tile with more candidates than budget.
-int32_t least_rows(const WindowSettings& rule) {
-  const int32_t tile = rule.selection.query_tile;
+// Tokens of text in the longest window that is allowed to have `rows` rows.
+int64_t text_tokens(int32_t rows, const WindowSettings& settings) {
+  return text_tokens_in(std::min(rows, settings.context), settings);
+}
+
+// Tokens of text in the shortest window that holds one full tile with more candidates than budget.
+int64_t least_text_tokens(const WindowSettings& settings) {
+  const int32_t tile = settings.selection.query_tile;
   int32_t rows = tile;
-  while (rows <= rule.context && sampled_tiles(rule.selection, rows).empty()) rows += tile;
-  return rows;
-}
-
-// The same in tokens of text: the last one is predicted, never fed.
-int64_t least_text_tokens(const WindowSettings& rule) {
-  return least_rows(rule) + 1 - static_cast<int64_t>(rule.prefix.size());
+  while (rows <= settings.context && sampled_tiles(settings.selection, rows).empty()) rows += tile;
+  return text_tokens_in(rows, settings);
 }
 
 }  // namespace
 
-absl::StatusOr<SplitTexts> split_texts(const Texts& texts) {
+absl::StatusOr<SplitTexts> split_held_out(const Texts& texts) {
   SplitTexts result;
   for (const std::vector<Token>& text : texts) {
     const auto held = static_cast<int64_t>(text.size() / 5);
@@ -100,44 +102,61 @@ absl::StatusOr<SplitTexts> split_texts(const Texts& texts) {
   return result;
 }
 
-absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowSettings& rule) {
-  const int64_t room = text_tokens(rule.window_tokens, rule);
-  const int64_t least = least_text_tokens(rule);
+absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowSettings& settings) {
+  const int64_t room = text_tokens(settings.window_tokens, settings);
+  const int64_t least = least_text_tokens(settings);
   const auto longest = std::ranges::max_element(texts, {}, &std::vector<Token>::size);
   const auto longest_size = static_cast<int64_t>(longest->size());
   if (std::min(room, longest_size) < least) {
     return absl::InvalidArgumentError(absl::StrCat(
         "texts: no query tile has more candidates than budget; a window of ", least,
-        " tokens is needed under this selection (window_tokens ", rule.window_tokens, ", context ",
-        rule.context, "), the longest text has ", longest_size, " to measure"));
+        " tokens is needed under this selection (window_tokens ", settings.window_tokens,
+        ", context ", settings.context, "), the longest text has ", longest_size, " to measure"));
   }
   Texts windows = at_most(cut(texts, room, least), kMeasuredWindows);
-  const int64_t long_room = text_tokens(kLongWindow, rule);
+  const int64_t long_room = text_tokens(kLongWindow, settings);
   if (long_room > room && longest_size > room) {
     windows.emplace_back(longest->begin(), longest->begin() + std::min(longest_size, long_room));
   }
-  return with_prefix(std::move(windows), rule.prefix);
+  return with_prefix(std::move(windows), settings.prefix);
 }
 
-absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowSettings& rule) {
-  const int64_t room = text_tokens(rule.window_tokens, rule);
-  const int64_t least = least_text_tokens(rule);
-  Texts pieces = room < least ? Texts{} : some_tokens(cut(texts, room, least), kMostGateTokens);
-  if (const int64_t tokens = count_tokens(pieces); tokens < kLeastGateTokens) {
+absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowSettings& settings) {
+  const int64_t room = text_tokens(settings.window_tokens, settings);
+  const int64_t least = least_text_tokens(settings);
+  Texts pieces = room < least ? Texts{} : about_tokens(cut(texts, room, least), kMostCheckedTokens);
+  if (const int64_t tokens = count_tokens(pieces); tokens < kLeastCheckedTokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("texts: the held-out parts (the last 20 % of each text) have ", tokens,
                      " tokens in windows of at least ", least,
-                     ", below which the selection drops no key; at least ", kLeastGateTokens,
+                     ", below which the selection drops no key; at least ", kLeastCheckedTokens,
                      " are needed, so give longer texts (", least * 5, " tokens or more each)"));
   }
-  return with_prefix(std::move(pieces), rule.prefix);
+  return with_prefix(std::move(pieces), settings.prefix);
 }
 
-Texts layer_cost_windows(const Texts& texts, const WindowSettings& rule) {
-  const int64_t share = std::max(kLeastWeighingWindow, kWeighingTokens / std::ssize(texts));
-  const int64_t room = std::min(text_tokens(rule.window_tokens, rule), share);
-  const int64_t least = std::min(room, least_text_tokens(rule));
-  return with_prefix(some_tokens(cut(texts, room, least), kWeighingTokens), rule.prefix);
+Texts layer_cost_windows(const Texts& texts, const WindowSettings& settings) {
+  const int64_t share = std::max(kLeastLayerCostWindow, kLayerCostTokens / std::ssize(texts));
+  const int64_t room = std::min(text_tokens(settings.window_tokens, settings), share);
+  const int64_t least = std::min(room, least_text_tokens(settings));
+  return with_prefix(about_tokens(cut(texts, room, least), kLayerCostTokens), settings.prefix);
+}
+
+absl::StatusOr<CalibrationWindows> calibration_windows(const Texts& texts,
+                                                       const WindowSettings& measuring,
+                                                       const WindowSettings& comparing) {
+  const auto parts = split_held_out(texts);
+  if (!parts.ok()) return parts.status();
+  CalibrationWindows windows{.measured_digest = token_digest(parts->measured),
+                             .held_out_digest = token_digest(parts->held_out)};
+  auto measured = measured_windows(parts->measured, measuring);
+  if (!measured.ok()) return measured.status();
+  windows.measured = *std::move(measured);
+  windows.layer_cost = layer_cost_windows(parts->measured, comparing);
+  auto held_out = held_out_windows(parts->held_out, comparing);
+  if (!held_out.ok()) return held_out.status();
+  windows.held_out = *std::move(held_out);
+  return windows;
 }
 
 int64_t count_tokens(const Texts& texts) {

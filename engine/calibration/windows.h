@@ -1,5 +1,5 @@
-// Which windows of the given texts are measured, and which the quality check uses (docs/method.md).
-// Pure.
+// Cuts texts into the windows of a calibration (docs/method.md, "The calibration procedure"). All
+// functions are pure.
 #ifndef KASCADE_ENGINE_CALIBRATION_WINDOWS_H_
 #define KASCADE_ENGINE_CALIBRATION_WINDOWS_H_
 
@@ -23,29 +23,46 @@ struct SplitTexts {
 };
 
 // INVALID_ARGUMENT when fewer than 2,048 tokens would be held out in all.
-absl::StatusOr<SplitTexts> split_texts(const Texts& texts);
+absl::StatusOr<SplitTexts> split_held_out(const Texts& texts);
 
 struct WindowSettings {
   SelectionSettings selection{};
-  int32_t window_tokens = 2048;       // rows fed per window, clipped to the context
-  int32_t context = 0;                // most rows of a window: the model's, or what the cache holds
+  int32_t window_tokens = 2048;       // rows of a window that were asked for
+  int32_t context = 0;                // the most rows that the model and the cache allow
   std::span<const int32_t> prefix{};  // put in front of every window (BOS)
 
-  int32_t rows() const { return std::min(window_tokens, context); }  // of a window, at most
+  int32_t rows() const { return std::min(window_tokens, context); }  // the most rows of a window
 };
 
-// At most 16 windows, evenly spaced over the texts, each with at least one query tile that has more
-// candidates than budget, and one long window of min(context, 16,384) tokens if a text is long
-// enough. INVALID_ARGUMENT naming the length needed when no text yields a window.
-absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowSettings& rule);
+// Returns at most 16 windows, evenly spaced over the texts. Each has at least one query tile with
+// more candidates than budget. One long window of min(context, 16,384) tokens is added if a text is
+// long enough. INVALID_ARGUMENT, with the length that is needed, when no text yields a window.
+absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowSettings& settings);
 
-// Some 16,384 tokens in windows of at most the same size, evenly spaced, each long enough for the
-// selection to drop keys: a gate that nothing can fail would be none. INVALID_ARGUMENT when fewer
-// than 1,024 tokens lie in such windows; short rests of texts lie in none.
-absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowSettings& rule);
-// Some 2,048 tokens of the measured texts, evenly spaced, in windows of at most the same size: of
-// several texts in as many windows, down to 512 tokens each.
-Texts layer_cost_windows(const Texts& texts, const WindowSettings& rule);
+// Returns windows with about 16,384 tokens in all, evenly spaced. Each is long enough for the
+// selection to drop keys, because a quality check without dropped keys could not fail.
+// INVALID_ARGUMENT when such windows hold fewer than 1,024 tokens; a text or rest of a text that is
+// shorter lies in none.
+absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowSettings& settings);
+
+// Returns windows with about 2,048 tokens of the measured texts in all, evenly spaced. Where there
+// are several texts, the windows are shorter, down to 512 tokens, so that all texts take part.
+Texts layer_cost_windows(const Texts& texts, const WindowSettings& settings);
+
+// All windows of one calibration, and the digests of the texts that they were cut from.
+struct CalibrationWindows {
+  std::string measured_digest{};
+  std::string held_out_digest{};
+  Texts measured{};
+  Texts layer_cost{};
+  Texts held_out{};
+};
+
+// `measuring` applies to the measured windows, `comparing` to the others, which run dense and
+// sparse at the same time. Errors are those of the functions above.
+absl::StatusOr<CalibrationWindows> calibration_windows(const Texts& texts,
+                                                       const WindowSettings& measuring,
+                                                       const WindowSettings& comparing);
 
 int64_t count_tokens(const Texts& texts);
 std::string token_digest(const Texts& texts);  // SHA-256 hex

@@ -1,4 +1,4 @@
-// The error of a mean, from sums that a stream of values leaves.
+// The standard error of a mean.
 #ifndef KASCADE_ENGINE_QUALITY_STANDARD_ERROR_H_
 #define KASCADE_ENGINE_QUALITY_STANDARD_ERROR_H_
 
@@ -8,7 +8,8 @@
 
 namespace kascade {
 
-// Of the mean of `count` independent values with this sum, and sum of squares; 0 below two values.
+// The standard error of the mean of `count` independent values, given their sum and the sum of
+// their squares. It is 0 for fewer than two values.
 inline double standard_error(double sum, double squares, int64_t count) {
   if (count < 2) return 0;
   const auto n = static_cast<double>(count);

@@ -15,11 +15,12 @@ namespace {
 
 constexpr float kBanned = -std::numeric_limits<float>::infinity();
 
-// ---- The model's own figures ----
+// ---- Statistics of the unmodified logits ----
 
 struct RowSummary {
-  Token best = 0;  // ties → lowest id
-  // log Σ exp(logit), if anybody wants logprobs: it costs more than all else of a greedy choice.
+  Token best = 0;  // of equal logits the lowest id
+  // log Σ exp(logit), computed only if log-probabilities are returned: it costs more than the rest
+  // of a greedy choice.
   double log_sum = std::numeric_limits<double>::quiet_NaN();
 };
 
@@ -71,9 +72,9 @@ ScoredToken describe(std::span<const float> logits, const RowSummary& row, const
           .top = most_likely(logits, row.log_sum, params.top_logprobs)};
 }
 
-// ---- What the request does to the logits ----
+// ---- Bias, penalties and bans ----
 
-// Extreme penalties must not turn a logit into an infinity: that is the mark of a ban.
+// Extreme penalties must not make a logit infinite, because −∞ marks a banned token.
 float finite(double logit) {
   constexpr double kMost = std::numeric_limits<float>::max();
   return static_cast<float>(std::clamp(logit, -kMost, kMost));
@@ -119,7 +120,7 @@ void ban_stop_tokens(std::span<float> logits, const Generate& params,
   }
 }
 
-// Whether adjusted() would change nothing: copying a row costs more than a greedy choice from it.
+// Whether adjusted() would change nothing. Copying a row costs more than a greedy choice from it.
 bool is_plain(const Generate& params, std::span<const Token> generated) {
   const Sampling& sampling = params.sampling;
   const bool bans = !params.stop_tokens.empty() && std::ssize(generated) < params.min_new_tokens;
@@ -143,7 +144,7 @@ std::vector<float> adjusted(std::span<const float> logits, const Generate& param
 
 struct Choice {
   float logit = 0;
-  float weight = 0;  // exp((logit − largest) / temperature): the largest has weight 1
+  float weight = 0;  // exp((logit − largest logit) / temperature), in [0, 1]
   Token token = 0;
 };
 
@@ -158,7 +159,7 @@ double total_weight(const std::vector<Choice>& choices) {
 }
 
 std::vector<Choice> choices_of(std::span<const float> logits, Token best, double temperature) {
-  constexpr double kNoWeight = -200;  // exp() of it is 0 in f32
+  constexpr double kNoWeight = -200;  // exp(kNoWeight) is 0 in f32
   std::vector<Choice> choices;
   choices.reserve(logits.size());
   for (size_t id = 0; id < logits.size(); ++id) {
@@ -170,8 +171,8 @@ std::vector<Choice> choices_of(std::span<const float> logits, Token best, double
   return choices;
 }
 
-// Keeps the `most` best choices, but no more of them than it takes to reach `enough` weight. Takes
-// them off a heap, since a vocabulary is large and what is kept is usually small.
+// Keeps the `most` best choices, or fewer if these already reach the weight `enough`. They are
+// taken from a heap, because a vocabulary is large and few are usually kept.
 std::vector<Choice> take_best(std::vector<Choice> choices, size_t most, double enough) {
   const auto ranks_after = [](const Choice& a, const Choice& b) { return ranks_before(b, a); };
   std::ranges::make_heap(choices, ranks_after);
@@ -195,7 +196,7 @@ void filter(std::vector<Choice>& choices, const Sampling& sampling) {
     const size_t all = choices.size();
     choices = take_best(std::move(choices), all, enough);
   }
-  // The largest weight is 1, so a weight is its ratio to the best probability.
+  // The largest weight is 1, so a weight is the ratio to the largest probability.
   std::erase_if(choices, [&](const Choice& choice) { return choice.weight < sampling.min_p; });
 }
 
@@ -207,7 +208,7 @@ Token draw(const std::vector<Choice>& choices, double random) {
     rest -= choice.weight;
     if (rest < 0) return choice.token;
   }
-  return last;  // rounding of the sums
+  return last;  // reached only by rounding of the sums
 }
 
 uint64_t mix(uint64_t bits) {  // the output function of SplitMix64
@@ -227,7 +228,8 @@ Token choose(std::span<const float> logits, Token best, const Sampling& sampling
 
 double uniform(uint64_t seed, uint64_t step) {
   constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;
-  // The seed is mixed first: neighbouring seeds must not be each other's neighbouring steps.
+  // The seed is mixed first, because otherwise a step of one seed could equal another step of a
+  // neighbouring seed.
   const uint64_t bits = mix(mix(seed + kGolden) + (step + 1) * kGolden);
   return std::ldexp(static_cast<double>(bits >> 11), -53);
 }

@@ -57,7 +57,7 @@ void Scorer::add_logits(std::span<const Run> runs) {
   }
 }
 
-// Ranks need the target's logit first, hence a second pass over the head.
+// A rank needs the target's logit first, hence a second pass over the head.
 void Scorer::add_ranks(const Run& run) {
   for (const HeadTile& tile : transformer_.head()) {
     const Tensor logits =

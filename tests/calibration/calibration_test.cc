@@ -195,11 +195,11 @@ TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
   }
 }
 
-// What the gate judges by is what Score tells of the same windows.
+// The sums of a quality check are those of the tokens that Score returns for the same windows.
 TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
   const auto schedule = make_schedule(*engine_, {1}, options_.selection);
   const Texts windows = {random_tokens(400, 256, 5), random_tokens(33, 256, 6)};
-  ComparedSums expected;
+  WindowComparison expected;
   for (const std::vector<Token>& window : windows) {
     PendingReply pending;
     Request request{.tokens = window, .task = Score{}};
@@ -207,28 +207,25 @@ TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
     ASSERT_TRUE(engine_->submit(std::move(request), pending.sink()).ok());
     const Reply reply = pending.wait();
     for (size_t i = 0; i < reply.tokens.size(); ++i) {
-      const double dense = reply.tokens[i].logprob, sparse = reply.comparisons[i].second.logprob;
-      expected.dense -= dense;
-      expected.sparse -= sparse;
-      expected.difference_squares += std::pow(dense - sparse, 2);
-      expected.kl += reply.comparisons[i].kl;
-      expected.same_top1 += reply.comparisons[i].same_top1;
+      const TokenComparison& token = reply.comparisons[i];
+      expected.sums.add(reply.tokens[i].logprob, token.second.logprob, token.kl, token.same_top1);
     }
     expected.counts += reply.finish.counts.at(1);
   }
-  const auto sums =
+  const auto compared =
       WindowRuns(*engine_, stop_).compare(schedule, windows, [](int64_t /*tokens*/) {});
-  ASSERT_TRUE(sums.ok()) << sums.status();
-  EXPECT_EQ(sums->tokens, 399 + 32);
-  EXPECT_GT(sums->difference_squares, 0);
-  EXPECT_EQ(sums->same_top1, expected.same_top1);
-  EXPECT_EQ(sums->counts.attended, expected.counts.attended);
-  EXPECT_EQ(sums->counts.kv_bytes_read, expected.counts.kv_bytes_read);
+  ASSERT_TRUE(compared.ok()) << compared.status();
+  const ComparisonSums& sums = compared->sums;
+  EXPECT_EQ(sums.tokens, 399 + 32);
+  EXPECT_GT(sums.difference_squares, 0);
+  EXPECT_EQ(sums.same_top1, expected.sums.same_top1);
+  EXPECT_EQ(compared->counts.attended, expected.counts.attended);
+  EXPECT_EQ(compared->counts.kv_bytes_read, expected.counts.kv_bytes_read);
   // Windows that share a step may be summed in another order.
-  EXPECT_NEAR(sums->dense, expected.dense, 1e-3);
-  EXPECT_NEAR(sums->sparse, expected.sparse, 1e-3);
-  EXPECT_NEAR(sums->difference_squares, expected.difference_squares, 1e-3);
-  EXPECT_NEAR(sums->kl, expected.kl, 1e-3);
+  EXPECT_NEAR(sums.first_nll, expected.sums.first_nll, 1e-3);
+  EXPECT_NEAR(sums.second_nll, expected.sums.second_nll, 1e-3);
+  EXPECT_NEAR(sums.difference_squares, expected.sums.difference_squares, 1e-3);
+  EXPECT_NEAR(sums.kl, expected.sums.kl, 1e-3);
 }
 
 TEST(BetterTest, APassCountsFirstThenKeysDroppedThenTheLoss) {
@@ -289,7 +286,7 @@ TEST_F(TinyCalibrationTest, LiveRequestsGoFirstAndChangeNothing) {
 
 TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
   const auto engine = make_engine(options_for(demo_model()));
-  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 60000);
+  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 45000);
   const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
   ASSERT_TRUE(tokens.ok());
   CalibrationOptions options;
@@ -341,21 +338,22 @@ TEST(DemoCalibrationTest, TheGateTellsTheErrorOfItsTokens) {
   const auto outcome =
       calibrate(*engine, options, {*tokens}, [](const CalibrationProgress&) {}, stop);
   ASSERT_TRUE(outcome.ok()) << outcome.status();
-  const auto parts = split_texts({*tokens});
+  const auto parts = split_held_out({*tokens});
   ASSERT_TRUE(parts.ok());
   const auto windows = held_out_windows(
       parts->held_out, {options.selection, options.window_tokens, engine->model().context,
                         engine->tokenizer().prefix_tokens()});
   ASSERT_TRUE(windows.ok()) << windows.status();
-  const auto sums = WindowRuns(*engine, stop)
-                        .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
-                                 [](int64_t /*tokens*/) {});
-  ASSERT_TRUE(sums.ok()) << sums.status();
-  const auto n = static_cast<double>(sums->tokens);
-  const double rise = (sums->sparse - sums->dense) / n;
-  const double variance = (sums->difference_squares - n * rise * rise) / (n - 1);
+  const auto compared = WindowRuns(*engine, stop)
+                            .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
+                                     [](int64_t /*tokens*/) {});
+  ASSERT_TRUE(compared.ok()) << compared.status();
+  const ComparisonSums& sums = compared->sums;
+  const auto n = static_cast<double>(sums.tokens);
+  const double rise = (sums.second_nll - sums.first_nll) / n;
+  const double variance = (sums.difference_squares - n * rise * rise) / (n - 1);
   const QualityRecord& quality = outcome->schedule.quality;
-  EXPECT_EQ(quality.tokens, sums->tokens);
+  EXPECT_EQ(quality.tokens, sums.tokens);
   EXPECT_NEAR(quality.degradation_percent, 100 * (std::exp(rise) - 1), 1e-4);
   EXPECT_NEAR(quality.degradation_error_percent.value_or(0),
               100 * std::exp(rise) * std::sqrt(variance / n), 1e-4);
@@ -389,38 +387,79 @@ TEST(DemoCalibrationTest, TilesAreSearchedToo) {
   }
 }
 
-// Where not even all layers selecting pass, more of them stay dense, and a note names them.
-TEST(DemoCalibrationTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
-  const auto engine = make_engine(options_for(demo_model()));
-  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 50000);
-  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
-  ASSERT_TRUE(tokens.ok());
-  const std::atomic<bool> stop = false;
-  Measurement measured;
-  CalibrationOptions options;
-  options.selection.min_keys = 16;
-  options.window_tokens = 1024;
-  const auto run = [&](int32_t anchors, double most) {
-    options.anchors = anchors;
-    options.max_degradation_percent = most;
+// Searches on one text by one selection: what the first of them measured serves the others, as
+// PlansAnewFromWhatWasMeasuredLast allows.
+class DemoSearchTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    engine_ = make_engine(options_for(demo_model())).release();
+    const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 50000);
+    tokens_ = engine_->tokenizer().encode(text, {.add_special_tokens = false}).value();
+    measured_ = new Measurement;
+  }
+  static void TearDownTestSuite() {
+    delete measured_;
+    delete engine_;
+  }
+  DemoSearchTest() {
+    options_.selection.min_keys = 16;
+    options_.window_tokens = 1024;
+  }
+  absl::StatusOr<CalibrationOutcome> run() {
+    stages_ = {};
     return calibrate(
-        *engine, options, {*tokens},
-        [](const CalibrationProgress& progress) {
+        *engine_, options_, {tokens_},
+        [this](const CalibrationProgress& progress) {
           EXPECT_LE(progress.done_tokens, progress.total_tokens);
+          stages_.weighed |= progress.stage == CalibrationStage::kMeasuringCosts;
         },
-        stop, &measured);
-  };
-  const auto failed = run(engine->model().layers, 0);
+        stop_, measured_);
+  }
+
+  static inline Engine* engine_ = nullptr;
+  static inline Measurement* measured_ = nullptr;
+  static inline std::vector<Token> tokens_;
+  const std::atomic<bool> stop_ = false;
+  CalibrationOptions options_;
+  Stages stages_;
+};
+
+// On the bundled model importance is a poor guide: with as many selecting layers, a plan by what
+// reuse costs loses less.
+TEST_F(DemoSearchTest, WeighingLayersByTheirLossHelps) {
+  *measured_ = Measurement{};  // so that it is seen to weigh, in any order of the tests
+  options_.anchors = 7;
+  options_.max_degradation_percent = 100;
+  double kl[2];
+  for (const LayerCost weight : {LayerCost::kImportance, LayerCost::kLoss}) {
+    options_.weight = weight;
+    const auto outcome = run();
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    const bool by_loss = weight == LayerCost::kLoss;
+    EXPECT_EQ(stages_.weighed, by_loss);
+    EXPECT_EQ(outcome->schedule.calibration.weighted_by_loss, by_loss);
+    kl[by_loss ? 1 : 0] = outcome->schedule.quality.mean_kl;
+  }
+  EXPECT_LT(kl[1], kl[0]);
+}
+
+// Where not even all layers selecting pass, more of them stay dense, and a note names them.
+TEST_F(DemoSearchTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
+  options_.anchors = engine_->model().layers;
+  options_.max_degradation_percent = 0;
+  const auto failed = run();
   ASSERT_TRUE(failed.ok()) << failed.status();
   ASSERT_FALSE(failed->schedule.quality.passed);
   EXPECT_EQ(failed->table.size(), 1u);  // what was asked for, and nothing else
   const double all_select = failed->schedule.quality.degradation_percent;
-  const auto outcome = run(0, all_select / 2);
+  options_.anchors = 0;
+  options_.max_degradation_percent = all_select / 2;
+  const auto outcome = run();
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   const Schedule& schedule = outcome->schedule;
   EXPECT_TRUE(schedule.quality.passed);
   EXPECT_LT(schedule.quality.degradation_percent, all_select / 2);
-  EXPECT_EQ(outcome->table.front().anchors, engine->model().layers);
+  EXPECT_EQ(outcome->table.front().anchors, engine_->model().layers);
   EXPECT_EQ(outcome->table.front().dense_layers, 0);
   EXPECT_GE(schedule.count(Role::kDense), 2);
   EXPECT_LT(schedule.quality.keys_attended_ratio, 0.8);
@@ -430,39 +469,7 @@ TEST(DemoCalibrationTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
     EXPECT_EQ(named, schedule.layers[layer].role == Role::kDense) << outcome->note;
   }
   EXPECT_EQ(schedule.calibration.requested, (RequestedSchedule{.min_recall = 0.6}));
-  EXPECT_TRUE(engine->activate(std::make_shared<Schedule>(schedule)).ok());
-}
-
-// On the bundled model importance is a poor guide: with as many selecting layers, a plan by what
-// reuse costs loses less.
-TEST(DemoCalibrationTest, WeighingLayersByTheirLossHelps) {
-  const auto engine = make_engine(options_for(demo_model()));
-  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 50000);
-  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
-  ASSERT_TRUE(tokens.ok());
-  CalibrationOptions options;
-  options.selection.min_keys = 16;
-  options.anchors = 7;
-  options.window_tokens = 1024;
-  options.max_degradation_percent = 100;
-  const std::atomic<bool> stop = false;
-  double kl[2];
-  for (const LayerCost weight : {LayerCost::kImportance, LayerCost::kLoss}) {
-    options.weight = weight;
-    bool weighed = false;
-    const auto outcome = calibrate(
-        *engine, options, {*tokens},
-        [&](const CalibrationProgress& progress) {
-          EXPECT_LE(progress.done_tokens, progress.total_tokens);
-          weighed = weighed || progress.stage == CalibrationStage::kMeasuringCosts;
-        },
-        stop);
-    ASSERT_TRUE(outcome.ok()) << outcome.status();
-    EXPECT_EQ(weighed, weight == LayerCost::kLoss);
-    EXPECT_EQ(outcome->schedule.calibration.weighted_by_loss, weighed);
-    kl[weighed ? 1 : 0] = outcome->schedule.quality.mean_kl;
-  }
-  EXPECT_LT(kl[1], kl[0]);
+  EXPECT_TRUE(engine_->activate(std::make_shared<Schedule>(schedule)).ok());
 }
 
 }  // namespace

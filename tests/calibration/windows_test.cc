@@ -54,12 +54,12 @@ std::vector<Token> starts_of(const Texts& windows) {
 int64_t text_tokens(const Texts& windows) { return count_tokens(windows) - std::ssize(windows); }
 
 TEST(CalibrationWindowsTest, AFifthOfEachTextIsHeldOut) {
-  const auto parts = split_texts(texts_of(2, 5120));
+  const auto parts = split_held_out(texts_of(2, 5120));
   ASSERT_TRUE(parts.ok());
   EXPECT_EQ(parts->measured[1].size(), 4096u);
   EXPECT_EQ(parts->held_out[1].front(), kText + 4096);
   EXPECT_EQ(parts->held_out[1].size(), 1024u);
-  EXPECT_THAT(std::string(split_texts(texts_of(2, 5119)).status().message()), HasSubstr("2048"));
+  EXPECT_THAT(std::string(split_held_out(texts_of(2, 5119)).status().message()), HasSubstr("2048"));
 }
 
 TEST(CalibrationWindowsTest, TheGateTakesAllOfAFewTokens) {

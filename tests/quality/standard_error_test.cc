@@ -11,7 +11,7 @@ TEST(StandardError, OfAFewValues) {
   EXPECT_NEAR(standard_error(-10, 30, 4), 0.6454972243679028, 1e-15);
 }
 
-TEST(StandardError, IsNeverOfTheRootOfLessThanNothing) {
+TEST(StandardError, TakesNoRootOfANegativeVariance) {
   EXPECT_EQ(standard_error(0.3, 0.03 - 1e-18, 3), 0);  // 0.1 three times, rounded down
 }
 

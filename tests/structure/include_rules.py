@@ -29,12 +29,13 @@ RULES = [
     ("engine/backend/cpu/*", ["engine/backend/*", "engine/backend/host/*", "engine/backend/cpu/*"]),
     ("engine/backend/cuda/**", ["engine/backend/*", "engine/backend/host/*",
                                 "engine/backend/cuda/**"]),
-    ("engine/backend/reference/*", ["engine/backend/*", "engine/backend/host/*"]),
+    ("engine/backend/reference/*", ["engine/backend/*", "engine/backend/host/*",
+                                    "engine/backend/reference/*"]),
     ("engine/backend/host/*", ["engine/backend/*", "engine/backend/host/*"]),
     ("engine/backend/*", ["engine/backend/*", "engine/backend/cpu/*", "engine/backend/reference/*"]),
     ("engine/cache/blocks.*", []),
     ("engine/cache/*", ["engine/cache/*", "engine/backend/*"]),
-    ("engine/quality/*", []),
+    ("engine/quality/*", ["engine/quality/*"]),
     ("engine/schedule/*", ["engine/schedule/*"]),
     ("engine/attention/*", ["engine/attention/*", "engine/schedule/*", "engine/backend/*"]),
     ("engine/model/*", ["engine/model/*", "engine/backend/*", "engine/cache/kv_cache.h",
@@ -54,7 +55,8 @@ RULES = [
     ("engine/engine*", ["engine/**"]),
     # kascade-convert: reads other people's files, writes ours. Nothing uses it.
     ("tools/terminal/*", ["tools/terminal/*"]),
-    ("tools/convert/*", ["tools/convert/*", "tools/terminal/*", "engine/model/*",
+    ("tools/version/*", ["tools/version/*"]),
+    ("tools/convert/*", ["tools/convert/*", "tools/terminal/*", "tools/version/*", "engine/model/*",
                          "engine/tokenizer/*", "engine/backend/tensor.h"]),
     # What the server does, without a wire. LIBRARIES below keeps gRPC and protobuf out.
     ("server/metrics/*", ["server/metrics/*", "engine/engine.h"]),
@@ -62,8 +64,9 @@ RULES = [
     ("server/grpc/*", ["server/grpc/*", "server/core/*", "server/metrics/*", "kascade/v1/*"] +
      ENGINE),
     # Configuration and start.
-    ("server/*", ["server/config.h", "server/grpc/server.h"]),
-    ("client/**", ["client/**", "kascade/v1/*", "grpc/health/**", "tools/terminal/*"]),
+    ("server/*", ["server/config.h", "server/grpc/server.h", "tools/version/*"]),
+    ("client/**", ["client/**", "kascade/v1/*", "grpc/health/**", "tools/terminal/*",
+                   "tools/version/*"]),
     ("tools/demo_model/*", []),
 ]
 
