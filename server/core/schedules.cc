@@ -100,11 +100,12 @@ absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule
             ? std::string("the dense model is hardly better than guessing on its text")
             : absl::StrCat("perplexity ", quality.degradation_percent, " % worse, at most ",
                            quality.max_degradation_percent, " % allowed, standard error included");
-    return refuse(absl::StatusCode::kFailedPrecondition,
-                  absl::StrCat("schedule ", schedule->schedule_id, " did not pass its quality check: ", why),
-                  {.reason = reason::kScheduleNotPassed,
-                   .subject = schedule->schedule_id,
-                   .remedy = "activate it with force"});
+    return refuse(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("schedule ", schedule->schedule_id, " did not pass its quality check: ", why),
+        {.reason = reason::kScheduleNotPassed,
+         .subject = schedule->schedule_id,
+         .remedy = "activate it with force"});
   }
   if (const absl::Status status = check_owner(*schedule); !status.ok()) return status;
   const std::lock_guard lock(file_mutex_);  // the file tells what the engine has
