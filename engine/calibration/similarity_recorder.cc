@@ -109,7 +109,7 @@ void SimilarityRecorder::record(Backend& backend, int32_t layer, const Attention
     keys.resize(budget);
     choose_keys(scores_.data() + int64_t{g} * key_end, choice, choice_workspace_, keys.data());
   }
-  // Keys may be chosen by the largest probability; what they recall is a sum.
+  // Keys may be selected by their largest probability, but the mass that they recall is a sum.
   if (options.pooling == Pooling::kSum) {
     masses_ = scores_;
   } else {
@@ -129,7 +129,8 @@ void SimilarityRecorder::record(Backend& backend, int32_t layer, const Attention
   }
 }
 
-// [kv_heads, keys]; where heads are pooled too, every head gets what all have together.
+// Fills `scores` [kv_heads, keys]. If one selection serves all heads, the scores of the heads are
+// pooled, too, and every head gets the result.
 void SimilarityRecorder::score(Backend& backend, const AttentionInput& in, int32_t tile,
                                Pooling pooling, std::vector<float>& scores) {
   const int32_t keys = in.batch.positions[in.batch.tile_start[tile + 1] - 1] + 1;
@@ -146,8 +147,8 @@ void SimilarityRecorder::score(Backend& backend, const AttentionInput& in, int32
   for (int32_t g = 1; g < shape_.kv_heads; ++g) std::copy_n(view.f32(0), keys, view.f32(g));
 }
 
-// Keys that every row attends to anyway (sinks and the tile's own) count on both sides, with the
-// mass of the *target* head, unless the published slip is asked for.
+// The mass of the keys that every row attends to anyway (sinks and own tile) is added to both sides
+// of the quotient. It is that of the *target* head, except with the mistake of the published code.
 void SimilarityRecorder::add_masses(int32_t layer, int32_t g_b, const TileSets& sets,
                                     std::span<const float> mass) {
   const double all = std::accumulate(mass.begin(), mass.end(), 0.0);

@@ -41,22 +41,24 @@ LayerSchedule dense_layer(const Similarity& similarity, int32_t layer) {
   return selecting_layer(similarity, layer, Role::kDense, std::move(reason));
 }
 
-// Dynamic programming over segments [start, end): a selecting layer and the reuse layers it serves.
-class OptimalPlans {
+// Dynamic programming over segments [start, end): layer `start` selects, and the layers after it
+// reuse its selection (docs/method.md, "Planners").
+class OptimalSchedules {
  public:
-  OptimalPlans(const Similarity& similarity, std::vector<bool> dense)
+  OptimalSchedules(const Similarity& similarity, std::vector<bool> dense)
       : similarity_(similarity),
         dense_(std::move(dense)),
         layers_(similarity.layers()),
-        anchors_(layers_ - static_cast<int32_t>(std::count(dense_.begin(), dense_.end(), true))),
-        cells_(static_cast<size_t>(anchors_ + 1) * (layers_ + 1)) {
+        most_anchors_(layers_ -
+                      static_cast<int32_t>(std::count(dense_.begin(), dense_.end(), true))),
+        cells_(static_cast<size_t>(most_anchors_ + 1) * (layers_ + 1)) {
     cell(0, 0) = {.start = 0, .value = 0};
     for (int32_t start = 0; start < layers_; ++start) extend_from(start);
   }
 
-  int32_t anchors() const { return anchors_; }
+  int32_t most_anchors() const { return most_anchors_; }
 
-  std::vector<LayerSchedule> plan(int32_t anchors) const {
+  std::vector<LayerSchedule> schedule(int32_t anchors) const {
     std::vector<bool> selects(layers_, false);
     for (int32_t end = layers_; end > 0;) {
       const int32_t start = cell(anchors, end).start;
@@ -64,19 +66,19 @@ class OptimalPlans {
       anchors -= cost(start);
       end = start;
     }
-    std::vector<LayerSchedule> plan;
+    std::vector<LayerSchedule> schedule;
     int32_t source = 0;
     for (int32_t layer = 0; layer < layers_; ++layer) {
       if (selects[layer]) source = layer;
-      plan.push_back(layer_plan(layer, source));
+      schedule.push_back(layer_schedule(layer, source));
     }
-    return plan;
+    return schedule;
   }
 
  private:
   static constexpr int32_t kUnreached = -1;
-  // The best way to serve the first `end` layers with `anchors` anchors, and where its last segment
-  // starts.
+  // The value of the best schedule of the first `end` layers with `anchors` anchors, and the layer
+  // with which its last segment starts.
   struct Cell {
     int32_t start = kUnreached;
     double value = 0;
@@ -96,14 +98,15 @@ class OptimalPlans {
     return -similarity_.weight[layer] * lost * lost;
   }
 
-  // Starts come in ascending order, so that only a strictly better one may replace an earlier one.
+  // Adds the segments that begin with layer `start`. It is called with ascending starts, and only a
+  // strictly better segment replaces another, so of equal values the lowest start remains.
   void extend_from(int32_t start) {
     double segment = 0;
     for (int32_t end = start + 1; end <= layers_; ++end) {
       const int32_t layer = end - 1;
       if (layer != start && dense_[layer]) return;
       segment += gain(start, layer);
-      for (int32_t before = 0; before + cost(start) <= anchors_; ++before) {
+      for (int32_t before = 0; before + cost(start) <= most_anchors_; ++before) {
         const Cell& prefix = cell(before, start);
         if (prefix.start == kUnreached) continue;
         Cell& reached = cell(before + cost(start), end);
@@ -113,7 +116,7 @@ class OptimalPlans {
     }
   }
 
-  LayerSchedule layer_plan(int32_t layer, int32_t source) const {
+  LayerSchedule layer_schedule(int32_t layer, int32_t source) const {
     if (layer == 0 || dense_[layer]) return dense_layer(similarity_, layer);
     if (layer != source) return reuse_layer(similarity_, layer, source);
     return selecting_layer(similarity_, layer, Role::kAnchor, "best set");
@@ -122,22 +125,24 @@ class OptimalPlans {
   const Similarity& similarity_;
   std::vector<bool> dense_;
   int32_t layers_;
-  int32_t anchors_;
-  std::vector<Cell> cells_;  // [anchors + 1, layers + 1]
+  int32_t most_anchors_;
+  std::vector<Cell> cells_;  // [most_anchors + 1, layers + 1]
 };
 
+// The layer whose selection another layer would reuse.
 struct Source {
-  int32_t layer = -1;  // -1: none in reach
+  int32_t layer = -1;  // -1 if none is in reach
   double similarity = 0;
 };
 
-Source best_source(const Similarity& similarity, const std::vector<LayerSchedule>& plan,
+// For the layer after those of `schedule`: of the selecting layers in reach the most similar one.
+Source best_source(const Similarity& similarity, const std::vector<LayerSchedule>& schedule,
                    int32_t max_reuse_dist) {
-  const auto layer = static_cast<int32_t>(plan.size());
+  const auto layer = static_cast<int32_t>(schedule.size());
   Source best;
   for (int32_t distance = 1; distance < max_reuse_dist && distance < layer; ++distance) {
     const int32_t source = layer - distance;
-    if (plan[source].role == Role::kReuse) continue;
+    if (schedule[source].role == Role::kReuse) continue;
     const double found = similarity.layer(source, layer);
     if (best.layer < 0 || found > best.similarity) best = {source, found};
   }
@@ -190,7 +195,7 @@ void Similarity::forget_weights() {
   select_cost.clear();
 }
 
-// Rounding can put a measured similarity a little above 1; a plan states a share.
+// Rounding can put a measured similarity a little above 1, but a schedule states a share.
 LayerSchedule reuse_layer(const Similarity& similarity, int32_t layer, int32_t anchor) {
   return {.role = Role::kReuse,
           .anchor = anchor,
@@ -202,48 +207,48 @@ LayerSchedule reuse_layer(const Similarity& similarity, int32_t layer, int32_t a
 
 std::vector<std::vector<LayerSchedule>> schedules_by_dynamic_programming(
     const Similarity& similarity, const std::vector<int32_t>& dense) {
-  const OptimalPlans plans(similarity, mark_dense(similarity.layers(), dense));
-  std::vector<std::vector<LayerSchedule>> result;
-  for (int32_t anchors = 1; anchors <= plans.anchors(); ++anchors) {
-    result.push_back(plans.plan(anchors));
+  const OptimalSchedules optimal(similarity, mark_dense(similarity.layers(), dense));
+  std::vector<std::vector<LayerSchedule>> schedules;
+  for (int32_t anchors = 1; anchors <= optimal.most_anchors(); ++anchors) {
+    schedules.push_back(optimal.schedule(anchors));
   }
-  return result;
+  return schedules;
 }
 
-double predicted_similarity(const std::vector<LayerSchedule>& plan) {
+double predicted_similarity(const std::vector<LayerSchedule>& schedule) {
   double weighted = 0, weight = 0, sum = 0;
-  for (const LayerSchedule& layer : plan) {
+  for (const LayerSchedule& layer : schedule) {
     weighted += layer.importance * layer.similarity;
     weight += layer.importance;
     sum += layer.similarity;
   }
-  if (plan.empty()) return 0;
-  return weight > 0 ? weighted / weight : sum / static_cast<double>(plan.size());
+  if (schedule.empty()) return 0;
+  return weight > 0 ? weighted / weight : sum / static_cast<double>(schedule.size());
 }
 
 std::vector<LayerSchedule> greedy_schedule(const Similarity& similarity,
                                            const GreedyOptions& options,
                                            const std::vector<int32_t>& dense) {
   const std::vector<bool> is_dense = mark_dense(similarity.layers(), dense);
-  std::vector<LayerSchedule> plan;
+  std::vector<LayerSchedule> schedule;
   bool has_source = false;
   for (int32_t layer = 0; layer < similarity.layers(); ++layer) {
-    const Source source = best_source(similarity, plan, options.max_reuse_dist);
+    const Source source = best_source(similarity, schedule, options.max_reuse_dist);
     if (layer == 0 || is_dense[layer]) {
-      plan.push_back(dense_layer(similarity, layer));
+      schedule.push_back(dense_layer(similarity, layer));
     } else if (source.layer >= 0 && source.similarity >= options.threshold) {
-      plan.push_back(reuse_layer(similarity, layer, source.layer));
+      schedule.push_back(reuse_layer(similarity, layer, source.layer));
     } else {
       std::string reason = !has_source ? "first sparse layer" : "distance";
       if (source.layer >= 0) {
         reason = absl::StrFormat("low similarity: %.2f %% to layer %d", 100 * source.similarity,
                                  source.layer);
       }
-      plan.push_back(selecting_layer(similarity, layer, Role::kAnchor, std::move(reason)));
+      schedule.push_back(selecting_layer(similarity, layer, Role::kAnchor, std::move(reason)));
     }
     has_source = has_source || layer > 0;
   }
-  return plan;
+  return schedule;
 }
 
 }  // namespace kascade
