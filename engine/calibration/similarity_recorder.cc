@@ -131,7 +131,7 @@ void SimilarityRecorder::select(Backend& backend, const AttentionInput& in, int3
   }
 }
 
-// Keys may be chosen by the largest probability; what they recall is a sum.
+// Keys may be selected by their largest probability, but the mass that they recall is a sum.
 void SimilarityRecorder::measure_masses(Backend& backend, const AttentionInput& in, int32_t tile,
                                         const Candidates& candidates) {
   const SelectOptions options = to_select_options(settings_);
@@ -150,7 +150,8 @@ void SimilarityRecorder::measure_masses(Backend& backend, const AttentionInput& 
   }
 }
 
-// [kv_heads, keys]; where heads are pooled too, every head gets what all have together.
+// Fills `scores` [kv_heads, keys]. If one selection serves all heads, the scores of the heads are
+// pooled, too, and every head gets the result.
 void SimilarityRecorder::score(Backend& backend, const AttentionInput& in, int32_t tile,
                                Pooling pooling, std::vector<float>& scores) {
   const int32_t keys = end_of_keys(in.batch, tile);
@@ -167,8 +168,8 @@ void SimilarityRecorder::score(Backend& backend, const AttentionInput& in, int32
   for (int32_t g = 1; g < shape_.kv_heads; ++g) std::copy_n(view.f32(0), keys, view.f32(g));
 }
 
-// Keys that every row attends to anyway (sinks and the tile's own) count on both sides, with the
-// mass of the *target* head, unless the published slip is asked for.
+// The mass of the keys that every row attends to anyway (sinks and own tile) is added to both sides
+// of the quotient. It is that of the *target* head, except with the mistake of the published code.
 void SimilarityRecorder::add_masses(int32_t layer, int32_t g_b, const TileSets& sets,
                                     std::span<const float> mass) {
   const double all = std::accumulate(mass.begin(), mass.end(), 0.0);

@@ -1,6 +1,7 @@
-// Measures, at sampled query tiles of one window that runs densely, how well the keys that one
-// layer would select serve the later layers (method, A5.2–A5.3). Called on the engine's thread;
-// read by calibration after the window's last event.
+// Measures how well the keys that one layer would select serve the later layers (docs/method.md,
+// "What calibration measures"). One recorder observes one window that runs with dense attention,
+// and looks at some of its query tiles. The engine's thread calls it; calibration reads the result
+// after the window's last event.
 #ifndef KASCADE_ENGINE_CALIBRATION_SIMILARITY_RECORDER_H_
 #define KASCADE_ENGINE_CALIBRATION_SIMILARITY_RECORDER_H_
 
@@ -23,15 +24,20 @@ struct RecorderShape {
   int32_t group = 0;  // query heads per KV head
 };
 
-// What two selections are compared by: recalled attention mass (dp), or index sets (greedy). With
-// the slip, the mass of the keys that are attended to anyway is that of the *source's* head number
-// in the target layer, as in the published code: for measuring what that costs.
-enum class SimilarityKind { kRecalledMass, kRecalledMassWithSlip, kJaccard };
+// How two selections are compared.
+enum class SimilarityKind {
+  kRecalledMass,  // by the attention mass that the keys of the one recall in the other's layer
+  // The same with a mistake of the published code, to measure what the mistake costs: the mass of
+  // the keys that are attended to anyway is taken from the target layer's head with the *source's*
+  // head number.
+  kRecalledMassWithSlip,
+  kJaccard,  // by the sets of keys: intersection divided by union
+};
 
-// First tokens of the tiles to sample in a window of `tokens` tokens: full tiles with more
-// candidates than budget, at most 64, evenly spaced, the last one included. Empty when there is
-// none.
-std::set<int32_t> sampled_tiles(const SelectionSettings& rule, int32_t tokens);
+// Returns the first tokens of the tiles that are sampled in a window of `tokens` tokens: full tiles
+// with more candidates than budget, at most 64, evenly spaced, the last one included. Empty if
+// there is no such tile.
+std::set<int32_t> sampled_tiles(const SelectionSettings& settings, int32_t tokens);
 
 class SimilarityRecorder final : public LayerObserver {
  public:
@@ -43,12 +49,12 @@ class SimilarityRecorder final : public LayerObserver {
   void residual_added(Backend& backend, int32_t layer, const Batch& batch, TileRange tiles,
                       Tensor before, Tensor after) override;
 
-  // The window's figures: minimum over its sampled tiles (recalled mass) or their mean (Jaccard);
-  // means over tokens and tiles for importance and self_recall.
+  // The similarities of the window are minima over its sampled tiles (recalled mass) or means
+  // (Jaccard). Importance is a mean over tokens, self_recall a mean over tiles.
   Similarity window_similarity() const;
 
  private:
-  // What one sampled tile selected, layer by layer: [layers][kv_heads] ascending keys.
+  // The keys that each layer selects for one sampled tile: [layers][kv_heads], ascending.
   using TileSets = std::vector<std::vector<std::vector<int32_t>>>;
 
   void record(Backend& backend, int32_t layer, const AttentionInput& in, int32_t tile);
@@ -70,21 +76,24 @@ class SimilarityRecorder final : public LayerObserver {
   RecorderShape shape_;
   std::set<int32_t> samples_;  // first tokens of the sampled tiles
 
-  Similarity similarity_{0, 0};  // minimum or sum over tiles so far
+  Similarity similarity_{0, 0};  // minima or sums over the tiles so far
   std::vector<int64_t> importance_tokens_{};
   int32_t tiles_ = 0;
-  int32_t until_ = 0;  // positions below were recorded; a preempted window feeds them again
-  std::vector<std::pair<int32_t, TileSets>> open_{};  // tiles of the current step by first token
+  // Positions below this one were recorded already. A window that was preempted computes them
+  // again.
+  int32_t until_ = 0;
+  std::vector<std::pair<int32_t, TileSets>>
+      open_{};  // sampled tiles of the current step, by first token
 
-  Buffer device_scores_;               // f32 [kv_heads, keys], grows
+  Buffer device_scores_;               // f32 [kv_heads, keys]; grows with the window
   std::vector<float> scores_;          // [kv_heads, keys]
   std::vector<float> masses_;          // [kv_heads, keys]
-  std::vector<double> fixed_;          // [kv_heads] mass of the keys that are attended to anyway
+  std::vector<double> fixed_;          // [kv_heads] mass of sinks and own tile, always attended to
   std::vector<float> before_, after_;  // rows of the residual stream
   ChoiceWorkspace choice_workspace_;
 };
 
-// The mean over windows of everything a Similarity holds.
+// The means over windows of similarities, importance and self_recall.
 Similarity mean_similarity(const std::vector<Similarity>& windows);
 
 }  // namespace kascade

@@ -41,21 +41,22 @@ LayerSchedule dense_layer(const Similarity& similarity, int32_t layer) {
   return selecting_layer(similarity, layer, Role::kDense, std::move(reason));
 }
 
-// Dynamic programming over segments [start, end). A segment is a selecting layer and the reuse
-// layers that it serves.
+// Dynamic programming over segments [start, end): layer `start` selects, and the layers after it
+// reuse its selection (docs/method.md, "Planners").
 class OptimalSchedules {
  public:
   OptimalSchedules(const Similarity& similarity, std::vector<bool> dense)
       : similarity_(similarity),
         dense_(std::move(dense)),
         layers_(similarity.layers()),
-        anchors_(layers_ - static_cast<int32_t>(std::count(dense_.begin(), dense_.end(), true))),
-        cells_(static_cast<size_t>(anchors_ + 1) * (layers_ + 1)) {
+        most_anchors_(layers_ -
+                      static_cast<int32_t>(std::count(dense_.begin(), dense_.end(), true))),
+        cells_(static_cast<size_t>(most_anchors_ + 1) * (layers_ + 1)) {
     cell(0, 0) = {.start = 0, .value = 0};
     for (int32_t start = 0; start < layers_; ++start) extend_from(start);
   }
 
-  int32_t anchors() const { return anchors_; }
+  int32_t most_anchors() const { return most_anchors_; }
 
   std::vector<LayerSchedule> schedule(int32_t anchors) const {
     std::vector<bool> selects(layers_, false);
@@ -69,15 +70,15 @@ class OptimalSchedules {
     int32_t source = 0;
     for (int32_t layer = 0; layer < layers_; ++layer) {
       if (selects[layer]) source = layer;
-      schedule.push_back(scheduled_layer(layer, source));
+      schedule.push_back(layer_schedule(layer, source));
     }
     return schedule;
   }
 
  private:
   static constexpr int32_t kUnreached = -1;
-  // The best way to serve the first `end` layers with `anchors` anchors, and the start of its last
-  // segment.
+  // The value of the best schedule of the first `end` layers with `anchors` anchors, and the layer
+  // with which its last segment starts.
   struct Cell {
     int32_t start = kUnreached;
     double value = 0;
@@ -97,15 +98,15 @@ class OptimalSchedules {
     return -similarity_.weight[layer] * lost * lost;
   }
 
-  // Starts are tried in ascending order, so that only a strictly better one replaces an earlier
-  // one.
+  // Adds the segments that begin with layer `start`. It is called with ascending starts, and only a
+  // strictly better segment replaces another, so of equal values the lowest start remains.
   void extend_from(int32_t start) {
     double segment = 0;
     for (int32_t end = start + 1; end <= layers_; ++end) {
       const int32_t layer = end - 1;
       if (layer != start && dense_[layer]) return;
       segment += gain(start, layer);
-      for (int32_t before = 0; before + cost(start) <= anchors_; ++before) {
+      for (int32_t before = 0; before + cost(start) <= most_anchors_; ++before) {
         const Cell& prefix = cell(before, start);
         if (prefix.start == kUnreached) continue;
         Cell& reached = cell(before + cost(start), end);
@@ -115,7 +116,7 @@ class OptimalSchedules {
     }
   }
 
-  LayerSchedule scheduled_layer(int32_t layer, int32_t source) const {
+  LayerSchedule layer_schedule(int32_t layer, int32_t source) const {
     if (layer == 0 || dense_[layer]) return dense_layer(similarity_, layer);
     if (layer != source) return reuse_layer(similarity_, layer, source);
     return selecting_layer(similarity_, layer, Role::kAnchor, "best set");
@@ -124,15 +125,17 @@ class OptimalSchedules {
   const Similarity& similarity_;
   std::vector<bool> dense_;
   int32_t layers_;
-  int32_t anchors_;
-  std::vector<Cell> cells_;  // [anchors + 1, layers + 1]
+  int32_t most_anchors_;
+  std::vector<Cell> cells_;  // [most_anchors + 1, layers + 1]
 };
 
+// The layer whose selection another layer would reuse.
 struct Source {
-  int32_t layer = -1;  // -1: no source in reach
+  int32_t layer = -1;  // -1 if none is in reach
   double similarity = 0;
 };
 
+// For the layer after those of `schedule`: of the selecting layers in reach the most similar one.
 Source best_source(const Similarity& similarity, const std::vector<LayerSchedule>& schedule,
                    int32_t max_reuse_dist) {
   const auto layer = static_cast<int32_t>(schedule.size());
@@ -192,7 +195,7 @@ void Similarity::forget_weights() {
   select_cost.clear();
 }
 
-// Rounding can make a measured similarity slightly larger than 1, but a schedule states a share.
+// Rounding can put a measured similarity a little above 1, but a schedule states a share.
 LayerSchedule reuse_layer(const Similarity& similarity, int32_t layer, int32_t anchor) {
   return {.role = Role::kReuse,
           .anchor = anchor,
@@ -205,11 +208,11 @@ LayerSchedule reuse_layer(const Similarity& similarity, int32_t layer, int32_t a
 std::vector<std::vector<LayerSchedule>> schedules_by_dynamic_programming(
     const Similarity& similarity, const std::vector<int32_t>& dense) {
   const OptimalSchedules optimal(similarity, mark_dense(similarity.layers(), dense));
-  std::vector<std::vector<LayerSchedule>> result;
-  for (int32_t anchors = 1; anchors <= optimal.anchors(); ++anchors) {
-    result.push_back(optimal.schedule(anchors));
+  std::vector<std::vector<LayerSchedule>> schedules;
+  for (int32_t anchors = 1; anchors <= optimal.most_anchors(); ++anchors) {
+    schedules.push_back(optimal.schedule(anchors));
   }
-  return result;
+  return schedules;
 }
 
 double predicted_similarity(const std::vector<LayerSchedule>& schedule) {

@@ -1,9 +1,11 @@
-// Tests calibration through the engine: requests that it refuses, early ends, and its result on the
-// bundled model.
+// Calibration through the engine: what it refuses, how it ends early, what it measures anew, and
+// which schedules it finds for the bundled model.
 #include "engine/calibration/calibration.h"
 
 #include <atomic>
 #include <cmath>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -54,11 +56,14 @@ class TinyCalibrationTest : public ::testing::Test {
   std::atomic<bool> stop_ = false;
 };
 
-// Measuring and comparing look at nothing in the backend's memory but what they download.
+// Measuring and comparing look at nothing in the backend's memory but what they download. Short
+// windows suffice, and layer costs would only compare more.
 TEST_F(TinyCalibrationTest, FarMemoryGivesTheSameSchedule) {
   EngineOptions options = options_for(dir_.path());
   std::optional<CalibrationOutcome> outcomes[2];
   options_.anchors = 2;
+  options_.window_tokens = 128;
+  options_.weight = LayerCost::kImportance;
   for (const auto& [index, backend] : {std::pair{0, "reference"}, {1, "far_memory"}}) {
     options.backend = backend;
     engine_ = make_engine(options);
@@ -67,6 +72,7 @@ TEST_F(TinyCalibrationTest, FarMemoryGivesTheSameSchedule) {
     outcomes[index] = *outcome;
   }
   EXPECT_EQ(outcomes[0]->similarity, outcomes[1]->similarity);
+  EXPECT_GT(outcomes[0]->schedule.quality.mean_kl, 0);
   EXPECT_EQ(outcomes[0]->schedule.quality.mean_kl, outcomes[1]->schedule.quality.mean_kl);
 }
 
@@ -91,62 +97,98 @@ TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(outcome->schedule.quality.suspect);
   EXPECT_FALSE(outcome->schedule.quality.passed);
-  EXPECT_EQ(outcome->table.size(), 1u);  // the others would be no better
+  EXPECT_EQ(outcome->table.size(), 1u);  // no other candidate could pass
   EXPECT_EQ(engine_->stats().free_blocks, engine_->stats().total_blocks);
 }
 
-// Whether a calibration measured similarities and layer costs, judging by its progress reports.
+// Which stages the progress of a calibration has shown.
 struct Stages {
-  bool measured = false, weighed = false;
+  bool measured = false, measured_costs = false;
   bool operator==(const Stages&) const = default;
 };
+constexpr Stages kAll{true, true}, kNone{false, false};
+constexpr Stages kSimilarityOnly{true, false}, kCostsOnly{false, true};
 
-TEST_F(TinyCalibrationTest, PlansAnewFromWhatWasMeasuredLast) {
-  Measurement last;
-  const auto again = [&](const Texts& texts) {
+void expect_same(const CalibrationOutcome& a, const CalibrationOutcome& b) {
+  EXPECT_EQ(a.similarity, b.similarity);
+  ASSERT_EQ(a.schedule.layers.size(), b.schedule.layers.size());
+  for (size_t i = 0; i < b.schedule.layers.size(); ++i) {
+    EXPECT_EQ(a.schedule.layers[i].role, b.schedule.layers[i].role) << i;
+    EXPECT_EQ(a.schedule.layers[i].anchor, b.schedule.layers[i].anchor) << i;
+    EXPECT_EQ(a.schedule.layers[i].reuse_cost, b.schedule.layers[i].reuse_cost) << i;
+  }
+  EXPECT_EQ(a.schedule.quality.mean_kl, b.schedule.quality.mean_kl);
+}
+
+// A calibration measures only what the one before it has not measured, and its outcome is that of a
+// calibration which measures everything.
+class RepeatedCalibrationTest : public TinyCalibrationTest {
+ protected:
+  RepeatedCalibrationTest() { options_.window_tokens = 128; }
+
+  Stages again(const Texts& texts) {
     Stages stages;
     const auto outcome = calibrate(
         *engine_, options_, texts,
         [&](const CalibrationProgress& progress) {
           stages.measured |= progress.stage == CalibrationStage::kMeasuring;
-          stages.weighed |= progress.stage == CalibrationStage::kMeasuringCosts;
+          stages.measured_costs |= progress.stage == CalibrationStage::kMeasuringCosts;
         },
-        stop_, &last);
-    const auto fresh = run(texts);
-    EXPECT_TRUE(outcome.ok() && fresh.ok()) << outcome.status() << fresh.status();
-    if (!outcome.ok() || !fresh.ok()) return stages;
-    EXPECT_EQ(outcome->similarity, fresh->similarity);
-    for (size_t i = 0; i < fresh->schedule.layers.size(); ++i) {
-      const LayerSchedule &a = outcome->schedule.layers[i], &b = fresh->schedule.layers[i];
-      EXPECT_EQ(a.role, b.role) << i;
-      EXPECT_EQ(a.anchor, b.anchor) << i;
-      EXPECT_EQ(a.reuse_cost, b.reuse_cost) << i;
-    }
-    EXPECT_EQ(outcome->schedule.quality.mean_kl, fresh->schedule.quality.mean_kl);
+        stop_, &previous_);
+    EXPECT_TRUE(outcome.ok()) << outcome.status();
+    if (outcome.ok()) last_ = *outcome;
     return stages;
-  };
+  }
+  void expect_as_measured_anew(const Texts& texts) {
+    const auto fresh = run(texts);
+    ASSERT_TRUE(fresh.ok()) << fresh.status();
+    expect_same(last_, *fresh);
+  }
+
+  Measurement previous_;
+  CalibrationOutcome last_;
+};
+
+TEST_F(RepeatedCalibrationTest, MeasuresNothingTwice) {
   options_.anchors = 2;
-  EXPECT_EQ(again(long_text()), (Stages{true, true}));
+  EXPECT_EQ(again(long_text()), kAll);
   options_.anchors = 3;
-  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  EXPECT_EQ(again(long_text()), kNone);
+  expect_as_measured_anew(long_text());
+  const CalibrationOutcome with_3_anchors = last_;
   options_.weight = LayerCost::kImportance;
-  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  EXPECT_EQ(again(long_text()), kNone);
+  expect_as_measured_anew(long_text());
   options_.weight = LayerCost::kLoss;
-  options_.anchors = 0;  // needs to know what each layer's own choice costs
-  EXPECT_EQ(again(long_text()), (Stages{false, true}));
-  EXPECT_EQ(again(long_text()), (Stages{false, false}));
+  options_.anchors = 0;  // needs to know what it costs that a layer selects
+  EXPECT_EQ(again(long_text()), kCostsOnly);
+  expect_as_measured_anew(long_text());
+  EXPECT_EQ(again(long_text()), kNone);
   options_.anchors = 3;
-  EXPECT_EQ(again(long_text()), (Stages{false, false}));
-  options_.dense_layers = {1};  // the others' costs are those beside it
-  EXPECT_EQ(again(long_text()), (Stages{false, true}));
-  EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, true}));
-  options_.selection.ratio = 0.2;
-  EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, true}));
-  options_.planner = Planner::kGreedy;
-  EXPECT_EQ(again({random_tokens(11000, 256, 4)}), (Stages{true, false}));
+  EXPECT_EQ(again(long_text()), kNone);
+  expect_same(last_, with_3_anchors);
 }
 
-TEST_F(TinyCalibrationTest, SaysThatItPlannedFewerAnchorsThanAskedFor) {
+TEST_F(RepeatedCalibrationTest, MeasuresWhatWasMeasuredOtherwise) {
+  options_.anchors = 3;
+  options_.weight = LayerCost::kImportance;
+  EXPECT_EQ(again(long_text()), kSimilarityOnly);
+  options_.weight = LayerCost::kLoss;
+  EXPECT_EQ(again(long_text()), kCostsOnly);
+  options_.dense_layers = {1};  // the costs of the others change with it
+  EXPECT_EQ(again(long_text()), kCostsOnly);
+  expect_as_measured_anew(long_text());
+  options_.weight = LayerCost::kImportance;
+  const Texts other_text = {random_tokens(11000, 256, 4)};
+  EXPECT_EQ(again(other_text), kSimilarityOnly);
+  options_.selection.ratio = 0.2;
+  EXPECT_EQ(again(other_text), kSimilarityOnly);
+  options_.planner = Planner::kGreedy;
+  EXPECT_EQ(again(other_text), kSimilarityOnly);
+  expect_as_measured_anew(other_text);
+}
+
+TEST_F(TinyCalibrationTest, SaysThatFewerAnchorsArePossibleThanWereAskedFor) {
   options_.anchors = 3;
   options_.auto_dense_layers = true;
   options_.min_recall = 1;  // no budget recalls everything, so every layer stays dense
@@ -168,14 +210,13 @@ TEST_F(TinyCalibrationTest, HasNoNoteWhenAllWentAsAsked) {
             (RequestedSchedule{.anchors = 2, .dense_layers = {3}, .min_recall = 0.6}));
 }
 
-// With held-out parts so short that no key can be dropped, no schedule could fail the quality
-// check.
+// On held-out parts so short that no key is dropped, no quality check could fail.
 TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
   options_.selection.min_keys = 128;
   expect_refused(Texts(14, random_tokens(800, 256, 2)), "held-out");
   expect_refused(Texts(40, random_tokens(315, 256, 2)), "held-out");
-  // The held-out parts of the short texts fill no window, and one window of 512 tokens is too
-  // little for a quality check.
+  // The held-out parts of the short texts lie in no window, and one window of 512 tokens is too
+  // little.
   Texts one_long(40, random_tokens(200, 256, 2));
   one_long.push_back(random_tokens(2600, 256, 4));
   expect_refused(one_long, "have 512 tokens in windows");
@@ -230,7 +271,7 @@ TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
   EXPECT_NEAR(sums.kl, expected.sums.kl, 1e-3);
 }
 
-TEST(BetterTest, APassCountsFirstThenKeysDroppedThenTheLoss) {
+TEST(IsBetterTest, APassCountsFirstThenDroppedKeysThenTheDegradation) {
   const auto record = [](bool passed, double attended, double degradation) {
     QualityRecord quality;
     quality.passed = passed;
@@ -238,7 +279,8 @@ TEST(BetterTest, APassCountsFirstThenKeysDroppedThenTheLoss) {
     quality.degradation_percent = degradation;
     return quality;
   };
-  // From the best to the worst. What drops no key loses nothing, and is no schedule to keep.
+  // From the best to the worst. A schedule that drops no key loses nothing, and is not worth
+  // keeping.
   const QualityRecord ranked[] = {record(true, 0.3, 0.9), record(false, 0.3, 1.5),
                                   record(false, 0.2, 4), record(false, 1, 0)};
   for (size_t i = 0; i < std::size(ranked); ++i) {
@@ -286,29 +328,51 @@ TEST_F(TinyCalibrationTest, LiveRequestsGoFirstAndChangeNothing) {
   }
 }
 
-TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
-  const auto engine = make_engine(options_for(demo_model()));
-  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 45000);
-  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
-  ASSERT_TRUE(tokens.ok());
-  CalibrationOptions options;
-  options.auto_dense_layers = true;
-  options.window_tokens = 1024;
-  options.max_degradation_percent = 2;
-  std::atomic<bool> stop = false;
-  int64_t last = 0;
-  CalibrationStage stage = CalibrationStage::kMeasuring;
-  const auto outcome = calibrate(
-      *engine, options, {*tokens},
-      [&](const CalibrationProgress& progress) {
-        if (progress.stage == stage) {
-          EXPECT_GE(progress.done_tokens, last);
-        }
-        stage = progress.stage;
-        last = progress.done_tokens;
-        EXPECT_LE(progress.done_tokens, progress.total_tokens);
-      },
-      stop);
+// Calibrations of the bundled model on the beginning of its calibration text. All tests share one
+// engine and, where they use the selection and windows of `options_`, one measurement.
+class DemoCalibrationTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    engine_ = make_engine(options_for(demo_model()));
+    const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 37500);
+    texts_ = {engine_->tokenizer().encode(text, {.add_special_tokens = false}).value()};
+    measured_ = Measurement();
+  }
+  static void TearDownTestSuite() { engine_ = nullptr; }
+
+  DemoCalibrationTest() {
+    options_.selection.min_keys = 16;
+    options_.window_tokens = 512;
+  }
+  absl::StatusOr<CalibrationOutcome> run() {
+    return calibrate(
+        *engine_, options_, texts_,
+        [this](const CalibrationProgress& progress) {
+          EXPECT_LE(progress.done_tokens, progress.total_tokens);
+          if (progress.stage == stage_) {
+            EXPECT_GE(progress.done_tokens, done_tokens_);
+          }
+          stage_ = progress.stage;
+          done_tokens_ = progress.done_tokens;
+        },
+        stop_, &measured_);
+  }
+
+  static std::unique_ptr<Engine> engine_;
+  static Texts texts_;
+  static Measurement measured_;
+  CalibrationOptions options_;
+  std::atomic<bool> stop_ = false;
+  CalibrationStage stage_ = CalibrationStage::kMeasuring;  // the last one reported
+  int64_t done_tokens_ = 0;
+};
+std::unique_ptr<Engine> DemoCalibrationTest::engine_;
+Texts DemoCalibrationTest::texts_;
+Measurement DemoCalibrationTest::measured_;
+
+TEST_F(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
+  options_.max_degradation_percent = 2;
+  const auto outcome = run();
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(outcome->schedule.quality.passed);
   EXPECT_FALSE(outcome->schedule.quality.suspect);
@@ -322,31 +386,22 @@ TEST(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
   EXPECT_TRUE(outcome->schedule.calibration.weighted_by_loss);
   EXPECT_GE(outcome->schedule.count(Role::kReuse), 1);
   EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 0.9);
-  EXPECT_EQ(stage, CalibrationStage::kDone);
+  EXPECT_EQ(stage_, CalibrationStage::kDone);
 }
 
-// Recomputes the numbers of the quality check from its windows.
-TEST(DemoCalibrationTest, TheGateTellsTheErrorOfItsTokens) {
-  const auto engine = make_engine(options_for(demo_model()));
-  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 45000);
-  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
-  ASSERT_TRUE(tokens.ok());
-  CalibrationOptions options;
-  options.selection.min_keys = 32;
-  options.weight = LayerCost::kImportance;
-  options.anchors = 6;
-  options.window_tokens = 512;
-  const std::atomic<bool> stop = false;
-  const auto outcome =
-      calibrate(*engine, options, {*tokens}, [](const CalibrationProgress&) {}, stop);
+// The figures of the quality check are those of its windows, computed anew.
+TEST_F(DemoCalibrationTest, TheQualityCheckReportsTheErrorOfItsTokens) {
+  options_.weight = LayerCost::kImportance;
+  options_.anchors = 6;
+  const auto outcome = run();
   ASSERT_TRUE(outcome.ok()) << outcome.status();
-  const auto parts = split_held_out({*tokens});
+  const auto parts = split_held_out(texts_);
   ASSERT_TRUE(parts.ok());
   const auto windows = held_out_windows(
-      parts->held_out, {options.selection, options.window_tokens, engine->model().context,
-                        engine->tokenizer().prefix_tokens()});
+      parts->held_out, {options_.selection, options_.window_tokens, engine_->model().context,
+                        engine_->tokenizer().prefix_tokens()});
   ASSERT_TRUE(windows.ok()) << windows.status();
-  const auto compared = WindowRuns(*engine, stop)
+  const auto compared = WindowRuns(*engine_, stop_)
                             .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
                                      [](int64_t /*tokens*/) {});
   ASSERT_TRUE(compared.ok()) << compared.status();
@@ -362,19 +417,13 @@ TEST(DemoCalibrationTest, TheGateTellsTheErrorOfItsTokens) {
   EXPECT_GT(quality.degradation_error_percent.value_or(0), 0.01);
 }
 
-// A tile anchor attends to all keys: a plan in which every layer selects saves nothing, and only
-// shows that fewer may do.
-TEST(DemoCalibrationTest, TilesAreSearchedToo) {
-  const auto engine = make_engine(options_for(demo_model()));
-  const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 45000);
-  const auto tokens = engine->tokenizer().encode(text, {.add_special_tokens = false});
-  ASSERT_TRUE(tokens.ok());
-  CalibrationOptions options;
-  options.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 6};
-  options.window_tokens = 512;
-  const std::atomic<bool> stop = false;
+// An anchor layer of the tile family attends to all keys. A schedule in which every layer selects
+// therefore saves nothing, and the search goes on to fewer selecting layers.
+TEST_F(DemoCalibrationTest, TilesAreSearchedToo) {
+  options_.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 6};
+  options_.weight = LayerCost::kImportance;  // layer costs of this selection would take long
   const auto outcome =
-      calibrate(*engine, options, {*tokens}, [](const CalibrationProgress&) {}, stop);
+      calibrate(*engine_, options_, texts_, [](const CalibrationProgress&) {}, stop_);
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   const Schedule& schedule = outcome->schedule;
   EXPECT_TRUE(schedule.quality.passed) << schedule.quality.degradation_percent;
@@ -389,70 +438,15 @@ TEST(DemoCalibrationTest, TilesAreSearchedToo) {
   }
 }
 
-// Searches on one text by one selection: what the first of them measured serves the others, as
-// PlansAnewFromWhatWasMeasuredLast allows.
-class DemoSearchTest : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    engine_ = make_engine(options_for(demo_model())).release();
-    const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 50000);
-    tokens_ = engine_->tokenizer().encode(text, {.add_special_tokens = false}).value();
-    measured_ = new Measurement;
-  }
-  static void TearDownTestSuite() {
-    delete measured_;
-    delete engine_;
-  }
-  DemoSearchTest() {
-    options_.selection.min_keys = 16;
-    options_.window_tokens = 1024;
-  }
-  absl::StatusOr<CalibrationOutcome> run() {
-    stages_ = {};
-    return calibrate(
-        *engine_, options_, {tokens_},
-        [this](const CalibrationProgress& progress) {
-          EXPECT_LE(progress.done_tokens, progress.total_tokens);
-          stages_.weighed |= progress.stage == CalibrationStage::kMeasuringCosts;
-        },
-        stop_, measured_);
-  }
-
-  static inline Engine* engine_ = nullptr;
-  static inline Measurement* measured_ = nullptr;
-  static inline std::vector<Token> tokens_;
-  const std::atomic<bool> stop_ = false;
-  CalibrationOptions options_;
-  Stages stages_;
-};
-
-// On the bundled model importance is a poor guide: with as many selecting layers, a plan by what
-// reuse costs loses less.
-TEST_F(DemoSearchTest, WeighingLayersByTheirLossHelps) {
-  *measured_ = Measurement{};  // so that it is seen to weigh, in any order of the tests
-  options_.anchors = 7;
-  options_.max_degradation_percent = 100;
-  double kl[2];
-  for (const LayerCost weight : {LayerCost::kImportance, LayerCost::kLoss}) {
-    options_.weight = weight;
-    const auto outcome = run();
-    ASSERT_TRUE(outcome.ok()) << outcome.status();
-    const bool by_loss = weight == LayerCost::kLoss;
-    EXPECT_EQ(stages_.weighed, by_loss);
-    EXPECT_EQ(outcome->schedule.calibration.weighted_by_loss, by_loss);
-    kl[by_loss ? 1 : 0] = outcome->schedule.quality.mean_kl;
-  }
-  EXPECT_LT(kl[1], kl[0]);
-}
-
-// Where not even all layers selecting pass, more of them stay dense, and a note names them.
-TEST_F(DemoSearchTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
+// Where no schedule passes in which all layers may select, more layers stay dense, and a note names
+// them.
+TEST_F(DemoCalibrationTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
   options_.anchors = engine_->model().layers;
   options_.max_degradation_percent = 0;
   const auto failed = run();
   ASSERT_TRUE(failed.ok()) << failed.status();
   ASSERT_FALSE(failed->schedule.quality.passed);
-  EXPECT_EQ(failed->table.size(), 1u);  // what was asked for, and nothing else
+  EXPECT_EQ(failed->table.size(), 1u);  // the number of anchors that was asked for, and no other
   const double all_select = failed->schedule.quality.degradation_percent;
   options_.anchors = 0;
   options_.max_degradation_percent = all_select / 2;
@@ -472,6 +466,22 @@ TEST_F(DemoSearchTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
   }
   EXPECT_EQ(schedule.calibration.requested, (RequestedSchedule{.min_recall = 0.6}));
   EXPECT_TRUE(engine_->activate(std::make_shared<Schedule>(schedule)).ok());
+}
+
+// On the bundled model importance is a poor guide: of two schedules with as many anchors, the one
+// that was built from measured layer costs loses less.
+TEST_F(DemoCalibrationTest, MeasuredLayerCostsGiveABetterSchedule) {
+  options_.anchors = 7;
+  options_.max_degradation_percent = 100;
+  std::map<LayerCost, double> kl;
+  for (const LayerCost cost : {LayerCost::kImportance, LayerCost::kLoss}) {
+    options_.weight = cost;
+    const auto outcome = run();
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    EXPECT_EQ(outcome->schedule.calibration.weighted_by_loss, cost == LayerCost::kLoss);
+    kl[cost] = outcome->schedule.quality.mean_kl;
+  }
+  EXPECT_LT(kl[LayerCost::kLoss], kl[LayerCost::kImportance]);
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
-// Tests the search for the cheapest schedule that passes the quality check against trying all
-// schedules.
+// The search for the cheapest schedule that passes, against trying all sizes.
 #include "engine/calibration/schedule_search.h"
 
 #include <algorithm>
@@ -8,10 +7,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace kascade {
 namespace {
+
+using ::testing::ElementsAre;
 
 // need[d]: the fewest selecting layers that pass beside d more dense ones.
 std::optional<ScheduleSize> cheapest_of(const std::vector<int32_t>& need, int32_t most) {
@@ -45,7 +47,7 @@ Found search(const std::vector<int32_t>& need, int32_t most) {
   return found;
 }
 
-TEST(PlanSearchTest, FindsTheFewestSelectingLayers) {
+TEST(ScheduleSearchTest, FindsTheFewestSelectingLayers) {
   for (int32_t need = 1; need <= 15; ++need) {
     const Found found = search({need}, 14);
     EXPECT_EQ(found.best, cheapest_of({need}, 14)) << need;
@@ -53,11 +55,11 @@ TEST(PlanSearchTest, FindsTheFewestSelectingLayers) {
   }
 }
 
-TEST(PlanSearchTest, TakesMoreDenseLayersOnlyWhereThatReadsLess) {
+TEST(ScheduleSearchTest, TakesMoreDenseLayersOnlyWhereThatReadsLess) {
   EXPECT_EQ(search({11, 10, 9}, 14).best, (ScheduleSize{11, 0}));
   // 10 beside one dense layer reads no less than 11; with two dense ones fewer need to select.
   EXPECT_EQ(search({11, 10, 3}, 14).best, (ScheduleSize{3, 2}));
-  // After two numbers that do not pay, no third is tried.
+  // After two numbers of dense layers that bring nothing, no third is tried.
   EXPECT_EQ(search({11, 10, 8, 1}, 14).best, (ScheduleSize{11, 0}));
   EXPECT_EQ(search({13, 12, 8, 7, 3}, 14).best, (ScheduleSize{3, 4}));
   EXPECT_EQ(search({11, 8, 5, 4}, 14).best, (ScheduleSize{5, 2}));
@@ -66,8 +68,8 @@ TEST(PlanSearchTest, TakesMoreDenseLayersOnlyWhereThatReadsLess) {
   EXPECT_EQ(search({2, 1, 1}, 14).best, (ScheduleSize{2, 0}));
 }
 
-// Where each dense layer more saves no more selecting ones than the one before.
-TEST(PlanSearchTest, AgreesWithTryingAll) {
+// Where each further dense layer saves at most as many selecting layers as the one before it.
+TEST(ScheduleSearchTest, AgreesWithTryingAll) {
   std::mt19937 random(7);
   const auto below = [&](int32_t n) {
     return static_cast<int32_t>(random() % static_cast<uint32_t>(n));
@@ -92,7 +94,7 @@ TEST(PlanSearchTest, AgreesWithTryingAll) {
   }
 }
 
-TEST(PlanSearchTest, ErrorsEndIt) {
+TEST(ScheduleSearchTest, ErrorsEndIt) {
   int32_t asked = 0;
   const auto result = cheapest_passing_size(8, 4, [&](ScheduleSize) -> absl::StatusOr<bool> {
     if (++asked == 2) return absl::CancelledError("stopped");
@@ -100,6 +102,61 @@ TEST(PlanSearchTest, ErrorsEndIt) {
   });
   EXPECT_TRUE(absl::IsCancelled(result.status()));
   EXPECT_EQ(asked, 2);
+}
+
+// Eight layers, of which layer 2 stays dense. Selecting costs most in layer 5, then in layer 3.
+Similarity eight_layers() {
+  Similarity similarity(8, 1);
+  similarity.select_cost = {0, 0.1, 0, 0.3, 0.1, 0.4, 0.1, 0.2};
+  return similarity;
+}
+
+std::vector<int32_t> layers_of(const std::vector<LayerSchedule>& schedule, Role role) {
+  std::vector<int32_t> layers;
+  for (int32_t layer = 1; layer < std::ssize(schedule); ++layer) {
+    if (schedule[layer].role == role) layers.push_back(layer);
+  }
+  return layers;
+}
+
+TEST(ScheduleSearchTest, LayersBecomeDenseInTheOrderOfWhatTheirSelectingCosts) {
+  std::vector<std::vector<int32_t>> dense;
+  const auto found =
+      search_schedules(eight_layers(), {2}, [&](const std::vector<LayerSchedule>& schedule) {
+        const auto layers = layers_of(schedule, Role::kDense);
+        if (dense.empty() || dense.back() != layers) dense.push_back(layers);
+        return absl::StatusOr<bool>(false);
+      });
+  ASSERT_TRUE(found.ok());
+  EXPECT_THAT(*found, ElementsAre());  // nothing has passed
+  // At most half of the six layers that may become dense do; equal costs keep their order.
+  EXPECT_THAT(dense, ElementsAre(ElementsAre(2), ElementsAre(2, 5), ElementsAre(2, 3, 5),
+                                 ElementsAre(2, 3, 5, 7)));
+}
+
+TEST(ScheduleSearchTest, TellsWhichMoreLayersAreDense) {
+  std::vector<LayerSchedule> last;
+  const auto found =
+      search_schedules(eight_layers(), {2}, [&](const std::vector<LayerSchedule>& schedule) {
+        const bool passes = layers_of(schedule, Role::kDense).size() == 3;
+        if (passes) last = schedule;
+        return absl::StatusOr<bool>(passes);
+      });
+  ASSERT_TRUE(found.ok());
+  EXPECT_THAT(*found, ElementsAre(3, 5));
+  EXPECT_TRUE(layers_of(last, Role::kAnchor).empty());  // layer 0 alone selects beside them
+}
+
+TEST(ScheduleSearchTest, NoMoreLayersAreDenseWhereSelectingWasNotMeasured) {
+  Similarity similarity = eight_layers();
+  similarity.select_cost.clear();
+  const auto found =
+      search_schedules(similarity, {}, [&](const std::vector<LayerSchedule>& schedule) {
+        EXPECT_TRUE(layers_of(schedule, Role::kDense).empty());
+        return absl::StatusOr<bool>(false);
+      });
+  ASSERT_TRUE(found.ok());
+  EXPECT_TRUE(found->empty());
 }
 
 }  // namespace

@@ -85,9 +85,9 @@ struct Oracle {
   std::vector<std::vector<std::vector<std::vector<double>>>> scores,
       masses;  // [layer][tile][g][key]
 
-  Oracle(const Window& window, const SelectionSettings& rule) {
-    const bool single_keys = rule.family == Family::kKascade;
-    const bool largest = !single_keys || rule.pooling == ScorePooling::kMax;
+  Oracle(const Window& window, const SelectionSettings& settings) {
+    const bool single_keys = settings.family == Family::kKascade;
+    const bool largest = !single_keys || settings.pooling == ScorePooling::kMax;
     scores.assign(kLayers, {});
     masses.assign(kLayers, {});
     for (int32_t layer = 0; layer < kLayers; ++layer) {
@@ -101,13 +101,13 @@ struct Oracle {
             if (!single_keys && t != (tile + 1) * kTile - 1) continue;
             for (int32_t j = 0; j <= t; ++j) {
               const double value = p[head][t][j];
-              double& pooled = score[rule.all_heads ? 0 : head / kGroup][j];
+              double& pooled = score[settings.all_heads ? 0 : head / kGroup][j];
               pooled = largest ? std::max(pooled, value) : pooled + value;
-              mass[rule.all_heads ? 0 : head / kGroup][j] += value;
+              mass[settings.all_heads ? 0 : head / kGroup][j] += value;
             }
           }
         }
-        if (rule.all_heads) {
+        if (settings.all_heads) {
           score.assign(kKvHeads, score[0]);
           mass.assign(kKvHeads, mass[0]);
         }
@@ -117,10 +117,10 @@ struct Oracle {
     }
   }
 
-  std::vector<int32_t> chosen(const SelectionSettings& rule, int32_t layer, int32_t tile,
+  std::vector<int32_t> chosen(const SelectionSettings& settings, int32_t layer, int32_t tile,
                               int32_t g) const {
-    const Candidates candidates = candidates_of(rule, tile * kTile, false);
-    const int32_t unit = rule.family == Family::kKascade ? 1 : kTile;
+    const Candidates candidates = candidates_of(settings, tile * kTile, false);
+    const int32_t unit = settings.family == Family::kKascade ? 1 : kTile;
     std::vector<int32_t> units(candidates.count() / unit);
     std::iota(units.begin(), units.end(), candidates.begin / unit);
     const auto value = [&](int32_t u) {
@@ -138,31 +138,32 @@ struct Oracle {
   }
 
   // slip: the own-tile mass of the source's head number instead of the target's.
-  double recalled(const SelectionSettings& rule, int32_t a, int32_t b, int32_t g_b, int32_t g_a,
+  double recalled(const SelectionSettings& settings, int32_t a, int32_t b, int32_t g_b, int32_t g_a,
                   bool slip) const {
     double worst = 1;
-    for (const int32_t start : sampled_tiles(rule, kTokens)) {
+    for (const int32_t start : sampled_tiles(settings, kTokens)) {
       const int32_t tile = start / kTile;
       const auto sum = [&](int32_t layer, int32_t g) {
         double total = 0;
-        for (const int32_t key : chosen(rule, layer, tile, g)) total += masses[b][tile][g_b][key];
+        for (const int32_t key : chosen(settings, layer, tile, g))
+          total += masses[b][tile][g_b][key];
         return total;
       };
       const auto& local = masses[b][tile][slip ? g_a : g_b];
       const double own = std::accumulate(local.begin() + start, local.end(), 0.0) +
-                         std::accumulate(local.begin(), local.begin() + rule.sink_keys, 0.0);
+                         std::accumulate(local.begin(), local.begin() + settings.sink_keys, 0.0);
       worst = std::min(worst, (sum(a, g_a) + own) / (sum(b, g_b) + own));
     }
     return worst;
   }
 
-  double jaccard(const SelectionSettings& rule, int32_t a, int32_t b, int32_t g_b,
+  double jaccard(const SelectionSettings& settings, int32_t a, int32_t b, int32_t g_b,
                  int32_t g_a) const {
     double total = 0;
-    const std::set<int32_t> samples = sampled_tiles(rule, kTokens);
+    const std::set<int32_t> samples = sampled_tiles(settings, kTokens);
     for (const int32_t start : samples) {
-      const auto x = chosen(rule, a, start / kTile, g_a);
-      const auto y = chosen(rule, b, start / kTile, g_b);
+      const auto x = chosen(settings, a, start / kTile, g_a);
+      const auto y = chosen(settings, b, start / kTile, g_b);
       std::vector<int32_t> both;
       std::ranges::set_intersection(x, y, std::back_inserter(both));
       total +=
@@ -173,18 +174,18 @@ struct Oracle {
 };
 
 // Feeds the window through the recorder in chunks of `chunk` tiles, layer by layer, as a step does.
-Similarity record(const Window& window, const SelectionSettings& rule, SimilarityKind kind,
+Similarity record(const Window& window, const SelectionSettings& settings, SimilarityKind kind,
                   int32_t chunk, bool repeat_first_chunk = false) {
   const auto backend = make_reference_backend();
   const KvCache cache({kLayers, kKvHeads, kDim, kTokens / 16, 16, DType::kF32}, *backend);
-  SimilarityRecorder recorder(rule, kind, {kLayers, kKvHeads, kGroup}, kTokens);
+  SimilarityRecorder recorder(settings, kind, {kLayers, kKvHeads, kGroup}, kTokens);
   const auto feed = [&](int32_t first_tile, int32_t tiles) {
     Batch batch;
     batch.table_width = kTokens / 16;
     for (int32_t block = 0; block < batch.table_width; ++block) batch.block_tables.push_back(block);
     batch.tile_start.push_back(0);
     for (int32_t tile = first_tile; tile < first_tile + tiles; ++tile) {
-      const Candidates candidates = candidates_of(rule, tile * kTile, false);
+      const Candidates candidates = candidates_of(settings, tile * kTile, false);
       batch.tile_seq.push_back(0);
       batch.candidate_begin.push_back(candidates.begin);
       batch.candidate_end.push_back(candidates.end);
@@ -231,38 +232,38 @@ Similarity record(const Window& window, const SelectionSettings& rule, Similarit
 
 TEST(SimilarityTest, RecalledMassByDefinition) {
   const Window window(3);
-  for (const SelectionSettings& rule : {kKeys, kTiles, kLargest, kAllHeads}) {
-    const Oracle oracle(window, rule);
-    const Similarity measured = record(window, rule, SimilarityKind::kRecalledMass, 2);
-    const Similarity with_slip = record(window, rule, SimilarityKind::kRecalledMassWithSlip, 2);
+  for (const SelectionSettings& settings : {kKeys, kTiles, kLargest, kAllHeads}) {
+    const Oracle oracle(window, settings);
+    const Similarity measured = record(window, settings, SimilarityKind::kRecalledMass, 2);
+    const Similarity with_slip = record(window, settings, SimilarityKind::kRecalledMassWithSlip, 2);
     double slip_shows = 0;
     for (int32_t b = 1; b < kLayers; ++b) {
       for (int32_t a = 0; a < b; ++a) {
         for (int32_t g = 0; g < kKvHeads * kKvHeads; ++g) {
           const int32_t g_b = g / kKvHeads, g_a = g % kKvHeads;
-          const double expected = oracle.recalled(rule, a, b, g_b, g_a, /*slip=*/false);
+          const double expected = oracle.recalled(settings, a, b, g_b, g_a, /*slip=*/false);
           EXPECT_NEAR(measured.at(a, b, g_b, g_a), expected, 1e-5);
-          const double slipped = oracle.recalled(rule, a, b, g_b, g_a, /*slip=*/true);
+          const double slipped = oracle.recalled(settings, a, b, g_b, g_a, /*slip=*/true);
           EXPECT_NEAR(with_slip.at(a, b, g_b, g_a), slipped, 1e-5);
           slip_shows = std::max(slip_shows, std::abs(slipped - measured.at(a, b, g_b, g_a)));
         }
       }
     }
-    if (rule.all_heads) continue;  // one head, none to mistake for another
+    if (settings.all_heads) continue;  // one head, none to mistake for another
     EXPECT_GT(slip_shows, 0.01) << "the published broadcast slip must give other values";
   }
 }
 
 TEST(SimilarityTest, JaccardByDefinition) {
   const Window window(4);
-  for (const SelectionSettings& rule : {kKeys, kTiles, kLargest, kAllHeads}) {
-    const Oracle oracle(window, rule);
-    const Similarity measured = record(window, rule, SimilarityKind::kJaccard, 4);
+  for (const SelectionSettings& settings : {kKeys, kTiles, kLargest, kAllHeads}) {
+    const Oracle oracle(window, settings);
+    const Similarity measured = record(window, settings, SimilarityKind::kJaccard, 4);
     for (int32_t b = 1; b < kLayers; ++b) {
       for (int32_t a = 0; a < b; ++a) {
         for (int32_t g = 0; g < kKvHeads * kKvHeads; ++g) {
           EXPECT_NEAR(measured.at(a, b, g / kKvHeads, g % kKvHeads),
-                      oracle.jaccard(rule, a, b, g / kKvHeads, g % kKvHeads), 1e-12);
+                      oracle.jaccard(settings, a, b, g / kKvHeads, g % kKvHeads), 1e-12);
         }
       }
     }

@@ -1,5 +1,4 @@
-// Tests which parts of the texts a calibration uses to measure similarities, to measure layer
-// costs, and for the quality check.
+// Which parts of the texts a calibration measures, and which it checks quality on.
 #include "engine/calibration/windows.h"
 
 #include <algorithm>
@@ -29,8 +28,8 @@ Texts texts_of(int32_t count, int32_t tokens) {
   return texts;
 }
 
-struct Rule : WindowSettings {
-  explicit Rule(int32_t window) {
+struct Settings : WindowSettings {
+  explicit Settings(int32_t window) {
     selection.min_keys = 16;
     window_tokens = window;
     context = 4096;
@@ -63,17 +62,17 @@ TEST(CalibrationWindowsTest, AFifthOfEachTextIsHeldOut) {
   EXPECT_THAT(std::string(split_held_out(texts_of(2, 5119)).status().message()), HasSubstr("2048"));
 }
 
-TEST(CalibrationWindowsTest, TheGateTakesAllOfAFewTokens) {
-  const auto windows = held_out_windows(texts_of(3, 5000), Rule(2048));
+TEST(CalibrationWindowsTest, TheQualityCheckTakesAllOfAFewTokens) {
+  const auto windows = held_out_windows(texts_of(3, 5000), Settings(2048));
   ASSERT_TRUE(windows.ok()) << windows.status();
   EXPECT_EQ(text_tokens(*windows), 3 * 5000);
   EXPECT_EQ(windows->front().size(), 2049u);  // the last one is predicted, never fed
 }
 
-// However short the windows are, in which many texts leave it.
-TEST(CalibrationWindowsTest, TheGateTakesSome16384TokensOfMany) {
+// However short the windows are that many texts leave.
+TEST(CalibrationWindowsTest, TheQualityCheckTakesSome16384TokensOfMany) {
   for (const auto& [count, tokens] : {std::pair{100, 200}, {4096, 240}, {40, 5000}, {1, 400000}}) {
-    const auto windows = held_out_windows(texts_of(count, tokens), Rule(4096));
+    const auto windows = held_out_windows(texts_of(count, tokens), Settings(4096));
     ASSERT_TRUE(windows.ok()) << windows.status();
     EXPECT_NEAR(static_cast<double>(text_tokens(*windows)), 16384, std::min(tokens, 4096)) << count;
     const std::vector<Token> starts = starts_of(*windows);
@@ -86,33 +85,33 @@ TEST(CalibrationWindowsTest, TheGateTakesSome16384TokensOfMany) {
   }
 }
 
-TEST(CalibrationWindowsTest, LayersAreWeighedOnSome2048Tokens) {
-  EXPECT_THAT(starts_of(layer_cost_windows(texts_of(1, 30000), Rule(2048))), ElementsAre(0));
-  EXPECT_EQ(text_tokens(layer_cost_windows(texts_of(1, 30000), Rule(2048))), 2048);
-  EXPECT_THAT(starts_of(layer_cost_windows(texts_of(1, 8192), Rule(512))),
+TEST(CalibrationWindowsTest, LayerCostsTakeSome2048Tokens) {
+  EXPECT_THAT(starts_of(layer_cost_windows(texts_of(1, 30000), Settings(2048))), ElementsAre(0));
+  EXPECT_EQ(text_tokens(layer_cost_windows(texts_of(1, 30000), Settings(2048))), 2048);
+  EXPECT_THAT(starts_of(layer_cost_windows(texts_of(1, 8192), Settings(512))),
               ElementsAre(0, 2048, 4096, 6144));
 }
 
-// Of several texts, all count, whatever their order.
-TEST(CalibrationWindowsTest, LayersAreWeighedOnSeveralTexts) {
+// All texts take part, whatever their order.
+TEST(CalibrationWindowsTest, LayerCostsTakeTokensOfSeveralTexts) {
   for (const int32_t count : {2, 3, 4}) {
-    const Texts windows = layer_cost_windows(texts_of(count, 30000), Rule(2048));
+    const Texts windows = layer_cost_windows(texts_of(count, 30000), Settings(2048));
     std::set<Token> seen;
     for (const Token start : starts_of(windows)) seen.insert(start / kText);
     EXPECT_EQ(std::ssize(seen), count);
     EXPECT_NEAR(static_cast<double>(text_tokens(windows)), 2048, 2048.0 / count);
   }
-  const Texts of_many = layer_cost_windows(texts_of(1000, 900), Rule(2048));
+  const Texts of_many = layer_cost_windows(texts_of(1000, 900), Settings(2048));
   EXPECT_NEAR(static_cast<double>(text_tokens(of_many)), 2048, 512);
   EXPECT_GE(std::ssize(of_many), 4);
-  // A first text that is short does not stand for all.
+  // A short text in the first place does not make the windows short.
   Texts uneven = texts_of(2, 30000);
   uneven[0].resize(300);
-  EXPECT_GE(text_tokens(layer_cost_windows(uneven, Rule(2048))), 1024);
+  EXPECT_GE(text_tokens(layer_cost_windows(uneven, Settings(2048))), 1024);
 }
 
 TEST(CalibrationWindowsTest, MeasuresAtMost16WindowsAndALongOne) {
-  const auto windows = measured_windows(texts_of(4, 20000), Rule(2048));
+  const auto windows = measured_windows(texts_of(4, 20000), Settings(2048));
   ASSERT_TRUE(windows.ok());
   ASSERT_EQ(windows->size(), 17u);
   EXPECT_EQ(windows->front().size(), 2049u);

@@ -1,5 +1,4 @@
-// Tests head maps, layer similarities and the two planners, against enumeration and the documented
-// example.
+// Head maps, layer similarities and the two planners, against enumeration and an example.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -41,16 +40,16 @@ double value_of(const Similarity& similarity, const std::vector<int32_t>& starts
   return sum;
 }
 
-std::vector<int32_t> starts_of(const std::vector<LayerSchedule>& plan) {
+std::vector<int32_t> starts_of(const std::vector<LayerSchedule>& layers) {
   std::vector<int32_t> starts;
-  for (size_t layer = 0; layer < plan.size(); ++layer) {
-    if (plan[layer].role != Role::kReuse) starts.push_back(static_cast<int32_t>(layer));
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    if (layers[layer].role != Role::kReuse) starts.push_back(static_cast<int32_t>(layer));
   }
   return starts;
 }
 
-// The best starts with `anchors` anchors by trying all sets; ties → the smallest last start, then
-// the smallest one before it.
+// Finds the best starts with `anchors` anchors by trying all sets. Of equally good sets it takes
+// the one with the smallest last start, then the smallest start before that one.
 std::vector<int32_t> enumerate(const Similarity& similarity, const std::set<int32_t>& dense,
                                int32_t anchors) {
   std::vector<int32_t> best;
@@ -72,22 +71,22 @@ std::vector<int32_t> enumerate(const Similarity& similarity, const std::set<int3
 }
 
 void expect_optimal(const Similarity& similarity, const std::set<int32_t>& dense) {
-  const auto plans = schedules_by_dynamic_programming(similarity, {dense.begin(), dense.end()});
+  const auto schedules = schedules_by_dynamic_programming(similarity, {dense.begin(), dense.end()});
   const auto most = similarity.layers() - static_cast<int32_t>(dense.size());
-  ASSERT_EQ(plans.size(), static_cast<size_t>(most));
+  ASSERT_EQ(schedules.size(), static_cast<size_t>(most));
   const double importance =
       std::accumulate(similarity.importance.begin(), similarity.importance.end(), 0.0);
   for (int32_t anchors = 1; anchors <= most; ++anchors) {
-    const std::vector<LayerSchedule>& plan = plans[anchors - 1];
+    const std::vector<LayerSchedule>& layers = schedules[anchors - 1];
     const std::vector<int32_t> expected = enumerate(similarity, dense, anchors);
-    EXPECT_EQ(starts_of(plan), expected) << anchors << " of " << similarity.layers();
-    EXPECT_NEAR(predicted_similarity(plan), value_of(similarity, expected) / importance, 1e-12);
+    EXPECT_EQ(starts_of(layers), expected) << anchors << " of " << similarity.layers();
+    EXPECT_NEAR(predicted_similarity(layers), value_of(similarity, expected) / importance, 1e-12);
   }
 }
 
-Schedule schedule_of(std::vector<LayerSchedule> plan) {
+Schedule schedule_of(std::vector<LayerSchedule> layers) {
   Schedule schedule;
-  schedule.layers = std::move(plan);
+  schedule.layers = std::move(layers);
   return schedule;
 }
 
@@ -151,7 +150,7 @@ TEST(Optimal, EqualsEnumerationOfInexactFigures) {
   expect_optimal(similarity, {});
 }
 
-// Σ weight · lost², by trying all sets of two anchors beside layer 0.
+// The schedule has the least Σ weight · lost² of all sets of two anchors beside layer 0.
 TEST(Optimal, WeightsCountTheSquareOfWhatIsLost) {
   constexpr int32_t kLayers = 9;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
@@ -171,33 +170,33 @@ TEST(Optimal, WeightsCountTheSquareOfWhatIsLost) {
     for (int32_t a = 1; a < kLayers; ++a) {
       for (int32_t b = a + 1; b < kLayers; ++b) least = std::min(least, cost(a, b));
     }
-    const std::vector<LayerSchedule> plan = schedules_by_dynamic_programming(similarity, {})[2];
-    const std::vector<int32_t> starts = starts_of(plan);
+    const std::vector<LayerSchedule> layers = schedules_by_dynamic_programming(similarity, {})[2];
+    const std::vector<int32_t> starts = starts_of(layers);
     ASSERT_EQ(starts.size(), 3u);
     EXPECT_NEAR(cost(starts[1], starts[2]), least, 1e-12);
-    EXPECT_EQ(plan.back().importance, 0.25);  // told as measured
+    EXPECT_EQ(layers.back().importance, 0.25);  // stated as measured
   }
 }
 
-TEST(Optimal, PlansAreValidSchedules) {
+TEST(Optimal, SchedulesAreValid) {
   const Similarity similarity = random_similarity(9, 64, 1);
   for (const auto& dense : {std::vector<int32_t>{}, {1, 4}, {8}}) {
-    for (const auto& plan : schedules_by_dynamic_programming(similarity, dense)) {
-      EXPECT_EQ(validate(schedule_of(plan), {.layers = 9, .kv_heads = 2}), absl::OkStatus());
+    for (const auto& layers : schedules_by_dynamic_programming(similarity, dense)) {
+      EXPECT_EQ(validate(schedule_of(layers), {.layers = 9, .kv_heads = 2}), absl::OkStatus());
     }
   }
 }
 
 TEST(Optimal, DenseLayersServeAndAreNotCounted) {
-  const auto plans =
+  const auto schedules =
       schedules_by_dynamic_programming(random_similarity(5, 64, 2), {2, 2, 0, -1, 77});
-  ASSERT_EQ(plans.size(), 4u);
-  EXPECT_EQ(starts_of(plans[0]), (std::vector<int32_t>{0, 2}));
-  EXPECT_EQ(plans[0][2].role, Role::kDense);
-  EXPECT_EQ(plans[0][2].reason, "kept dense");
-  EXPECT_EQ(plans[0][1].anchor, 0);
-  EXPECT_EQ(plans[0][4].anchor, 2);
-  EXPECT_EQ(starts_of(plans[3]), (std::vector<int32_t>{0, 1, 2, 3, 4}));
+  ASSERT_EQ(schedules.size(), 4u);
+  EXPECT_EQ(starts_of(schedules[0]), (std::vector<int32_t>{0, 2}));
+  EXPECT_EQ(schedules[0][2].role, Role::kDense);
+  EXPECT_EQ(schedules[0][2].reason, "kept dense");
+  EXPECT_EQ(schedules[0][1].anchor, 0);
+  EXPECT_EQ(schedules[0][4].anchor, 2);
+  EXPECT_EQ(starts_of(schedules[3]), (std::vector<int32_t>{0, 1, 2, 3, 4}));
 }
 
 TEST(Optimal, DenseReasonStatesTheRecall) {
@@ -211,30 +210,30 @@ TEST(Optimal, DenseReasonStatesWhatSelectingCosts) {
   Similarity similarity = random_similarity(3, 64, 2);
   similarity.self_recall = {0, 0.5321, 0.6};
   similarity.select_cost = {0, 0.00201, 0};  // layer 2 was dense when costs were measured
-  const std::vector<LayerSchedule> plan = schedules_by_dynamic_programming(similarity, {1, 2})[0];
-  EXPECT_EQ(plan[1].reason, "kept dense: its own choice costs 0.00201 nats");
-  EXPECT_EQ(plan[2].reason, "kept dense: its own budget recalls 60.00 %");
+  const std::vector<LayerSchedule> layers = schedules_by_dynamic_programming(similarity, {1, 2})[0];
+  EXPECT_EQ(layers[1].reason, "kept dense: its own choice costs 0.00201 nats");
+  EXPECT_EQ(layers[2].reason, "kept dense: its own budget recalls 60.00 %");
 }
 
 TEST(Optimal, MeasuredSimilarityAboveOneIsClamped) {
   Similarity similarity(2, 1);
   similarity.at(0, 1, 0, 0) = 1.25;
   similarity.importance = {1, -1e-17};
-  const auto plan = schedules_by_dynamic_programming(similarity, {})[0];
-  EXPECT_EQ(plan[1].similarity, 1);
-  EXPECT_EQ(plan[1].importance, 0);
+  const auto layers = schedules_by_dynamic_programming(similarity, {})[0];
+  EXPECT_EQ(layers[1].similarity, 1);
+  EXPECT_EQ(layers[1].importance, 0);
 }
 
-TEST(Optimal, NoLayersNoPlans) {
+TEST(Optimal, NoLayersNoSchedules) {
   EXPECT_TRUE(schedules_by_dynamic_programming(Similarity(0, 1), {}).empty());
 }
 
 TEST(Optimal, NotANumberIsHarmless) {
   Similarity similarity(6, 1);
   similarity.importance.assign(6, std::nan(""));
-  const auto plans = schedules_by_dynamic_programming(similarity, {3});
-  ASSERT_EQ(plans.size(), 5u);
-  for (const auto& plan : plans) EXPECT_EQ(plan.size(), 6u);
+  const auto schedules = schedules_by_dynamic_programming(similarity, {3});
+  ASSERT_EQ(schedules.size(), 5u);
+  for (const auto& layers : schedules) EXPECT_EQ(layers.size(), 6u);
 }
 
 TEST(PredictedSimilarity, IsWeightedByImportance) {
@@ -245,14 +244,15 @@ TEST(PredictedSimilarity, IsWeightedByImportance) {
   EXPECT_DOUBLE_EQ(predicted_similarity({{.similarity = 1}, {.similarity = 0.5}}), 0.75);
 }
 
-// Similarities of the documented 16-layer example; all that it does not state are low.
+// Similarities of an example with 16 layers. Those that it does not state are low.
 Similarity documented_example() {
   Similarity similarity(16, 1);
   const auto set = [&](int32_t a, int32_t b, double value) { similarity.at(a, b, 0, 0) = value; };
   for (int32_t a = 0; a < 16; ++a) {
     for (int32_t b = a + 1; b < 16; ++b) set(a, b, 0.3);
   }
-  for (int32_t b = 1; b < 16; ++b) set(0, b, 0.99);  // tempting, but layer 0 serves nobody
+  for (int32_t b = 1; b < 16; ++b)
+    set(0, b, 0.99);  // high, but layer 0 is no source for the greedy planner
   set(1, 2, 0.5535);
   const double shares[] = {0.96, 0.95, 0.93, 0.97, 0.93, 0.88, 0.90, 0.86, 0.83, 0.76};
   const int32_t layers[] = {3, 4, 5, 7, 8, 9, 11, 12, 13, 15};
@@ -264,23 +264,23 @@ Similarity documented_example() {
 }
 
 TEST(Greedy, ReproducesTheDocumentedExample) {
-  const auto plan =
+  const auto layers =
       greedy_schedule(documented_example(), {.threshold = 0.65, .max_reuse_dist = 4}, {});
-  const Schedule schedule = schedule_of(plan);
+  const Schedule schedule = schedule_of(layers);
   ASSERT_EQ(validate(schedule, {.layers = 16, .kv_heads = 1}), absl::OkStatus());
   EXPECT_EQ(schedule.count(Role::kReuse), 10);
-  EXPECT_EQ(plan[0].role, Role::kDense);
-  EXPECT_EQ(starts_of(plan), (std::vector<int32_t>{0, 1, 2, 6, 10, 14}));
+  EXPECT_EQ(layers[0].role, Role::kDense);
+  EXPECT_EQ(starts_of(layers), (std::vector<int32_t>{0, 1, 2, 6, 10, 14}));
   for (const int32_t anchor : {2, 6, 10, 14}) {
     for (int32_t layer = anchor + 1; layer < std::min(anchor + 4, 16); ++layer) {
-      EXPECT_EQ(plan[layer].anchor, anchor) << layer;
+      EXPECT_EQ(layers[layer].anchor, anchor) << layer;
     }
   }
-  EXPECT_EQ(plan[1].reason, "first sparse layer");
-  EXPECT_EQ(plan[2].reason, "low similarity: 55.35 % to layer 1");
-  for (const int32_t layer : {6, 10, 14}) EXPECT_EQ(plan[layer].reason, "distance");
-  EXPECT_EQ(plan[15].similarity, 0.76);
-  EXPECT_EQ(plan[15].reason, "");
+  EXPECT_EQ(layers[1].reason, "first sparse layer");
+  EXPECT_EQ(layers[2].reason, "low similarity: 55.35 % to layer 1");
+  for (const int32_t layer : {6, 10, 14}) EXPECT_EQ(layers[layer].reason, "distance");
+  EXPECT_EQ(layers[15].similarity, 0.76);
+  EXPECT_EQ(layers[15].reason, "");
 }
 
 TEST(Greedy, TakesTheMostSimilarSourceAndTheNearestOfEqual) {
@@ -307,10 +307,10 @@ TEST(Greedy, DistanceLimitsTheReuseLayersOfAnAnchor) {
     for (int32_t b = a + 1; b < 12; ++b) similarity.at(a, b, 0, 0) = 1;
   }
   for (int32_t distance = 1; distance <= 5; ++distance) {
-    const auto plan = greedy_schedule(similarity, {.max_reuse_dist = distance}, {});
+    const auto layers = greedy_schedule(similarity, {.max_reuse_dist = distance}, {});
     for (int32_t layer = 1; layer < 12; ++layer) {
       const Role expected = (layer - 1) % distance == 0 ? Role::kAnchor : Role::kReuse;
-      EXPECT_EQ(plan[layer].role, expected) << distance << " " << layer;
+      EXPECT_EQ(layers[layer].role, expected) << distance << " " << layer;
     }
   }
 }
@@ -319,21 +319,21 @@ TEST(Greedy, DenseLayersServe) {
   Similarity similarity(6, 1);
   similarity.at(1, 2, 0, 0) = 0.7;
   similarity.at(4, 5, 0, 0) = 0.8;
-  const auto plan = greedy_schedule(similarity, {.max_reuse_dist = 4}, {1, 4});
-  EXPECT_EQ(plan[1].role, Role::kDense);
-  EXPECT_EQ(plan[2].anchor, 1);
-  EXPECT_THAT(plan[3].reason, StartsWith("low similarity"));
-  EXPECT_EQ(plan[4].role, Role::kDense);
-  EXPECT_EQ(plan[5].anchor, 4);
+  const auto layers = greedy_schedule(similarity, {.max_reuse_dist = 4}, {1, 4});
+  EXPECT_EQ(layers[1].role, Role::kDense);
+  EXPECT_EQ(layers[2].anchor, 1);
+  EXPECT_THAT(layers[3].reason, StartsWith("low similarity"));
+  EXPECT_EQ(layers[4].role, Role::kDense);
+  EXPECT_EQ(layers[5].anchor, 4);
 }
 
 TEST(Greedy, HeadMapComesFromTheAnchor) {
   Similarity similarity(3, 2);
   similarity.at(1, 2, 0, 1) = 0.9;
   similarity.at(1, 2, 1, 0) = 0.7;
-  const auto plan = greedy_schedule(similarity, {}, {});
-  EXPECT_THAT(plan[2].head_map, ElementsAre(1, 0));
-  EXPECT_DOUBLE_EQ(plan[2].similarity, 0.8);
+  const auto layers = greedy_schedule(similarity, {}, {});
+  EXPECT_THAT(layers[2].head_map, ElementsAre(1, 0));
+  EXPECT_DOUBLE_EQ(layers[2].similarity, 0.8);
 }
 
 TEST(Presets, AreFoundByName) {
