@@ -219,7 +219,7 @@ int run(const Flags& flags) {
 int main(int argc, char** argv) {
   Flags flags;
   CLI::App app("Serves a Llama model over gRPC, with Kascade sparse attention.", "kascade-server");
-  app.set_version_flag("--version", version_line());
+  app.set_version_flag("--version", kascade::version_line());
   add_engine_flags(app, flags.server.engine);
   add_server_flags(app, flags);
   try {
