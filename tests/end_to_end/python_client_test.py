@@ -172,8 +172,9 @@ class SecondSignal(unittest.TestCase):
                     text="The", stopping=pb.StoppingCriteria(max_new_tokens=4000, ignore_eos=True)))
                 next(stream)
                 server.send_signal(signal.SIGTERM)
-                time.sleep(0.5)
-                self.assertIsNone(server.poll())  # lets the generation go on
+                while "draining" not in server.stderr.readline():
+                    self.assertIsNone(server.poll())
+                next(stream)  # lets the generation go on
                 server.send_signal(signal.SIGTERM)
                 log = server.communicate(timeout=60)[1]
                 self.assertEqual(server.returncode, 1, log)
