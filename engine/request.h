@@ -65,7 +65,8 @@ inline ModelLimits limits_of(const ModelConfig& model) {
 }
 
 inline constexpr int64_t kMaxLogitBiases = 1024;
-inline constexpr int64_t kMaxStopTokens = 512;  // a client's 256, and those of model and chat format
+inline constexpr int64_t kMaxStopTokens =
+    512;  // a client's 256, and those of model and chat format
 inline constexpr int32_t kMaxTopLogprobs = 20;
 inline constexpr int32_t kMaxBaselineKeys = 1 << 20;
 inline constexpr int32_t kMaxPageSize = 128;  // a query tile is whole pages
