@@ -11,12 +11,13 @@
 
 #include "client/commands/commands.h"
 #include "client/rpc/failure.h"
+#include "tools/version/version.h"
 
 namespace kascade::client {
 namespace {
 
 void add_global_options(CLI::App& app, Globals& globals) {
-  app.set_version_flag("--version", KASCADE_VERSION);
+  app.set_version_flag("--version", version_line());
   app.add_option("--server", globals.server, "Address of the server")
       ->envname("KASCADE_SERVER")
       ->type_name("HOST:PORT")

@@ -16,14 +16,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/refusal.h"
 #include "engine/model/weights_cache.h"
-#include "engine/request_check.h"
 #include "engine/runtime/engine_impl.h"
 
 namespace kascade {
 namespace {
 
-// The smaller of the memory that is free now and the container's limit; bytes.
+// The smaller of the memory that is available now and the container's limit, in bytes.
 int64_t available_memory() {
   int64_t available = int64_t{4} << 30;
   std::ifstream meminfo("/proc/meminfo");
@@ -167,8 +167,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
       std::make_unique<Impl>(options, *config, *std::move(tokenizer), *std::move(identity),
                              *std::move(backend), *std::move(checkpoint), packed.take(), *shape);
   if (!impl->cache.allocated()) {
-    return absl::ResourceExhaustedError(absl::StrCat("kv_memory_bytes: the system does not give ",
-                                                     impl->info.kv_pool_bytes, " bytes"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "kv_memory_bytes: the operating system refused ", impl->info.kv_pool_bytes, " bytes"));
   }
   packed.keep(impl->transformer);
   impl->info.weights_cache = packed.outcome();
@@ -197,7 +197,6 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
       max_queue(options.max_queue),
       loop({.max_batch_tokens = options.max_batch_tokens,
             .max_sequences = options.max_sequences,
-            .max_queue = options.max_queue,
             // A text to score may be one token longer: its last token is never fed.
             .context = config.context + 1,
             .max_step_seconds = options.max_step_ms / 1e3},
@@ -205,6 +204,7 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
            [this](const EngineStats& stats) {
              const std::lock_guard lock(mutex);
              published_stats = stats;
+             arriving -= std::exchange(applied, 0);
            }) {
   const BackendInfo backend_info = backend->info();
   info.backend = backend_info.name;
@@ -277,6 +277,7 @@ void Engine::Impl::apply(Command& command) {
   if (auto* queued = std::get_if<QueuedRequest>(&command)) {
     const SeqId id = queued->id;
     const EventSink sink = queued->sink;
+    if (queued->priority == Priority::kInteractive) ++applied;
     const absl::Status status = loop.admit(std::move(*queued), absl::Now());
     if (!status.ok()) refuse(id, sink, status);
   } else {
@@ -303,17 +304,18 @@ absl::StatusOr<SeqId> Engine::Impl::enqueue(QueuedRequest queued) {
   if (stopping || (draining && !queued.is_continuation)) {
     return absl::UnavailableError("the server is draining; send to another one");
   }
-  if (!queued.is_continuation && queued.priority == Priority::kInteractive) {
-    const auto unseen = std::ranges::count_if(inbox, [](const Command& command) {
-      const auto* other = std::get_if<QueuedRequest>(&command);
-      return other != nullptr && other->priority == Priority::kInteractive;
-    });
-    const auto waiting = unseen + published_stats.waiting - published_stats.waiting_background;
-    if (waiting >= max_queue) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "queue: ", waiting, " requests wait, the limit is ", max_queue, "; try again later"));
-    }
+  const bool interactive = queued.priority == Priority::kInteractive;
+  const int64_t waiting = arriving + published_stats.waiting - published_stats.waiting_background;
+  if (interactive && !queued.is_continuation && waiting >= max_queue) {
+    return ::kascade::refuse(
+        absl::StatusCode::kResourceExhausted,
+        absl::StrCat("queue: ", waiting, " requests wait, the limit is ", max_queue,
+                     "; try again later"),
+        {.reason = reason::kQueueFull,
+         .retry_after = absl::Seconds(1),
+         .details = {{"waiting", absl::StrCat(waiting)}, {"max_queue", absl::StrCat(max_queue)}}});
   }
+  if (interactive) ++arriving;
   queued.id = next_id++;
   const SeqId id = queued.id;
   inbox.emplace_back(std::move(queued));
@@ -322,18 +324,19 @@ absl::StatusOr<SeqId> Engine::Impl::enqueue(QueuedRequest queued) {
   return id;
 }
 
-// ---- The door ----
+// ---- Public interface ----
 
 absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
   return submit(std::move(request), {}, std::move(sink));
 }
 
-absl::StatusOr<SeqId> Engine::submit(Request request, Submission how, EventSink sink) {
-  if (absl::Status status = check_request(request, impl_->config); !status.ok()) return status;
+absl::StatusOr<SeqId> Engine::submit(Request request, Submission options, EventSink sink) {
+  absl::Status status = validate(request, limits_of(impl_->config));
+  if (!status.ok()) return status;
   return impl_->enqueue(
       {.request = std::move(request),
-       .priority = how.background ? Priority::kBackground : Priority::kInteractive,
-       .is_continuation = how.is_continuation,
+       .priority = options.background ? Priority::kBackground : Priority::kInteractive,
+       .is_continuation = options.is_continuation,
        .sink = std::move(sink)});
 }
 

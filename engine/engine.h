@@ -1,5 +1,6 @@
-// The engine's door: one thread that owns everything mutable; others hand it requests and receive
-// events. The only engine header, with those it includes and calibration.h, that the server sees.
+// The public interface of the engine. One thread owns everything mutable; other threads hand it
+// requests and receive events. The server includes only this header, what it includes, and
+// calibration.h.
 #ifndef KASCADE_ENGINE_ENGINE_H_
 #define KASCADE_ENGINE_ENGINE_H_
 
@@ -27,117 +28,119 @@ struct EngineOptions {
   std::string backend = "auto";         // auto, reference, cpu, cuda
   std::string weights = "auto";         // auto, f32, bf16, int8, int4
   std::string kv_cache_dtype = "auto";  // auto (f32 with f32 weights, else bf16), f32, bf16, int8
-  int32_t threads = 0;                  // 0 = one per core that this process may use
-  // Binds compute thread i to the i-th CPU that this process may use; the engine's thread is the
-  // first. Refused if there are fewer CPUs.
+  int32_t threads = 0;                  // 0 = one thread per core that this process may use
+  // Binds compute thread i to the i-th CPU that this process may use, where thread 0 is the
+  // engine's thread. Refused if there are fewer CPUs than threads.
   bool pin_threads = false;
-  // Keeps packed weights here and maps them at later starts; empty = packs at each. What is wrong
-  // with it is a warning (EngineInfo) and nothing more.
+  // The directory in which packed weights are kept and from which later starts map them; if empty,
+  // each start packs the weights again. A problem with it becomes a warning in EngineInfo and is
+  // never an error.
   std::filesystem::path weights_cache{};
-  // Bytes of the paged KV cache; 0 = what max_sequences full contexts need, at most a quarter of
-  // the memory that is available at start.
+  // Bytes of the paged KV cache. 0 = as much as max_sequences full contexts need, but at most a
+  // quarter of the memory that is available at start.
   int64_t kv_memory_bytes = 0;
   int32_t block_size = 32;         // tokens per cache block
-  int32_t max_batch_tokens = 512;  // rows of one step; ≥ max_sequences + 256
-  int32_t max_sequences = 32;      // running at once; a comparison counts as two
-  // While a sequence decodes, a prompt's chunk is cut so that the step is expected to take no
-  // longer, by what was learned from earlier steps; 0 = no limit. Changes results no more than
-  // other requests' company does (docs/decisions/0029-results-do-not-depend-on-company.md).
-  // Calibration's steps take longer than predicted.
+  int32_t max_batch_tokens = 512;  // most rows of one step; ≥ max_sequences + 256
+  int32_t max_sequences = 32;      // most running at once; a comparison counts as two
+  // While a sequence decodes, the chunk of a prompt is shortened so that the step is not expected
+  // to take longer than this, given the durations of earlier steps; 0 = no limit. It changes
+  // results no more than the other requests in a batch do
+  // (docs/decisions/0029-results-do-not-depend-on-company.md). Calibration's steps take longer than
+  // predicted.
   int32_t max_step_ms = 0;
-  int32_t max_queue = 256;  // waiting; more are refused
-  // Most memory for the selected key indices of one step; bounds its row-rule rows at long
-  // contexts.
+  int32_t max_queue = 256;  // most requests that wait; more are refused
+  // Most memory for the indices of the selected keys of one step. It limits the number of rows that
+  // select per query at long contexts.
   int64_t max_selection_bytes = int64_t{128} << 20;
 };
 
-// A snapshot; counters only grow.
+// A snapshot of the engine's statistics. Counters only grow.
 struct EngineStats {
   int64_t steps = 0;
-  int64_t rows = 0;           // computed, recomputation included
-  int64_t prompt_tokens = 0;  // of sequences that generate
+  int64_t rows = 0;           // rows computed, including recomputed ones
+  int64_t prompt_tokens = 0;  // of requests that generate
   int64_t generated_tokens = 0;
   int64_t scored_tokens = 0;
   int64_t preemptions = 0;
   int32_t running = 0;  // sequences
   int32_t waiting = 0;
-  int32_t waiting_background = 0;  // of these, calibration's
+  int32_t waiting_background = 0;  // the part of `waiting` that is calibration
   int64_t waiting_tokens = 0;
   int32_t total_blocks = 0;
   int32_t free_blocks = 0;
   int32_t block_size = 0;
-  // Keys per KV head by kind of layer [LayerKind], over all rows that were computed.
+  // Keys per KV head, by kind of layer [LayerKind], over all computed rows.
   int64_t keys_attended[kLayerKinds] = {};
   int64_t keys_scored[kLayerKinds] = {};
   int64_t keys_causal = 0;
   absl::Duration last_step{};
-  // Sums over the steps whose time was predicted before they ran (all but the first few, and
-  // calibration's).
+  // Sums over the steps whose duration was predicted before they ran: all but the first few and
+  // those of calibration.
   double measured_step_seconds = 0;
   double predicted_step_seconds = 0;
-  double step_prediction_error_seconds = 0;  // of what each was off by, without the sign
+  double step_prediction_error_seconds = 0;  // sum of |predicted − measured|
 };
 
-// What was loaded; constant.
+// A description of the loaded model. It does not change.
 struct EngineInfo {
   std::string backend{};                      // "cpu", "reference"
-  WeightFormat weights = WeightFormat::kF32;  // as computed with
+  WeightFormat weights = WeightFormat::kF32;  // format in use
   DType cache = DType::kF32;
   int32_t threads = 1;
-  std::vector<int32_t> cpus{};  // [threads] that they are bound to, or empty
+  std::vector<int32_t> cpus{};  // [threads] CPU that each thread is bound to, or empty
   int64_t parameters = 0;
-  int64_t mapped_bytes = 0;  // of the checkpoint
-  int64_t packed_bytes = 0;  // of weights in the backend's layout
+  int64_t mapped_bytes = 0;  // bytes of the mapped checkpoint
+  int64_t packed_bytes = 0;  // bytes of weights in the backend's layout
   int64_t kv_bytes_per_token = 0;
   int64_t kv_pool_bytes = 0;
   absl::Duration load_time{};
   std::string weights_cache{};          // "read FILE", "wrote FILE", or empty
-  std::vector<std::string> warnings{};  // what did not go as the options ask, and why
+  std::vector<std::string> warnings{};  // each names an option that could not be followed, and why
 };
 
 // How a request is admitted.
 struct Submission {
-  // A later part of a request that was admitted before (the next window of a text): neither a full
-  // queue nor draining refuses it.
+  // True for a later part of a request that was admitted before (the next window of a text).
+  // Neither a full queue nor draining refuses it.
   bool is_continuation = false;
-  bool background = false;  // calibration: after all other requests, not counted in their queue
+  bool background = false;  // calibration: runs after all other requests and has no queue limit
 };
 
 class Engine {
  public:
-  // Loads the model. NOT_FOUND, INVALID_ARGUMENT, UNIMPLEMENTED name file and field;
-  // FAILED_PRECONDITION: kv_memory_bytes below one sequence's first chunk, fewer CPUs than threads
-  // to pin.
+  // Loads the model. NOT_FOUND, INVALID_ARGUMENT and UNIMPLEMENTED name file and field.
+  // FAILED_PRECONDITION: kv_memory_bytes is too small for the first chunk of a sequence, or there
+  // are fewer CPUs than threads to pin.
   static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineOptions& options);
-  // The same with a backend of the caller's in place of options.backend (and its weights, cache
-  // and threads).
+  // The same with a backend from the caller, which replaces the options backend, weights,
+  // kv_cache_dtype and threads.
   static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineOptions& options,
                                                         std::unique_ptr<Backend> backend);
-  ~Engine();  // cancels what still runs
+  ~Engine();  // cancels all requests that still run
 
-  // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: bad field or token,
-  // prompt longer than the context (names field, limit, value). FAILED_PRECONDITION: scheduled
-  // attention without a schedule. RESOURCE_EXHAUSTED: queue full. UNAVAILABLE: draining. What only
-  // the scheduler can tell (FAILED_PRECONDITION: can never fit the cache) comes as the last event's
-  // status.
+  // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: a bad field or token,
+  // or a prompt longer than the context (names field, limit, value). FAILED_PRECONDITION: scheduled
+  // attention without a schedule. RESOURCE_EXHAUSTED: the queue is full. UNAVAILABLE: the engine is
+  // draining. An error that only the scheduler can find (FAILED_PRECONDITION: the request can never
+  // fit the cache) is the status of the last event.
   absl::StatusOr<SeqId> submit(Request request, EventSink sink);
-  absl::StatusOr<SeqId> submit(Request request, Submission how, EventSink sink);
+  absl::StatusOr<SeqId> submit(Request request, Submission options, EventSink sink);
 
-  // Thread-safe, idempotent. The sink gets a last event with kCancelled unless it already finished;
-  // may be called from inside a sink (no further token is computed then).
+  // Thread-safe and idempotent. The sink gets a last event with kCancelled unless the request
+  // already finished. May be called from inside a sink; then no further token is computed.
   void cancel(SeqId id);
 
   // Refuses new requests, waits up to `grace` for the running ones, then cancels them.
   void drain(absl::Duration grace);
 
-  // The schedule that default_attention() is to use from now on; running requests keep theirs.
-  // Thread-safe. FAILED_PRECONDITION when it does not fit the model's shape or is another model's.
-  // Null deactivates.
+  // Sets the schedule that default_attention() uses from now on; running requests keep theirs.
+  // Thread-safe. Null deactivates the current schedule. FAILED_PRECONDITION: the schedule does not
+  // fit the model's shape or was made for another model.
   absl::Status activate(std::shared_ptr<const Schedule> schedule);
   std::shared_ptr<const Schedule> active_schedule() const;
 
   const Tokenizer& tokenizer() const;
-  // The model's own; why not otherwise (find_chat_format).
+  // The chat format of the model, or the reason why it has none (find_chat_format).
   const absl::StatusOr<ChatFormat>& chat_format() const;
   const ModelConfig& model() const;
   const ModelIdentity& identity() const;

@@ -7,6 +7,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "engine/attention/choice.h"
 #include "engine/attention/key_counts.h"
 #include "engine/base/types.h"
+#include "engine/model/config.h"
 #include "engine/sampling/parameters.h"
 #include "engine/sampling/scored_token.h"
 
@@ -50,6 +53,30 @@ struct Request {
 
   int32_t runs() const { return compared_with ? 2 : 1; }
 };
+
+// What a request must fit.
+struct ModelLimits {
+  int32_t vocab = 0;
+  int32_t context = 0;  // tokens
+  int32_t layers = 0;
+};
+inline ModelLimits limits_of(const ModelConfig& model) {
+  return {.vocab = model.vocab, .context = model.context, .layers = model.layers};
+}
+
+inline constexpr int64_t kMaxLogitBiases = 1024;
+inline constexpr int64_t kMaxStopTokens = 512;  // a client's 256, and those of model and chat format
+inline constexpr int32_t kMaxTopLogprobs = 20;
+inline constexpr int32_t kMaxBaselineKeys = 1 << 20;
+inline constexpr int32_t kMaxPageSize = 128;  // a query tile is whole pages
+
+// All that a request must fulfil, checked nowhere else. INVALID_ARGUMENT "field.path: must be in
+// [a, b], got v" with a Refusal (engine/base/refusal.h); paths are those of the structs here, with
+// "attention.schedule" and "attention.baseline" for the alternatives of a choice.
+// FAILED_PRECONDITION: a ScheduledAttention without a schedule, since none is active.
+absl::Status validate(const Request& request, const ModelLimits& model);
+// Of the same kind, naming "field[i]", with the reason UNKNOWN_TOKEN.
+absl::Status check_tokens(const std::string& field, std::span<const Token> tokens, int32_t vocab);
 
 enum class FinishReason {
   kStopToken,      // a stop token was generated (it is the last token of the events)

@@ -1,6 +1,10 @@
 #include "client/commands/attention_flags.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "client/views/reports.h"
 
@@ -28,7 +32,133 @@ v1::AttentionBaseline baseline_of(const AttentionFlags& flags) {
   return baseline;
 }
 
+std::string check_choice(const std::string& text) {
+  return std::string(parse_choice(text).status().message());
+}
+
+// One "name=value" behind a choice.
+struct Setting {
+  std::string name{}, value{};
+};
+
+template <typename Number>
+absl::StatusOr<Number> number_of(const Setting& setting) {
+  Number number{};
+  const char* end = setting.value.data() + setting.value.size();
+  const auto [next, error] = std::from_chars(setting.value.data(), end, number);
+  if (error == std::errc() && next == end && !setting.value.empty()) return number;
+  return absl::InvalidArgumentError(
+      fmt::format("{}: not a number: {}", setting.name, setting.value));
+}
+
+absl::Status unknown_setting(const Setting& setting, const std::string& choice) {
+  return absl::InvalidArgumentError(fmt::format("{} is no setting of {}", setting.name, choice));
+}
+
+// "0+1" or "none".
+absl::Status set_dense_layers(const Setting& setting, v1::AttentionBaseline& out) {
+  auto& layers = *out.mutable_dense_layers()->mutable_layers();
+  if (setting.value == "none") return absl::OkStatus();
+  std::string list = setting.value;
+  std::ranges::replace(list, '+', ',');
+  const auto listed = parse_layers(list);
+  if (!listed) {
+    return absl::InvalidArgumentError("dense_layers: not none and not a list like 0+1: " +
+                                      setting.value);
+  }
+  layers.Add(listed->begin(), listed->end());
+  return absl::OkStatus();
+}
+
+absl::Status set(const Setting& setting, v1::AttentionBaseline& out) {
+  if (setting.name == "dense_layers") return set_dense_layers(setting, out);
+  if (setting.name == "ratio") {
+    const auto ratio = number_of<double>(setting);
+    if (ratio.ok()) out.set_ratio(*ratio);
+    return ratio.status();
+  }
+  const auto keys = number_of<int32_t>(setting);
+  if (!keys.ok()) return keys.status();
+  if (setting.name == "min_keys") {
+    out.set_min_keys(*keys);
+  } else if (setting.name == "sink_keys") {
+    out.set_sink_keys(*keys);
+  } else if (setting.name == "page_size") {
+    out.set_page_size(*keys);
+  } else {
+    return unknown_setting(setting, "a baseline");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status set(const Setting& setting, v1::ScheduleAttention& out) {
+  if (setting.name != "ratio") return unknown_setting(setting, "a schedule");
+  const auto ratio = number_of<double>(setting);
+  if (ratio.ok()) out.set_ratio(*ratio);
+  return ratio.status();
+}
+
+// The parts between commas; the first is the choice.
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  while (true) {
+    const size_t end = text.find(',', begin);
+    parts.push_back(text.substr(begin, end - begin));
+    if (end == std::string::npos) return parts;
+    begin = end + 1;
+  }
+}
+
+absl::StatusOr<v1::AttentionChoice> choice_named(const std::string& name) {
+  constexpr std::string_view kById = "schedule:";
+  v1::AttentionChoice out;
+  if (name == "dense") {
+    out.mutable_dense();
+  } else if (name == "schedule") {
+    out.mutable_schedule();
+  } else if (name.starts_with(kById) && name.size() > kById.size()) {
+    out.mutable_schedule()->set_schedule_id(name.substr(kById.size()));
+  } else if (name == "oracle" || name == "streaming" || name == "quest") {
+    out.mutable_baseline()->set_kind(value_of<v1::BaselineKind>(name));
+  } else {
+    return absl::InvalidArgumentError(
+        "must begin with dense, schedule, schedule:ID, oracle, streaming or quest: " + name);
+  }
+  return out;
+}
+
 }  // namespace
+
+absl::StatusOr<v1::AttentionChoice> parse_choice(const std::string& text) {
+  const std::vector<std::string> parts = split(text);
+  auto out = choice_named(parts.front());
+  for (size_t i = 1; out.ok() && i < parts.size(); ++i) {
+    const size_t equals = std::min(parts[i].find('='), parts[i].size());
+    const Setting setting{parts[i].substr(0, equals),
+                          parts[i].substr(std::min(equals + 1, parts[i].size()))};
+    absl::Status status = out->has_schedule()   ? set(setting, *out->mutable_schedule())
+                          : out->has_baseline() ? set(setting, *out->mutable_baseline())
+                                                : unknown_setting(setting, "dense");
+    if (!status.ok()) return status;
+  }
+  return out;
+}
+
+void add_comparison_flags(CLI::App& command, AttentionFlags& flags) {
+  for (const auto& [name, text, standard] :
+       {std::tuple{"--first", &flags.first, "dense"},
+        std::tuple{"--second", &flags.second, "--baseline, or the active schedule"}}) {
+    command
+        .add_option(name, *text,
+                    fmt::format("Compare: what this run attends to: dense, schedule, schedule:ID, "
+                                "oracle, streaming or quest, with settings as in "
+                                "quest,ratio=0.2,min_keys=64 [{}]",
+                                standard))
+        ->type_name("CHOICE")
+        ->check(check_choice);
+  }
+}
 
 void add_attention_flags(CLI::App& command, const std::vector<std::string>& modes,
                          AttentionFlags& flags) {
@@ -68,6 +198,13 @@ std::optional<v1::AttentionOptions> attention_of(const AttentionFlags& flags) {
   } else if (flags.ratio) {
     attention.set_ratio(*flags.ratio);
   }
+  for (const auto& [text, choice] :
+       {std::pair{&flags.first, &v1::AttentionOptions::mutable_first},
+        std::pair{&flags.second, &v1::AttentionOptions::mutable_second}}) {
+    if (text->empty()) continue;
+    if (flags.mode.empty()) attention.set_mode(v1::ATTENTION_MODE_COMPARE);
+    if (const auto parsed = parse_choice(*text); parsed.ok()) *(attention.*choice)() = *parsed;
+  }
   const bool given = attention.has_mode() || attention.has_ratio() || attention.has_baseline();
   return given ? std::optional(attention) : std::nullopt;
 }
@@ -75,6 +212,16 @@ std::optional<v1::AttentionOptions> attention_of(const AttentionFlags& flags) {
 std::string source_of(const v1::AttentionReport& report) {
   if (report.has_baseline()) return "baseline " + name_of(report.baseline().kind());
   return report.schedule_id().empty() ? "" : "schedule " + report.schedule_id();
+}
+
+std::string text_of(const v1::AttentionChoice& choice) {
+  if (choice.has_baseline()) return "baseline " + name_of(choice.baseline().kind());
+  if (!choice.has_schedule()) return "dense";
+  std::string out = "schedule " + choice.schedule().schedule_id();
+  if (choice.schedule().has_ratio()) {
+    out += fmt::format(" with ratio {:g}", choice.schedule().ratio());
+  }
+  return out;
 }
 
 std::optional<std::vector<int32_t>> parse_layers(const std::string& list) {

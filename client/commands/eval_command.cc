@@ -141,67 +141,81 @@ int run_quality(const Globals& globals, const EvalOptions& options) {
   return status.ok() ? kSuccess : fail(status);
 }
 
+// What is read, and where the report goes.
+void add_texts(CLI::App& command, EvalOptions& options) {
+  command
+      .add_option("--suite", options.suite,
+                  "quality: the report; the server's active schedule changes from row to row, so "
+                  "nobody else should use it meanwhile. recall: pass keys found under the active "
+                  "schedule, dense and sparse, by length (--held-out and --cases alone)")
+      ->check(CLI::IsMember({"quality", "recall"}))
+      ->capture_default_str();
+  command.add_option("--out", options.out, "quality: folder for the report")->type_name("DIR");
+  command
+      .add_option("--calibration", options.calibration,
+                  "quality: text that schedules are made from")
+      ->type_name("FILE");
+  command.add_option("--held-out", options.held_out, "Text to try them on")
+      ->required()
+      ->type_name("FILE");
+  command
+      .add_option("--other", options.others,
+                  "Texts of other kinds (their first 200 kB): the second half of each is tried "
+                  "on, the first calibrated on for some rows")
+      ->type_name("FILE");
+}
+
+// How much is measured.
+void add_sizes(CLI::App& command, EvalOptions& options) {
+  command
+      .add_option("--groups", options.groups, "Rows to measure beside the default schedule [all]")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"kascade", "tile", "greedy", "baseline", "experiment", "domain"}));
+  command
+      .add_option("--tokens", options.tokens,
+                  "Tokens of each text to score; in the rows of domains up to three times as many")
+      ->check(CLI::Range(512, 1 << 24))
+      ->capture_default_str();
+  command
+      .add_option("--cases", options.cases,
+                  "Pass keys to look for in each row; recall: at each length")
+      ->check(CLI::Range(5, 10000))
+      ->capture_default_str();
+  command
+      .add_option("--default-cases", options.default_cases,
+                  "The same for the default schedule, at each length")
+      ->check(CLI::Range(5, 10000))
+      ->capture_default_str();
+}
+
+// As one would type it again.
+std::string command_of(const EvalOptions& options) {
+  return fmt::format(
+      "kascade eval --suite {} --calibration {} --held-out {}{}{}{}{} --tokens {} --cases {} "
+      "--default-cases {} --out {}",
+      options.suite, options.calibration, options.held_out,
+      options.others.empty() ? "" : " --other ", fmt::join(options.others, " "),
+      options.groups.empty() ? "" : " --groups ", fmt::join(options.groups, ","), options.tokens,
+      options.cases, options.default_cases, options.out.string());
+}
+
 }  // namespace
 
 void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
   CLI::App* command = app.add_subcommand(
       "eval", "Report what sparse attention costs: tables and figures, or pass keys alone");
   const auto options = std::make_shared<EvalOptions>();
-  command
-      ->add_option("--suite", options->suite,
-                   "quality: the report; the server's active schedule changes from row to row, so "
-                   "nobody else should use it meanwhile. recall: pass keys found under the active "
-                   "schedule, dense and sparse, by length (--held-out and --cases alone)")
-      ->check(CLI::IsMember({"quality", "recall"}))
-      ->capture_default_str();
-  CLI::Option* out = command->add_option("--out", options->out, "quality: folder for the report")
-                         ->type_name("DIR");
-  CLI::Option* calibration = command
-                                 ->add_option("--calibration", options->calibration,
-                                              "quality: text that schedules are made from")
-                                 ->type_name("FILE");
-  command->add_option("--held-out", options->held_out, "Text to try them on")
-      ->required()
-      ->type_name("FILE");
-  command
-      ->add_option("--other", options->others,
-                   "Texts of other kinds (their first 200 kB): the second half of each is tried "
-                   "on, the first calibrated on for some rows")
-      ->type_name("FILE");
-  command
-      ->add_option("--groups", options->groups, "Rows to measure beside the default schedule [all]")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"kascade", "tile", "greedy", "baseline", "experiment", "domain"}));
-  command
-      ->add_option("--tokens", options->tokens,
-                   "Tokens of each text to score; in the rows of domains up to three times as many")
-      ->check(CLI::Range(512, 1 << 24))
-      ->capture_default_str();
-  command
-      ->add_option("--cases", options->cases,
-                   "Pass keys to look for in each row; recall: at each length")
-      ->check(CLI::Range(5, 10000))
-      ->capture_default_str();
-  command
-      ->add_option("--default-cases", options->default_cases,
-                   "The same for the default schedule, at each length")
-      ->check(CLI::Range(5, 10000))
-      ->capture_default_str();
-  command->callback([&, options, out, calibration] {
+  add_texts(*command, *options);
+  add_sizes(*command, *options);
+  command->callback([&, options, command] {
     if (options->suite == "recall") {
       chosen = [&globals, options] { return run_recall(globals, *options); };
       return;
     }
-    for (const CLI::Option* needed : {out, calibration}) {
-      if (needed->count() == 0) throw CLI::RequiredError(needed->get_name());
+    for (const char* needed : {"--out", "--calibration"}) {
+      if (command->count(needed) == 0) throw CLI::RequiredError(needed);
     }
-    options->command = fmt::format(
-        "kascade eval --suite {} --calibration {} --held-out {}{}{}{}{} --tokens {} --cases {} "
-        "--default-cases {} --out {}",
-        options->suite, options->calibration, options->held_out,
-        options->others.empty() ? "" : " --other ", fmt::join(options->others, " "),
-        options->groups.empty() ? "" : " --groups ", fmt::join(options->groups, ","),
-        options->tokens, options->cases, options->default_cases, options->out.string());
+    options->command = command_of(*options);
     chosen = [&globals, options] { return run_quality(globals, *options); };
   });
 }

@@ -210,6 +210,7 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
   const auto options = std::make_shared<ScoreOptions>();
   command->add_option("FILE", options->files, "UTF-8 texts; - is standard input")->required();
   add_attention_flags(*command, {"dense", "sparse", "compare"}, options->attention);
+  add_comparison_flags(*command, options->attention);
   command
       ->add_option("--phase", options->phase,
                    "Who decides a scored token's keys: its own row, its tile (optimistic), or, to "

@@ -28,6 +28,19 @@ const WindowFigures* at_window(const QualityRow& row, int32_t window) {
   return nullptr;
 }
 
+// The columns of one window; empty where the row was not measured at it.
+void add_window_cells(const WindowFigures* figures, std::vector<std::string>& cells) {
+  const auto cell = [&](auto member, const char* format) {
+    return figures == nullptr ? "" : fmt::format(fmt::runtime(format), figures->*member);
+  };
+  cells.push_back(cell(&WindowFigures::change_percent, "{:+.2f}"));
+  cells.push_back(cell(&WindowFigures::change_error, "{:.2f}"));
+  cells.push_back(cell(&WindowFigures::mean_kl, "{:.4f}"));
+  cells.push_back(cell(&WindowFigures::mean_kl_error, "{:.4f}"));
+  cells.push_back(cell(&WindowFigures::tile_change_percent, "{:+.2f}"));
+  cells.push_back(cell(&WindowFigures::tile_mean_kl, "{:.4f}"));
+}
+
 std::vector<std::string> cells_of(const QualityResults& results, const QualityRow& row) {
   std::vector<std::string> cells = {
       row.group,
@@ -45,18 +58,7 @@ std::vector<std::string> cells_of(const QualityResults& results, const QualityRo
       fmt::format("{:.0f}", row.kv_bytes_per_token),
       fmt::format("{:.4f}", row.bytes_ratio()),
   };
-  for (const int32_t window : {512, 2048, 4096}) {
-    const WindowFigures* figures = at_window(row, window);
-    const auto cell = [&](auto member, const char* format) {
-      return figures == nullptr ? "" : fmt::format(fmt::runtime(format), figures->*member);
-    };
-    cells.push_back(cell(&WindowFigures::change_percent, "{:+.2f}"));
-    cells.push_back(cell(&WindowFigures::change_error, "{:.2f}"));
-    cells.push_back(cell(&WindowFigures::mean_kl, "{:.4f}"));
-    cells.push_back(cell(&WindowFigures::mean_kl_error, "{:.4f}"));
-    cells.push_back(cell(&WindowFigures::tile_change_percent, "{:+.2f}"));
-    cells.push_back(cell(&WindowFigures::tile_mean_kl, "{:.4f}"));
-  }
+  for (const int32_t window : {512, 2048, 4096}) add_window_cells(at_window(row, window), cells);
   cells.push_back(row.cases > 0 ? std::to_string(row.found) : "");
   cells.push_back(row.cases > 0 ? std::to_string(row.cases) : "");
   const WindowFigures& longest = row.longest();

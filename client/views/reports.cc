@@ -36,6 +36,14 @@ Json baseline_json(const v1::AttentionBaseline& baseline) {
 
 }  // namespace
 
+Json choice_json(const v1::AttentionChoice& choice) {
+  if (choice.has_baseline()) return {{"baseline", baseline_json(choice.baseline())}};
+  if (!choice.has_schedule()) return "dense";
+  Json out = {{"schedule_id", choice.schedule().schedule_id()}};
+  if (choice.schedule().has_ratio()) out["ratio"] = choice.schedule().ratio();
+  return out;
+}
+
 void add_attention(const v1::AttentionReport& report, Json& out) {
   out["schedule_id"] = report.schedule_id();
   if (report.has_baseline()) out["baseline"] = baseline_json(report.baseline());

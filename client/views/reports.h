@@ -38,6 +38,8 @@ Enum value_of(std::string name) {
 
 // Adds the report's figures as keys of `out`.
 void add_attention(const v1::AttentionReport& report, Json& out);
+// What a run attends to: "dense", or an object with a schedule's or a baseline's settings.
+Json choice_json(const v1::AttentionChoice& choice);
 Json candidates_json(const v1::TopCandidates& top);
 // RFC 3339; empty when unset.
 std::string time_text(const google::protobuf::Timestamp& time);

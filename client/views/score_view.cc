@@ -15,6 +15,13 @@ bool is_sparse(const v1::ScoreSummary& summary) {
   return summary.has_comparison() || summary.attention().mode() == v1::ATTENTION_MODE_SPARSE;
 }
 
+// Whether the runs of a comparison are the usual ones, dense and sparse, and not two that were
+// named.
+bool is_dense_and_sparse(const v1::ScoreSummary& summary) {
+  const auto& second = summary.attention();
+  return !summary.has_first_attention() && (second.has_baseline() || !second.schedule_id().empty());
+}
+
 // What one run gave, from its sums.
 Json run_json(double nll_sum, const v1::ScoreSummary& summary) {
   const auto scored = static_cast<double>(summary.tokens_scored());
@@ -57,6 +64,33 @@ Json sparse_json(const v1::Comparison& comparison, const v1::ScoreSummary& summa
   return out;
 }
 
+// Adds the runs under the names "dense" and "sparse", or "first" and "second" where a comparison
+// was of two named runs.
+void add_runs(const v1::ScoreSummary& summary, Json& out) {
+  const bool compared = summary.has_comparison();
+  const bool named = compared && !is_dense_and_sparse(summary);
+  const char* second = named ? "second" : "sparse";
+  const char* first = named ? "first" : is_sparse(summary) && !compared ? "sparse" : "dense";
+  out[first] = run_json(summary.nll_sum(), summary);
+  if (compared) {
+    out[second] = sparse_json(summary.comparison(), summary);
+    add_comparison(summary.comparison(), out);
+  }
+  if (named) {
+    out["first"]["attention"] = choice_json(summary.first_attention().choice());
+    out["second"]["attention"] = choice_json(summary.attention().choice());
+  }
+  if (summary.has_first_attention()) add_attention(summary.first_attention(), out["first"]);
+  if (!summary.has_tile_comparison()) return;
+  Json& tile = out["tile"];
+  tile[second] = sparse_json(summary.tile_comparison(), summary);
+  add_comparison(summary.tile_comparison(), tile);
+  if (summary.has_tile_first_attention()) {
+    add_attention(summary.tile_first_attention(), tile["first"]);
+  }
+  add_attention(summary.tile_attention(), tile);
+}
+
 Json summary_json(const v1::ScoreSummary& summary) {
   Json out = {{"tokens", summary.tokens()},
               {"tokens_scored", summary.tokens_scored()},
@@ -68,18 +102,7 @@ Json summary_json(const v1::ScoreSummary& summary) {
               {"stride_tokens", summary.stride_tokens()},
               {"begins_with_bos", summary.begins_with_bos()},
               {"phase", name_of(summary.phase())}};
-  const bool compared = summary.has_comparison();
-  out[is_sparse(summary) && !compared ? "sparse" : "dense"] = run_json(summary.nll_sum(), summary);
-  if (compared) {
-    out["sparse"] = sparse_json(summary.comparison(), summary);
-    add_comparison(summary.comparison(), out);
-  }
-  if (summary.has_tile_comparison()) {
-    Json& tile = out["tile"];
-    tile["sparse"] = sparse_json(summary.tile_comparison(), summary);
-    add_comparison(summary.tile_comparison(), tile);
-    add_attention(summary.tile_attention(), tile);
-  }
+  add_runs(summary, out);
   out["nll_standard_error"] = summary.mean_nll_standard_error();
   out["perplexity_standard_error"] = summary.perplexity_standard_error();
   out["bits_per_byte"] = summary.has_bits_per_byte() ? Json(summary.bits_per_byte()) : Json();
@@ -139,10 +162,14 @@ std::string runs_table(const v1::ScoreSummary& summary) {
   std::vector<Json> runs = {run_json(summary.nll_sum(), summary)};
   runs[0]["nll_standard_error"] = summary.mean_nll_standard_error();
   runs[0]["perplexity_standard_error"] = summary.perplexity_standard_error();
+  const bool named = summary.has_comparison() && !is_dense_and_sparse(summary);
+  const std::string second = named ? "Second run" : "Sparse";
   std::vector<Table::Column> columns = {{"", Table::Align::kLeft},
-                                        {only_sparse ? "Sparse" : "Dense"}};
+                                        {named         ? "First run"
+                                         : only_sparse ? "Sparse"
+                                                       : "Dense"}};
   for (const auto* comparison : comparisons_of(summary)) {
-    columns.push_back({runs.size() == 1 ? "Sparse" : "Sparse, tile rule"});
+    columns.push_back({runs.size() == 1 ? second : second + ", tile rule"});
     runs.push_back(sparse_json(*comparison, summary));
   }
   columns.push_back({"", Table::Align::kLeft});
@@ -195,9 +222,10 @@ std::string comparisons_table(const v1::ScoreSummary& summary) {
   add("Largest difference", [](const v1::Comparison& c) {
     return fmt::format("{:.4f} nats at one token", c.max_logprob_difference());
   });
-  add("Mean difference", [](const v1::Comparison& c) {
-    return fmt::format("{:+.5f} ± {:.5f} nats (sparse - dense log p)", c.mean_logprob_difference(),
-                       c.mean_logprob_difference_standard_error());
+  const char* difference = is_dense_and_sparse(summary) ? "sparse - dense" : "second - first";
+  add("Mean difference", [difference](const v1::Comparison& c) {
+    return fmt::format("{:+.5f} ± {:.5f} nats ({} log p)", c.mean_logprob_difference(),
+                       c.mean_logprob_difference_standard_error(), difference);
   });
   const auto& percentiles = summary.comparison().logprob_difference_percentiles();
   for (int i = 0; i < percentiles.size(); ++i) {
@@ -210,17 +238,20 @@ std::string comparisons_table(const v1::ScoreSummary& summary) {
   return table.text();
 }
 
-void add_facts(const v1::AttentionReport& report, Facts& facts) {
-  facts.add("Reuse layers", percent(report.reuse_layers_ratio()) + " of the layers");
-  facts.add("Keys attended", percent(report.keys_attended_ratio()) + " of the causal keys");
-  facts.add("Keys scored", percent(report.keys_scored_ratio()) + " of the causal keys");
-  facts.add("KV read",
-            fmt::format("{} per token (dense: {})", bytes(report.kv_bytes_read_per_token()),
-                        bytes(report.dense_kv_bytes_read_per_token())));
+void add_facts(const v1::AttentionReport& report, const std::string& run, Facts& facts) {
+  const auto add = [&](const char* title, const std::string& text) {
+    facts.add(run + title, text);
+  };
+  add("Reuse layers", percent(report.reuse_layers_ratio()) + " of the layers");
+  add("Keys attended", percent(report.keys_attended_ratio()) + " of the causal keys");
+  add("Keys scored", percent(report.keys_scored_ratio()) + " of the causal keys");
+  add("KV read", fmt::format("{} per token (dense: {})", bytes(report.kv_bytes_read_per_token()),
+                             bytes(report.dense_kv_bytes_read_per_token())));
 }
 
 std::string verdict(const v1::ScoreSummary& summary) {
   if (summary.suspect()) return paint(Colour::kRed, "SUSPECT") + ": see the warning\n";
+  if (!is_dense_and_sparse(summary)) return "none; of dense beside sparse only\n";
   return degradation_verdict(summary.comparison().degradation_percent(),
                              summary.attention().keys_attended_ratio()) +
          "\n";
@@ -231,7 +262,11 @@ std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
   head.add("Text", size_text(summary));
   head.add("Protocol", protocol_text(summary));
   std::string mode = name_of(run.started.mode());
-  if (is_sparse(summary)) {
+  if (summary.has_comparison() && !is_dense_and_sparse(summary)) {
+    mode += fmt::format("; keys by the {} rule; {} beside {}", name_of(summary.phase()),
+                        text_of(summary.first_attention().choice()),
+                        text_of(summary.attention().choice()));
+  } else if (is_sparse(summary)) {
     mode += fmt::format("; keys by the {} rule; {}", name_of(summary.phase()),
                         source_of(summary.attention()));
   }
@@ -239,7 +274,9 @@ std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
   std::string out = head.text() + "\n" + runs_table(summary);
   if (summary.has_comparison()) out += "\n" + comparisons_table(summary);
   Facts facts;
-  if (is_sparse(summary)) add_facts(summary.attention(), facts);
+  if (summary.has_first_attention()) add_facts(summary.first_attention(), "First run: ", facts);
+  const bool named = summary.has_first_attention();
+  if (is_sparse(summary)) add_facts(summary.attention(), named ? "Second run: " : "", facts);
   const std::string rest = facts.text();
   if (!rest.empty()) out += (summary.has_comparison() ? "" : "\n") + rest;
   if (summary.has_comparison()) out += "Verdict: " + verdict(summary);
@@ -274,7 +311,9 @@ std::string token_table(const ScoreRun& run, size_t file) {
   const bool compared = run.total.has_comparison();
   std::vector<Table::Column> columns = {
       {"Position"}, {"Id"}, {"Token", Table::Align::kLeft}, {"Log p (nats)"}, {"Top-1"}};
-  if (compared) columns.insert(columns.end(), {{"Sparse log p"}, {"KL (nats)"}});
+  const bool usual = is_dense_and_sparse(run.total);
+  if (compared)
+    columns.insert(columns.end(), {{usual ? "Sparse log p" : "Second log p"}, {"KL (nats)"}});
   Table table(std::move(columns));
   for (const auto& part : run.tokens[file]) {
     for (int i = 0; i < part.token_ids_size(); ++i) {

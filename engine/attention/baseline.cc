@@ -19,7 +19,7 @@ BaselinePolicy::BaselinePolicy(const BaselineAttention& settings, int32_t query_
 void BaselinePolicy::attend(Backend& backend, int32_t layer, const AttentionInput& in,
                             PolicyState& state) const {
   if (dense_[layer]) return backend.attend(in.q, in.cache, in.step, in.tiles, {}, in.out);
-  // No layer uses another's choice, so one place serves them all.
+  // No layer uses another layer's selection, so one Selection serves all layers.
   Selection& selection = state.selection(backend, 0);
   choose(backend, in, selection);
   backend.attend(in.q, in.cache, in.step, in.tiles, {&selection, {}}, in.out);

@@ -1,5 +1,5 @@
-// What the baseline methods share: which layers stay dense, how many keys a row attends to, and how
-// keys are counted. Each method chooses its keys in a file of its own.
+// The code that the baseline methods share: which layers stay dense, how many keys a row attends
+// to, and how keys are counted. Each method selects its keys in a file of its own.
 #ifndef KASCADE_ENGINE_ATTENTION_BASELINE_H_
 #define KASCADE_ENGINE_ATTENTION_BASELINE_H_
 
@@ -32,15 +32,16 @@ class BaselinePolicy : public AttentionPolicy {
   KeysRead keys_read(int32_t layer, const TileSpan& tile) const final;
 
  protected:
-  // The keys of the tiles in one layer.
+  // Selects the keys of the tiles in one layer.
   virtual void choose(Backend& backend, const AttentionInput& in, Selection& selection) const = 0;
-  // Rows of the key cache that are read to choose for the row at `position`; 0 if all are taken.
+  // The number of rows that are read to select for the row at `position`, provided that not all
+  // candidates are taken.
   virtual int64_t rows_to_choose(const Candidates& candidates, int32_t position) const = 0;
-  // What is read to choose.
+  // The data that is read to select.
   enum class Scores {
     kNothing,
-    kKeys,       // which attending then need not read again
-    kSummaries,  // of pages of keys
+    kKeys,       // keys, which attending then need not read again
+    kSummaries,  // summaries of pages of keys
   };
   virtual Scores scores() const = 0;
   const SelectionSettings& settings() const { return settings_; }
@@ -52,8 +53,8 @@ class BaselinePolicy : public AttentionPolicy {
   std::vector<bool> dense_;  // [layers]
 };
 
-// Query tiles have kBaselineTile positions, as those of the kascade family by default, or whole
-// pages.
+// The query tile of the baselines is kBaselineTile, the default of the kascade family; Quest rounds
+// it up to whole pages.
 inline constexpr int32_t kBaselineTile = 32;
 std::shared_ptr<const AttentionPolicy> make_baseline_policy(const BaselineAttention& settings,
                                                             int32_t layers);

@@ -1,6 +1,6 @@
-// Which keys a query may choose from and how many it chooses, as pure arithmetic (method, A2, A4
-// and A7). The batch builder, policies, statistics and tests share it, so that a budget is computed
-// in one place.
+// The keys that a query may select from and how many it selects, as pure arithmetic
+// (docs/method.md, "Selection"). The batch builder, policies, statistics and tests share it, so
+// that a budget is computed in one place.
 #ifndef KASCADE_ENGINE_ATTENTION_CANDIDATES_H_
 #define KASCADE_ENGINE_ATTENTION_CANDIDATES_H_
 
@@ -11,19 +11,20 @@
 
 namespace kascade {
 
-// The keys that a row may choose from. Row t attends to the sinks [0, begin), to the chosen keys
-// and to its own block [end, t].
+// The keys that a row may select from. The row at position t attends to the sinks [0, begin), to
+// the selected keys and to [end, t].
 struct Candidates {
   int32_t begin = 0;   // first candidate; the keys before it are sinks
   int32_t end = 0;     // exclusive
-  int32_t budget = 0;  // keys to choose, ≤ count(); whole key tiles for Family::kTile
+  int32_t budget = 0;  // keys to select, ≤ count(); whole key tiles for Family::kTile
 
   int32_t count() const { return end - begin; }
   bool takes_all() const { return budget == count(); }
 };
 
-// `per_query`: the row selects alone, and with decode_own_tile = false its candidates reach up to
-// the row itself; else the row stands in a tile.
+// With `per_query` the row selects alone; otherwise it belongs to a query tile. Candidates end
+// where the row's query tile begins. Only with per_query and decode_own_tile = false do they reach
+// up to the row itself.
 inline Candidates candidates_of(const SelectionSettings& settings, int32_t position,
                                 bool per_query) {
   const int32_t tile_begin = position / settings.query_tile * settings.query_tile;

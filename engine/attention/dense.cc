@@ -8,7 +8,7 @@ class DensePolicy final : public AttentionPolicy {
  public:
   explicit DensePolicy(int32_t query_tile) : query_tile_(query_tile) {}
 
-  // The tiles are only the unit in which backends share out rows.
+  // Tiles serve only to divide the rows among the backend's threads.
   Tiling tiling() const override { return {.query_tile = query_tile_}; }
   Candidates candidates(int32_t /*position*/, bool /*per_query*/) const override { return {}; }
   void attend(Backend& backend, int32_t /*layer*/, const AttentionInput& in,

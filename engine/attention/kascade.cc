@@ -67,14 +67,15 @@ class KascadePolicy final : public AttentionPolicy {
 
  private:
   Role role(int32_t layer) const { return schedule_->layers[layer].role; }
-  // An anchor of the kascade family is itself sparse; in the tile family its output is dense.
+  // In the kascade family an anchor attends to its own selection; in the tile family it attends
+  // densely.
   bool attends_sparsely(int32_t layer) const {
     return role(layer) == Role::kAnchor && settings_.family == Family::kKascade;
   }
-  // A selection that nobody attends to is not made.
+  // A selection that no layer attends to is not computed.
   bool selects(int32_t layer) const { return selection_used_[layer] || attends_sparsely(layer); }
 
-  // `decides`: the row's queries take part in the selection.
+  // `decides`: whether the row's queries take part in the selection.
   KeysRead keys_read_by_row(int32_t layer, int32_t position, bool per_query, bool decides) const {
     const Candidates candidates = candidates_of(settings_, position, per_query);
     const int64_t causal = int64_t{position} + 1;
@@ -83,7 +84,7 @@ class KascadePolicy final : public AttentionPolicy {
     const int64_t attended = dense ? causal : sparse;
     const bool scores = role(layer) != Role::kReuse && selects(layer) && decides;
     const int64_t scored = scores && !candidates.takes_all() ? causal : 0;
-    // Scoring reads every key once; attending then adds the values of the attended keys.
+    // Scoring reads every key once. Attending then reads only values, those of the attended keys.
     return {.causal = causal,
             .attended = attended,
             .scored = scored,

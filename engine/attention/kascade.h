@@ -1,5 +1,5 @@
-// Kascade sparse attention (method, A1–A4): some layers select keys, the others reuse a selection
-// through their head map, always with their own keys and values.
+// Kascade sparse attention (docs/method.md): some layers select keys, the other layers reuse a
+// selection through their head map. Every layer attends with its own keys and values.
 #ifndef KASCADE_ENGINE_ATTENTION_KASCADE_H_
 #define KASCADE_ENGINE_ATTENTION_KASCADE_H_
 
@@ -11,7 +11,7 @@
 
 namespace kascade {
 
-// How a backend is to select by a schedule's settings.
+// The options by which a backend selects under a schedule's settings.
 constexpr SelectOptions to_select_options(const SelectionSettings& settings) {
   if (settings.family == Family::kTile) return {Pooling::kLastRowMax, settings.query_tile};
   const bool sum = settings.pooling == ScorePooling::kSum;

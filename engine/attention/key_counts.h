@@ -1,4 +1,4 @@
-// How many keys attention reads.
+// Counts of the keys that attention reads.
 #ifndef KASCADE_ENGINE_ATTENTION_KEY_COUNTS_H_
 #define KASCADE_ENGINE_ATTENTION_KEY_COUNTS_H_
 
@@ -6,19 +6,21 @@
 
 namespace kascade {
 
-// Consecutive positions that share one choice of keys; a single position by per-query selection.
+// Consecutive positions that share one selection of keys. With per-query selection this is a single
+// position.
 struct TileSpan {
   int32_t first = 0;
   int32_t last = 0;  // inclusive
   bool per_query = false;
 };
 
-// Keys per KV head that the rows of a tile read in one layer, summed over the rows (method, A6).
+// Keys per KV head that the rows of a tile read in one layer, summed over the rows (docs/method.md,
+// "Keys and bytes read").
 struct KeysRead {
-  int64_t causal = 0;    // what dense attention attends to
-  int64_t attended = 0;  // what the softmax runs over
-  int64_t scored = 0;    // read only to select
-  // Rows of K and of V that are read from the cache, each row of a position once.
+  int64_t causal = 0;    // keys that dense attention attends to
+  int64_t attended = 0;  // keys that the softmax runs over
+  int64_t scored = 0;    // keys read to select
+  // Rows of K and of V that are read from the cache; a row is counted once per position.
   int64_t kv_rows = 0;
 
   KeysRead& operator+=(const KeysRead& other) {
@@ -30,15 +32,16 @@ struct KeysRead {
   }
 };
 
-// Of a layer that attends to all causal keys.
+// The counts of a layer that attends to all causal keys.
 KeysRead all_keys_read(const TileSpan& tile);
 
-// Keys per KV head, summed over layers, KV heads and positions (method, A6).
+// Keys per KV head, summed over layers, KV heads and positions (docs/method.md, "Keys and bytes
+// read").
 struct AttentionCounts {
-  int64_t causal = 0;  // what dense attention attends to
+  int64_t causal = 0;  // keys that dense attention attends to
   int64_t attended = 0;
-  int64_t scored = 0;         // by selecting layers
-  int64_t kv_bytes_read = 0;  // each row of K or V once per position, KV head and layer
+  int64_t scored = 0;         // keys read by selecting layers to select
+  int64_t kv_bytes_read = 0;  // a row of K or V counts once per position, KV head, layer
   int64_t dense_kv_bytes_read = 0;
   int64_t positions = 0;
 

@@ -1,5 +1,5 @@
-// Oracle top-k: every layer scores all keys and attends to its own best ones, chosen as an anchor
-// of the kascade family chooses. What reuse loses is lost against this.
+// Oracle top-k: every layer scores all keys and attends to the best ones, selected as by an anchor
+// layer of the kascade family. The difference to a schedule is what reuse loses.
 #include <memory>
 
 #include "engine/attention/baseline.h"

@@ -1,6 +1,6 @@
-// Decides which keys each layer attends to and has the backend compute it. A policy belongs to
-// sequences, is immutable and shared by all that use it; what one layer hands the next lives in
-// PolicyState.
+// An attention policy decides which keys each layer attends to and has the backend compute it. A
+// policy is immutable and is shared by all sequences that use it; what one layer hands to the next
+// is kept in PolicyState.
 #ifndef KASCADE_ENGINE_ATTENTION_POLICY_H_
 #define KASCADE_ENGINE_ATTENTION_POLICY_H_
 
@@ -17,19 +17,19 @@
 
 namespace kascade {
 
-// How rows of a sequence are cut into tiles. Tiles begin at multiples of query_tile, and chunks of
-// a prompt end there.
+// How the rows of a sequence are divided into tiles. Tiles begin at multiples of query_tile, and
+// the chunks of a prompt end there.
 struct Tiling {
   int32_t query_tile = 32;  // positions, [1, 128]
-  // Whether the rows of a tile share a choice of keys, so that it matters for the result whether a
-  // row stands in a tile or alone. If not, rows always stay in tiles, which are faster.
+  // Whether the rows of a tile share one selection. If so, a row gives another result in a tile
+  // than alone. If not, rows always stay in tiles, which are faster.
   bool shares_choice = false;
 };
 
 // One layer's attention for the tiles of one policy.
 struct AttentionInput {
   Tensor q;       // f32 [batch rows, heads · head_dim], rotated
-  Tensor hidden;  // f32 [batch rows, hidden], the layer's normed input
+  Tensor hidden;  // f32 [batch rows, hidden], the layer's input after its norm
   LayerCache cache;
   const Batch& batch;
   const StepInput& step;  // the batch, as the backend prepared it
@@ -37,13 +37,13 @@ struct AttentionInput {
   Tensor out;  // f32 [batch rows, heads · head_dim]; only the tiles' rows are written
 };
 
-// What the layers of one step hand each other, for the tiles of one policy; reused from step to
-// step.
+// The selections that the layers of one step hand to each other, for the tiles of one policy. The
+// object is reused from step to step.
 class PolicyState {
  public:
-  // The index-th selection, made by `backend` when it is first asked for.
+  // The index-th selection; `backend` makes it when it is first asked for.
   Selection& selection(Backend& backend, int32_t index);
-  // Null if it was never asked for.
+  // Null if that selection was never asked for.
   const Selection* find(int32_t index) const;
   int32_t size() const { return static_cast<int32_t>(selections_.size()); }
 
@@ -51,12 +51,12 @@ class PolicyState {
   std::vector<std::unique_ptr<Selection>> selections_;
 };
 
-// What a layer does for its keys, for statistics.
+// The kinds of layers that statistics distinguish.
 enum class LayerKind {
   kDense,      // attends to all causal keys
   kSelecting,  // selects keys
   kReusing,    // attends to keys that an earlier layer selected
-  kWindow,     // attends to the first and the newest keys; nothing is selected
+  kWindow,     // attends to the first and the most recent keys; nothing is selected
 };
 inline constexpr int kLayerKinds = 4;
 constexpr std::string_view name_of(LayerKind kind) {
@@ -69,11 +69,12 @@ class AttentionPolicy {
   virtual ~AttentionPolicy() = default;
 
   virtual Tiling tiling() const = 0;
-  // Which keys a row may choose from and how many it chooses: a function of the row's position, so
-  // that chunks, batches and the final length of a text cannot change a selection. A row in a tile
-  // has the candidates of the tile's first row; `per_query`: a row alone.
+  // The keys that a row may select from and how many it selects. This depends only on the row's
+  // position, so that chunks, batches and the final length of a text cannot change a selection.
+  // With `per_query` the row selects alone. Otherwise it belongs to a tile and has the candidates
+  // of the tile's first row.
   virtual Candidates candidates(int32_t position, bool per_query) const = 0;
-  // Selections that are kept at a time while a step runs.
+  // The number of selections that exist at the same time during a step.
   virtual int32_t kept_selections() const { return 0; }
 
   virtual void attend(Backend& backend, int32_t layer, const AttentionInput& in,

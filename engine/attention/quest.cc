@@ -1,7 +1,7 @@
-// Quest: pages of keys, chosen by a bound on what q·k can be within a page; the page of the newest
-// key is in the tile that every row attends to. The published method chooses for each query head;
-// here a KV head's query heads share the choice by the best of their bounds, as all else does that
-// reads a KV head's keys once.
+// Quest: selects pages of keys by an upper bound on q·k within the page. The page of the newest key
+// lies in the query's own tile, which is always attended to. The published method selects for each
+// query head. Here the query heads of a KV head share a selection, by the maximum of their bounds,
+// so that the keys of a KV head are read once.
 #include <algorithm>
 #include <memory>
 
@@ -10,7 +10,7 @@
 namespace kascade {
 namespace {
 
-// Whole pages, and as near to the other baselines' tile as that allows.
+// kBaselineTile rounded up to whole pages.
 int32_t tile_of(int32_t page_size) {
   return (kBaselineTile + page_size - 1) / page_size * page_size;
 }
@@ -21,7 +21,7 @@ class QuestPolicy final : public BaselinePolicy {
       : BaselinePolicy(settings, tile_of(settings.page_size), layers),
         page_size_(settings.page_size) {}
 
-  // The pages that the budget pays for, at least one.
+  // The budget in whole pages, rounded down but at least one.
   Candidates candidates(int32_t position, bool per_query) const override {
     Candidates keys = candidates_of(settings(), position, per_query);
     const int32_t pages = std::max(keys.budget / page_size_, 1);
@@ -33,7 +33,7 @@ class QuestPolicy final : public BaselinePolicy {
   void choose(Backend& backend, const AttentionInput& in, Selection& selection) const override {
     backend.select_pages(in.q, in.cache, in.step, in.tiles, page_size_, selection);
   }
-  // A page's least and largest components.
+  // The minimum and the maximum of each page count as one row each.
   int64_t rows_to_choose(const Candidates& candidates, int32_t /*position*/) const override {
     return 2 * int64_t{candidates.count() / page_size_};
   }

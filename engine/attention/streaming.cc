@@ -1,6 +1,6 @@
-// StreamingLLM: the first keys and the newest ones, scored by nobody. As many keys as the other
-// baselines attend to at the same ratio, the sinks among them. Unlike the published method, keys
-// keep the rotary positions that they have in the text.
+// StreamingLLM: attends to the first and the most recent keys; nothing is scored. The number of
+// keys, including the first ones (sinks), is that of the other baselines at the same ratio. Unlike
+// in the published method, keys keep the rotary positions that they have in the text.
 #include <algorithm>
 #include <memory>
 
@@ -14,7 +14,8 @@ class StreamingPolicy final : public BaselinePolicy {
   StreamingPolicy(const BaselineAttention& settings, int32_t layers)
       : BaselinePolicy(settings, kBaselineTile, layers) {}
 
-  // Nothing to choose from: the budget is the distance to the row's own block, less the sinks.
+  // Nothing is selected. The window of most recent keys begins so far before the query's tile that
+  // the window and the sinks together use the whole budget.
   Candidates candidates(int32_t position, bool /*per_query*/) const override {
     SelectionSettings without_sinks = settings();
     without_sinks.sink_keys = 0;

@@ -14,7 +14,7 @@
 namespace kascade {
 namespace {
 
-// One for each thread; none unless threads are pinned.
+// The CPU of each thread; empty if threads are not pinned.
 absl::StatusOr<std::vector<int32_t>> cpus_to_pin(const BackendOptions& options) {
   if (!options.cpu.pin) return std::vector<int32_t>{};
   auto cpus = allowed_cpus();

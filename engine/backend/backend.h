@@ -1,9 +1,10 @@
-// Memory and the operations of a transformer layer. Every backend implements all of them;
-// reference/ states their meaning in plain loops.
+// The interface of a backend: its memory, its weights and the operations of a transformer layer.
+// Every backend implements all operations; reference/ defines in plain loops what they mean.
 //
-// Tensors that operations take lie in the memory of that backend (allocate()), unless a parameter
-// is called host memory. Host code sees what it downloads and nothing else. All calls come from one
-// thread, one at a time; attach_thread() is the first of them.
+// The tensors that an operation takes lie in the memory of its backend (allocate()), unless the
+// comment says that they are host memory. Code outside the backend never dereferences backend
+// memory: it downloads what it needs. All calls come from one thread, one at a time;
+// attach_thread() is the first of them.
 #ifndef KASCADE_ENGINE_BACKEND_BACKEND_H_
 #define KASCADE_ENGINE_BACKEND_BACKEND_H_
 
@@ -35,7 +36,8 @@ class Matrix {
   int64_t out_features() const { return out_features_; }
   int64_t in_features() const { return in_features_; }
   int64_t bytes() const { return bytes_; }  // memory held
-  // All that Backend::adopt() needs; empty where packed_form() is unset.
+  // The packed bytes, from which Backend::adopt() makes the matrix again; empty where packed_form()
+  // is unset.
   virtual std::span<const std::byte> packed() const { return {}; }
 
  private:
@@ -44,18 +46,21 @@ class Matrix {
   int64_t bytes_;
 };
 
+// What matmul() does with its output.
 enum class Into { kOverwrite, kAdd };
 
-// Four bits are too few for the output head: it is int8 beside int4 layers.
+// What a matrix is used for. Next to int4 layers the output head is int8, because four bits are too
+// few for it.
 enum class MatrixUse { kLayer, kHead };
 
-// How pack() lays a matrix out, where that is the same in every process and on every machine.
+// The layout in which pack() writes a matrix. It is the same in every process and on every machine,
+// so that packed matrices can be kept in a file.
 struct PackedForm {
-  std::string_view name{};  // of layout and its version: "int8-panels-1"
-  int64_t bytes = 0;        // of Matrix::packed(); a multiple of 64
+  std::string_view name{};  // layout and version, such as "int8-panels-1"
+  int64_t bytes = 0;        // size of Matrix::packed(), a multiple of 64
 };
 
-// What a backend keeps its weights and its KV cache in.
+// The number formats of a backend's weights and KV cache.
 struct Precision {
   WeightFormat weights = WeightFormat::kF32;  // never kAuto
   DType cache = DType::kF32;                  // f32, bf16 or int8
@@ -65,24 +70,25 @@ constexpr DType default_cache(WeightFormat weights) {
   return weights == WeightFormat::kF32 ? DType::kF32 : DType::kBF16;
 }
 
-// The table of token embeddings [vocab, hidden], as a backend keeps it.
+// The table of token embeddings [vocab, hidden] in the backend's own layout.
 class EmbeddingTable {
  public:
   virtual ~EmbeddingTable() = default;
 };
 
-// The index arrays of one step in the backend's own form: uploaded once, read by every layer.
+// The index arrays of one step in the form that the operations read. They are uploaded once per
+// step and read by every layer.
 class StepInput {
  public:
   virtual ~StepInput() = default;
 };
 
-// What a backend computes with, for people and metrics; constant.
+// A description of the backend for logs and metrics. It does not change.
 struct BackendInfo {
   std::string name{};  // "reference", "cpu"
   int32_t threads = 1;
-  std::vector<int32_t> cpus{};          // [threads] that they are bound to, or empty
-  std::vector<std::string> warnings{};  // what did not go as the options ask, and why
+  std::vector<int32_t> cpus{};          // [threads] CPU that each thread is bound to, or empty
+  std::vector<std::string> warnings{};  // each names an option that could not be followed, and why
 };
 
 class Backend {
@@ -90,41 +96,46 @@ class Backend {
   virtual ~Backend() = default;
   virtual BackendInfo info() const = 0;
   virtual Precision precision() const = 0;
-  // Called once, on the thread that will call the operations, which the backend may bind to a
-  // processor or a device. An error means that the system refused; everything works all the same.
+  // Called once, on the thread that will call the operations; the backend may bind this thread to a
+  // CPU or a device. An error means that the operating system refused to bind it. The backend works
+  // all the same.
   virtual absl::Status attach_thread() { return absl::OkStatus(); }
 
   // ---- Memory ----
 
-  // Not initialised; rows lie without gaps. Buffer::allocated() is false if the system refuses.
+  // The memory is not initialised, and its rows lie without gaps. Buffer::allocated() is false if
+  // the operating system refused the memory.
   virtual Buffer allocate(DType dtype, int64_t rows, int64_t cols) = 0;
-  // `host`: the elements of all rows without gaps, exactly as many bytes as `to` has (CHECKed).
+  // `host` holds the elements of all rows without gaps, exactly as many bytes as `to` has
+  // (CHECKed).
   virtual void upload(std::span<const std::byte> host, Tensor to) = 0;
   virtual void download(Tensor from, std::span<std::byte> host) = 0;
-  virtual void copy(Tensor from, Tensor to) = 0;  // f32, of one shape
+  virtual void copy(Tensor from, Tensor to) = 0;  // f32 tensors of equal shape
   // to[i, :] = from[rows[i], :]; f32. `rows` is host memory.
   virtual void gather_rows(Tensor from, std::span<const int32_t> rows, Tensor to) = 0;
 
   // ---- Weights ----
 
-  // Stacks the parts on their rows (q over k over v) and packs them. Parts are f32, bf16 or f16
-  // with equal cols, in host memory; they are not needed afterwards.
+  // Concatenates the parts along their rows (q, then k, then v) and packs the result. Parts are
+  // f32, bf16 or f16 with equal cols, in host memory; the matrix does not refer to them afterwards.
   virtual std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) = 0;
-  // Unset where what pack() makes serves this process alone.
+  // The form in which pack() lays out a matrix of this shape; unset if its bytes have no meaning
+  // outside this process, so that they cannot be kept in a file.
   virtual std::optional<PackedForm> packed_form(int64_t /*out_features*/, int64_t /*in_features*/,
                                                 MatrixUse /*use*/) const {
     return std::nullopt;
   }
-  // The matrix whose packed() these bytes are: host memory at a multiple of 64, of the size that
-  // packed_form() says (CHECKed), which must outlive the matrix, as it may be used in place. Null
-  // where packed_form() is unset.
+  // Makes a matrix from the bytes that Matrix::packed() returned, perhaps in an earlier process.
+  // `packed` is host memory, aligned to 64 bytes and of the size that packed_form() states
+  // (CHECKed). The backend may use it in place, so it must outlive the matrix. Returns null where
+  // packed_form() is unset.
   virtual std::unique_ptr<Matrix> adopt(std::span<const std::byte> /*packed*/,
                                         int64_t /*out_features*/, int64_t /*in_features*/,
                                         MatrixUse /*use*/) {
     return nullptr;
   }
-  // `table`: [vocab, hidden], f32, bf16 or f16, host memory, which must outlive the result, as it
-  // may be used in place.
+  // `table` is host memory, [vocab, hidden] in f32, bf16 or f16. The backend may use it in place,
+  // so it must outlive the result.
   virtual std::unique_ptr<EmbeddingTable> adopt_embedding(Tensor table) = 0;
 
   // ---- A step ----
@@ -137,8 +148,9 @@ class Backend {
   // out[r, :] = table[tokens[r], :], f32 [rows, hidden].
   virtual void embed(const EmbeddingTable& table, const StepInput& step, Tensor out) = 0;
 
-  // out f32 [rows, D]: cos(position · frequency[p]) in column p, sin in D/2 + p, p < D/2, computed
-  // in f64: at position 100,000 an f32 product is off by hundredths of a radian.
+  // out f32 [rows, D]: for p < D/2, column p holds cos(position · frequency[p]) and column D/2 + p
+  // the sine of the same angle. The angle is computed in f64, because at position 100,000 an f32
+  // product is off by hundredths of a radian.
   virtual void rotary_angles(const StepInput& step, std::span<const double> frequencies,
                              Tensor out) = 0;
 
@@ -149,8 +161,8 @@ class Backend {
   // out = x · rsqrt(mean(x²) + eps) · weight, per row, in f32; weight f32 [1, cols].
   virtual void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) = 0;
 
-  // Rotates the first `heads` heads of each row in place, half-split layout: components (p,
-  // p + D/2). `angles`: of rotary_angles().
+  // Rotates the first `heads` heads of each row in place. The rotary layout is half-split:
+  // components p and p + D/2 form a pair. `angles` is the output of rotary_angles().
   virtual void rope(Tensor x, int32_t heads, Tensor angles) = 0;
 
   // Stores keys and values f32 [rows, kv_heads · D] at the step's slots, in the cache's dtype.
@@ -159,61 +171,63 @@ class Backend {
   // out[r, i] = silu(gate_up[r, i]) · gate_up[r, F + i]; out [rows, F].
   virtual void silu_mul(Tensor gate_up, Tensor out) = 0;
 
-  // softmax(q·kᵀ/√D)·v over each row's key set, for the rows of the tiles. q, out f32
-  // [batch rows, heads · D]; query head h reads KV head h / (heads / kv_heads).
+  // Computes softmax(q·kᵀ/√D)·v over each row's key set, for the rows of `tiles`. q, out f32 [batch
+  // rows, heads · D]; query head h reads KV head h / (heads / kv_heads).
   virtual void attend(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                       const KeySet& keys, Tensor out) = 0;
 
-  // Pooled probabilities of one tile: scores f32 [kv_heads, ≥ last position + 1] receives in row g
-  // the score of every causal key of the tile's last row; keys that a row may not see add nothing.
-  // Each probability is that of the softmax over all causal keys of its row.
+  // Scores keys by the attention probabilities that the rows of one tile give them. Row g of
+  // `scores`, f32 [kv_heads, ≥ last position + 1], receives the score of every causal key of the
+  // tile's last row for KV head g. The probabilities of a row are the softmax over all causal keys
+  // of that row; a key after the row's own position adds nothing.
   virtual void pool_scores(Tensor q, LayerCache cache, const StepInput& step, int32_t tile,
                            Pooling pooling, Tensor scores) = 0;
 
-  // For each tile of the range and KV head the budget[tile] best-scored candidates; equal scores →
-  // lower index. Tiles whose budget covers all candidates take them without scoring.
+  // Selects, for each tile of the range and each KV head, the budget[tile] candidates with the
+  // highest scores. Of equal scores the one with the lower index wins. A tile whose budget covers
+  // all candidates takes them all, and nothing is scored for it.
   virtual void select_keys(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                            const SelectOptions& options, Selection& selection) = 0;
 
-  // The same by bounds on q·k instead of probabilities (Quest): keys are chosen by pages of
-  // `page_size` consecutive ones. A page's score is the largest that Σ_d max(q_d · least_d, q_d ·
-  // largest_d) gets over the rows of the tile and the query heads of the group, least and largest
-  // being those of the page's keys, component by component. Budgets, candidate_begin and
-  // candidate_end are multiples of page_size.
+  // Selects like select_keys(), but whole pages of `page_size` consecutive keys, ranked by an upper
+  // bound on q·k instead of by probabilities (Quest). Let least and largest be the component-wise
+  // minimum and maximum of a page's keys. The score of the page is the maximum of Σ_d max(q_d ·
+  // least_d, q_d · largest_d) over the rows of the tile and the query heads of the KV head's group.
+  // Budgets, candidate_begin and candidate_end are multiples of page_size.
   virtual void select_pages(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                             int32_t page_size, Selection& selection) = 0;
 
-  // No keys for any tile of the range: its rows attend to the sinks and their own block alone.
+  // Selects no key for any tile of the range: its rows attend only to the sinks and to the keys
+  // from candidate_end up to their own position.
   virtual void select_none(LayerCache cache, const StepInput& step, TileRange tiles,
                            Selection& selection) = 0;
 };
 
-// Of a flag's value; INVALID_ARGUMENT tells what is accepted. "auto" leaves a cache's to the
-// weights'.
+// Parse the value of a command-line flag; INVALID_ARGUMENT lists the accepted values. For "auto"
+// the cache's dtype is unset: it then follows from the weights (default_cache()).
 absl::StatusOr<WeightFormat> weight_format_named(std::string_view name);
 absl::StatusOr<std::optional<DType>> cache_dtype_named(std::string_view name);
 
-// Threads of the CPU backend.
 struct CpuThreads {
-  int32_t count = 0;  // 0 = one per core that this process may use
-  bool pin = false;   // thread i on the i-th CPU that this process may use
+  int32_t count = 0;  // 0 = one thread per core that this process may use
+  bool pin = false;   // bind thread i to the i-th CPU that this process may use
 };
 
 struct BackendOptions {
   std::string_view name = "auto";  // auto, reference, cpu, cuda
   WeightFormat weights = WeightFormat::kAuto;
-  std::optional<DType> cache{};          // f32, bf16 or int8; default_cache() of the weights
-  DType checkpoint_dtype = DType::kF32;  // of the weight files: what kAuto starts from
+  std::optional<DType> cache{};          // f32, bf16 or int8; unset = default_cache(weights)
+  DType checkpoint_dtype = DType::kF32;  // of the weight files; decides what kAuto means
   CpuThreads cpu{};                      // backend cpu only
 };
 
-// UNAVAILABLE when the machine lacks what was asked for (no bf16 instructions, no CUDA device);
-// FAILED_PRECONDITION: fewer CPUs than threads to pin; INVALID_ARGUMENT for an unknown name, or
-// pinned threads of a backend that has none.
+// UNAVAILABLE: the machine lacks what was asked for (bf16 instructions, a CUDA device).
+// FAILED_PRECONDITION: there are fewer CPUs than threads to pin. INVALID_ARGUMENT: the name is
+// unknown, or threads are to be pinned for a backend without threads of its own.
 absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& options);
 
-// Plain loops: the oracle for the others, and the fallback. Weights f32, int8 or int4; cache f32,
-// bf16 or int8.
+// The backend of plain loops, which other backends are tested against and which runs everywhere.
+// Weights may be f32, int8 or int4; the cache may be f32, bf16 or int8.
 std::unique_ptr<Backend> make_reference_backend(WeightFormat weights = WeightFormat::kF32,
                                                 std::optional<DType> cache = {});
 

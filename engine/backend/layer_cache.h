@@ -1,4 +1,3 @@
-// One layer of the paged KV cache, as the operations take it.
 #ifndef KASCADE_ENGINE_BACKEND_LAYER_CACHE_H_
 #define KASCADE_ENGINE_BACKEND_LAYER_CACHE_H_
 
@@ -8,8 +7,8 @@
 
 namespace kascade {
 
-// One layer's part of the paged cache. Row (block · kv_heads + g) · block_size + offset of `keys`
-// and `values` is the [head_dim] vector of KV head g at that slot.
+// One layer of the paged KV cache, as the operations take it. Row (block · kv_heads + g) ·
+// block_size + offset of `keys` and `values` is the [head_dim] vector of KV head g at that slot.
 struct LayerCache {
   Tensor keys;
   Tensor values;

@@ -8,7 +8,7 @@
 namespace kascade {
 namespace {
 
-// The largest magnitude; NaN if a value is not finite.
+// The largest magnitude, or NaN if a value is not finite.
 float largest_of(const float* values, int64_t size) {
   float largest = 0;
   bool finite = true;
@@ -20,14 +20,15 @@ float largest_of(const float* values, int64_t size) {
   return finite ? largest : std::numeric_limits<float>::quiet_NaN();
 }
 
-// What is added and taken away again leaves the nearest integer, ties to even, for what an int8
-// holds: in vectors, unlike std::nearbyint.
+// Adding this to a small float and subtracting it again rounds to the nearest integer, ties to
+// even. Unlike std::nearbyint, compilers vectorise it.
 constexpr float kFractionless = 0x1.8p23f;
 float rounded(float value) { return (value + kFractionless) - kFractionless; }
 
 typedef float Group __attribute__((vector_size(kInt4Group * sizeof(float))));
 
-// A group of a channel, and how far its best levels so far are off.
+// The search for the multiple of one group of a channel: its best levels so far and their squared
+// error.
 struct GroupSearch {
   Group values{};
   Group levels{};
@@ -52,7 +53,8 @@ struct GroupSearch {
   }
 };
 
-// The value of largest magnitude comes to lie at level ∓8, or up to a quarter inside or outside.
+// The search tries multiples that put the value of largest magnitude at levels 6 to 10 in
+// magnitude, around the natural 8.
 constexpr float kTightest = 6.0f, kWidest = 10.0f, kPace = 0.5f;
 constexpr float kLargestMultiple = 127.0f;
 
@@ -94,7 +96,8 @@ float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* m
     std::fill_n(multiples, (size + kInt4Group - 1) / kInt4Group, int8_t{0});
     return largest < kNegligible ? 0.0f : largest;
   }
-  // Squares of large values would overflow: the search runs on shares of the largest.
+  // Squares of large values would overflow, so the search runs on values divided by the largest
+  // magnitude.
   const float inverse = 1.0f / largest;
   constexpr float kScale = 1.0f / (kTightest * kLargestMultiple);
   for (int64_t first = 0; first < size; first += kInt4Group) {

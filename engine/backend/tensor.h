@@ -1,4 +1,4 @@
-// Matrices: a non-owning strided view (Tensor) and the owner of a backend's memory (Buffer).
+// A non-owning strided view of a matrix (Tensor) and the owner of a backend's memory (Buffer).
 #ifndef KASCADE_ENGINE_BACKEND_TENSOR_H_
 #define KASCADE_ENGINE_BACKEND_TENSOR_H_
 
@@ -11,14 +11,15 @@
 
 namespace kascade {
 
-// kInt8: a row is `cols` levels of a byte, then the f32 that they are multiples of, at any address.
+// A row of kInt8 is `cols` one-byte levels, followed by the f32 scale by which they are multiplied,
+// which need not be aligned.
 enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kInt8 };
 
 constexpr int64_t size_of(DType dtype) {
   if (dtype == DType::kInt8) return 1;
   return dtype == DType::kF32 || dtype == DType::kI32 ? 4 : 2;
 }
-// Elements from one row to the next where rows lie without gaps.
+// Elements from one row to the next if rows lie without gaps.
 constexpr int64_t row_elements(DType dtype, int64_t cols) {
   return dtype == DType::kInt8 ? cols + 4 : cols;
 }
@@ -39,8 +40,8 @@ constexpr std::string_view name_of(DType dtype) {
   return "?";
 }
 
-// How weights are kept and multiplied; the integer formats are those of
-// engine/backend/quantization.h.
+// The format in which weights are stored and multiplied. engine/backend/quantization.h defines the
+// integer formats.
 enum class WeightFormat { kAuto, kF32, kBF16, kInt8, kInt4 };
 
 constexpr std::string_view name_of(WeightFormat format) {
@@ -48,7 +49,8 @@ constexpr std::string_view name_of(WeightFormat format) {
   return kNames[static_cast<size_t>(format)];
 }
 
-// bf16 is kept as the upper 16 bits of an f32. Rounds to nearest, ties to even; a NaN stays a NaN.
+// bf16 is stored as the upper 16 bits of an f32. Conversion rounds to nearest, ties to even; a NaN
+// stays a NaN.
 constexpr uint16_t to_bf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
@@ -61,8 +63,8 @@ inline float from_f16(uint16_t value) { return static_cast<float>(std::bit_cast<
 
 // A view of [rows, cols] elements; `stride` elements lie between the starts of two rows. A vector
 // is one row. Copying a Tensor copies the view, never the elements. The elements lie in the memory
-// of one backend, where only that backend may read and write them, or, where a function says so, in
-// host memory (weights of a checkpoint file).
+// of one backend, and only that backend may read or write them. Where a function says so, they lie
+// in host memory instead (the weights of a checkpoint file).
 struct Tensor {
   void* data = nullptr;
   DType dtype = DType::kF32;
@@ -86,8 +88,8 @@ struct Tensor {
   }
 };
 
-// Memory that a backend owns (Backend::allocate), freed with the last copy of the handle. Whoever
-// holds it passes views of it to that backend's operations and never looks inside.
+// Memory of a backend (Backend::allocate), freed with the last copy of the handle. Its holder
+// passes views of it to operations of that backend and never dereferences it.
 class Buffer {
  public:
   Buffer() = default;
@@ -95,7 +97,7 @@ class Buffer {
 
   Tensor view() const { return view_; }
   Tensor first_rows(int64_t count) const { return view_.slice_rows(0, count); }
-  bool allocated() const { return view_.data != nullptr; }  // false: the system refused the memory
+  bool allocated() const { return view_.data != nullptr; }  // false: out of memory
 
  private:
   Tensor view_{};

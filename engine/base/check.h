@@ -1,5 +1,5 @@
-// KASCADE_CHECK: for our own bugs at boundaries. What a request, a file or a device can cause is an
-// absl::Status instead.
+// KASCADE_CHECK ends the process when it finds a bug of the program itself. Errors that a request,
+// a file or a device can cause are an absl::Status instead.
 #ifndef KASCADE_ENGINE_BASE_CHECK_H_
 #define KASCADE_ENGINE_BASE_CHECK_H_
 

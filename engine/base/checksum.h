@@ -1,4 +1,5 @@
-// A checksum of large files, faster than memory: it finds damage, not malice (SHA-256 is for that).
+// A checksum of large files that is faster than memory. It detects damage but not manipulation, for
+// which there is SHA-256.
 #ifndef KASCADE_ENGINE_BASE_CHECKSUM_H_
 #define KASCADE_ENGINE_BASE_CHECKSUM_H_
 
@@ -12,10 +13,11 @@
 
 namespace kascade {
 
-// Of a multiple of 64 bytes. Each word of 64 bits goes into one of eight lanes by a bijection of
-// the lane, and the lanes into the result by a bijection of each, so that damage within one word
-// always shows; other damage hides with probability 2^-64. The rotation carries high bits, which
-// no product carries, back to where products spread them.
+// The checksum of a multiple of 64 bytes. Each 64-bit word goes into one of eight lanes by a
+// bijection of the lane, and each lane into the result by a bijection, so that damage within one
+// word is always detected; other damage remains undetected with probability 2^-64. A multiplication
+// carries information only to higher bits, and the rotation moves the high bits back to the low
+// end.
 inline uint64_t checksum(std::span<const std::byte> bytes) {
   constexpr size_t kLanes = 8;
   constexpr uint64_t kOdd = 0x9e3779b97f4a7c15u, kOther = 0xd6e8feb86659fd93u;

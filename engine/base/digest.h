@@ -1,4 +1,4 @@
-// SHA-256, by which models, texts and schedules are recognised.
+// SHA-256 digests, which identify models, texts and schedules.
 #ifndef KASCADE_ENGINE_BASE_DIGEST_H_
 #define KASCADE_ENGINE_BASE_DIGEST_H_
 
@@ -18,7 +18,7 @@ class Sha256 {
 
   void add(const void* data, int64_t bytes);
   void add(std::string_view text) { add(text.data(), static_cast<int64_t>(text.size())); }
-  // Ends the digest: 64 lower-case hexadecimal digits. Called once.
+  // Returns the digest as 64 lower-case hexadecimal digits. May be called only once.
   std::string hex();
 
  private:
@@ -26,7 +26,7 @@ class Sha256 {
   std::unique_ptr<Context> context_;
 };
 
-// Of bytes in memory.
+// The digest of bytes in memory.
 std::string digest(std::string_view bytes);
 
 }  // namespace kascade

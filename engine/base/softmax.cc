@@ -8,18 +8,17 @@
 namespace kascade {
 namespace {
 
-constexpr size_t kLanes = 4;    // what every x86-64 and ARM has instructions for
-constexpr size_t kAtOnce = 4;   // sums that do not wait for each other
-constexpr size_t kBlock = 512;  // values whose sum stays in f32
+constexpr size_t kLanes = 4;    // every x86-64 and ARM processor has vectors of 4 floats
+constexpr size_t kAtOnce = 4;   // independent sums, so that additions need not wait
+constexpr size_t kBlock = 512;  // values that are summed in f32
 
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
 typedef uint32_t LaneBits __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 
-// Cephes' polynomial after x = n · ln 2 + r, for x ≤ 0.
+// eˣ for x ≤ 0, by Cephes' polynomial after the reduction x = n · ln 2 + r.
 inline Lanes exp_of(Lanes x) {
   constexpr float kLeast = -87.0f;
-  constexpr float kRounder =
-      12582912.0f;  // 1.5 · 2²³: adding it leaves the integer in the low bits
+  constexpr float kRounder = 12582912.0f;  // 1.5 · 2²³: its addition rounds to an integer
   const auto vanishes = x < kLeast;
   const Lanes clamped = vanishes ? Lanes{} + kLeast : x;
   const Lanes shifted = clamped * 1.44269504f + kRounder;
@@ -51,7 +50,7 @@ double total(Lanes sums) {
   return sum;
 }
 
-// Of a whole block.
+// Σ exp(value − max) over a block of kBlock values.
 double block_sum(const float* values, float max) {
   Lanes sums[kAtOnce] = {};
   for (size_t i = 0; i < kBlock; i += kAtOnce * kLanes) {
@@ -99,7 +98,7 @@ double exponential_sum(std::span<const float> values, float max) {
   size_t i = 0;
   for (; i + kBlock <= values.size(); i += kBlock) sum += block_sum(values.data() + i, max);
   for (; i < values.size(); i += kLanes) {
-    float some[kLanes];  // lanes past the end add 0
+    float some[kLanes];  // lanes after the last value add 0
     std::fill_n(some, kLanes, -std::numeric_limits<float>::infinity());
     std::copy_n(values.data() + i, std::min(values.size() - i, kLanes), some);
     sum += total(exp_of(load(some) - max));

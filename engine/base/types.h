@@ -1,4 +1,4 @@
-// Tokens and sequences as every room names them.
+// Types that all parts of the engine use.
 #ifndef KASCADE_ENGINE_BASE_TYPES_H_
 #define KASCADE_ENGINE_BASE_TYPES_H_
 

@@ -32,7 +32,7 @@ bool BlockTable::grow(int32_t tokens) {
 }
 
 void BlockTable::clear() {
-  // Backwards, so that the blocks are handed out again in the same order.
+  // The order is reversed so that the blocks are handed out again in the same order.
   allocator_->free_.insert(allocator_->free_.end(), blocks_.rbegin(), blocks_.rend());
   blocks_.clear();
   KASCADE_CHECK(allocator_->free_blocks() <= allocator_->total_);

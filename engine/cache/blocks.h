@@ -1,5 +1,6 @@
-// Ids and counts of cache blocks; owns no memory of the cache. A table gives its blocks back when
-// it is destroyed, so finish, cancel, error and preemption are one path. Engine thread only.
+// The ids of cache blocks and which of them are free; this file holds none of the cache's memory. A
+// table returns its blocks when it is destroyed, so that finishing, cancelling, failing and
+// preemption are one path. Used on the engine's thread only.
 #ifndef KASCADE_ENGINE_CACHE_BLOCKS_H_
 #define KASCADE_ENGINE_CACHE_BLOCKS_H_
 
@@ -11,7 +12,7 @@ namespace kascade {
 
 class BlockAllocator;
 
-// The blocks of one sequence, in order of position: token t lies in block t / block_size.
+// The blocks of one sequence in order of position: token t lies in block t / block_size.
 class BlockTable {
  public:
   explicit BlockTable(BlockAllocator& allocator) : allocator_(&allocator) {}
@@ -22,10 +23,10 @@ class BlockTable {
   BlockTable& operator=(const BlockTable&) = delete;
 
   std::span<const int32_t> blocks() const { return blocks_; }
-  // Makes room for `tokens` tokens in all; never shrinks. False: not enough free blocks, table
-  // unchanged.
+  // Allocates blocks until the table has room for `tokens` tokens in all; never shrinks. Returns
+  // false, and leaves the table as it is, if there are too few free blocks.
   bool grow(int32_t tokens);
-  void clear();  // gives all blocks back
+  void clear();  // returns all blocks
 
  private:
   BlockAllocator* allocator_;
@@ -35,7 +36,7 @@ class BlockTable {
 class BlockAllocator {
  public:
   BlockAllocator(int32_t blocks, int32_t block_size);
-  ~BlockAllocator();  // CHECKs that all blocks are back: tables must die first
+  ~BlockAllocator();  // CHECKs that every table has returned its blocks
   BlockAllocator(const BlockAllocator&) = delete;
   BlockAllocator& operator=(const BlockAllocator&) = delete;
 

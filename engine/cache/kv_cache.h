@@ -1,6 +1,6 @@
-// The memory of the paged KV cache, in a backend: one pool of keys and one of values per layer,
-// handed out as blocks by BlockAllocator. On the host its pages cost memory only once they are
-// written.
+// The memory of the paged KV cache in a backend: one pool of keys and one of values per layer.
+// BlockAllocator hands out their blocks. In host memory a pool takes physical pages only where it
+// was written.
 #ifndef KASCADE_ENGINE_CACHE_KV_CACHE_H_
 #define KASCADE_ENGINE_CACHE_KV_CACHE_H_
 
@@ -21,7 +21,7 @@ struct KvCacheShape {
   int32_t block_size = 0;  // tokens
   DType dtype = DType::kF32;
 
-  // Bytes of a key or a value of one head.
+  // Bytes of one head's key or value at one position.
   int64_t row_bytes() const { return row_elements(dtype, head_dim) * size_of(dtype); }
   int64_t bytes_per_token() const { return int64_t{2} * layers * kv_heads * row_bytes(); }
 };
@@ -31,11 +31,11 @@ class KvCache {
   KvCache(const KvCacheShape& shape, Backend& backend);
   const KvCacheShape& shape() const { return shape_; }
   LayerCache layer(int32_t index) const;
-  bool allocated() const;  // false: the system refused the memory
+  bool allocated() const;  // false: out of memory
 
  private:
   KvCacheShape shape_;
-  std::vector<Buffer> keys_;    // [layers] of [blocks · kv_heads · block_size, head_dim]
+  std::vector<Buffer> keys_;    // [layers], each [blocks · kv_heads · block_size, head_dim]
   std::vector<Buffer> values_;  // likewise
 };
 

@@ -1,45 +1,65 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/refusal.h"
 #include "engine/calibration/calibration.h"
 
 namespace kascade {
+namespace {
+
+// A new schedule must keep narrower limits than a schedule file.
+absl::Status check_selection(const SelectionSettings& selection) {
+  const int32_t tile = selection.query_tile;
+  if (tile != 16 && tile != 32 && tile != 64 && tile != 128) {
+    return invalid_field("selection.query_tile",
+                         absl::StrCat("must be 16, 32, 64 or 128, got ", tile));
+  }
+  for (const absl::Status& status :
+       {check_positive("selection.ratio", selection.ratio, 1),
+        check_range("selection.min_keys", selection.min_keys, 1, 1 << 20),
+        check_range("selection.top_k", selection.top_k, 1, 1 << 16),
+        check_range("selection.sink_keys", selection.sink_keys, 0, 1 << 16)}) {
+    if (!status.ok()) return status;
+  }
+  return validate(selection);
+}
+
+absl::Status check_dense_layers(const CalibrationOptions& options, const ModelConfig& model) {
+  for (size_t i = 0; i < options.dense_layers.size(); ++i) {
+    absl::Status status = check_range(absl::StrCat("dense_layers[", i, "]"),
+                                      options.dense_layers[i], 0, model.layers - 1);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_anchors(const CalibrationOptions& options, const ModelConfig& model) {
+  if (options.anchors == 0) return absl::OkStatus();  // the calibration searches
+  absl::Status status = check_range("anchors", options.anchors, 1, model.layers);
+  if (!status.ok()) return status;
+  std::vector<int32_t> dense = options.dense_layers;
+  std::ranges::sort(dense);
+  dense.erase(std::ranges::unique(dense).begin(), dense.end());
+  const auto count =
+      static_cast<int32_t>(std::ranges::count_if(dense, [](int32_t layer) { return layer != 0; }));
+  if (options.anchors <= model.layers - count) return absl::OkStatus();
+  return invalid_field("anchors",
+                       absl::StrCat("at most ", model.layers - count, " with ", count, " of ",
+                                    model.layers, " layers kept dense, got ", options.anchors));
+}
+
+}  // namespace
 
 absl::Status validate(const CalibrationOptions& options, const ModelConfig& model) {
-  if (absl::Status status = validate(options.selection); !status.ok()) return status;
-  const auto outside = [](const char* field, double low, double high, double value) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, ": must be in [", low, ", ", high, "], got ", value));
-  };
-  if (options.anchors < 0 || options.anchors > model.layers) {
-    return outside("anchors", 1, model.layers, options.anchors);
-  }
-  for (const int32_t layer : options.dense_layers) {
-    if (layer < 0 || layer >= model.layers) {
-      return outside("dense_layers", 0, model.layers - 1, layer);
-    }
-  }
-  const auto dense = static_cast<int32_t>(
-      std::ranges::count_if(options.dense_layers, [](int32_t layer) { return layer != 0; }));
-  if (options.anchors > model.layers - dense) {
-    return absl::InvalidArgumentError(absl::StrCat("anchors: at most ", model.layers - dense,
-                                                   " with ", dense, " of ", model.layers,
-                                                   " layers kept dense, got ", options.anchors));
-  }
-  if (!(options.greedy.threshold >= 0 && options.greedy.threshold <= 1)) {
-    return outside("threshold", 0, 1, options.greedy.threshold);
-  }
-  if (options.greedy.max_reuse_dist < 1 || options.greedy.max_reuse_dist > 1024) {
-    return outside("max_reuse_dist", 1, 1024, options.greedy.max_reuse_dist);
-  }
-  if (!(options.min_recall >= 0 && options.min_recall <= 1)) {
-    return outside("min_recall", 0, 1, options.min_recall);
-  }
-  if (options.window_tokens < 64 || options.window_tokens > (1 << 20)) {
-    return outside("window_tokens", 64, 1 << 20, options.window_tokens);
-  }
-  if (!(options.max_degradation_percent >= 0 && options.max_degradation_percent <= 1000)) {
-    return outside("max_degradation_percent", 0, 1000, options.max_degradation_percent);
+  for (const absl::Status& status :
+       {check_selection(options.selection), check_dense_layers(options, model),
+        check_anchors(options, model),
+        check_range("greedy.threshold", options.greedy.threshold, 0, 1),
+        check_range("greedy.max_reuse_dist", options.greedy.max_reuse_dist, 1, 1024),
+        check_range("min_recall", options.min_recall, 0, 1),
+        check_range("window_tokens", options.window_tokens, 64, 1 << 20),
+        check_range("max_degradation_percent", options.max_degradation_percent, 0, 1000)}) {
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }

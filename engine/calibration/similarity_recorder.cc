@@ -42,6 +42,11 @@ double cosine(const float* x, const float* y, int64_t size) {
   return xx == 0 || yy == 0 ? 1.0 : xy / std::sqrt(xx * yy);
 }
 
+// The number of keys that the last row of the tile may attend to.
+int32_t end_of_keys(const Batch& batch, int32_t tile) {
+  return batch.positions[batch.tile_start[tile + 1] - 1] + 1;
+}
+
 }  // namespace
 
 std::set<int32_t> sampled_tiles(const SelectionSettings& settings, int32_t tokens) {
@@ -88,44 +93,60 @@ void SimilarityRecorder::attention_computed(Backend& backend, int32_t layer,
 
 void SimilarityRecorder::record(Backend& backend, int32_t layer, const AttentionInput& in,
                                 int32_t tile) {
-  const Batch& batch = in.batch;
-  const int32_t first = batch.positions[batch.tile_start[tile]];
-  const int32_t key_end = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
+  const int32_t first = in.batch.positions[in.batch.tile_start[tile]];
+  const int32_t key_end = end_of_keys(in.batch, tile);
   const Candidates candidates = candidates_of(settings_, first, /*per_query=*/false);
-  const auto [begin, end, budget] = candidates;
-  const int32_t heads = shape_.kv_heads;
+  TileSets& sets = open_tile(layer, first);
+  select(backend, in, tile, candidates, sets[layer]);
+  measure_masses(backend, in, tile, candidates);
+  for (int32_t g_b = 0; g_b < shape_.kv_heads; ++g_b) {
+    const float* mass = masses_.data() + int64_t{g_b} * key_end;
+    if (kind_ == SimilarityKind::kJaccard) add_jaccard(layer, g_b, sets);
+    add_masses(layer, g_b, sets, {mass, static_cast<size_t>(key_end)});
+  }
+}
+
+SimilarityRecorder::TileSets& SimilarityRecorder::open_tile(int32_t layer, int32_t first) {
   if (layer == 0) {
-    open_.emplace_back(first, TileSets(shape_.layers, std::vector<std::vector<int32_t>>(heads)));
+    open_.emplace_back(first,
+                       TileSets(shape_.layers, std::vector<std::vector<int32_t>>(shape_.kv_heads)));
     ++tiles_;
   }
   const auto open = std::ranges::find(open_, first, &std::pair<int32_t, TileSets>::first);
   KASCADE_CHECK(open != open_.end());
+  return open->second;
+}
 
+void SimilarityRecorder::select(Backend& backend, const AttentionInput& in, int32_t tile,
+                                const Candidates& candidates,
+                                std::vector<std::vector<int32_t>>& selected) {
   const SelectOptions options = to_select_options(settings_);
+  const int32_t key_end = end_of_keys(in.batch, tile);
   score(backend, in, tile, options.pooling, scores_);
-  const Choice choice{begin, end, budget, options.unit};
-  for (int32_t g = 0; g < heads; ++g) {
-    std::vector<int32_t>& keys = open->second[layer][g];
-    keys.resize(budget);
-    choose_keys(scores_.data() + int64_t{g} * key_end, choice, choice_workspace_, keys.data());
+  const Choice choice{candidates.begin, candidates.end, candidates.budget, options.unit};
+  for (int32_t g = 0; g < shape_.kv_heads; ++g) {
+    selected[g].resize(candidates.budget);
+    choose_keys(scores_.data() + int64_t{g} * key_end, choice, choice_workspace_,
+                selected[g].data());
   }
-  // Keys may be selected by their largest probability, but the mass that they recall is a sum.
+}
+
+// Keys may be selected by their largest probability, but the mass that they recall is a sum.
+void SimilarityRecorder::measure_masses(Backend& backend, const AttentionInput& in, int32_t tile,
+                                        const Candidates& candidates) {
+  const SelectOptions options = to_select_options(settings_);
+  const int32_t key_end = end_of_keys(in.batch, tile);
   if (options.pooling == Pooling::kSum) {
     masses_ = scores_;
   } else {
     const bool one_row = options.pooling == Pooling::kLastRowMax;
     score(backend, in, tile, one_row ? Pooling::kLastRowSum : Pooling::kSum, masses_);
   }
-  fixed_.resize(heads);
-  for (int32_t g = 0; g < heads; ++g) {
+  fixed_.resize(shape_.kv_heads);
+  for (int32_t g = 0; g < shape_.kv_heads; ++g) {
     const float* mass = masses_.data() + int64_t{g} * key_end;
-    fixed_[g] =
-        std::accumulate(mass, mass + begin, 0.0) + std::accumulate(mass + end, mass + key_end, 0.0);
-  }
-  for (int32_t g_b = 0; g_b < heads; ++g_b) {
-    const float* mass = masses_.data() + int64_t{g_b} * key_end;
-    if (kind_ == SimilarityKind::kJaccard) add_jaccard(layer, g_b, open->second);
-    add_masses(layer, g_b, open->second, {mass, static_cast<size_t>(key_end)});
+    fixed_[g] = std::accumulate(mass, mass + candidates.begin, 0.0) +
+                std::accumulate(mass + candidates.end, mass + key_end, 0.0);
   }
 }
 
@@ -133,7 +154,7 @@ void SimilarityRecorder::record(Backend& backend, int32_t layer, const Attention
 // pooled, too, and every head gets the result.
 void SimilarityRecorder::score(Backend& backend, const AttentionInput& in, int32_t tile,
                                Pooling pooling, std::vector<float>& scores) {
-  const int32_t keys = in.batch.positions[in.batch.tile_start[tile + 1] - 1] + 1;
+  const int32_t keys = end_of_keys(in.batch, tile);
   if (device_scores_.view().cols < keys) {
     device_scores_ = backend.allocate(DType::kF32, shape_.kv_heads, keys);
   }

@@ -21,9 +21,9 @@ namespace {
 constexpr char kEmbedding[] = "model.embed_tokens.weight";
 constexpr char kHead[] = "lm_head.weight";
 constexpr char kNorm[] = "model.norm.weight";
-constexpr int64_t kDigestBytes = 64 << 10;  // of either end of a tensor
+constexpr int64_t kDigestBytes = 64 << 10;  // bytes at either end of a tensor in the digest
 
-constexpr int32_t kVector = 0;  // rows of a norm: stored with one dimension
+constexpr int32_t kVector = 0;  // in place of a number of rows: a tensor with one dimension
 
 struct LayerEntry {
   const char* name;  // after "model.layers.<layer>."
@@ -58,7 +58,8 @@ absl::Status invalid(const std::string& name, const std::string& expected,
       absl::StrCat("tensor ", name, ": expected ", expected, ", found ", found));
 }
 
-// Hands out the stored tensors one by one, verified; what is left at the end is foreign.
+// Returns the stored tensors one by one, verified. Tensors left over at the end do not belong to
+// the model.
 class Taker {
  public:
   explicit Taker(const std::map<std::string, StoredTensor>& stored) : left_(stored) {}
@@ -107,7 +108,7 @@ class Taker {
 
  private:
   std::map<std::string, StoredTensor> left_;
-  std::optional<DType> matrix_type_;  // of the first matrix taken
+  std::optional<DType> matrix_type_;  // dtype of the first matrix taken
   std::string first_matrix_;
 };
 

@@ -1,6 +1,6 @@
-// The tensors of a Llama checkpoint by field: the table name → field → shape is in checkpoint.cc
-// and every entry of it is verified. Views into the mapped files, which are read-only; nothing is
-// copied or converted.
+// The tensors of a Llama checkpoint. The table of names, fields and shapes is in checkpoint.cc, and
+// every tensor is verified against it. Tensors are views into the read-only mapped files; nothing
+// is copied or converted.
 #ifndef KASCADE_ENGINE_MODEL_CHECKPOINT_H_
 #define KASCADE_ENGINE_MODEL_CHECKPOINT_H_
 
@@ -17,7 +17,8 @@
 
 namespace kascade {
 
-// Row-major [out_features, in_features], as Hugging Face stores them (half-split rotary layout).
+// The tensors of one layer, row-major [out_features, in_features] as Hugging Face stores them
+// (half-split rotary layout).
 struct LayerTensors {
   Tensor attention_norm;  // [1, hidden]
   Tensor q;               // [heads · head_dim, hidden]
@@ -31,28 +32,31 @@ struct LayerTensors {
 };
 
 struct Checkpoint {
-  std::unique_ptr<Safetensors> files;  // null if the tensors lie in memory of their maker
+  std::unique_ptr<Safetensors> files;  // null if the tensors lie in memory of the caller
   Tensor embedding;                    // [vocab, hidden]
   std::vector<LayerTensors> layers;
   Tensor norm;                // [1, hidden]
   Tensor head;                // [vocab, hidden]; the embedding itself when tied
-  DType dtype = DType::kF32;  // of the matrices (f32, bf16, f16); mixed files are refused
-  // SHA-256 hex over the tensors in order of name: name, dtype, shape, first and last 64 KiB. Does
-  // not depend on how they are spread over files.
+  DType dtype = DType::kF32;  // of all matrices (f32, bf16 or f16)
+  // SHA-256 in hex over name, dtype, shape, first and last 64 KiB of each tensor, in order of name.
+  // It does not depend on how the tensors are divided into files.
   std::string weights_digest{};
 
-  // Gives back the memory that holds a tensor of the files until it is read again.
+  // Releases the physical memory that holds a tensor of the files; it is read from disk again when
+  // it is next used.
   void release(Tensor tensor) const;
 };
 
-// Maps DIR and verifies every tensor against `config`. Missing, extra, mis-shaped tensors and other
-// dtypes are refused (INVALID_ARGUMENT) with tensor, expected and found. Tied heads: the one table
-// may be stored under either name, or under both if bitwise equal. Norms may have another float
-// dtype than the matrices. `rotary_emb.inv_freq` is ignored.
+// Maps the files in `directory` and verifies every tensor against `config`. Tensors that are
+// missing, unexpected, of another shape or of a dtype other than f32, bf16 and f16 are refused
+// (INVALID_ARGUMENT), naming the tensor and what was expected and found. All matrices must have one
+// dtype; norms may have another float dtype. A tied head may be stored under its own name, under
+// that of the embedding, or under both if they are bitwise equal.
 absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& directory,
                                            const ModelConfig& config);
 
-// What files carry along and no model needs.
+// Whether checkpoints may contain a tensor of this name that the model does not need
+// (`rotary_emb.inv_freq`).
 bool is_ignored_tensor(const std::string& name);
 
 }  // namespace kascade

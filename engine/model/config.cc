@@ -19,8 +19,8 @@ using nlohmann::json;
 
 constexpr int64_t kMaxConfigBytes = 1 << 20;
 
-// Generous for any Llama, and small enough that no product of them (at most layers · (4 q_dim +
-// 3 intermediate) · hidden) leaves 63 bits.
+// These limits are generous for any Llama and small enough that no product of them (at most layers
+// · (4 q_dim + 3 intermediate) · hidden) exceeds 63 bits.
 constexpr int64_t kMaxHidden = 1 << 18;
 constexpr int64_t kMaxIntermediate = 1 << 20;
 constexpr int64_t kMaxLayers = 1024;
@@ -31,14 +31,14 @@ constexpr int64_t kMaxContext = 1 << 24;
 constexpr double kMaxTheta = 1e15;
 constexpr size_t kMaxEosTokens = 256;
 
-// Type-checked access to the fields of one object. The first fault is kept in `first_error` and the
-// value read becomes a harmless one, so that callers read straight on and look once at the end.
+// Type-checked access to the fields of one object. The first error is kept in `first_error`, and
+// the value read becomes a harmless one, so that callers check for errors once at the end.
 class Fields {
  public:
   Fields(const json& object, std::string where, absl::Status& first_error)
       : object_(object), where_(std::move(where)), first_error_(first_error) {}
 
-  // Null when the field is absent or null.
+  // Null if the field is absent or null.
   const json* find(const char* key) const {
     const auto found = object_.find(key);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
@@ -131,7 +131,8 @@ void require_llama(const Fields& fields) {
   }
 }
 
-// Switches of Hugging Face's Llama, and of models derived from it, that would change the result.
+// Refuses options of Hugging Face's Llama, and of models derived from it, that would change the
+// result.
 void refuse_variants(const Fields& fields) {
   for (const char* key : {"attention_bias", "mlp_bias"}) {
     if (fields.boolean_or(key, false)) fields.unsupported(key, "false", true);
@@ -171,7 +172,7 @@ void read_sizes(const Fields& fields, ModelConfig& config) {
   config.layers = fields.integer("num_hidden_layers", 1, kMaxLayers);
   config.vocab = fields.integer("vocab_size", 1, kMaxVocab);
   config.context = fields.integer("max_position_embeddings", 1, kMaxContext);
-  // Below 1e-12 the addition is lost in f32 and a row of zeros becomes NaN.
+  // An epsilon below 1e-12 is lost in f32, and a row of zeros would become NaN.
   config.norm_eps = fields.number("rms_norm_eps", 1e-12, 0.1);
   config.tied_head = fields.boolean_or("tie_word_embeddings", false);
   read_heads(fields, config);
@@ -199,8 +200,8 @@ Llama3RopeScaling read_llama3(const Fields& rope) {
   return scaling;
 }
 
-// The object is called `rope_scaling`, or `rope_parameters` in newer files; its type `type`, or
-// `rope_type` in newer files. Old names are often kept beside the new ones.
+// The object is called `rope_scaling`, in newer files `rope_parameters`, and its type `type`, in
+// newer files `rope_type`. Files often have both the old and the new name.
 std::optional<Llama3RopeScaling> read_rope_object(const Fields& rope) {
   const auto old_type = rope.maybe_text("type");
   const std::string type = rope.maybe_text("rope_type").value_or(old_type.value_or("default"));
@@ -320,7 +321,7 @@ std::vector<double> rope_frequencies(const ModelConfig& config) {
     double& frequency = frequencies[pair] = std::pow(config.rope_theta, exponent);
     if (!config.rope_scaling) continue;
     const Llama3RopeScaling& scaling = *config.rope_scaling;
-    // How many turns the pair makes within the context that the model was first trained on.
+    // The number of turns that the pair makes within the context of the model's first training.
     const double turns = scaling.original_context * frequency / (2 * std::numbers::pi);
     const double blend =
         (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);

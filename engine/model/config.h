@@ -1,4 +1,4 @@
-// What a Llama checkpoint folder says about the model: config.json and generation_config.json.
+// The configuration of a Llama model, read from config.json and generation_config.json.
 #ifndef KASCADE_ENGINE_MODEL_CONFIG_H_
 #define KASCADE_ENGINE_MODEL_CONFIG_H_
 
@@ -14,7 +14,7 @@
 
 namespace kascade {
 
-// Llama 3's stretching of low rotary frequencies.
+// Llama 3's scaling of the low rotary frequencies.
 struct Llama3RopeScaling {
   double factor = 8;
   double low_freq_factor = 1;
@@ -25,7 +25,7 @@ struct Llama3RopeScaling {
 };
 
 struct ModelConfig {
-  std::string name{};  // folder name, for people
+  std::string name{};  // name of the folder, for messages
   int32_t layers = 0;
   int32_t hidden = 0;
   int32_t intermediate = 0;
@@ -39,7 +39,7 @@ struct ModelConfig {
   std::optional<Llama3RopeScaling> rope_scaling{};
   bool tied_head = false;
   std::optional<int32_t> bos_token{};
-  std::vector<int32_t> eos_tokens{};  // of generation_config.json if it names any, else config.json
+  std::vector<int32_t> eos_tokens{};  // from generation_config.json, else config.json
 
   int32_t group() const { return heads / kv_heads; }  // query heads per KV head
   int32_t q_dim() const { return heads * head_dim; }
@@ -47,15 +47,15 @@ struct ModelConfig {
   int64_t parameters() const;
 };
 
-// Reads DIR/config.json (and generation_config.json if there). Whatever is not exactly a Llama that
-// this engine computes (architecture, activation, biases, rope type, sizes that do not fit …) is
-// refused by name with expected and found: UNIMPLEMENTED for what we do not do, INVALID_ARGUMENT
-// for what makes no sense, NOT_FOUND for a missing file.
+// Reads config.json and, if present, generation_config.json from `directory`. A model that this
+// engine does not compute exactly is refused, naming the key and what was expected and found:
+// UNIMPLEMENTED for architectures, activations, biases or rope types that are not supported,
+// INVALID_ARGUMENT for values that make no sense, NOT_FOUND for a missing file.
 absl::StatusOr<ModelConfig> load_config(const std::filesystem::path& directory);
 absl::StatusOr<ModelConfig> parse_config(std::string_view config_json,
                                          std::string_view generation_config_json);
 
-// Angular frequency of each rotary pair, [head_dim / 2], scaling applied, in double.
+// The angular frequency of each rotary pair, [head_dim / 2], with rope scaling applied, in double.
 std::vector<double> rope_frequencies(const ModelConfig& config);
 
 }  // namespace kascade

@@ -87,7 +87,7 @@ void MappedFile::release(const void* begin, int64_t bytes) const {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const auto* at = static_cast<const std::byte*>(begin);
   if (std::less<>()(at, data()) || std::less<>()(data() + bytes_, at + bytes)) return;
-  // Pages that are shared with a neighbour stay.
+  // Pages that also hold bytes outside this part stay.
   const size_t first = (static_cast<size_t>(at - data()) + page - 1) / page * page;
   const size_t last = static_cast<size_t>(at + bytes - data()) / page * page;
   if (first < last) madvise(static_cast<std::byte*>(memory_) + first, last - first, MADV_DONTNEED);

@@ -1,5 +1,5 @@
-// Reading files that somebody else made: regular files only, so that a FIFO or a directory in a
-// model folder is an error and not a hang. Used by the readers of this folder.
+// Reading files from users. Only regular files are accepted, so that a FIFO or a directory in a
+// model folder is an error and does not block.
 #ifndef KASCADE_ENGINE_MODEL_FILE_H_
 #define KASCADE_ENGINE_MODEL_FILE_H_
 
@@ -13,7 +13,7 @@
 
 namespace kascade {
 
-// An open descriptor of a regular file; closed at the end of its life.
+// An open descriptor of a regular file, closed by the destructor.
 class RegularFile {
  public:
   // NOT_FOUND if there is no such file, INVALID_ARGUMENT if it is not a regular one.
@@ -23,8 +23,8 @@ class RegularFile {
   ~RegularFile();
 
   int descriptor() const { return descriptor_; }
-  int64_t bytes() const { return bytes_; }  // when it was opened
-  // Fills `target` from the current position; short only at the end of the file.
+  int64_t bytes() const { return bytes_; }  // size when the file was opened
+  // Reads `bytes` bytes from the current position; returns fewer only at the end of the file.
   absl::StatusOr<int64_t> read(char* target, int64_t bytes) const;
 
  private:
@@ -35,23 +35,23 @@ class RegularFile {
   int64_t bytes_ = 0;
 };
 
-// A whole regular file mapped read-only. It must not be shortened meanwhile: the kernel answers a
-// read past the new end with SIGBUS.
+// A whole regular file mapped read-only. The file must not be shortened while it is mapped: reading
+// past the new end raises SIGBUS.
 class MappedFile {
  public:
-  // As RegularFile::open; an empty file is INVALID_ARGUMENT.
+  // Like RegularFile::open(); an empty file is INVALID_ARGUMENT.
   static absl::StatusOr<MappedFile> open(const std::filesystem::path& path);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&&) = delete;
   ~MappedFile();
 
-  // Aligned to a page.
+  // The bytes of the file, aligned to a page.
   std::string_view content() const { return {static_cast<const char*>(memory_), bytes_}; }
   const std::byte* data() const { return static_cast<const std::byte*>(memory_); }
   int64_t bytes() const { return static_cast<int64_t>(bytes_); }
 
-  // Gives back the memory that holds this part of the file, if it lies in this mapping, until
-  // somebody reads it again.
+  // Releases the physical memory that holds this part of the file, if it lies in this mapping; it
+  // is read from disk again when it is next used.
   void release(const void* begin, int64_t bytes) const;
 
  private:
@@ -61,10 +61,10 @@ class MappedFile {
   size_t bytes_;
 };
 
-// SHA-256 hex of a file's bytes.
+// SHA-256 in hex of the file's bytes.
 absl::StatusOr<std::string> file_digest(const std::filesystem::path& file);
 
-// The whole file; one of more than `max_bytes` is INVALID_ARGUMENT.
+// Reads the whole file; a file of more than `max_bytes` bytes is INVALID_ARGUMENT.
 absl::StatusOr<std::string> read_file(const std::filesystem::path& path, int64_t max_bytes);
 
 }  // namespace kascade

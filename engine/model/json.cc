@@ -12,8 +12,8 @@ namespace {
 
 using nlohmann::json;
 
-// Builds the document from the parser's events. The library's own builder keeps the last of two
-// equal keys and has no limits; returning false here stops the parser at once.
+// Builds the document from the parser's events. The library's own builder keeps the last of
+// duplicate keys and has no limits. Returning false from an event stops the parser at once.
 class Builder final : public nlohmann::json_sax<json> {
  public:
   bool null() override { return put(nullptr); }
@@ -88,7 +88,7 @@ class Builder final : public nlohmann::json_sax<json> {
 
   json root_;
   std::vector<json*> open_;  // from the root to the innermost open object or array
-  json* slot_ = nullptr;     // where the value of the last key goes
+  json* slot_ = nullptr;     // destination of the last key's value
   int64_t values_ = 0;
   std::string last_key_;
   std::string error_;

@@ -12,12 +12,12 @@ namespace {
 
 constexpr std::string_view kKind = "Kascade packed weights ";
 constexpr std::string_view kVersion = "1\n";
-constexpr int64_t kPage = 4096;   // the matrices begin at one
-constexpr int64_t kAligned = 64;  // each of them
+constexpr int64_t kPage = 4096;   // the header is filled up to a multiple of it
+constexpr int64_t kAligned = 64;  // alignment of each matrix
 constexpr size_t kChecksumDigits = 16;
 constexpr int64_t kMostBytes = std::numeric_limits<int64_t>::max() / 2;
 
-// Of one width whatever the value, so that the header's length does not depend on what it says.
+// Formats with a fixed width, so that the length of the header does not depend on the values in it.
 std::string fixed(int64_t value) { return absl::StrCat(absl::Dec(value, absl::kZeroPad20)); }
 std::string fixed_hex(uint64_t value) { return absl::StrCat(absl::Hex(value, absl::kZeroPad16)); }
 
@@ -27,7 +27,7 @@ std::span<const std::byte> bytes_of(std::string_view content, int64_t offset, in
 
 }  // namespace
 
-PackedPlan::PackedPlan(std::string key, std::vector<PackedMatrix> matrices)
+PackedLayout::PackedLayout(std::string key, std::vector<PackedMatrix> matrices)
     : key_(std::move(key)), matrices_(std::move(matrices)), offsets_(matrices_.size()) {
   auto text_bytes = static_cast<int64_t>(preamble().size());
   for (size_t i = 0; i < matrices_.size(); ++i) {
@@ -43,20 +43,20 @@ PackedPlan::PackedPlan(std::string key, std::vector<PackedMatrix> matrices)
   }
 }
 
-std::string PackedPlan::preamble() const {
+std::string PackedLayout::preamble() const {
   return absl::StrCat(std::string(kKind), std::string(kVersion), "key ", key_, "\nbytes ",
                       fixed(file_bytes_), "\n");
 }
 
-// The checksum ends the line.
-std::string PackedPlan::line(size_t index, uint64_t checksum) const {
+// stored_checksums() relies on the checksum being the end of the line.
+std::string PackedLayout::line(size_t index, uint64_t checksum) const {
   const PackedMatrix& matrix = matrices_[index];
   return absl::StrCat(matrix.name, " ", matrix.form, " ", matrix.out_features, "x",
                       matrix.in_features, " at ", fixed(offsets_[index]), " bytes ", matrix.bytes,
                       " checksum ", fixed_hex(checksum), "\n");
 }
 
-std::string PackedPlan::header(std::span<const uint64_t> checksums) const {
+std::string PackedLayout::header(std::span<const uint64_t> checksums) const {
   KASCADE_CHECK(checksums.size() == matrices_.size());
   std::string text = preamble();
   for (size_t i = 0; i < matrices_.size(); ++i) text += line(i, checksums[i]);
@@ -64,7 +64,7 @@ std::string PackedPlan::header(std::span<const uint64_t> checksums) const {
   return text;
 }
 
-std::vector<uint64_t> PackedPlan::stored_checksums(std::string_view content) const {
+std::vector<uint64_t> PackedLayout::stored_checksums(std::string_view content) const {
   std::vector<uint64_t> checksums(matrices_.size());
   size_t end = preamble().size();
   for (size_t i = 0; i < matrices_.size(); ++i) {
@@ -75,7 +75,7 @@ std::vector<uint64_t> PackedPlan::stored_checksums(std::string_view content) con
   return checksums;
 }
 
-absl::Status PackedPlan::check(const std::string& file, std::string_view content) const {
+absl::Status PackedLayout::check(const std::string& file, std::string_view content) const {
   const std::string start = preamble();
   if (!content.starts_with(kKind)) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": is not a file of packed weights"));
@@ -106,15 +106,16 @@ absl::Status PackedPlan::check(const std::string& file, std::string_view content
   return absl::OkStatus();
 }
 
-absl::StatusOr<PackedFile> PackedFile::open(const std::filesystem::path& file, PackedPlan plan) {
+absl::StatusOr<PackedFile> PackedFile::open(const std::filesystem::path& file,
+                                            PackedLayout layout) {
   auto mapped = MappedFile::open(file);
   if (!mapped.ok()) return mapped.status();
-  if (auto status = plan.check(file.string(), mapped->content()); !status.ok()) return status;
-  return PackedFile(*std::move(mapped), std::move(plan));
+  if (auto status = layout.check(file.string(), mapped->content()); !status.ok()) return status;
+  return PackedFile(*std::move(mapped), std::move(layout));
 }
 
 std::span<const std::byte> PackedFile::bytes(size_t index) const {
-  return bytes_of(file_.content(), plan_.offset(index), plan_.matrix(index).bytes);
+  return bytes_of(file_.content(), layout_.offset(index), layout_.matrix(index).bytes);
 }
 
 }  // namespace kascade

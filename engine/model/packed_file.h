@@ -1,7 +1,7 @@
-// The file that keeps packed weights from one start to the next: a text that names the matrices,
-// then their bytes. Nothing in it is believed. All of it but the checksums and what they are of
-// follows from the PackedPlan that the reader brings along and is compared with it, so that no
-// offset, size or shape ever comes from the file.
+// The file in which packed weights are kept from one start to the next: a text header that lists
+// the matrices, followed by their bytes. The reader trusts nothing in it. The reader's PackedLayout
+// determines the whole file except the checksums and the bytes that they protect, and the header is
+// compared with it, so that no offset, size or shape is ever taken from the file.
 #ifndef KASCADE_ENGINE_MODEL_PACKED_FILE_H_
 #define KASCADE_ENGINE_MODEL_PACKED_FILE_H_
 
@@ -22,36 +22,38 @@ namespace kascade {
 
 struct PackedMatrix {
   std::string name{};  // "layers.0.qkv"
-  std::string form{};  // how it is packed: PackedForm::name
+  std::string form{};  // PackedForm::name of its packed bytes
   int64_t out_features = 0;
   int64_t in_features = 0;
   int64_t bytes = 0;  // a multiple of 64
 };
 
-// What a file must be to the byte, but for the matrices' contents.
-class PackedPlan {
+// The layout of a file: everything in it except the checksums and the contents of the matrices.
+class PackedLayout {
  public:
-  // `key` says what the matrices were made of. Names and forms have no spaces; CHECKs the sizes.
-  PackedPlan(std::string key, std::vector<PackedMatrix> matrices);
+  // `key` identifies the weights that the matrices were made from. Names and forms must not contain
+  // spaces; sizes are CHECKed.
+  PackedLayout(std::string key, std::vector<PackedMatrix> matrices);
 
   size_t size() const { return matrices_.size(); }
   const PackedMatrix& matrix(size_t index) const { return matrices_[index]; }
-  int64_t offset(size_t index) const { return offsets_[index]; }  // in the file; of 64 bytes
+  int64_t offset(size_t index) const { return offsets_[index]; }  // in the file; a multiple of 64
   int64_t header_bytes() const { return header_bytes_; }
   int64_t file_bytes() const { return file_bytes_; }
 
   // The first header_bytes() of the file.
   std::string header(std::span<const uint64_t> checksums) const;
 
-  // Whether `content` is such a file; INVALID_ARGUMENT (another kind or version, or a
-  // model of the same size) and DATA_LOSS (damaged, cut short or another size) name `file` and what
-  // was found. Reads all of it.
+  // Checks that `content`, all of which is read, is a file of this layout. INVALID_ARGUMENT: a file
+  // of another kind, another version, or of other weights of the same size. DATA_LOSS: a damaged
+  // file, or one of another size. Errors name `file` and what was found.
   absl::Status check(const std::string& file, std::string_view content) const;
 
  private:
   std::string preamble() const;
   std::string line(size_t index, uint64_t checksum) const;
-  // As the file has them; a place that holds no checksum gives one that header() writes otherwise.
+  // The checksums stored in the file. Where it holds no valid checksum, the result is one that
+  // header() formats differently, so that the comparison fails.
   std::vector<uint64_t> stored_checksums(std::string_view content) const;
 
   std::string key_;
@@ -61,27 +63,29 @@ class PackedPlan {
   int64_t file_bytes_ = 0;
 };
 
-// A verified file, mapped; processes that map it share its memory.
+// A verified and mapped file; processes that map it share its memory.
 class PackedFile {
  public:
-  // NOT_FOUND if there is none; see PackedPlan::check().
-  static absl::StatusOr<PackedFile> open(const std::filesystem::path& file, PackedPlan plan);
+  // NOT_FOUND if there is no file; otherwise see PackedLayout::check().
+  static absl::StatusOr<PackedFile> open(const std::filesystem::path& file, PackedLayout layout);
 
-  size_t size() const { return plan_.size(); }
-  const PackedMatrix& matrix(size_t index) const { return plan_.matrix(index); }
+  size_t size() const { return layout_.size(); }
+  const PackedMatrix& matrix(size_t index) const { return layout_.matrix(index); }
   std::span<const std::byte> bytes(size_t index) const;
 
  private:
-  PackedFile(MappedFile file, PackedPlan plan) : file_(std::move(file)), plan_(std::move(plan)) {}
+  PackedFile(MappedFile file, PackedLayout layout)
+      : file_(std::move(file)), layout_(std::move(layout)) {}
 
   MappedFile file_;
-  PackedPlan plan_;
+  PackedLayout layout_;
 };
 
-// Writes such a file beside its place and renames it, so that it is complete or not there, also
-// after a loss of power. Makes the folder if need be. `contents` are the matrices' bytes in the
-// plan's order, CHECKed. ABORTED if another process is writing the same file.
-absl::Status write_packed_file(const std::filesystem::path& file, const PackedPlan& plan,
+// Writes a temporary file in the same folder, syncs it and renames it to `file`, so that the file
+// is either complete or absent, even after a power failure. Creates the folder if necessary.
+// `contents` are the bytes of the matrices in the order of the layout; their sizes are CHECKed.
+// ABORTED if another process is writing the same file.
+absl::Status write_packed_file(const std::filesystem::path& file, const PackedLayout& layout,
                                std::span<const std::span<const std::byte>> contents);
 
 }  // namespace kascade

@@ -22,7 +22,8 @@ absl::Status system_error(const fs::path& path, const std::string& action) {
   return absl::ErrnoToStatus(errno, absl::StrCat(path.string(), ": cannot ", action));
 }
 
-// A file under a temporary name that only this process writes; removed unless it was renamed.
+// A file under a temporary name that only this process writes. The destructor removes it unless it
+// was renamed.
 class PartialFile {
  public:
   explicit PartialFile(fs::path path) : path_(std::move(path)) {}
@@ -44,8 +45,9 @@ class PartialFile {
   bool owned_ = false;
 };
 
-// What a killed process left is taken over. Between open() and flock() another process may have
-// renamed the file that we opened: it is then in use and no longer under this name.
+// Opens and locks the file. A file that a killed process left is reused. Between open() and flock()
+// another process may have renamed the file that we opened; it is then in use and no longer has
+// this name.
 absl::Status PartialFile::lock() {
   descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
   if (descriptor_ < 0) return system_error(path_, "create");
@@ -60,7 +62,7 @@ absl::Status PartialFile::lock() {
   return ftruncate(descriptor_, 0) == 0 ? absl::OkStatus() : system_error(path_, "empty");
 }
 
-// So that a full disk is found out at once. Not every file system can say so.
+// Reserves disk space, so that a full disk is noticed at once. Not every file system supports this.
 absl::Status PartialFile::reserve(int64_t bytes) const {
   if (fallocate(descriptor_, 0, 0, bytes) == 0 || errno == EOPNOTSUPP) return absl::OkStatus();
   return system_error(path_, absl::StrCat("reserve ", bytes, " bytes"));
@@ -94,12 +96,12 @@ absl::Status PartialFile::rename_to(const fs::path& file) {
 
 }  // namespace
 
-absl::Status write_packed_file(const fs::path& file, const PackedPlan& plan,
+absl::Status write_packed_file(const fs::path& file, const PackedLayout& layout,
                                std::span<const std::span<const std::byte>> contents) {
-  KASCADE_CHECK(contents.size() == plan.size());
+  KASCADE_CHECK(contents.size() == layout.size());
   std::vector<uint64_t> checksums;
   for (size_t i = 0; i < contents.size(); ++i) {
-    KASCADE_CHECK(static_cast<int64_t>(contents[i].size()) == plan.matrix(i).bytes);
+    KASCADE_CHECK(static_cast<int64_t>(contents[i].size()) == layout.matrix(i).bytes);
     checksums.push_back(checksum(contents[i]));
   }
   std::error_code error;
@@ -110,8 +112,8 @@ absl::Status write_packed_file(const fs::path& file, const PackedPlan& plan,
   }
   PartialFile partial(folder / absl::StrCat(".", file.filename().string(), ".partial"));
   if (auto status = partial.lock(); !status.ok()) return status;
-  if (auto status = partial.reserve(plan.file_bytes()); !status.ok()) return status;
-  const std::string header = plan.header(checksums);
+  if (auto status = partial.reserve(layout.file_bytes()); !status.ok()) return status;
+  const std::string header = layout.header(checksums);
   absl::Status status = partial.write(header.data(), static_cast<int64_t>(header.size()));
   for (const auto& bytes : contents) {
     if (status.ok()) status = partial.write(bytes.data(), static_cast<int64_t>(bytes.size()));

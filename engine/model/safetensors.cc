@@ -19,11 +19,11 @@ using nlohmann::json;
 
 static_assert(std::endian::native == std::endian::little, "the format is little-endian");
 
-constexpr int64_t kLengthBytes = 8;  // before the header: its length
+constexpr int64_t kLengthBytes = 8;  // the length of the header, which precedes it
 constexpr int64_t kMaxHeaderBytes = 100 << 20;
 constexpr size_t kMaxDimensions = 8;
 
-// Bytes of an element; 0 for a type that we cannot check.
+// Bytes of an element; 0 for a type that is not known.
 int64_t element_bytes(std::string_view dtype) {
   static constexpr std::pair<std::string_view, int64_t> kTypes[] = {
       {"F64", 8}, {"I64", 8}, {"U64", 8},  {"F32", 4},     {"I32", 4},
@@ -39,7 +39,7 @@ absl::Status invalid(const std::string& where, const std::string& fault) {
   return absl::InvalidArgumentError(absl::StrCat(where, ": ", fault));
 }
 
-// A tensor's place in the bytes that follow the header, and what it is.
+// A tensor as the header describes it, with its offsets in the bytes that follow the header.
 struct Entry {
   std::string name;
   StoredTensor tensor;
@@ -47,10 +47,11 @@ struct Entry {
   int64_t end = 0;
 };
 
-// Turns the description of one tensor in the header into an Entry.
+// Parses the description of one tensor in the header.
 class EntryReader {
  public:
-  // `data_begin`: position in the file of the bytes after the header; `data_bytes`: how many.
+  // The bytes after the header begin at `data_begin` in the file, and there are `data_bytes` of
+  // them.
   EntryReader(std::string file, int64_t data_begin, int64_t data_bytes)
       : file_(std::move(file)), data_begin_(data_begin), data_bytes_(data_bytes) {}
 
@@ -105,7 +106,7 @@ class EntryReader {
     return absl::OkStatus();
   }
 
-  // Unknown types pass: they matter only to somebody who asks for the tensor.
+  // Unknown types are accepted, because they matter only to whoever asks for the tensor.
   absl::Status check_size(const Entry& entry) const {
     const StoredTensor& tensor = entry.tensor;
     int64_t bytes = element_bytes(tensor.dtype);
@@ -133,7 +134,7 @@ class EntryReader {
   int64_t data_bytes_;
 };
 
-// The format wants the tensors to fill the bytes after the header, without gaps or overlaps.
+// The format requires that the tensors fill the bytes after the header without gaps or overlaps.
 absl::Status check_layout(const std::string& file, std::vector<Entry>& entries,
                           int64_t data_bytes) {
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
@@ -159,7 +160,7 @@ struct Header {
   int64_t data_begin = 0;  // position in the file
 };
 
-// Length of the JSON text that follows the first eight bytes.
+// The length of the JSON text, which the first eight bytes of the file state.
 absl::StatusOr<int64_t> read_header_length(const std::string& file, std::string_view content) {
   const auto file_bytes = static_cast<int64_t>(content.size());
   if (file_bytes < kLengthBytes) {
@@ -193,7 +194,7 @@ absl::StatusOr<Header> read_header(const std::string& file, std::string_view con
   return header;
 }
 
-// The names in `tensors` must be exactly those that the index gives to this file.
+// Checks that `tensors` are exactly those that the index lists for this file.
 absl::Status check_names(const std::string& file,
                          const std::map<std::string, StoredTensor>& tensors,
                          const std::set<std::string>& expected) {

@@ -1,5 +1,5 @@
-// Read-only, memory-mapped safetensors: one file or a sharded folder with its index. Safe on
-// hostile files: every offset, size and shape is checked before a tensor is handed out. The files
+// Read-only, memory-mapped safetensors: a single file or a folder of shards with an index. Files
+// may be hostile: every offset, size and shape is checked before a tensor is returned. The files
 // must not be shortened while they are mapped.
 #ifndef KASCADE_ENGINE_MODEL_SAFETENSORS_H_
 #define KASCADE_ENGINE_MODEL_SAFETENSORS_H_
@@ -25,22 +25,23 @@ namespace kascade {
 struct StoredTensor {
   std::string dtype{};              // as the file spells it: "F32", "BF16", "F16", …
   std::vector<int64_t> shape{};     // row-major
-  const std::byte* data = nullptr;  // aligned to the dtype, if that is one we know
+  const std::byte* data = nullptr;  // aligned to the dtype, if it is a known one
   int64_t bytes = 0;
 };
 
-// F32, BF16 or F16 as the engine's type; unset for any other.
+// The DType for "F32", "BF16" or "F16"; unset for any other name.
 std::optional<DType> float_type(std::string_view stored);
 
-// The tensors of a file whose bytes are `content`, pointing into it; `name` is for errors.
-// `content` is aligned to 8 bytes.
+// Parses a file whose bytes are `content`, which must be aligned to 8 bytes. The tensors point into
+// it; `name` is for error messages.
 absl::StatusOr<std::map<std::string, StoredTensor>> parse_safetensors(const std::string& name,
                                                                       std::string_view content);
 
 class Safetensors {
  public:
-  // DIR/model.safetensors, or DIR/model.safetensors.index.json and its shards (an index that names
-  // a missing tensor or shard, or a path outside DIR, is refused). Errors name file and tensor.
+  // Opens model.safetensors in the folder or, if absent, the shards of
+  // model.safetensors.index.json. An index that names a missing tensor or shard, or a path outside
+  // the folder, is refused. Errors name the file and the tensor.
   static absl::StatusOr<std::unique_ptr<Safetensors>> open_folder(
       const std::filesystem::path& directory);
   static absl::StatusOr<std::unique_ptr<Safetensors>> open_file(const std::filesystem::path& file);
@@ -49,18 +50,18 @@ class Safetensors {
   const std::vector<std::filesystem::path>& paths() const { return paths_; }
   int64_t mapped_bytes() const { return mapped_bytes_; }
 
-  // Gives back the memory that holds these bytes of the files until they are read again; nothing
-  // happens to bytes that are not the files'.
+  // Releases the physical memory that holds these bytes of the files; they are read from disk again
+  // when they are next used. Has no effect on bytes outside the files.
   void release(const void* begin, int64_t bytes) const;
 
  private:
   Safetensors() = default;
   absl::Status add_shards(const std::filesystem::path& index);
-  // With `expected`, the file must hold exactly the tensors of these names.
+  // If `expected` is not null, the file must hold exactly the tensors of these names.
   absl::Status add_file(const std::filesystem::path& file, const std::set<std::string>* expected);
 
   std::vector<MappedFile> mappings_;
-  std::vector<std::filesystem::path> paths_;  // of the mappings
+  std::vector<std::filesystem::path> paths_;  // paths of the mappings
   std::map<std::string, StoredTensor> tensors_;
   int64_t mapped_bytes_ = 0;
 };

@@ -1,4 +1,4 @@
-// The index of a checkpoint that is spread over several files.
+// The index of a checkpoint that is divided into several files.
 #ifndef KASCADE_ENGINE_MODEL_SHARD_INDEX_H_
 #define KASCADE_ENGINE_MODEL_SHARD_INDEX_H_
 
@@ -12,9 +12,9 @@
 
 namespace kascade {
 
-// File name → names of the tensors in it, from the index's weight_map. Only names of files beside
-// the index that end with `suffix` (".safetensors") are accepted; INVALID_ARGUMENT otherwise,
-// NOT_FOUND if there is no index.
+// Reads the index's weight_map as a map from file names to the names of the tensors in each file.
+// Every file must lie in the folder of the index and its name must end with `suffix`
+// (".safetensors"); otherwise INVALID_ARGUMENT. NOT_FOUND if there is no index.
 absl::StatusOr<std::map<std::string, std::set<std::string>>> read_shard_index(
     const std::filesystem::path& index, std::string_view suffix);
 

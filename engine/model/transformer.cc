@@ -10,11 +10,11 @@
 namespace kascade {
 namespace {
 
-// Columns of one tile of the head: large enough for an efficient product, small enough that a tile
-// of logits stays in cache.
+// Columns of one tile of the head: enough for an efficient product, few enough that a tile of
+// logits stays in cache.
 constexpr int32_t kHeadTile = 4096;
 
-// A vector of the checkpoint, as f32 in the backend's memory.
+// Uploads a vector of the checkpoint as f32.
 Buffer uploaded(Tensor vector, Backend& backend) {
   std::vector<float> values(static_cast<size_t>(vector.cols));
   for (int64_t i = 0; i < vector.cols; ++i) {
@@ -96,7 +96,7 @@ std::unique_ptr<Matrix> Transformer::packed(std::initializer_list<Tensor> parts,
   }
   ++matrices_made_;
   packed_bytes_ += matrix->bytes();
-  // Else the process would hold the weights twice.
+  // Otherwise the process would hold the weights twice.
   for (const Tensor& part : parts) checkpoint_.release(part);
   return matrix;
 }

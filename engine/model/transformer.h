@@ -1,5 +1,5 @@
-// The forward pass of a Llama model over one step's batch. transformer.cc is the file to read
-// first.
+// The forward pass of a Llama model over the batch of one step. To understand the engine, start
+// with transformer.cc.
 #ifndef KASCADE_ENGINE_MODEL_TRANSFORMER_H_
 #define KASCADE_ENGINE_MODEL_TRANSFORMER_H_
 
@@ -32,14 +32,14 @@ struct LayerWeights {
   std::unique_ptr<Matrix> down;           // [hidden, intermediate]
 };
 
-// Columns [first_token, first_token + matrix->out_features()) of the output head. The head is kept
-// in tiles so that scoring never holds [rows, vocabulary] logits.
+// Columns [first_token, first_token + matrix->out_features()) of the output head. The head is
+// divided into tiles so that scoring never holds [rows, vocabulary] logits.
 struct HeadTile {
   int32_t first_token = 0;
   std::unique_ptr<Matrix> matrix;
 };
 
-// One matrix of the transformer, as it is packed.
+// Name and shape of one packed matrix of the transformer.
 struct MatrixSpec {
   std::string name{};  // "layers.0.qkv", …, "head.0", …
   int64_t out_features = 0;
@@ -47,17 +47,17 @@ struct MatrixSpec {
   MatrixUse use = MatrixUse::kLayer;
 };
 
-// In the order in which a Transformer packs them.
+// The matrices in the order in which a Transformer packs them.
 std::vector<MatrixSpec> matrix_specs(const ModelConfig& config);
 
-// The tiles of a batch that one attention policy decides.
+// The tiles of a batch that share an attention policy.
 struct AttentionGroup {
   const AttentionPolicy* policy = nullptr;
   TileRange tiles{};
   PolicyState* state = nullptr;
 };
 
-// The tiles of a batch that one observer watches.
+// The tiles of a batch that belong to an observed sequence.
 struct ObservedTiles {
   LayerObserver* observer = nullptr;
   TileRange tiles{};
@@ -65,16 +65,16 @@ struct ObservedTiles {
 
 struct Step {
   Batch batch{};
-  std::vector<AttentionGroup> groups{};  // cover all tiles, in order
+  std::vector<AttentionGroup> groups{};  // together they cover all tiles, in order
   std::vector<ObservedTiles> observed{};
 };
 
 class Transformer {
  public:
-  // Packs the checkpoint's matrices for `backend`, which must outlive the transformer; keeps the
-  // checkpoint mapped for the embedding. `max_rows`: most rows of a step. With `packed` the
-  // matrices are taken from this file, whose matrices are those of matrix_specs() (CHECKed), and
-  // not from the checkpoint.
+  // Packs the checkpoint's matrices for `backend`, which must outlive the transformer. The
+  // checkpoint stays mapped for the embedding. `max_rows` is the most rows of a step. With
+  // `packed`, the matrices come from this file instead of the checkpoint; it must hold those of
+  // matrix_specs() (CHECKed).
   Transformer(const ModelConfig& config, Checkpoint checkpoint, Backend& backend, int32_t max_rows,
               std::optional<PackedFile> packed = std::nullopt);
 
@@ -87,10 +87,10 @@ class Transformer {
   int64_t widest_head_tile() const;  // columns
   // out[r, t] = logit of token t for row r: f32 [rows, vocab].
   void logits(Tensor hidden, Tensor out);
-  // Same for one tile of the head; out f32 [rows, tile].
+  // The same for one tile of the head; out f32 [rows, tile].
   void tile_logits(Tensor hidden, const HeadTile& tile, Tensor out);
 
-  // In the order of matrix_specs().
+  // The packed matrices in the order of matrix_specs().
   std::vector<const Matrix*> matrices() const;
 
   const ModelConfig& config() const { return config_; }
@@ -102,28 +102,30 @@ class Transformer {
   struct Workspace {
     Workspace(const ModelConfig& config, int32_t rows, Backend& backend);
     Buffer x;         // [rows, hidden] residual stream
-    Buffer before;    // [rows, hidden] its copy, for observers
+    Buffer before;    // [rows, hidden] copy of x for observers
     Buffer normed;    // [rows, hidden]
     Buffer rotation;  // [rows, head_dim] cos | sin
     Buffer qkv;       // [rows, (heads + 2 · kv_heads) · head_dim]
     Buffer attended;  // [rows, heads · head_dim]
     Buffer gate_up;   // [rows, 2 · intermediate]
     Buffer gated;     // [rows, intermediate]
-    Buffer hidden;    // [rows, hidden] wanted rows of the last layer
+    Buffer hidden;    // [rows, hidden] final hidden states of batch.logit_rows
   };
 
   void layer(int32_t index, const Step& step, const StepInput& input, const KvCache& cache);
   void attention(int32_t index, const Step& step, const StepInput& input, const KvCache& cache);
-  // The output projection of the attention block, added to the residual stream.
+  // Applies the output projection of the attention block and adds the result to the residual
+  // stream.
   void add_attention(int32_t index, const Step& step);
-  // The next of matrix_specs().
+  // Returns the next matrix of matrix_specs(): from the packed file if there is one, else packed
+  // from these parts.
   std::unique_ptr<Matrix> packed(std::initializer_list<Tensor> parts, MatrixUse use);
 
   ModelConfig config_;
   Checkpoint checkpoint_;
   Backend& backend_;
   std::unique_ptr<EmbeddingTable> embedding_;
-  std::optional<PackedFile> packed_file_;  // the matrices lie in it
+  std::optional<PackedFile> packed_file_;  // holds the matrices, if there is one
   std::vector<double> frequencies_;
   std::vector<LayerWeights> layers_;
   Buffer norm_;

@@ -11,8 +11,8 @@
 namespace kascade {
 namespace {
 
-// The checkpoint's digest covers both ends of each tensor; what changed in between shows in the
-// time of last change.
+// The checkpoint's digest covers both ends of each tensor. A change between them shows in the
+// modification time of the file.
 absl::StatusOr<std::string> key_of(const Checkpoint& checkpoint,
                                    const std::vector<PackedMatrix>& matrices) {
   Sha256 sha;
@@ -49,7 +49,7 @@ absl::StatusOr<WeightsCache::Place> WeightsCache::find_place(const std::filesyst
     if (!form) {
       return absl::FailedPreconditionError(
           absl::StrCat(directory.string(), ": ", format, " weights of backend ",
-                       std::string(backend.info().name), " have no form that can be kept"));
+                       std::string(backend.info().name), " cannot be kept in a file"));
     }
     matrices.push_back(
         {spec.name, std::string(form->name), spec.out_features, spec.in_features, form->bytes});
@@ -57,7 +57,7 @@ absl::StatusOr<WeightsCache::Place> WeightsCache::find_place(const std::filesyst
   auto key = key_of(checkpoint, matrices);
   if (!key.ok()) return key.status();
   std::filesystem::path file = directory / absl::StrCat(format, "-", key->substr(0, 32), ".packed");
-  return Place{std::move(file), PackedPlan(*std::move(key), std::move(matrices))};
+  return Place{std::move(file), PackedLayout(*std::move(key), std::move(matrices))};
 }
 
 WeightsCache::WeightsCache(const std::filesystem::path& directory, const ModelConfig& config,
@@ -68,7 +68,7 @@ WeightsCache::WeightsCache(const std::filesystem::path& directory, const ModelCo
     warn(place.status());
     return;
   }
-  auto file = PackedFile::open(place->file, place->plan);
+  auto file = PackedFile::open(place->file, place->layout);
   if (file.ok()) {
     file_.emplace(*std::move(file));
     read_ = true;
@@ -89,7 +89,7 @@ void WeightsCache::keep(const Transformer& transformer) {
   if (!place_ || read_) return;
   std::vector<std::span<const std::byte>> contents;
   for (const Matrix* matrix : transformer.matrices()) contents.push_back(matrix->packed());
-  if (auto status = write_packed_file(place_->file, place_->plan, contents); !status.ok()) {
+  if (auto status = write_packed_file(place_->file, place_->layout, contents); !status.ok()) {
     warn(status);
   } else {
     outcome_ = absl::StrCat("wrote ", place_->file.string());

@@ -1,7 +1,8 @@
-// Packed weights that are kept on disk between starts: which file belongs to a model and a backend,
-// and what it must hold. Nothing that is wrong with it ever fails a start: it is a warning, and the
-// weights are packed as without. Except that a file which is cut or cannot be read once it is
-// mapped ends the process, as any mapped file does. The file itself is packed_file.h's.
+// Keeps packed weights on disk between starts: decides which file belongs to a model and a backend
+// and what it must hold (packed_file.h defines the file). A problem with the file never makes a
+// start fail: it becomes a warning, and the weights are packed as without a cache. The exception is
+// a file that is cut or becomes unreadable after it was mapped, which ends the process, as with any
+// mapped file.
 #ifndef KASCADE_ENGINE_MODEL_WEIGHTS_CACHE_H_
 #define KASCADE_ENGINE_MODEL_WEIGHTS_CACHE_H_
 
@@ -22,32 +23,34 @@ namespace kascade {
 
 class WeightsCache {
  public:
-  // Looks for the file in `directory`; if that is empty, the cache does nothing. The file is named
-  // by the weight format and the key: the digest of the checkpoint, name, size and time of last
-  // change of each of its files, form and shape of each matrix.
+  // Looks for the file in `directory`; if that is empty, the cache is off. The name of the file
+  // consists of the weight format and a key. The key is a digest over the digest of the checkpoint,
+  // the name, size and modification time of each of its files, and the form and shape of each
+  // matrix.
   WeightsCache(const std::filesystem::path& directory, const ModelConfig& config,
                const Checkpoint& checkpoint, const Backend& backend);
 
-  // The file, once, for the Transformer; nothing if there is none that is good.
+  // Moves the file out for the Transformer; unset if there is no valid file.
   std::optional<PackedFile> take();
-  // Writes what `transformer`, of the same model and backend, has packed, unless it came from here.
+  // Writes the packed matrices of `transformer`, which must have the same model and backend, unless
+  // they came from the file.
   void keep(const Transformer& transformer);
 
   const std::string& outcome() const { return outcome_; }  // "read FILE", "wrote FILE", or empty
-  // Why something else happened; one each, naming the file.
+  // One warning for each problem, naming the file.
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
   struct Place {
     std::filesystem::path file;
-    PackedPlan plan;
+    PackedLayout layout;
   };
   static absl::StatusOr<Place> find_place(const std::filesystem::path& directory,
                                           const ModelConfig& config, const Checkpoint& checkpoint,
                                           const Backend& backend);
   void warn(const absl::Status& status);
 
-  std::optional<Place> place_{};  // unset: off, or of no use
+  std::optional<Place> place_{};  // unset: the cache is off or cannot be used
   std::optional<PackedFile> file_{};
   bool read_ = false;
   std::string outcome_{};

@@ -1,4 +1,4 @@
-// A request on its way through the runtime.
+// The runtime's records of a request, before and after it is admitted to the scheduler.
 #ifndef KASCADE_ENGINE_RUNTIME_ACTIVE_REQUEST_H_
 #define KASCADE_ENGINE_RUNTIME_ACTIVE_REQUEST_H_
 
@@ -22,7 +22,7 @@ struct QueuedRequest {
   EventSink sink{};
 };
 
-// What the runtime remembers of an admitted request; its tokens are in the Sequence.
+// The runtime's data of an admitted request; its tokens are in the Sequence.
 class ActiveRequest final : public SequenceAttachment {
  public:
   ActiveRequest(std::variant<Generate, Score, Observe> request_task, EventSink event_sink,
@@ -42,7 +42,7 @@ class ActiveRequest final : public SequenceAttachment {
   const EventSink sink;
   const int32_t prompt_tokens;
   std::vector<AttentionCounts> counts;  // [runs]
-  std::vector<int32_t> counted_until;   // [runs] recomputed rows are not counted twice
+  std::vector<int32_t> counted_until;   // [runs] rows before it are counted already
   const absl::Time admitted;
   absl::Time started = absl::InfiniteFuture();
   absl::Time prefilled = absl::InfiniteFuture();

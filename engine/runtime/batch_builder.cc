@@ -20,7 +20,7 @@ void add_rows(const Slice& slice, const Sequence& sequence, int32_t block_size, 
   }
 }
 
-// tile_start already ends with the tile's start.
+// Adds the tiles of a slice; the last entry of tile_start must be the start of the first one.
 void add_tiles(const PlannedSlice& planned, int32_t seq, Batch& batch) {
   const AttentionPolicy& policy = *planned.policy;
   const int32_t begin = planned.slice->begin, end = begin + planned.slice->count;

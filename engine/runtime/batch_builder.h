@@ -1,5 +1,5 @@
-// Turns a step's plan into the index arrays of a Batch. Index arithmetic only: no memory of the
-// cache, no device. Called by the engine once per step.
+// Turns a StepPlan into the index arrays of a Batch. This is index arithmetic only and touches
+// neither the cache's memory nor a device. Called by the engine once per step.
 #ifndef KASCADE_ENGINE_RUNTIME_BATCH_BUILDER_H_
 #define KASCADE_ENGINE_RUNTIME_BATCH_BUILDER_H_
 
@@ -14,15 +14,15 @@
 
 namespace kascade {
 
-// One slice with what is needed to turn it into rows and tiles.
+// One slice, with the sequence and the policy that determine its rows and tiles.
 struct PlannedSlice {
   const Slice* slice = nullptr;
   const Sequence* sequence = nullptr;
   const AttentionPolicy* policy = nullptr;
 };
 
-// Which rows of a step one slice's logits are: logit index [first, first + count) of
-// Batch::logit_rows belong to positions slice.begin + …
+// The logits of one slice: indices [first, first + count) of Batch::logit_rows belong to the
+// positions from first_position on.
 struct LogitSpan {
   int32_t first = 0;
   int32_t count = 0;
@@ -39,9 +39,9 @@ struct BuiltBatch {
 void for_each_tile(const AttentionPolicy& policy, int32_t prefill_end, int32_t begin, int32_t end,
                    absl::FunctionRef<void(const TileSpan&)> tile);
 
-// The rows of the slices in the order given. Rows below the sequence's prefill_end form tiles at
-// multiples of the policy's query tile; later rows are tiles of one row, if it makes a difference
-// (Tiling::shares_choice).
+// Builds the batch with the rows of the slices in the given order. Rows below the sequence's
+// prefill_end form tiles at multiples of the policy's query tile. Later rows form tiles of one row
+// each if tiles share a selection (Tiling::shares_choice).
 BuiltBatch build_batch(std::span<const PlannedSlice> slices, int32_t block_size);
 
 }  // namespace kascade

@@ -1,5 +1,5 @@
-// Everything behind the engine's door: the loaded model, the inbox and the engine's thread. For
-// engine.cc and calibration_runs.cc only.
+// The implementation of Engine: the loaded model, the inbox and the engine's thread. For engine.cc
+// and calibration_runs.cc only.
 #ifndef KASCADE_ENGINE_RUNTIME_ENGINE_IMPL_H_
 #define KASCADE_ENGINE_RUNTIME_ENGINE_IMPL_H_
 
@@ -28,15 +28,15 @@ struct Engine::Impl {
        std::optional<PackedFile> packed, const KvCacheShape& shape);
 
   void start();
-  void stop();  // ends the thread; idempotent
-  void run();   // the thread
+  void stop();  // ends the engine's thread; may be called twice
+  void run();   // the body of the engine's thread
   void apply(Command& command);
   static void refuse(SeqId id, const EventSink& sink, const absl::Status& status);
   void update_idle();
 
   absl::StatusOr<SeqId> enqueue(QueuedRequest queued);
 
-  // Constant after construction, or the engine thread's own.
+  // These members are constant after construction, or used by the engine's thread only.
   const ModelConfig config;
   const std::unique_ptr<Tokenizer> tokenizer;
   const absl::StatusOr<ChatFormat> chat_format;
@@ -46,19 +46,23 @@ struct Engine::Impl {
   Transformer transformer;
   KvCache cache;
   BlockAllocator blocks;
-  std::mutex mutex;  // guards what follows up to `loop`
+  std::mutex mutex;  // guards the members from here to `loop`
   std::condition_variable wake;
   std::condition_variable became_idle;
   std::vector<Command> inbox;
   std::shared_ptr<const Schedule> active;
   const int32_t max_queue;
   EngineStats published_stats;
+  // Interactive requests that were accepted but are not in the published statistics yet.
+  int64_t arriving = 0;
   SeqId next_id = 1;
   bool idle = true;
   bool draining = false;
   bool stopping = false;
 
-  StepLoop loop;  // the engine thread's; publishes its figures under the mutex
+  // Used by the engine's thread only: the requests of `arriving` that the next statistics include.
+  int64_t applied = 0;
+  StepLoop loop;  // used by the engine's thread only; publishes statistics under the mutex
 
   std::thread thread;
 };

@@ -1,4 +1,4 @@
-// From the scheduler's plan to the step that the transformer runs.
+// Turns the scheduler's StepPlan into the Step that the transformer runs.
 #ifndef KASCADE_ENGINE_RUNTIME_STEP_BUILDER_H_
 #define KASCADE_ENGINE_RUNTIME_STEP_BUILDER_H_
 
@@ -11,10 +11,11 @@
 
 namespace kascade {
 
-// The slices of a step in batch order: those of one attention policy are neighbours.
+// The slices of a step in the order of the batch, in which slices of one attention policy are
+// neighbours.
 struct StepLayout {
   std::vector<PlannedSlice> slices{};
-  BuiltBatch built{};  // its batch has moved to `step`
+  BuiltBatch built{};  // without its batch, which is in `step`
   Step step{};
 };
 
@@ -22,14 +23,16 @@ class StepBuilder {
  public:
   explicit StepBuilder(int32_t block_size) : block_size_(block_size) {}
 
-  // `plan` must outlive the result; so must the sequences and, until the next call, this object.
+  // The plan and the sequences must outlive the result; this object must too, and the result is
+  // valid until the next call.
   StepLayout build(const StepPlan& plan, const Scheduler& scheduler);
 
  private:
   void add_groups(StepLayout& layout);
 
   int32_t block_size_;
-  std::vector<std::unique_ptr<PolicyState>> states_;  // [groups of a step], used again
+  // [attention groups], reused from step to step
+  std::vector<std::unique_ptr<PolicyState>> states_;
 };
 
 }  // namespace kascade

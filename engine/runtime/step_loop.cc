@@ -13,8 +13,9 @@
 namespace kascade {
 namespace {
 
-// Rows of one step that may select per query, so that all selections kept at a time stay within
-// `bytes`; at least one, so that every sequence advances. 0: no limit.
+// The most rows of one step that may select per query, so that all selections that exist at a time
+// fit in `bytes`. At least one, so that every sequence advances; 0 if the policy keeps no
+// selections and so needs no limit.
 int32_t per_query_rows(const AttentionPolicy& policy, int32_t kv_heads, int32_t tokens,
                        int64_t bytes) {
   if (policy.kept_selections() == 0) return 0;
@@ -53,7 +54,7 @@ StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
   refresh_stats();
 }
 
-// ---- Requests come and go ----
+// ---- Admission and end of requests ----
 
 std::shared_ptr<const AttentionPolicy> StepLoop::policy_of(const AttentionChoice& choice) {
   std::erase_if(policies_, [](const auto& entry) { return entry.second.expired(); });
@@ -81,7 +82,6 @@ SequenceSpec StepLoop::spec_of(const QueuedRequest& queued) {
                     .prefill_end = size,
                     .branches = request.runs(),
                     .priority = queued.priority,
-                    .is_continuation = queued.is_continuation,
                     .deadline = request.deadline};
   if (const auto* generate = std::get_if<Generate>(&request.task)) {
     spec.generates = true;
@@ -151,7 +151,7 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
     return expired;
   }
   const StepLayout layout = builder_.build(plan, scheduler_);
-  note_start(layout, begin);
+  record_start(layout, begin);
   const StepFeatures features = step_time_.features(plan, scheduler_);
   const Tensor hidden = transformer_.forward(layout.step, cache_);
   count_keys(layout);
@@ -159,7 +159,7 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
   Events events;
   const std::vector<Outcome> outcomes = decide(layout, hidden, events);
   const absl::Time end = clock();
-  note_end(layout, end);
+  record_end(layout, end);
   record_step_time(plan, features, end - begin);
   ++stats_.steps;
   stats_.rows += layout.step.batch.rows();
@@ -168,14 +168,14 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
   return true;
 }
 
-void StepLoop::note_start(const StepLayout& layout, absl::Time begin) {
+void StepLoop::record_start(const StepLayout& layout, absl::Time begin) {
   for (const PlannedSlice& planned : layout.slices) {
     ActiveRequest& request = ActiveRequest::of(*planned.sequence);
     request.started = std::min(request.started, begin);
   }
 }
 
-void StepLoop::note_end(const StepLayout& layout, absl::Time end) {
+void StepLoop::record_end(const StepLayout& layout, absl::Time end) {
   for (const PlannedSlice& planned : layout.slices) {
     ActiveRequest& request = ActiveRequest::of(*planned.sequence);
     const bool prefilled = planned.slice->begin + planned.slice->count >= request.prompt_tokens;
@@ -183,7 +183,7 @@ void StepLoop::note_end(const StepLayout& layout, absl::Time end) {
   }
 }
 
-// Observers also measure, which other steps do not; nothing can be learned from their steps.
+// Steps with an observer take longer because it measures, so nothing is learned from them.
 void StepLoop::record_step_time(const StepPlan& plan, const StepFeatures& features,
                                 absl::Duration duration) {
   const bool observed = std::ranges::any_of(
@@ -237,7 +237,7 @@ void StepLoop::count_tile(const AttentionPolicy& policy, const TileSpan& tile,
   if (counts != nullptr) counts->positions += tile.last - tile.first + 1;
 }
 
-// ---- Logits become tokens ----
+// ---- Sampling and scoring ----
 
 std::vector<Outcome> StepLoop::decide(const StepLayout& layout, Tensor hidden, Events& events) {
   std::vector<Outcome> outcomes;
@@ -358,7 +358,7 @@ void StepLoop::deliver(const std::vector<std::unique_ptr<Sequence>>& ended, Even
     if (!request.finish) request.finish = Finish{.reason = FinishReason::kCompleted};
   }
   refresh_stats();
-  // A sink may ask for the stats or cancel; both see the state after this step.
+  // A sink may ask for statistics or cancel; both see the state after this step.
   for (auto& [id, event] : events) {
     if (const Sequence* running = scheduler_.find(id)) send(ActiveRequest::of(*running), event);
   }

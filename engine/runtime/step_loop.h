@@ -1,5 +1,5 @@
-// What the engine does each step: plan → batch → forward → sample or score → events.
-// Single-threaded and without a clock of its own; the engine runs it on its thread, tests call it
+// The work of the engine in each step: plan → batch → forward → sample or score → events. It is
+// single-threaded and has no clock of its own. The engine runs it on its thread; tests call it
 // directly.
 #ifndef KASCADE_ENGINE_RUNTIME_STEP_LOOP_H_
 #define KASCADE_ENGINE_RUNTIME_STEP_LOOP_H_
@@ -29,35 +29,36 @@ namespace kascade {
 
 class StepLoop {
  public:
-  // Called with the new figures before the events of a step are sent.
+  // Called with the new statistics before the events of a step are sent.
   using StatsSink = std::function<void(const EngineStats&)>;
 
-  // All references outlive the loop.
+  // All references must outlive the loop.
   StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes, Transformer& transformer,
            KvCache& cache, BlockAllocator& blocks, StatsSink publish);
 
-  // The scheduler's refusals; the sink is not called then.
+  // Returns the scheduler's error if it refuses the request; the sink is then not called.
   absl::Status admit(QueuedRequest queued, absl::Time now);
-  // Sends a last event with `reason` unless the sequence is unknown.
+  // Ends a sequence and sends its last event with `reason`; does nothing if the id is unknown.
   void end(SeqId id, FinishReason reason, absl::Status status);
   void end_all(FinishReason reason, const absl::Status& status);
 
-  // One step; false when nothing could be done. `clock` is read before and after the computation.
+  // Runs one step; returns false if there was nothing to do. `clock` is read before and after the
+  // computation.
   bool step(const std::function<absl::Time()>& clock);
   bool idle() const { return scheduler_.empty(); }
 
  private:
   using Events = std::map<SeqId, Event>;
 
-  // Sequences of equal choices share a policy, and so an attention group.
+  // Sequences with equal choices share a policy, and so an attention group of the step.
   std::shared_ptr<const AttentionPolicy> policy_of(const AttentionChoice& choice);
   std::vector<std::shared_ptr<const AttentionPolicy>> policies_of(const Request& request);
   SequenceSpec spec_of(const QueuedRequest& queued);
   void end(std::unique_ptr<Sequence> sequence, FinishReason reason, absl::Status status);
 
-  void note_start(const StepLayout& layout, absl::Time begin);
-  void note_end(const StepLayout& layout, absl::Time end);
-  // Compares a step's time with what was predicted, and learns from it.
+  void record_start(const StepLayout& layout, absl::Time begin);
+  void record_end(const StepLayout& layout, absl::Time end);
+  // Compares the duration of a step with its prediction, and learns from it.
   void record_step_time(const StepPlan& plan, const StepFeatures& features,
                         absl::Duration duration);
   void count_keys(const StepLayout& layout);
@@ -87,7 +88,7 @@ class StepLoop {
   std::map<AttentionChoice, std::weak_ptr<const AttentionPolicy>> policies_;
   Buffer generate_hidden_;     // [max_sequences, hidden]
   Buffer generate_logits_;     // [max_sequences, vocab]
-  std::vector<float> logits_;  // the same, downloaded
+  std::vector<float> logits_;  // generate_logits_, downloaded
   EngineStats stats_;
   StatsSink publish_;
 };

@@ -35,7 +35,7 @@ std::optional<double> StepTime::seconds(const StepFeatures& step) const {
 StepFeatures StepTime::features(const StepPlan& plan, const Scheduler& scheduler) const {
   StepFeatures sum;
   for (const Slice& slice : plan.slices) {
-    if (slice.branch != 0) continue;  // the first branch's features are those of all
+    if (slice.branch != 0) continue;  // the features of branch 0 include all branches
     sum += features(*scheduler.find(slice.seq), slice.begin, slice.begin + slice.count);
   }
   return sum;

@@ -1,5 +1,5 @@
-// Predicts step times from what the attention policies of a step's sequences will read, and learns
-// from the steps that were measured.
+// Predicts the durations of steps from what the attention policies of their sequences will read,
+// and learns from measured steps.
 #ifndef KASCADE_ENGINE_RUNTIME_STEP_TIME_H_
 #define KASCADE_ENGINE_RUNTIME_STEP_TIME_H_
 
@@ -18,7 +18,7 @@ class StepTime final : public StepTimePredictor {
 
   StepFeatures features(const Sequence& sequence, int32_t begin, int32_t end) const override;
   std::optional<double> seconds(const StepFeatures& step) const override;
-  // Of a whole plan of `scheduler`.
+  // The features of a whole StepPlan of `scheduler`.
   StepFeatures features(const StepPlan& plan, const Scheduler& scheduler) const;
   void observe(const StepFeatures& step, absl::Duration duration);
 

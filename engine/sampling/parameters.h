@@ -1,4 +1,4 @@
-// What a request that generates text asks of the sampler.
+// The sampling parameters of a request that generates text.
 #ifndef KASCADE_ENGINE_SAMPLING_PARAMETERS_H_
 #define KASCADE_ENGINE_SAMPLING_PARAMETERS_H_
 
@@ -10,9 +10,9 @@
 
 namespace kascade {
 
-// How the next token is drawn from a row of logits. Order of application: logit_bias, penalties,
-// min_new_tokens (bans the stop tokens), then temperature, top_k, top_p, min_p. Reported
-// log-probabilities are those of the model, before all of this.
+// How the next token is drawn from a row of logits. Parameters apply in this order: logit_bias,
+// penalties, min_new_tokens (which bans the stop tokens), then temperature, top_k, top_p, min_p.
+// Reported log-probabilities are those of the model, before all of this.
 struct Sampling {
   double temperature = 1.0;         // ≥ 0; 0 = greedy (arg-max, ties → lowest id)
   int32_t top_k = 0;                // 0 = all
@@ -31,7 +31,7 @@ struct Generate {
   int32_t min_new_tokens = 0;    // stop tokens are banned before this many were generated
   std::vector<Token> stop_tokens{};
   bool want_logprobs = false;
-  int32_t top_logprobs = 0;  // 0–20 candidates with each token
+  int32_t top_logprobs = 0;  // [0, 20] candidates to return with each token
 };
 
 }  // namespace kascade

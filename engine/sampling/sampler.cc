@@ -4,10 +4,10 @@
 #include <cmath>
 #include <limits>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/refusal.h"
 #include "engine/base/softmax.h"
 
 namespace kascade {
@@ -15,11 +15,12 @@ namespace {
 
 constexpr float kBanned = -std::numeric_limits<float>::infinity();
 
-// ---- The model's own figures ----
+// ---- Statistics of the unmodified logits ----
 
 struct RowSummary {
-  Token best = 0;  // ties → lowest id
-  // log Σ exp(logit), if anybody wants logprobs: it costs more than all else of a greedy choice.
+  Token best = 0;  // of equal logits the lowest id
+  // log Σ exp(logit), computed only if log-probabilities are returned: it costs more than the rest
+  // of a greedy choice.
   double log_sum = std::numeric_limits<double>::quiet_NaN();
 };
 
@@ -30,8 +31,9 @@ bool wants_logprobs(const Generate& params) {
 absl::StatusOr<RowSummary> summarize(std::span<const float> logits, bool with_sum) {
   if (logits.empty()) return absl::InternalError("no logits to sample from");
   if (const int64_t id = first_not_finite(logits); id >= 0) {
-    return absl::InternalError(
-        absl::StrCat("the logit of token ", id, " is not finite: ", logits[id]));
+    return refuse(absl::StatusCode::kInternal,
+                  absl::StrCat("the logit of token ", id, " is not finite: ", logits[id]),
+                  {.reason = reason::kNonFinite});
   }
   RowSummary row{.best = static_cast<Token>(largest_of(logits))};
   const float largest = logits[row.best];
@@ -70,9 +72,9 @@ ScoredToken describe(std::span<const float> logits, const RowSummary& row, const
           .top = most_likely(logits, row.log_sum, params.top_logprobs)};
 }
 
-// ---- What the request does to the logits ----
+// ---- Bias, penalties and bans ----
 
-// Extreme penalties must not turn a logit into an infinity: that is the mark of a ban.
+// Extreme penalties must not make a logit infinite, because −∞ marks a banned token.
 float finite(double logit) {
   constexpr double kMost = std::numeric_limits<float>::max();
   return static_cast<float>(std::clamp(logit, -kMost, kMost));
@@ -118,7 +120,7 @@ void ban_stop_tokens(std::span<float> logits, const Generate& params,
   }
 }
 
-// Whether adjusted() would change nothing: copying a row costs more than a greedy choice from it.
+// Whether adjusted() would change nothing. Copying a row costs more than a greedy choice from it.
 bool is_plain(const Generate& params, std::span<const Token> generated) {
   const Sampling& sampling = params.sampling;
   const bool bans = !params.stop_tokens.empty() && std::ssize(generated) < params.min_new_tokens;
@@ -142,7 +144,7 @@ std::vector<float> adjusted(std::span<const float> logits, const Generate& param
 
 struct Choice {
   float logit = 0;
-  float weight = 0;  // exp((logit − largest) / temperature): the largest has weight 1
+  float weight = 0;  // exp((logit − largest logit) / temperature), in [0, 1]
   Token token = 0;
 };
 
@@ -157,7 +159,7 @@ double total_weight(const std::vector<Choice>& choices) {
 }
 
 std::vector<Choice> choices_of(std::span<const float> logits, Token best, double temperature) {
-  constexpr double kNoWeight = -200;  // exp() of it is 0 in f32
+  constexpr double kNoWeight = -200;  // exp(kNoWeight) is 0 in f32
   std::vector<Choice> choices;
   choices.reserve(logits.size());
   for (size_t id = 0; id < logits.size(); ++id) {
@@ -169,8 +171,8 @@ std::vector<Choice> choices_of(std::span<const float> logits, Token best, double
   return choices;
 }
 
-// Keeps the `most` best choices, but no more of them than it takes to reach `enough` weight. Takes
-// them off a heap, since a vocabulary is large and what is kept is usually small.
+// Keeps the `most` best choices, or fewer if these already reach the weight `enough`. They are
+// taken from a heap, because a vocabulary is large and few are usually kept.
 std::vector<Choice> take_best(std::vector<Choice> choices, size_t most, double enough) {
   const auto ranks_after = [](const Choice& a, const Choice& b) { return ranks_before(b, a); };
   std::ranges::make_heap(choices, ranks_after);
@@ -194,7 +196,7 @@ void filter(std::vector<Choice>& choices, const Sampling& sampling) {
     const size_t all = choices.size();
     choices = take_best(std::move(choices), all, enough);
   }
-  // The largest weight is 1, so a weight is its ratio to the best probability.
+  // The largest weight is 1, so a weight is the ratio to the largest probability.
   std::erase_if(choices, [&](const Choice& choice) { return choice.weight < sampling.min_p; });
 }
 
@@ -206,7 +208,7 @@ Token draw(const std::vector<Choice>& choices, double random) {
     rest -= choice.weight;
     if (rest < 0) return choice.token;
   }
-  return last;  // rounding of the sums
+  return last;  // reached only by rounding of the sums
 }
 
 uint64_t mix(uint64_t bits) {  // the output function of SplitMix64
@@ -222,89 +224,12 @@ Token choose(std::span<const float> logits, Token best, const Sampling& sampling
   return draw(choices, uniform(sampling.seed, step));
 }
 
-// ---- Checks ----
-
-absl::Status refuse(const std::string& field, const std::string& limit, const std::string& value) {
-  return absl::InvalidArgumentError(absl::StrCat(field, " must be ", limit, ", is ", value));
-}
-
-// Written so that a NaN is out of range.
-template <typename Number>
-absl::Status check_range(const std::string& field, Number value, std::type_identity_t<Number> low,
-                         std::type_identity_t<Number> high) {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return refuse(field, absl::StrCat("in [", low, ", ", high, "]"), absl::StrCat(value));
-}
-
-absl::Status check_sampling(const Sampling& sampling) {
-  if (!std::isfinite(sampling.temperature) || sampling.temperature < 0) {
-    return refuse("temperature", "≥ 0 and finite", absl::StrCat(sampling.temperature));
-  }
-  if (sampling.top_k < 0) return refuse("top_k", "≥ 0", absl::StrCat(sampling.top_k));
-  if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
-    return refuse("top_p", "in (0, 1]", absl::StrCat(sampling.top_p));
-  }
-  if (!std::isfinite(sampling.repetition_penalty) || sampling.repetition_penalty <= 0) {
-    return refuse("repetition_penalty", "> 0 and finite",
-                  absl::StrCat(sampling.repetition_penalty));
-  }
-  absl::Status status = check_range("min_p", sampling.min_p, 0, 1);
-  status.Update(check_range("presence_penalty", sampling.presence_penalty, -2, 2));
-  status.Update(check_range("frequency_penalty", sampling.frequency_penalty, -2, 2));
-  return status;
-}
-
-absl::Status check_biases(const std::vector<std::pair<Token, float>>& biases, int32_t vocab) {
-  if (std::ssize(biases) > kMaxLogitBiases) {
-    return refuse("logit_bias", absl::StrCat("of at most ", kMaxLogitBiases, " tokens"),
-                  absl::StrCat("of ", biases.size()));
-  }
-  std::vector<Token> tokens;
-  for (size_t index = 0; index < biases.size(); ++index) {
-    const std::string name = absl::StrCat("logit_bias[", index, "]");
-    const auto& [token, bias] = biases[index];
-    absl::Status status = check_range(name + ".token", token, 0, vocab - 1);
-    status.Update(check_range(name + ".bias", bias, -100, 100));
-    if (!status.ok()) return status;
-    tokens.push_back(token);
-  }
-  std::ranges::sort(tokens);
-  const auto twice = std::ranges::adjacent_find(tokens);
-  if (twice == tokens.end()) return absl::OkStatus();
-  return refuse("logit_bias", "one per token", absl::StrCat("twice for token ", *twice));
-}
-
-absl::Status check_stop_tokens(const std::vector<Token>& tokens, int32_t vocab) {
-  if (std::ssize(tokens) > kMaxStopTokens) {
-    return refuse("stop_tokens", absl::StrCat("at most ", kMaxStopTokens, " tokens"),
-                  absl::StrCat(tokens.size()));
-  }
-  for (size_t index = 0; index < tokens.size(); ++index) {
-    auto status =
-        check_range(absl::StrCat("stop_tokens[", index, "]"), tokens[index], 0, vocab - 1);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
-
-absl::Status validate(const Generate& params, int32_t vocab) {
-  if (auto status = check_sampling(params.sampling); !status.ok()) return status;
-  if (auto status = check_biases(params.sampling.logit_bias, vocab); !status.ok()) return status;
-  if (auto status = check_stop_tokens(params.stop_tokens, vocab); !status.ok()) return status;
-  if (params.max_new_tokens < 1) {
-    return refuse("max_new_tokens", "≥ 1", absl::StrCat(params.max_new_tokens));
-  }
-  absl::Status status =
-      check_range("min_new_tokens", params.min_new_tokens, 0, params.max_new_tokens);
-  status.Update(check_range("top_logprobs", params.top_logprobs, 0, kMaxTopLogprobs));
-  return status;
-}
 
 double uniform(uint64_t seed, uint64_t step) {
   constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;
-  // The seed is mixed first: neighbouring seeds must not be each other's neighbouring steps.
+  // The seed is mixed first, because otherwise a step of one seed could equal another step of a
+  // neighbouring seed.
   const uint64_t bits = mix(mix(seed + kGolden) + (step + 1) * kGolden);
   return std::ldexp(static_cast<double>(bits >> 11), -53);
 }

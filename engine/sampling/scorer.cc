@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/refusal.h"
 
 namespace kascade {
 namespace {
@@ -22,8 +23,10 @@ ScoredToken scored_token(RowStatistics& row, Token target, bool want_rank) {
 absl::Status check_finite(const std::vector<RowStatistics>& rows, int64_t first_target) {
   for (size_t i = 0; i < rows.size(); ++i) {
     if (rows[i].finite) continue;
-    return absl::InternalError(absl::StrCat("logits are not finite at scored token ",
-                                            first_target + static_cast<int64_t>(i)));
+    return refuse(absl::StatusCode::kInternal,
+                  absl::StrCat("logits are not finite at scored token ",
+                               first_target + static_cast<int64_t>(i)),
+                  {.reason = reason::kNonFinite});
   }
   return absl::OkStatus();
 }
@@ -54,7 +57,7 @@ void Scorer::add_logits(std::span<const Run> runs) {
   }
 }
 
-// Ranks need the target's logit first, hence a second pass over the head.
+// A rank needs the target's logit first, hence a second pass over the head.
 void Scorer::add_ranks(const Run& run) {
   for (const HeadTile& tile : transformer_.head()) {
     const Tensor logits =

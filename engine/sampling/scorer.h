@@ -1,6 +1,7 @@
-// Log-probabilities of given tokens from hidden states, in tiles of rows and of the vocabulary, so
-// that no [tokens, vocabulary] array ever exists: memory is bounded by kScorerRows · the widest
-// head tile, whatever the text's length. Log-softmax in f32 (sums in f64).
+// Log-probabilities of given tokens from hidden states. It works in tiles of rows and of the
+// vocabulary, so that no [tokens, vocabulary] array ever exists: memory is bounded by kScorerRows ·
+// the widest tile of the head, whatever the length of the text. Log-softmax is in f32, with sums in
+// f64.
 #ifndef KASCADE_ENGINE_SAMPLING_SCORER_H_
 #define KASCADE_ENGINE_SAMPLING_SCORER_H_
 
@@ -27,9 +28,9 @@ class Scorer {
  public:
   explicit Scorer(Transformer& transformer);
 
-  // hidden f32 [targets.size(), hidden], in the backend's memory: targets[i] is the token that row
-  // i should predict, and the request's token number first_target + i. INTERNAL, naming it, for
-  // logits that are not finite.
+  // Scores targets[i], the token that row i should predict. `hidden` is f32 [targets.size(),
+  // hidden] in the backend's memory. In the request, targets[i] has index first_target + i;
+  // INTERNAL names it if its logits are not finite.
   absl::StatusOr<std::vector<ScoredToken>> score(Tensor hidden, std::span<const Token> targets,
                                                  int32_t first_target, const ScoreOptions& options);
 
@@ -37,7 +38,7 @@ class Scorer {
     std::vector<ScoredToken> first;
     std::vector<TokenComparison> comparisons;
   };
-  // The same positions of two runs. Only the first run's tokens have candidates.
+  // Scores the same positions of two runs. Only the first run's tokens have `top` candidates.
   absl::StatusOr<Compared> compare(Tensor first_hidden, Tensor second_hidden,
                                    std::span<const Token> targets, int32_t first_target,
                                    const ScoreOptions& options);
@@ -49,13 +50,14 @@ class Scorer {
     Buffer& logits;
     LogitStatistics& statistics;
   };
-  // Multiplies by all tiles of the head. A second run's logits are subtracted from the first's.
+  // Multiplies by all tiles of the head and accumulates the statistics. A second run's logits are
+  // also subtracted from the first run's.
   void add_logits(std::span<const Run> runs);
   void add_ranks(const Run& run);
 
   Transformer& transformer_;
   Buffer logits_;         // [kScorerRows, widest head tile]
-  Buffer second_logits_;  // likewise, of the second run
+  Buffer second_logits_;  // the same for the second run
   std::unique_ptr<LogitStatistics> statistics_;
   std::unique_ptr<LogitStatistics> second_statistics_;
 };

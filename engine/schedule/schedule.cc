@@ -9,7 +9,7 @@
 namespace kascade {
 namespace {
 
-constexpr int32_t kMaxQueryTile = 128;  // rows that share a choice; the kernels' tile buffers
+constexpr int32_t kMaxQueryTile = 128;  // rows that share a selection; limits the kernels' buffers
 constexpr int32_t kMaxKeys = 1 << 24;   // beyond any context; keeps products within int64
 
 absl::Status out_of_range(const std::string& field, const std::string& limit,
@@ -17,7 +17,7 @@ absl::Status out_of_range(const std::string& field, const std::string& limit,
   return absl::InvalidArgumentError(absl::StrCat(field, " must be ", limit, ", is ", value));
 }
 
-// Written so that a NaN is out of range.
+// Written so that a NaN counts as out of range.
 template <typename Number>
 absl::Status check_range(const std::string& field, Number value, std::type_identity_t<Number> low,
                          std::type_identity_t<Number> high) {
@@ -77,7 +77,7 @@ absl::Status check_layer(const Schedule& schedule, int32_t index, int32_t kv_hea
   return check_range(name + ".importance", layer.importance, 0, 2);
 }
 
-// A file may hold anything in place of a digest; an error must stay short.
+// A file may hold any text in place of a digest, and an error message must stay short.
 std::string shown(const std::string& digest) {
   constexpr size_t kDigestLetters = 64;
   return digest.empty() ? "none" : digest.substr(0, kDigestLetters);
@@ -102,28 +102,29 @@ bool Schedule::selection_used(int32_t layer) const {
   });
 }
 
-absl::Status validate(const SelectionSettings& rule) {
-  const bool kascade = rule.family == Family::kKascade;
-  const int32_t min_keys = kascade && !rule.decode_own_tile ? 1 : 0;
+absl::Status validate(const SelectionSettings& settings) {
+  const bool kascade = settings.family == Family::kKascade;
+  const int32_t min_keys = kascade && !settings.decode_own_tile ? 1 : 0;
   const absl::Status checks[] = {
-      check_range("selection.query_tile", rule.query_tile, 1, kMaxQueryTile),
-      check_range("selection.min_keys", rule.min_keys, min_keys, kMaxKeys),
-      check_range("selection.top_k", rule.top_k, 1, kMaxKeys),
-      check_range("selection.sink_keys", rule.sink_keys, 0, kMaxKeys),
+      check_range("selection.query_tile", settings.query_tile, 1, kMaxQueryTile),
+      check_range("selection.min_keys", settings.min_keys, min_keys, kMaxKeys),
+      check_range("selection.top_k", settings.top_k, 1, kMaxKeys),
+      check_range("selection.sink_keys", settings.sink_keys, 0, kMaxKeys),
   };
   for (const absl::Status& status : checks) {
     if (!status.ok()) return status;
   }
-  if (!(rule.ratio > 0 && rule.ratio <= 1)) {
-    return out_of_range("selection.ratio", "in (0, 1]", absl::StrCat(rule.ratio));
+  if (!(settings.ratio > 0 && settings.ratio <= 1)) {
+    return out_of_range("selection.ratio", "in (0, 1]", absl::StrCat(settings.ratio));
   }
-  if (!kascade && !rule.decode_own_tile) {
+  if (!kascade && !settings.decode_own_tile) {
     return out_of_range("selection.decode_own_tile", "true for family tile", "false");
   }
-  if (!kascade && rule.sink_keys != 0) {
-    return out_of_range("selection.sink_keys", "0 for family tile", absl::StrCat(rule.sink_keys));
+  if (!kascade && settings.sink_keys != 0) {
+    return out_of_range("selection.sink_keys", "0 for family tile",
+                        absl::StrCat(settings.sink_keys));
   }
-  if (!kascade && rule.all_heads) {
+  if (!kascade && settings.all_heads) {
     return out_of_range("selection.all_heads", "false for family tile", "true");
   }
   return absl::OkStatus();

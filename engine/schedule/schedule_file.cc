@@ -51,7 +51,8 @@ bool write_all(int descriptor, const std::string& bytes) {
   return true;
 }
 
-// Contents must be on disk before the new name is, or a crash could leave an empty schedule.
+// The contents must be on disk before the new name is, since otherwise a crash could leave an empty
+// schedule.
 absl::Status write_and_rename(const std::string& bytes, const std::string& temporary, File& out,
                               const std::filesystem::path& file) {
   constexpr mode_t kReadableByAll = 0644;

@@ -1,5 +1,5 @@
-// The schedule's JSON. One list of fields per record serves the writer and the reader, so that the
-// two cannot drift apart.
+// The JSON format of schedules. One list of fields per record serves both the writer and the
+// reader, so that they cannot differ.
 
 #include <algorithm>
 #include <concepts>
@@ -55,22 +55,22 @@ void visit_fields(Visitor& visit, Record& calibration) {
 }
 
 template <typename Visitor, Is<SelectionSettings> Record>
-void visit_fields(Visitor& visit, Record& rule) {
-  visit("family", rule.family);
-  visit("query_tile", rule.query_tile);
-  const bool tiles = rule.family == Family::kTile;
-  visit.fixed("unit", tiles ? rule.query_tile : 1);
-  visit("ratio", rule.ratio);
-  visit("top_k", rule.top_k);
-  visit("min_keys", rule.min_keys);
+void visit_fields(Visitor& visit, Record& settings) {
+  visit("family", settings.family);
+  visit("query_tile", settings.query_tile);
+  const bool tiles = settings.family == Family::kTile;
+  visit.fixed("unit", tiles ? settings.query_tile : 1);
+  visit("ratio", settings.ratio);
+  visit("top_k", settings.top_k);
+  visit("min_keys", settings.min_keys);
   if (tiles) {
     visit.fixed("pooling", "max");
   } else {
-    visit("pooling", rule.pooling);
+    visit("pooling", settings.pooling);
   }
-  visit("decode_own_tile", rule.decode_own_tile);
-  visit("sink_keys", rule.sink_keys);
-  visit.flag("all_heads", rule.all_heads);
+  visit("decode_own_tile", settings.decode_own_tile);
+  visit("sink_keys", settings.sink_keys);
+  visit.flag("all_heads", settings.all_heads);
 }
 
 template <typename Visitor, Is<LayerSchedule> Record>
@@ -126,12 +126,12 @@ class Writer {
   void with_defaults(const char* key, const T& value) {
     object_[key] = encode(value);
   }
-  // Left out when unset, so that a file from before the field existed keeps its schedule_id.
+  // Omitted when unset, so that a file from before the field existed keeps its schedule_id.
   template <typename T>
   void optional(const char* key, const std::optional<T>& value) {
     if (value) object_[key] = encode(*value);
   }
-  // Left out when false, for the same reason.
+  // Omitted when false, for the same reason.
   void flag(const char* key, bool value) {
     if (value) object_[key] = true;
   }
@@ -162,7 +162,7 @@ class Writer {
   Json object_ = Json::object();
 };
 
-// Reads one object; the first error stays, after it everything is skipped.
+// Reads one object. The first error is kept, and after it everything is skipped.
 class Reader {
  public:
   Reader(const Json& object, std::string path) : object_(object), path_(std::move(path)) {
@@ -198,7 +198,7 @@ class Reader {
     refuse(absl::StrCat(path_, path_.empty() ? "" : ".", key), expected.dump(), *found);
   }
 
-  // Call after all fields were visited.
+  // Must be called after all fields were visited.
   absl::Status status() {
     if (!status_.ok()) return status_;
     for (const auto& [key, value] : object_.items()) {
@@ -292,7 +292,7 @@ class Reader {
   template <typename Element>
   void decode(const Json& json, const std::string& field, std::vector<Element>& values) {
     if (!json.is_array()) return refuse(field, "an array", json);
-    values.clear();  // and grown as elements prove good: a hostile array may be long
+    values.clear();  // grows with each valid element: a hostile array may be long
     for (size_t index = 0; index < json.size() && status_.ok(); ++index) {
       decode(json[index], absl::StrCat(field, "[", index, "]"), values.emplace_back());
     }
@@ -320,7 +320,7 @@ std::string dump(const Json& json) {
   return json.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
 }
 
-// The parser builds what it reads before anyone can look at it, so the nesting is bounded first.
+// The parser builds the whole document before it can be inspected, so the nesting is limited first.
 bool nests_too_deep(std::string_view json) {
   int32_t depth = 0;
   bool in_string = false;
@@ -340,7 +340,8 @@ bool nests_too_deep(std::string_view json) {
   return false;
 }
 
-// Of the compact canonical form, so that layout and key order of a file do not matter.
+// The digest of the compact canonical form, so that the layout and the order of keys in a file do
+// not matter.
 std::string id_of(const Schedule& schedule) {
   Json json = Writer::encode(schedule);
   json.erase("schedule_id");
@@ -351,7 +352,8 @@ std::string id_of(const Schedule& schedule) {
 
 void seal(Schedule& schedule) { schedule.schedule_id = id_of(schedule); }
 
-// One line per layer: short enough to read, and a change of one layer is a change of one line.
+// Each layer is one line, which is short enough to read, and a change of one layer changes one
+// line.
 std::string to_json(const Schedule& schedule) {
   const Json json = Writer::encode(schedule);
   std::string text = "{\n";

@@ -1,4 +1,4 @@
-// How the layers of a schedule select keys.
+// The settings by which the layers of a schedule select keys.
 #ifndef KASCADE_ENGINE_SCHEDULE_SELECTION_SETTINGS_H_
 #define KASCADE_ENGINE_SCHEDULE_SELECTION_SETTINGS_H_
 
@@ -7,14 +7,14 @@
 
 namespace kascade {
 
-// What a selection picks: single keys (the paper), or key tiles of `query_tile` keys.
+// The unit of a selection: single keys (as in the paper), or key tiles of `query_tile` keys.
 enum class Family { kKascade, kTile };
 
 constexpr std::string_view name_of(Family family) {
   return family == Family::kKascade ? "kascade" : "tile";
 }
 
-// How the probabilities of a key become its score.
+// How the attention probabilities of a key are reduced to its score.
 enum class ScorePooling { kSum, kMax };
 
 constexpr std::string_view name_of(ScorePooling pooling) {
@@ -23,15 +23,18 @@ constexpr std::string_view name_of(ScorePooling pooling) {
 
 struct SelectionSettings {
   Family family = Family::kKascade;
-  int32_t query_tile = 32;      // T; tile n holds absolute positions [nT, (n+1)T)
-  double ratio = 0.10;          // kascade: share of the candidates, (0, 1]
-  int32_t min_keys = 128;       // kascade: at least this many keys
-  int32_t top_k = 12;           // tile: key tiles, the own tile not counted
-  bool decode_own_tile = true;  // false: the paper's decode, nothing forced (row rule only)
-  int32_t sink_keys = 0;        // first keys, always attended on top; never candidates
-  // kascade: over the deciding rows and heads. The tile family always takes the largest.
+  int32_t query_tile = 32;  // T positions; tile n is [nT, (n+1)T)
+  double ratio = 0.10;      // kascade: budget ÷ keys before the tile, (0, 1]
+  int32_t min_keys = 128;   // kascade: lower limit of the budget
+  int32_t top_k = 12;       // tile: budget in key tiles, without the own tile
+  // Whether a query that selects alone always attends to its own tile. False is the paper's decode,
+  // in which the keys of the own tile are candidates too. Tiles always attend to their own tile.
+  bool decode_own_tile = true;
+  int32_t sink_keys = 0;  // first keys, attended to in addition to the budget; never candidates
+  // kascade: pooling over the rows and query heads that decide together. The tile family always
+  // takes the maximum.
   ScorePooling pooling = ScorePooling::kSum;
-  bool all_heads = false;  // kascade: one choice for all KV heads, whose scores are pooled too
+  bool all_heads = false;  // kascade: all KV heads share one selection; their scores are pooled too
 
   bool operator==(const SelectionSettings&) const = default;
 };

@@ -1,18 +1,18 @@
-// Why nothing waits for ever
+// Why no sequence waits forever
 //
-// Call a sequence first when nothing precedes it in queue_. Every plan() gives the first sequence
-// rows, hence it ends after finitely many steps and another becomes first:
-//  - Rows. It is dealt to before all others. If it decodes, one row per branch is kept back for it;
-//    else at least max_batch_tokens − max_sequences ≥ 2 · 128 rows are not kept back for decoding,
-//    which is a query tile for each of at most two branches. A limit of the step's time leaves the
-//    first chunk of a step a query tile as well.
-//  - Blocks. Everything else has lower priority and can be preempted for it; admit() has seen to it
-//  that
-//    the cache alone holds all its branches up to the last token they will ever feed.
-//  - A place among max_sequences. If it waits, no other sequence of its priority runs (see queue_),
-//    and those of a lower priority are preempted for it.
-// So a step is empty only when there is nothing to do, and age decides every conflict: a sequence
-// loses its blocks only to one before it, never to one after it.
+// Call a sequence first if no other precedes it in queue_. Every plan() gives the first sequence
+// rows, so it ends after finitely many steps and another becomes first:
+// - Rows. The first sequence is served before all others. If it decodes, one row per branch is
+//   reserved for it. Otherwise at least max_batch_tokens − max_sequences ≥ 2 · 128 rows are not
+//   reserved for decoding, which is a query tile for each of at most two branches. A limit on the
+//   duration of a step also leaves a query tile to the first chunk of a step.
+// - Blocks. All other sequences have lower priority and can be preempted for it. admit() has
+//   checked that the cache alone holds all its branches up to the last token that they will ever
+//   feed.
+// - A place among max_sequences. If it waits, no other sequence of its priority runs (see queue_),
+//   and those of a lower priority are preempted for it.
+// So a step is empty only if there is nothing to do, and age decides every conflict: a sequence
+// loses its blocks only to one that precedes it, never to one that follows it.
 #include "engine/scheduler/scheduler.h"
 
 #include <algorithm>
@@ -43,7 +43,8 @@ int32_t held_blocks(const Sequence& sequence) {
   return held;
 }
 
-// Rows that select per query count against the limit, unless only one is left to feed.
+// Whether the sequence's rows that select per query count against the limit. They do not if only
+// one is left to feed.
 bool limits_per_query_rows(const Sequence& sequence) {
   const int32_t begin = std::max(sequence.computed, sequence.spec.prefill_end);
   return sequence.spec.max_per_query_rows > 0 && sequence.feed_end() - begin > 1;
@@ -51,28 +52,28 @@ bool limits_per_query_rows(const Sequence& sequence) {
 
 }  // namespace
 
-// What one plan() has left to deal out.
+// The rows and the time that one plan() can still give out.
 struct Scheduler::Budget {
-  int32_t rows = 0;            // over all branches
-  int32_t per_query_rows = 0;  // already dealt to sequences that limit them
-  // While sequences decode and the step's time is limited: what it has to do so far, the decoding
-  // rows that are still to come included.
+  int32_t rows = 0;            // rows left, over all branches
+  int32_t per_query_rows = 0;  // given to sequences that limit them
+  // Set if sequences decode and the duration of a step is limited: the work of the step so far,
+  // including all rows that decode in it.
   std::optional<StepFeatures> features{};
   bool has_chunk = false;
-  bool may_start = true;  // false once a sequence had to go without: none after it may overtake
+  bool may_start = true;  // false once a sequence got nothing: no later sequence may overtake it
 };
 
-// What the running sequences after one in queue_ hold.
+// What the running sequences that follow a given one in queue_ hold.
 struct Scheduler::LowerPriorityUsage {
   int32_t blocks = 0;
   int32_t branches = 0;
-  int32_t decode_rows = 0;  // that those of the same priority need to decode in this step
+  int32_t decode_rows = 0;  // rows that those of the same priority need to decode
 };
 
 Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks,
                      const StepTimePredictor* predictor)
     : limits_(limits), blocks_(blocks), predictor_(predictor) {
-  KASCADE_CHECK(limits.max_sequences >= 1 && limits.max_queue >= 1 && limits.context >= 1);
+  KASCADE_CHECK(limits.max_sequences >= 1 && limits.context >= 1);
   KASCADE_CHECK(limits.max_batch_tokens >= limits.max_sequences + kMaxBranches * kMaxQueryTile);
   KASCADE_CHECK(limits.max_step_seconds == 0 || predictor_ != nullptr);
 }
@@ -81,13 +82,6 @@ absl::Status Scheduler::admit(SeqId id, SequenceSpec spec,
                               std::unique_ptr<SequenceAttachment> attachment) {
   KASCADE_CHECK(!sequences_.contains(id));
   KASCADE_CHECK(well_formed(spec, limits_.context));
-  const int32_t queued = waiting(spec.priority);
-  // Calibration bounds its own number of windows and must not depend on how long live queues may
-  // be.
-  const bool limited = spec.priority == Priority::kInteractive && !spec.is_continuation;
-  if (limited && queued >= limits_.max_queue) {
-    return absl::ResourceExhaustedError(absl::StrCat("queue full: ", queued, " requests wait"));
-  }
   if (spec.branches > limits_.max_sequences) {
     return absl::FailedPreconditionError(
         absl::StrCat("needs ", spec.branches, " places; max_sequences is ", limits_.max_sequences));
@@ -179,7 +173,7 @@ void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan
     return;
   }
   if (!reserve(sequence, end)) {
-    budget.may_start = false;  // blocks that come free are for this one
+    budget.may_start = false;  // blocks that become free are for this sequence
     return;
   }
   budget.rows -= (end - begin) * spec.branches;
@@ -197,7 +191,7 @@ void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan
   }
 }
 
-// Where a slice of at most `rows` rows ends; `computed` when there is no room for any.
+// The end of a slice of at most `rows` rows; `computed` if there is no room for any.
 int32_t Scheduler::chunk_end(const Sequence& sequence, int32_t rows, const Budget& budget) const {
   const SequenceSpec& spec = sequence.spec;
   const int32_t tile_part_end = std::min(spec.prefill_end, sequence.feed_end());
@@ -211,28 +205,29 @@ int32_t Scheduler::chunk_end(const Sequence& sequence, int32_t rows, const Budge
   return std::min(most, row_part_begin + per_query_rows);
 }
 
-// How much of a chunk that could end at `end` the step has time for; `chunk` is told what that
-// adds.
+// The end of the part of a chunk [computed, end) that the step has time for; `chunk` receives the
+// features of that part.
 int32_t Scheduler::chunk_end_within_deadline(const Sequence& sequence, int32_t end,
                                              const Budget& budget, StepFeatures& chunk) const {
   const int32_t tile = sequence.spec.query_tile;
   StepFeatures all = budget.features.value_or(StepFeatures{});
-  int32_t timely = sequence.computed;
-  while (timely < end) {
-    const int32_t next = std::min(end, (timely / tile + 1) * tile);
-    const StepFeatures part = predictor_->features(sequence, timely, next);
+  int32_t reached = sequence.computed;
+  while (reached < end) {
+    const int32_t next = std::min(end, (reached / tile + 1) * tile);
+    const StepFeatures part = predictor_->features(sequence, reached, next);
     all += part;
-    const bool least = timely == sequence.computed && !budget.has_chunk;
+    const bool least = reached == sequence.computed && !budget.has_chunk;
     if (!least && predictor_->seconds(all).value_or(0) > limits_.max_step_seconds) break;
     chunk += part;
-    timely = next;
+    reached = next;
   }
-  return timely;
+  return reached;
 }
 
-// Gives all branches blocks for `tokens` tokens, preempting sequences of lower priority. Preempts
-// nothing unless that suffices. To start, all present tokens must fit, although only the first are
-// reserved: else a preempted sequence would start again at once and lose its blocks again.
+// Gives all branches blocks for `tokens` tokens, preempting sequences of lower priority if that
+// suffices. A sequence starts only if all of its present tokens fit, although blocks are allocated
+// only for `tokens`: otherwise a preempted sequence would start again at once and soon lose its
+// blocks again.
 bool Scheduler::reserve(Sequence& sequence, int32_t tokens) {
   const int32_t branches = sequence.spec.branches;
   const bool starts = !sequence.running();
@@ -288,7 +283,7 @@ std::vector<std::unique_ptr<Sequence>> Scheduler::commit(const StepPlan& plan,
   for (const Slice& slice : plan.slices) {
     const Sequence* sequence = find(slice.seq);
     if (sequence == nullptr || sequence->remaining() > 0) continue;
-    KASCADE_CHECK(!sequence->spec.generates);  // its last token was fed: an outcome is due
+    KASCADE_CHECK(!sequence->spec.generates);  // its last token was fed, so an outcome was due
     ended.push_back(release(slice.seq));
   }
   return ended;

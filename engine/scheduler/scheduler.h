@@ -1,6 +1,6 @@
-// Decides what each step computes: plan() picks rows and blocks within one token budget, commit()
-// books what the step did. Pure and single-threaded: no clock, no device, no tokenizer, so that
-// tests script it line by line.
+// The scheduler decides what each step computes: plan() chooses rows and blocks within one token
+// budget, and commit() records what the step did. It is single-threaded and has no clock, device or
+// tokenizer, so that tests can script it line by line.
 #ifndef KASCADE_ENGINE_SCHEDULER_SCHEDULER_H_
 #define KASCADE_ENGINE_SCHEDULER_SCHEDULER_H_
 
@@ -19,78 +19,81 @@
 
 namespace kascade {
 
-// Rows tokens[begin, begin + count) of one branch of a sequence.
+// A run of rows of one branch of a sequence: its tokens [begin, begin + count).
 struct Slice {
   SeqId seq = 0;
   int32_t branch = 0;
   int32_t begin = 0;
   int32_t count = 0;
-  // Logits are wanted of rows from this absolute position on; ≥ begin + count: of none. A row whose
-  // logits were delivered before its sequence was preempted is not asked for again.
+  // Logits are computed for the rows from this absolute position on, and for none if it is ≥ begin
+  // + count. Rows whose logits were delivered before their sequence was preempted are not asked for
+  // again.
   int32_t first_logit = 0;
 };
 
 struct StepPlan {
-  // Decode rows first, then chunks. The branches of a sequence are neighbours with the same rows.
+  // Decode rows come first, then chunks. The branches of a sequence are neighbours and have the
+  // same rows.
   std::vector<Slice> slices{};
-  // Past their deadline: no longer the scheduler's, their blocks are free.
+  // Sequences past their deadline. The scheduler no longer has them, and their blocks are free.
   std::vector<std::unique_ptr<Sequence>> expired{};
   bool empty() const { return slices.empty(); }
 };
 
-// What a step did to one sequence: generated one token, and/or is finished.
+// The result of a step for one sequence: a generated token, the end of the sequence, or both.
 struct Outcome {
   SeqId seq = 0;
   std::optional<Token> generated{};
-  bool finished = false;  // stop token, error …; the scheduler adds "text done" and "length" itself
+  // Ended by a stop token or an error. commit() itself notices the end of a text and max_tokens.
+  bool finished = false;
 };
 
 struct SchedulerLimits {
   int32_t max_batch_tokens = 512;  // rows of one step, all branches; ≥ max_sequences + 2 · 128
-  int32_t max_sequences = 32;      // running at once (branches counted)
-  int32_t max_queue = 256;         // interactive ones waiting; more → RESOURCE_EXHAUSTED
-  int32_t context = 4096;          // of the model, tokens
-  // While a sequence decodes, chunks are cut so that the step is not expected to take longer; one
-  // query tile is always fed. 0 = no limit.
+  int32_t max_sequences = 32;      // most running at once; each branch counts
+  int32_t context = 4096;          // context length of the model, tokens
+  // While a sequence decodes, chunks are shortened so that the step is not expected to take longer
+  // than this; the first chunk has at least one query tile. 0 = no limit.
   double max_step_seconds = 0;
 };
 
-// Predicts how long a step takes; asked only where max_step_seconds is set.
+// Predicts the duration of a step; used only if max_step_seconds is set.
 class StepTimePredictor {
  public:
   virtual ~StepTimePredictor() = default;
-  // What rows [begin, end) of a sequence, of all its branches, add to a step.
+  // What rows [begin, end) of all branches of a sequence add to a step.
   virtual StepFeatures features(const Sequence& sequence, int32_t begin, int32_t end) const = 0;
-  // Unset: not known yet, and no reason to cut a chunk.
+  // The predicted duration; unset while it is not known, in which case no chunk is shortened.
   virtual std::optional<double> seconds(const StepFeatures& step) const = 0;
 };
 
 class Scheduler {
  public:
-  // CHECKs the limits. `blocks` and `predictor`, which may be null where max_step_seconds is 0,
-  // must outlive the scheduler.
+  // CHECKs the limits. `blocks` and `predictor` must outlive the scheduler; `predictor` may be null
+  // if max_step_seconds is 0.
   Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks,
             const StepTimePredictor* predictor = nullptr);
 
-  // RESOURCE_EXHAUSTED: queue full (says how many wait). FAILED_PRECONDITION: can never fit the
-  // cache (says tokens and capacity) or has more branches than max_sequences.
+  // FAILED_PRECONDITION: the sequence can never fit the cache (the message says tokens and
+  // capacity), or it has more branches than max_sequences. The caller limits how many sequences may
+  // wait.
   absl::Status admit(SeqId id, SequenceSpec spec,
                      std::unique_ptr<SequenceAttachment> attachment = nullptr);
-  // Takes the sequence out and frees its blocks, at any time, also between plan and commit. Null
-  // for unknown ids.
+  // Removes the sequence and frees its blocks; allowed at any time, also between plan() and
+  // commit(). Null if the id is unknown.
   std::unique_ptr<Sequence> cancel(SeqId id);
   // All ids, in order of priority and admission.
   std::vector<SeqId> ids() const;
 
-  // Releases what is past its deadline, then deals out rows and blocks in the order (priority,
-  // admission), with one row kept back for each interactive sequence that decodes. Interactive work
-  // that fills every step starves background work; it never works the other way round.
+  // Releases sequences past their deadline, then gives out rows and blocks in order of (priority,
+  // admission), reserving one row per branch for each interactive sequence that decodes.
+  // Interactive work that fills every step starves background work, never the other way round.
   StepPlan plan(absl::Time now);
 
-  // Records a step; returns the sequences that ended by it (finished, text fed, max_tokens
-  // reached), whose blocks are free. outcomes: one for each generator whose last token was fed (a
-  // token, or finished), and for sequences that ended otherwise. Sequences cancelled since plan()
-  // are skipped.
+  // Records a step and returns the sequences that ended with it (finished, text completely fed, or
+  // max_tokens reached); their blocks are free. `outcomes` has one entry for each generating
+  // sequence whose last token was fed (a token, or finished) and for each sequence that ended for
+  // another reason. Sequences cancelled since plan() are skipped.
   std::vector<std::unique_ptr<Sequence>> commit(const StepPlan& plan,
                                                 std::span<const Outcome> outcomes);
 
@@ -99,7 +102,7 @@ class Scheduler {
   int32_t running() const;  // sequences with blocks
   int32_t waiting() const;
   int32_t waiting(Priority priority) const;
-  int64_t waiting_tokens() const;  // that waiting sequences have yet to feed
+  int64_t waiting_tokens() const;  // tokens that waiting sequences have yet to feed
   int64_t preemptions() const { return preemptions_; }
 
  private:
@@ -121,9 +124,9 @@ class Scheduler {
   BlockAllocator& blocks_;
   const StepTimePredictor* predictor_;
   std::map<SeqId, std::unique_ptr<Sequence>> sequences_;
-  // All sequences in order of (priority, admission). Within one priority the running ones come
-  // before the waiting ones: the first to start is the first that waits, the first to be preempted
-  // is the last that runs.
+  // All sequences in order of (priority, admission). Within one priority, running sequences come
+  // before waiting ones: the next to start is the first that waits, and the next to be preempted is
+  // the last that runs.
   std::vector<Sequence*> queue_;
   uint64_t next_order_ = 0;
   int64_t preemptions_ = 0;

@@ -1,5 +1,5 @@
 // One request inside the engine: the only record of its tokens, progress, blocks and attention. The
-// scheduler owns it; the runtime attaches what it must remember beside it.
+// scheduler owns it, and the runtime attaches its own data to it.
 #ifndef KASCADE_ENGINE_SCHEDULER_SEQUENCE_H_
 #define KASCADE_ENGINE_SCHEDULER_SEQUENCE_H_
 
@@ -15,34 +15,33 @@ namespace kascade {
 
 class AttentionPolicy;
 
-enum class Priority { kInteractive, kBackground };  // background: calibration
+enum class Priority { kInteractive, kBackground };  // background is calibration
 
-// What the scheduler must know to admit a sequence. admit() CHECKs that it is well-formed: there is
-// a token to feed (a text to score has at least two), a generator has room for one more token,
-// max_tokens ≤ the model's context, query_tile in [1, 128], branches 1 or 2.
+// What the scheduler must know to admit a sequence. admit() CHECKs that there is a token to feed (a
+// text to score has at least two tokens), that a generating sequence has room for one more token,
+// that max_tokens ≤ the model's context, that query_tile is in [1, 128], and that branches is 1 or
+// 2.
 struct SequenceSpec {
-  std::vector<Token> tokens{};  // prompt, or the text to score; moves to Sequence::tokens
-  // [branches] what each branch attends to; the scheduler itself does not look at them.
+  std::vector<Token> tokens{};  // prompt or text to score; admit() moves it to Sequence::tokens
+  // [branches] the attention of each branch; the scheduler itself does not look at it.
   std::vector<std::shared_ptr<const AttentionPolicy>> policies{};
   bool generates = false;  // appends one token per step after the prompt
-  int32_t max_tokens = 0;  // prompt + generated, at most; = tokens.size() when scoring
-  // Rows that are fed from tokens[0, prefill_end) select keys per tile, and chunks of them end at
-  // tile borders; rows from prefill_end on select per query.
+  int32_t max_tokens = 0;  // most tokens of prompt and output; tokens.size() when scoring
+  // Rows below prefill_end select keys per tile, and their chunks end at tile borders. Rows from
+  // prefill_end on select per query.
   int32_t prefill_end = 0;
   int32_t query_tile = 32;  // positions
   // Most rows of one step that select per query, over all sequences that set a limit; 0 = no limit.
-  // Bounds the memory of the selection. A sequence with a single such row to feed is exempt
-  // (decoding).
+  // This bounds the memory of the selections. A sequence with a single such row left to feed
+  // (decoding) is exempt.
   int32_t max_per_query_rows = 0;
-  int32_t first_logit = 0;  // scoring: logits are wanted of rows from this position on
-  int32_t branches = 1;     // 2: a comparison's two runs in lockstep, each with its own cache
+  int32_t first_logit = 0;  // scoring: first position whose logits are computed
+  int32_t branches = 1;     // 2: the two runs of a comparison, in lockstep, each with its own cache
   Priority priority = Priority::kInteractive;
-  bool is_continuation =
-      false;  // part of a request taken in before: a full queue does not refuse it
   absl::Time deadline = absl::InfiniteFuture();
 };
 
-// What the runtime remembers of a sequence; the scheduler only keeps it.
+// The runtime's own data of a sequence; the scheduler only stores it.
 class SequenceAttachment {
  public:
   virtual ~SequenceAttachment() = default;
@@ -53,18 +52,19 @@ struct Sequence {
   SequenceSpec spec;
   std::unique_ptr<SequenceAttachment> attachment{};
   std::vector<Token> tokens{};  // grows when generating
-  int32_t computed = 0;         // tokens whose keys and values are in the cache (all branches)
-  int32_t delivered = 0;  // rows below were booked once; differs from computed after preemption
-  std::vector<BlockTable> tables{};  // [branches] while running, else empty
-  uint64_t order = 0;                // of admission; a preempted sequence keeps it
+  int32_t computed = 0;         // tokens whose keys and values are in the cache of every branch
+  int32_t delivered = 0;        // tokens ever computed; larger than `computed` after preemption
+  std::vector<BlockTable> tables{};  // [branches] while the sequence runs, else empty
+  uint64_t order = 0;                // number of the admission; a preempted sequence keeps it
 
   bool running() const { return !tables.empty(); }
 
-  // Tokens that a step has yet to feed: a text's last token is never fed, a generator's is.
+  // Tokens to feed so far. The last token of a text to score is never fed; that of a generating
+  // sequence is.
   int32_t feed_end() const {
     return static_cast<int32_t>(tokens.size()) - (spec.generates ? 0 : 1);
   }
-  // As high as feed_end() can get: a generator's last token is not fed either.
+  // The largest value that feed_end() can reach; the last generated token is not fed either.
   int32_t last_feed_end() const { return spec.max_tokens - 1; }
   int32_t remaining() const { return feed_end() - computed; }
   bool decoding() const {

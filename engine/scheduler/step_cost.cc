@@ -10,26 +10,26 @@ namespace kascade {
 namespace {
 
 constexpr double kFewRows = 12;       // see kStepCostNames
-constexpr size_t kRemembered = 32;    // steps of each magnitude
-constexpr int64_t kLeastSteps = 8;    // before anything is predicted
-constexpr int64_t kEarlySteps = 64;   // up to here every step is learned from at once
-constexpr int64_t kFitEvery = 8;      // afterwards
-constexpr double kTooShort = 200;     // times shorter than expected: no time of a step
-constexpr int kRounds = 4;            // of weighing steps by how well the last round explains them
-constexpr double kUsualError = 0.01;  // at least
-// Shares what columns of features that say the same would fight for.
+constexpr size_t kRemembered = 32;    // steps kept of each magnitude of rows
+constexpr int64_t kLeastSteps = 8;    // steps before anything is predicted
+constexpr int64_t kEarlySteps = 64;   // up to this many steps, fit after each
+constexpr int64_t kFitEvery = 8;      // afterwards, fit after so many steps
+constexpr double kTooShort = 200;     // a duration shorter than expected by this factor is ignored
+constexpr int kRounds = 4;            // fits; each weights steps by their errors in the one before
+constexpr double kUsualError = 0.01;  // lower limit of the usual error
+// Ridge regression: divides the coefficient among columns of features that are proportional.
 constexpr double kRidge = 1e-7;
 
 using Row = StepCosts;
 using Square = std::array<Row, kStepCosts>;
 
-// A step in relative terms: what each unit length of a column does to a time of 1.
+// A measured step, divided by its duration: the fit should reach 1.
 struct Observation {
   Row row{};
   double weight = 1;
 };
 
-// Solves the rows and columns `used` of a · c = b, a symmetric and positive definite.
+// Solves the rows and columns `used` of a · c = b, where a is symmetric and positive definite.
 Row solve(Square a, Row b, const std::vector<size_t>& used) {
   for (size_t k = 0; k < used.size(); ++k) {
     for (size_t i = k + 1; i < used.size(); ++i) {
@@ -47,7 +47,8 @@ Row solve(Square a, Row b, const std::vector<size_t>& used) {
   return c;
 }
 
-// c ≥ 0 that makes Σ weight · (row · c − 1)² small: what would be negative is left out.
+// Returns c ≥ 0 that makes Σ weight · (row · c − 1)² small. A coefficient that would be negative is
+// set to 0.
 Row fit_nonnegative(const std::vector<Observation>& observations) {
   Square products{};
   Row sums{};
@@ -75,9 +76,9 @@ double dot(const Row& a, const Row& b) {
   return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
 }
 
-// A step that is off by many times the usual error, as when another process took a core, counts
-// almost nothing.
-void weigh(const Row& coefficients, std::vector<Observation>& observations) {
+// Sets the weights of the observations by their errors. A step whose error is many times the usual
+// one, for example because another process took a core, counts almost nothing.
+void reweight(const Row& coefficients, std::vector<Observation>& observations) {
   std::vector<double> errors;
   for (const Observation& o : observations)
     errors.push_back(std::abs(dot(o.row, coefficients) - 1));
@@ -119,7 +120,7 @@ void StepCost::observe(const StepFeatures& features, double seconds) {
   const bool sound = std::ranges::all_of(
       amounts, [](double amount) { return std::isfinite(amount) && amount >= 0; });
   if (!sound || !std::isfinite(seconds) || seconds <= 0) return;
-  // Relative errors of times that are too short are at most 1, so weigh() would keep them.
+  // The relative error of a duration that is too short is at most 1, so reweight() would keep it.
   if (seconds * kTooShort < predict(features).value_or(0)) return;
   const auto rows = static_cast<uint64_t>(std::min(features.rows, 1e6));
   Recent& recent =
@@ -152,7 +153,7 @@ void StepCost::fit() {
   }
   Row found = fit_nonnegative(observations);
   for (int round = 1; round < kRounds; ++round) {
-    weigh(found, observations);
+    reweight(found, observations);
     found = fit_nonnegative(observations);
   }
   for (size_t i = 0; i < kStepCosts; ++i) costs_[i] = found[i] / lengths[i];

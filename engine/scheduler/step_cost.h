@@ -1,6 +1,6 @@
-// How long a step takes, learned from the steps before: a sum of what it has to do, with
-// coefficients fitted to measured steps. Decides only how many rows a step gets, never what they
-// compute. Pure: it is told the times.
+// The duration of a step, learned from earlier steps: a sum of the amounts of work in it, with
+// coefficients fitted to measured durations. It decides only how many rows a step gets, never what
+// they compute. It has no clock and is told the durations.
 #ifndef KASCADE_ENGINE_SCHEDULER_STEP_COST_H_
 #define KASCADE_ENGINE_SCHEDULER_STEP_COST_H_
 
@@ -13,8 +13,9 @@
 
 namespace kascade {
 
-// What a step has to do, as far as its time depends on it. Keys are per KV head, summed over rows
-// and layers; those of rows that share a tile are cheaper than those of a row alone.
+// The work of a step, as far as its duration depends on it. Keys are per KV head, summed over rows
+// and layers. Keys for rows in a tile and for rows that stand alone are counted separately, because
+// the former are cheaper.
 struct StepFeatures {
   double rows = 0;
   double logit_rows = 0;
@@ -27,11 +28,11 @@ struct StepFeatures {
 };
 
 inline constexpr size_t kStepCosts = 8;
-using StepCosts = std::array<double, kStepCosts>;  // seconds per unit of each of these
+using StepCosts = std::array<double, kStepCosts>;  // seconds per unit of each of the amounts below
 inline constexpr std::string_view kStepCostNames[kStepCosts] = {
     "per step, s",
     "per row, s",
-    "per row beyond 12, s",  // up to there, weights are read more slowly than multiplied
+    "per row beyond 12, s",  // up to 12 rows, reading the weights takes longer than multiplying
     "per row of logits, s",
     "attention in a tile, s per key",
     "attention of a row, s per key",
@@ -41,11 +42,12 @@ inline constexpr std::string_view kStepCostNames[kStepCosts] = {
 
 class StepCost {
  public:
-  // A step that was measured. What is not finite or not above 0 is ignored, and steps that took
-  // much longer than others like them hardly count.
+  // Learns from a measured step. Values that are not finite or not above 0 are ignored, and steps
+  // that took much longer than similar ones hardly count.
   void observe(const StepFeatures& features, double seconds);
 
-  // Finite and ≥ 0; the more there is to do, the longer. Nothing before some steps were observed.
+  // The predicted seconds: finite, ≥ 0 and non-decreasing in every feature. Unset until some steps
+  // were observed.
   std::optional<double> predict(const StepFeatures& features) const;
 
   const StepCosts& costs() const { return costs_; }  // each ≥ 0
@@ -55,8 +57,8 @@ class StepCost {
     StepCosts amounts{};
     double seconds = 0;
   };
-  // The last steps of about so many rows. Apart, because thousands of decoding steps must not make
-  // it forget what a prompt costs.
+  // The latest steps with a similar number of rows. They are kept separately, because thousands of
+  // decode steps must not displace what was learned about prompts.
   struct Recent {
     std::vector<Step> steps{};
     size_t next = 0;

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/backend/host/host_buffer.h"
 #include "engine/backend/cpu/kernels.h"
+#include "engine/backend/host/host_buffer.h"
 #include "gtest/gtest.h"
 #include "tests/support/compare.h"
 #include "tests/support/kernel_cases.h"
@@ -72,8 +72,9 @@ class HeadData {
     const cpu::Queries queries{q_.view().f32(first), width(),    count,
                                shape_.group,         shape_.dim, shape_.depth + first};
     list.own_end = std::min(list.own_end, shape_.depth + first + count);
-    const HostBuffer scratch(DType::kF32, 1, kernels.scratch_size(queries, cpu::CacheFormat::kBF16, 0));
-    kernels.attend(queries, cache(), list, out.f32(first), width(), scratch.view().f32(0));
+    const HostBuffer workspace(DType::kF32, 1,
+                               kernels.workspace_size(queries, cpu::CacheFormat::kBF16, 0));
+    kernels.attend(queries, cache(), list, out.f32(first), width(), workspace.view().f32(0));
   }
 
   // One row as several threads share it, the last part first.
@@ -85,13 +86,14 @@ class HeadData {
     const int32_t count = list.sinks + list.chosen_count + list.own_end - list.own_begin;
     const int32_t parts = (count + cpu::kKeySplit - 1) / cpu::kKeySplit;
     const int64_t size = kernels.partial_size(queries);
-    const HostBuffer scratch(DType::kF32, 1, kernels.scratch_size(queries, cpu::CacheFormat::kBF16, 0));
+    const HostBuffer workspace(DType::kF32, 1,
+                               kernels.workspace_size(queries, cpu::CacheFormat::kBF16, 0));
     const HostBuffer partials(DType::kF32, parts, size);
     for (int32_t part = parts - 1; part >= 0; --part) {
-      kernels.attend_part(queries, cache(), list, part * cpu::kKeySplit, scratch.view().f32(0),
+      kernels.attend_part(queries, cache(), list, part * cpu::kKeySplit, workspace.view().f32(0),
                           partials.view().f32(part));
     }
-    kernels.merge_parts(queries, partials.view().f32(0), parts, scratch.view().f32(0),
+    kernels.merge_parts(queries, partials.view().f32(0), parts, workspace.view().f32(0),
                         out.f32(row));
   }
 

@@ -2,9 +2,10 @@
 #include <vector>
 
 #include "client/eval/variants.h"
+#include "engine/request.h"
 #include "gtest/gtest.h"
-#include "server/translate.h"
-#include "server/translate_calibration.h"
+#include "server/grpc/translate_attention.h"
+#include "server/grpc/translate_calibration.h"
 
 namespace kascade::client {
 namespace {
@@ -20,9 +21,15 @@ void check(const Variant& variant, const ModelConfig& model) {
   for (const auto mode : {v1::ATTENTION_MODE_COMPARE, v1::ATTENTION_MODE_SPARSE}) {
     v1::AttentionOptions attention = variant.attention;
     attention.set_mode(mode);
-    const auto read = server::translate_attention(attention, model, /*active=*/nullptr,
-                                                  /*may_compare=*/true);
-    EXPECT_TRUE(read.ok()) << variant.label << ": " << read.status();
+    const auto read = server::read_attention(attention, model.layers, /*may_compare=*/true);
+    ASSERT_TRUE(read.ok()) << variant.label << ": " << read.status();
+    const auto& source = read->compared_with ? read->compared_with : read->attention;
+    ASSERT_TRUE(source.has_value()) << variant.label;
+    const Request request{
+        .tokens = {0, 0}, .task = Score{}, .attention = std::get<BaselineAttention>(*source)};
+    const absl::Status valid =
+        validate(request, {.vocab = 1, .context = 8, .layers = model.layers});
+    EXPECT_TRUE(valid.ok()) << variant.label << ": " << valid;
   }
 }
 

@@ -17,10 +17,11 @@ import python_client_test as client
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The reference has a kascade.py, which would hide the package of the stubs.
 sys.path.insert(0, str(ROOT / "tests" / "reference"))
-from calibration import (best_anchors, collect, greedy_schedule, jaccard, layer_similarities,
-                         recalled_mass, sampled_tiles)  # noqa: E402
-from kascade import Layer, Rule, Schedule, SparseAttention  # noqa: E402
-from llama import Model, forward, log_softmax  # noqa: E402
+from calibration import (best_anchors, greedy_schedule, jaccard, layer_similarities,
+                         recalled_mass, run_densely, sampled_tiles)  # noqa: E402
+from kascade import Layer, Rule, Schedule  # noqa: E402
+from llama import Model, forward, log_softmax, logits_of, through_layers  # noqa: E402
+from row_rule import RowRuleAttention  # noqa: E402
 sys.path.pop(0)
 del sys.modules["kascade"]
 
@@ -88,14 +89,22 @@ class CalibrationAgreement(unittest.TestCase):
         encoded = [list(result.token_ids)
                    for result in cls.tokenizer.Tokenize(request, timeout=60).results]
         cls.bos, cls.tokens = encoded[0][0], [ids[1:] for ids in encoded]
-        cls.measured = {}
+
+    @classmethod
+    @functools.cache
+    def dense_run(cls, window):
+        """Both rules choose on the same dense run of a window."""
+        return run_densely(cls.model, window)
+
+    @classmethod
+    @functools.cache
+    def windows(cls, rule):
+        return [cls.dense_run(tuple(window)).window(rule)
+                for window in measured_windows(cls.tokens, rule, cls.bos)]
 
     def reference(self, rule, measure):
         """(similarity [N, N], {(a, b): head map}, importance [N])."""
-        if rule not in self.measured:
-            self.measured[rule] = [collect(self.model, window, rule)
-                                   for window in measured_windows(self.tokens, rule, self.bos)]
-        windows = self.measured[rule]
+        windows = self.windows(rule)
         importance = np.mean([window.importance for window in windows], axis=0)
         return *layer_similarities(windows, measure), importance
 
@@ -146,43 +155,55 @@ class CalibrationAgreement(unittest.TestCase):
                  for layer in layers]
         self.check_plan(result, roles, anchors, similarity, maps)
 
-    def losses(self, plans):
-        """Mean KL(dense ‖ sparse) by the row rule of each plan, nats per token."""
-        return [self.loss(plan) for plan in plans]
+    @classmethod
+    @functools.cache
+    def weighing_runs(cls):
+        """Of each window: dense log-probabilities; where every layer selects, the residual stream
+        at the entrance of each layer, the keys that each kept, and the log-probabilities.
+        """
+        runs = []
+        for window in weighing_windows(cls.tokens, KASCADE, cls.bos):
+            attention, entrances = RowRuleAttention(Schedule(KASCADE, cls.all_select())), []
+            logits = forward(cls.model, window, attention,
+                             observe=lambda _, x, y, seen=entrances: seen.append(x))
+            dense = log_softmax(forward(cls.model, window))
+            runs.append((dense, entrances, attention.kept, log_softmax(logits)))
+        return runs
 
     @classmethod
     @functools.cache
-    def dense_logprobs(cls):
-        return [(window, log_softmax(forward(cls.model, window)))
-                for window in weighing_windows(cls.tokens, KASCADE, cls.bos)]
+    def loss(cls, other=None):
+        """Mean KL(dense ‖ sparse) by the row rule, nats per token: of the plan in which every layer
+        selects, or of one that differs in the layer other[0], which is other[1].
 
-    @classmethod
-    @functools.cache
-    def loss(cls, plan):
+        Layers before the one that differs are not run again: nothing in them depends on it.
+        """
         kl = []
-        for window, p in cls.dense_logprobs():
-            attention = SparseAttention(Schedule(KASCADE, plan), tile_rule_end=0)
-            q = log_softmax(forward(cls.model, window, attention))
-            kl += list((np.exp(p) * (p - q)).sum(axis=1))
+        for dense, entrances, kept, logprobs in cls.weighing_runs():
+            if other is not None:
+                layer, plan = other[0], list(cls.all_select())
+                plan[layer] = other[1]
+                attention = RowRuleAttention(Schedule(KASCADE, tuple(plan)), kept)
+                x = through_layers(cls.model, entrances[layer], attention, begin=layer)
+                logprobs = log_softmax(logits_of(cls.model, x))
+            kl += list((np.exp(dense) * (dense - logprobs)).sum(axis=1))
         return np.mean(kl)
 
-    def all_select(self):
+    @classmethod
+    def all_select(cls):
         """The plan in which every layer selects, layer 0 dense."""
-        own = tuple(range(self.model.config.kv_heads))
-        return [Layer("anchor" if layer else "dense", layer, own)
-                for layer in range(self.model.config.layers)]
+        own = tuple(range(cls.model.config.kv_heads))
+        return tuple(Layer("anchor" if layer else "dense", layer, own)
+                     for layer in range(cls.model.config.layers))
 
     def reuse_costs(self, similarity, maps):
         """(what reuse in each layer alone costs, the recall it loses), both without layer 0."""
-        every = self.all_select()
-        plans, lost = [tuple(every)], []
-        for layer in range(1, len(every)):
+        losses, lost = [], []
+        for layer in range(1, self.model.config.layers):
             source = int(np.argmax(similarity[:layer, layer]))
             lost.append(1 - similarity[source, layer])
-            reuse = Layer("reuse", source, tuple(maps[source, layer]))
-            plans.append(tuple(every[:layer] + [reuse] + every[layer + 1:]))
-        losses = self.losses(plans)
-        return np.maximum(0, np.array(losses[1:]) - losses[0]), np.array(lost)
+            losses.append(self.loss((layer, Layer("reuse", source, tuple(maps[source, layer])))))
+        return np.maximum(0, np.array(losses) - self.loss()), np.array(lost)
 
     def test_weighted_by_loss(self):
         similarity, maps, importance = self.reference(KASCADE, recalled_mass)
@@ -209,15 +230,10 @@ class CalibrationAgreement(unittest.TestCase):
             if cost:
                 told[index] = float(cost[1])
         self.assertTrue(told)
-        every = self.all_select()
-        plans = [tuple(every)]
-        told = dict(list(told.items())[:2])  # each takes the reference a minute
-        for index in told:
-            dense = Layer("dense", index, every[index].head_map)
-            plans.append(tuple(every[:index] + [dense] + every[index + 1:]))
-        whole, *losses = self.losses(plans)
-        for (index, cost), loss in zip(told.items(), losses):
-            self.assertAlmostEqual(cost, whole - loss, delta=2e-5, msg=f"layer {index}")
+        for index, cost in told.items():
+            dense = Layer("dense", index, self.all_select()[index].head_map)
+            self.assertAlmostEqual(cost, self.loss() - self.loss((index, dense)), delta=2e-5,
+                                   msg=f"layer {index}")
 
     def test_few_anchors(self):
         self.check_best_plan(3, recalled_mass)

@@ -19,7 +19,8 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from demo_model import books, figures, tables, tasks, wordings  # noqa: E402
+from demo_model import (book_text, books, cases, figures, tables, tasks,
+                        wordings)  # noqa: E402
 from demo_model.tokenizer import BOS, FIRST_MERGE, Tokenizer  # noqa: E402
 
 try:
@@ -111,14 +112,14 @@ class TasksTest(unittest.TestCase):
         made = make_tasks()
         for wording in wordings.SETS:
             for _ in range(20):
-                case = tasks.recall_case(made, 640, 3, wording)
+                case = cases.recall_case(made, 640, 3, wording)
                 self.assertEqual(len(case.ids), 640)
                 stated = made.tokenizer.decode(case.ids[slice(*case.stated)])
                 self.assertIn(made.tokenizer.decode(case.ids[case.answer_at :]).strip(), stated)
                 before = made.tokenizer.decode(case.ids[case.question_at - 1 : case.question_at])
                 self.assertTrue(before.endswith("\n"), before)
                 self.assertLess(case.question_at, case.answer_at)
-        self.assertEqual(len(tasks.chain_case(made, 640, 3).ids), 640)
+        self.assertEqual(len(cases.chain_case(made, 640, 3).ids), 640)
 
     def test_of_a_question_only_the_answer_is_learned(self):
         made = make_tasks()
@@ -146,7 +147,7 @@ class TasksTest(unittest.TestCase):
     def test_book_text_visits_every_segment_once_per_epoch(self):
         tokenizer = Tokenizer.from_model(DEMO)
         ids = np.array(tokenizer.encode("A sentence of a book.\n\n" * 4000))
-        book = tasks.BookText(ids, tokenizer, seed=3)
+        book = book_text.BookText(ids, tokenizer, seed=3)
         starts = [tuple(book.take(8)) for _ in range(book.segments)]
         self.assertEqual(book.cursor, len(starts))
         self.assertEqual(sorted(book.order), list(range(book.segments)))
@@ -286,7 +287,7 @@ class ModelTest(unittest.TestCase):
         from demo_model.evaluation import attention_by_layer
         from demo_model.model import PlainModel
 
-        case = tasks.recall_case(self.tasks, 400)
+        case = cases.recall_case(self.tasks, 400)
         found = attention_by_layer(PlainModel(self.shape, self.parameters()), case.ids,
                                    [398, 399], case.stated)
         self.assertEqual(set(found), {"far", "bos", "stated", "top"})

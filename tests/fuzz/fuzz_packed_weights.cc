@@ -1,4 +1,4 @@
-// A file of packed weights, against the plan that the corpus was written by.
+// A file of packed weights, against the layout that the corpus was written by.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -7,8 +7,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view content(reinterpret_cast<const char*>(data), size);
-  const kascade::PackedPlan plan(
+  const kascade::PackedLayout layout(
       "key", {{"layers.0.qkv", "int8-panels-1", 3, 5, 64}, {"head.0", "int8-panels-1", 2, 4, 192}});
-  static_cast<void>(plan.check("file", content));
+  static_cast<void>(layout.check("file", content));
   return 0;
 }

@@ -38,14 +38,14 @@ std::string content_of(const std::filesystem::path& file) {
 
 class PackedFileTest : public ::testing::Test {
  protected:
-  PackedPlan plan(const std::string& key = "key-a", const std::string& form = "form-1") const {
-    return PackedPlan(key, {{"layers.0.qkv", form, 3, 5, 64}, {"head.0", form, 2, 4, 192}});
+  PackedLayout layout(const std::string& key = "key-a", const std::string& form = "form-1") const {
+    return PackedLayout(key, {{"layers.0.qkv", form, 3, 5, 64}, {"head.0", form, 2, 4, 192}});
   }
-  absl::Status write(const PackedPlan& of) const {
+  absl::Status write(const PackedLayout& of) const {
     const std::span<const std::byte> contents[] = {first_, second_};
     return write_packed_file(file_, of, contents);
   }
-  void expect_refused(const PackedPlan& by, absl::StatusCode code, const std::string& why) const {
+  void expect_refused(const PackedLayout& by, absl::StatusCode code, const std::string& why) const {
     const auto opened = PackedFile::open(file_, by);
     EXPECT_EQ(opened.status().code(), code) << why;
     EXPECT_THAT(std::string(opened.status().message()), HasSubstr(why));
@@ -59,8 +59,8 @@ class PackedFileTest : public ::testing::Test {
 };
 
 TEST_F(PackedFileTest, ReadsWhatWasWritten) {
-  ASSERT_TRUE(write(plan()).ok());
-  const auto opened = PackedFile::open(file_, plan());
+  ASSERT_TRUE(write(layout()).ok());
+  const auto opened = PackedFile::open(file_, layout());
   ASSERT_TRUE(opened.ok()) << opened.status();
   ASSERT_EQ(opened->size(), 2u);
   EXPECT_EQ(opened->matrix(1).out_features, 2);
@@ -70,69 +70,69 @@ TEST_F(PackedFileTest, ReadsWhatWasWritten) {
   // Nothing else is left, and a second writer replaces the file.
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(file_.parent_path()), {}), 1);
   std::swap(first_[0], first_[1]);
-  ASSERT_TRUE(write(plan()).ok());
-  EXPECT_THAT(PackedFile::open(file_, plan())->bytes(0), ElementsAreArray(first_));
+  ASSERT_TRUE(write(layout()).ok());
+  EXPECT_THAT(PackedFile::open(file_, layout())->bytes(0), ElementsAreArray(first_));
 }
 
 TEST_F(PackedFileTest, NoFileIsNotFound) {
-  EXPECT_TRUE(absl::IsNotFound(PackedFile::open(file_, plan()).status()));
+  EXPECT_TRUE(absl::IsNotFound(PackedFile::open(file_, layout()).status()));
 }
 
 TEST_F(PackedFileTest, EveryByteCounts) {
-  ASSERT_TRUE(write(plan()).ok());
+  ASSERT_TRUE(write(layout()).ok());
   const std::string good = content_of(file_);
-  ASSERT_EQ(static_cast<int64_t>(good.size()), plan().file_bytes());
-  ASSERT_TRUE(plan().check("file", good).ok());
+  ASSERT_EQ(static_cast<int64_t>(good.size()), layout().file_bytes());
+  ASSERT_TRUE(layout().check("file", good).ok());
   for (size_t at = 0; at < good.size(); ++at) {
     for (const char flip : {'\x01', '\x80'}) {
       std::string damaged = good;
       damaged[at] = static_cast<char>(damaged[at] ^ flip);
-      EXPECT_FALSE(plan().check("file", damaged).ok()) << "byte " << at;
+      EXPECT_FALSE(layout().check("file", damaged).ok()) << "byte " << at;
     }
   }
 }
 
 TEST_F(PackedFileTest, EveryCutIsSeen) {
-  ASSERT_TRUE(write(plan()).ok());
+  ASSERT_TRUE(write(layout()).ok());
   const std::string good = content_of(file_);
   for (size_t size = 0; size < good.size(); ++size) {
-    EXPECT_FALSE(plan().check("file", std::string_view(good).substr(0, size)).ok()) << size;
+    EXPECT_FALSE(layout().check("file", std::string_view(good).substr(0, size)).ok()) << size;
   }
-  EXPECT_FALSE(plan().check("file", good + '\0').ok());
+  EXPECT_FALSE(layout().check("file", good + '\0').ok());
 }
 
 TEST_F(PackedFileTest, SaysWhatIsWrong) {
-  ASSERT_TRUE(write(plan()).ok());
-  expect_refused(plan("key-b"), absl::StatusCode::kInvalidArgument, "is of other weights");
-  expect_refused(plan("key-a", "form-2"), absl::StatusCode::kDataLoss, "the header is damaged");
+  ASSERT_TRUE(write(layout()).ok());
+  expect_refused(layout("key-b"), absl::StatusCode::kInvalidArgument, "is of other weights");
+  expect_refused(layout("key-a", "form-2"), absl::StatusCode::kDataLoss, "the header is damaged");
   const std::string good = content_of(file_);
   const auto with = [&](const std::string& content) { write_file(file_, content); };
   with(std::string(good).replace(23, 1, "2"));
-  expect_refused(plan(), absl::StatusCode::kInvalidArgument, "another version");
+  expect_refused(layout(), absl::StatusCode::kInvalidArgument, "another version");
   with(good.substr(0, 100));
-  expect_refused(plan(), absl::StatusCode::kDataLoss, "expected 4352 bytes, found 100");
+  expect_refused(layout(), absl::StatusCode::kDataLoss, "expected 4352 bytes, found 100");
   with("something else");
-  expect_refused(plan(), absl::StatusCode::kInvalidArgument, "is not a file of packed weights");
+  expect_refused(layout(), absl::StatusCode::kInvalidArgument, "is not a file of packed weights");
   with("");
-  expect_refused(plan(), absl::StatusCode::kInvalidArgument, "is empty");
+  expect_refused(layout(), absl::StatusCode::kInvalidArgument, "is empty");
   std::string damaged = good;
   damaged.back() = static_cast<char>(damaged.back() ^ 4);
   with(damaged);
-  expect_refused(plan(), absl::StatusCode::kDataLoss, "matrix head.0 is damaged");
+  expect_refused(layout(), absl::StatusCode::kDataLoss, "matrix head.0 is damaged");
   std::filesystem::remove(file_);
   std::filesystem::create_directory(file_);
-  expect_refused(plan(), absl::StatusCode::kInvalidArgument, "not a regular file");
+  expect_refused(layout(), absl::StatusCode::kInvalidArgument, "not a regular file");
 }
 
 TEST_F(PackedFileTest, AFailedWriteLeavesNothing) {
-  ASSERT_TRUE(write(plan()).ok());
+  ASSERT_TRUE(write(layout()).ok());
   const std::string good = content_of(file_);
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
   const rlimit small{.rlim_cur = 4100, .rlim_max = before.rlim_max};
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
-  const absl::Status status = write(plan());
+  const absl::Status status = write(layout());
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
   std::signal(SIGXFSZ, handler);
   EXPECT_FALSE(status.ok());
@@ -143,7 +143,7 @@ TEST_F(PackedFileTest, AFailedWriteLeavesNothing) {
 
 TEST_F(PackedFileTest, FolderThatCannotBe) {
   write_file(dir_ / "new", "a file");
-  EXPECT_THAT(std::string(write(plan()).message()), HasSubstr("cannot create"));
+  EXPECT_THAT(std::string(write(layout()).message()), HasSubstr("cannot create"));
 }
 
 // What a killed process left is overwritten; what a living one writes is left alone.
@@ -154,11 +154,11 @@ TEST_F(PackedFileTest, OneWriterAtATime) {
   std::FILE* other = std::fopen(partial.c_str(), "r");
   ASSERT_NE(other, nullptr);
   ASSERT_EQ(flock(fileno(other), LOCK_EX), 0);
-  EXPECT_TRUE(absl::IsAborted(write(plan())));
+  EXPECT_TRUE(absl::IsAborted(write(layout())));
   EXPECT_EQ(content_of(partial).size(), 100000u);
   std::fclose(other);
-  ASSERT_TRUE(write(plan()).ok());
-  EXPECT_TRUE(PackedFile::open(file_, plan()).ok());
+  ASSERT_TRUE(write(layout()).ok());
+  EXPECT_TRUE(PackedFile::open(file_, layout()).ok());
   EXPECT_FALSE(std::filesystem::exists(partial));
 }
 

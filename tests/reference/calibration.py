@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kascade import Group, budget, candidates, select, scores, takes_all, unit_of
-from llama import dense_attention, forward, probabilities
+from llama import dense_attention, probabilities, through_layers
 
 
 def sampled_tiles(rule, length, limit=64):
@@ -49,23 +49,38 @@ class Window:
     own: list = field(default_factory=list)
     importance: list = field(default_factory=list)  # per layer, mean over the window's tokens
 
-    def attention(self, rule, tiles):
-        """Dense attention that records every layer; for llama.forward."""
+    def add_layer(self, rule, tiles, q, k):
+        choices, masses, own = [], [], []
+        for group in tiles:
+            rows = q[:, group.first:group.last]
+            choices.append(select(scores(rule, rows, k, group), budget(rule, group)))
+            mass, local = unit_masses(rule, rows, k, group)
+            masses.append(mass)
+            own.append(local)
+        self.choices.append(choices)
+        self.masses.append(masses)
+        self.own.append(own)
 
-        def record(layer, q, k, v):
-            choices, masses, own = [], [], []
-            for group in tiles:
-                rows = q[:, group.first:group.last]
-                choices.append(select(scores(rule, rows, k, group), budget(rule, group)))
-                mass, local = unit_masses(rule, rows, k, group)
-                masses.append(mass)
-                own.append(local)
-            self.choices.append(choices)
-            self.masses.append(masses)
-            self.own.append(own)
-            return dense_attention(layer, q, k, v)
 
-        return record
+@dataclass
+class DenseRun:
+    """What a dense forward pass over a window leaves, whatever the rule of choice."""
+
+    queries: list = field(default_factory=list)  # per layer [H, L, D]
+    keys: list = field(default_factory=list)  # per layer [G, L, D]
+    importance: list = field(default_factory=list)
+
+    def attention(self, layer, q, k, v):
+        self.queries.append(q)
+        self.keys.append(k)
+        return dense_attention(layer, q, k, v)
+
+    def window(self, rule, limit=64):
+        result = Window(importance=self.importance)
+        tiles = sampled_tiles(rule, self.queries[0].shape[1], limit)
+        for q, k in zip(self.queries, self.keys):
+            result.add_layer(rule, tiles, q, k)
+        return result
 
 
 def importance(x, y):
@@ -75,15 +90,17 @@ def importance(x, y):
     return float(np.mean(1.0 - dots / norms))
 
 
+def run_densely(model, tokens):
+    """Dense forward over one window -> DenseRun."""
+    run = DenseRun()
+    through_layers(model, model.embedding[np.asarray(tokens)], run.attention,
+                   lambda _, x, y: run.importance.append(importance(x, y)))
+    return run
+
+
 def collect(model, tokens, rule, limit=64):
     """Dense forward over one window -> Window."""
-    window = Window()
-
-    def observe(_, x, y):
-        window.importance.append(importance(x, y))
-
-    forward(model, tokens, window.attention(rule, sampled_tiles(rule, len(tokens), limit)), observe)
-    return window
+    return run_densely(model, tokens).window(rule, limit)
 
 
 def recalled(masses, own, units):

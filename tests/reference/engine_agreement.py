@@ -39,6 +39,7 @@ class Subject:
     streams: dict
     model: Model = None
     dense_logits: dict = field(default_factory=dict)  # stream -> [longest so far, V]
+    judged: dict = field(default_factory=dict)  # see judge_run
 
     def __post_init__(self):
         self.model = Model(self.folder)
@@ -153,7 +154,8 @@ def judge_results(job, results):
             result = next(results)
             tokens = job.subject.streams[run.stream]
             dense = job.subject.dense(run.stream, run.length)
-            verdicts.append(judge_run(job.subject.model, run, result, tokens, dense, job.tolerance))
+            verdicts.append(judge_run(job.subject.model, run, result, tokens, dense, job.tolerance,
+                                      job.subject.judged))
         except Disagreement as error:
             failed += 1
             print(f"FAIL {job.title}: {run}: {error}")

@@ -5,6 +5,9 @@ a sparse run follow from the engine's own choices, and each choice is judged by 
 on the hidden states that follow from the choices before it.
 """
 
+import copy
+import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,19 +185,36 @@ def judge_dense(run, result, tokens, dense, tolerance):
     return verdict
 
 
-def judge_run(model, run, result, tokens, dense, tolerance):
-    """Verdict of one run; dense = reference logits of the same tokens by dense attention."""
-    if run.schedule is None:
-        return judge_dense(run, result, tokens, dense, tolerance)
+def judge_choices(model, run, result, tokens, tolerance):
+    """(verdict on the choices of one run, reference logits that follow from them)."""
     schedule = with_ratio(run.schedule, run.ratio)
     judge = Judge(model, schedule, result, tolerance)
     judge.check_whole_choices()
     attention = SparseAttention(schedule, run.end, judge.given, judge.on_choice)
-    wanted = forward(model, tokens[:run.length], attention)
-    judge_logits(result.logits, wanted, tolerance, judge.verdict)
-    judge.verdict.away = float(row_errors(result.logits.astype(np.float64), dense).max())
-    if run.drops and judge.verdict.choices == 0:
+    return judge.verdict, forward(model, tokens[:run.length], attention)
+
+
+def digest_of(selections):
+    """The same for the same choices."""
+    text = json.dumps([selections[key] for key in sorted(selections)], sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()
+
+
+def judge_run(model, run, result, tokens, dense, tolerance, judged=None):
+    """Verdict of one run; dense = reference logits of the same tokens by dense attention.
+
+    judged: judge_choices of earlier runs, which serve where another backend chose just the same.
+    """
+    if run.schedule is None:
+        return judge_dense(run, result, tokens, dense, tolerance)
+    judged, key = {} if judged is None else judged, (run, tolerance, digest_of(result.selections))
+    if key not in judged:
+        judged[key] = judge_choices(model, run, result, tokens, tolerance)
+    verdict, wanted = copy.copy(judged[key][0]), judged[key][1]
+    judge_logits(result.logits, wanted, tolerance, verdict)
+    verdict.away = float(row_errors(result.logits.astype(np.float64), dense).max())
+    if run.drops and verdict.choices == 0:
         raise Disagreement("no candidate was dropped")
-    if run.drops and judge.verdict.away < DIFFERS:
-        raise Disagreement(f"sparse logits differ from dense ones by {judge.verdict.away:.1e} only")
-    return judge.verdict
+    if run.drops and verdict.away < DIFFERS:
+        raise Disagreement(f"sparse logits differ from dense ones by {verdict.away:.1e} only")
+    return verdict

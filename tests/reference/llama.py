@@ -110,9 +110,17 @@ class Model:
         if embedding is None or output is None:
             raise ValueError("embedding or output matrix is missing")
         self.embedding, self.output = embedding, output
+        # x @ matrix takes half the time where the matrix lies in memory as it is multiplied.
+        self.head = np.ascontiguousarray(output.T)
+        self.projections = {name: np.ascontiguousarray(weight.T)
+                            for name, weight in self.weights.items() if "_proj." in name}
 
     def layer(self, index, name):
         return self.weights[f"model.layers.{index}.{name}.weight"]
+
+    def projection(self, index, name):
+        """The transpose of a layer's matrix: [inputs, outputs]."""
+        return self.projections[f"model.layers.{index}.{name}.weight"]
 
 
 def rms_norm(x, weight, eps):
@@ -208,39 +216,48 @@ def attention_block(model, index, x, first, attention):
     """Residual stream x [L, W] -> what the attention of the layer adds to it, [L, W]."""
     config = model.config
     h = rms_norm(x, model.layer(index, "input_layernorm"), config.eps)
-    q = split_heads(h @ model.layer(index, "self_attn.q_proj").T, config.heads)
-    k = split_heads(h @ model.layer(index, "self_attn.k_proj").T, config.kv_heads)
-    v = split_heads(h @ model.layer(index, "self_attn.v_proj").T, config.kv_heads)
+    q = split_heads(h @ model.projection(index, "self_attn.q_proj"), config.heads)
+    k = split_heads(h @ model.projection(index, "self_attn.k_proj"), config.kv_heads)
+    v = split_heads(h @ model.projection(index, "self_attn.v_proj"), config.kv_heads)
     positions, frequencies = first + np.arange(x.shape[0]), rope_frequencies(config)
     o = attention(index, rope(q, positions, frequencies), rope(k, positions, frequencies), v)
     joined = o.transpose(1, 0, 2).reshape(x.shape[0], -1)
-    return joined @ model.layer(index, "self_attn.o_proj").T
+    return joined @ model.projection(index, "self_attn.o_proj")
 
 
 def mlp_block(model, index, x):
     """SwiGLU: x [L, W] -> what the MLP of the layer adds, [L, W]."""
     h = rms_norm(x, model.layer(index, "post_attention_layernorm"), model.config.eps)
-    gate = h @ model.layer(index, "mlp.gate_proj").T
-    up = h @ model.layer(index, "mlp.up_proj").T
+    gate = h @ model.projection(index, "mlp.gate_proj")
+    up = h @ model.projection(index, "mlp.up_proj")
     with np.errstate(over="ignore"):
         activated = gate / (1.0 + np.exp(-gate)) * up
-    return activated @ model.layer(index, "mlp.down_proj").T
+    return activated @ model.projection(index, "mlp.down_proj")
 
 
-def forward(model, tokens, attention=dense_attention, observe=None, first=0):
-    """Logits [L, V] of tokens at the positions first, first + 1, …
+def through_layers(model, x, attention=dense_attention, observe=None, first=0, begin=0):
+    """The residual stream x [L, W] at the entrance of layer `begin` -> after the last layer.
 
     attention(layer, q, k, v) -> o as dense_attention does; observe(layer, x, y), if given, sees
     the residual stream [L, W] before and after the attention of each layer.
     """
-    x = model.embedding[np.asarray(tokens)]
-    for index in range(model.config.layers):
+    for index in range(begin, model.config.layers):
         y = x + attention_block(model, index, x, first, attention)
         if observe is not None:
             observe(index, x, y)
         x = y + mlp_block(model, index, y)
-    x = rms_norm(x, model.weights["model.norm.weight"], model.config.eps)
-    return x @ model.output.T
+    return x
+
+
+def logits_of(model, x):
+    """The residual stream x [L, W] after the last layer -> logits [L, V]."""
+    return rms_norm(x, model.weights["model.norm.weight"], model.config.eps) @ model.head
+
+
+def forward(model, tokens, attention=dense_attention, observe=None, first=0):
+    """Logits [L, V] of tokens at the positions first, first + 1, …; see through_layers."""
+    x = model.embedding[np.asarray(tokens)]
+    return logits_of(model, through_layers(model, x, attention, observe, first))
 
 
 def log_softmax(logits):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llama import forward, log_softmax
+from llama import log_softmax, logits_of, through_layers
 
 
 @dataclass
@@ -76,11 +76,12 @@ def score(model, windows):
     """Positions in the text, tokens and float64 log-probabilities of all scored tokens, in order."""
     positions, tokens, logprobs = [], [], []
     for window in windows:
-        rows = log_softmax(forward(model, window.sequence[:-1]))
-        for index in window.scored:
+        x = through_layers(model, model.embedding[np.asarray(window.sequence[:-1])])
+        before = [index - 1 for index in window.scored]
+        for index, row in zip(window.scored, log_softmax(logits_of(model, x[before]))):
             positions.append(window.origin + index)
             tokens.append(window.sequence[index])
-            logprobs.append(rows[index - 1, window.sequence[index]])
+            logprobs.append(row[window.sequence[index]])
     return positions, tokens, np.array(logprobs)
 
 

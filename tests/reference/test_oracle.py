@@ -13,6 +13,7 @@ import random_model
 from kascade import (Group, Layer, Rule, Schedule, SparseAttention, attend, attend_by_mask,
                      attended_keys, budget, candidates, choose, counts, groups_of, scores, select,
                      takes_all)
+from row_rule import RowRuleAttention
 
 LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 159, 160, 161, 255, 256, 257)
 SMALL = Rule(min_keys=8, ratio=0.1, query_tile=8)
@@ -291,6 +292,22 @@ class ModelTest(unittest.TestCase):
                 np.testing.assert_allclose(short, full[:length], rtol=0, atol=1e-10)
             dense = llama.forward(model, tokens)
             self.assertGreater(np.abs(full - dense).max(), 1e-2)
+
+    def test_rows_of_a_tile_at_once_give_the_same(self):
+        model, tokens = self.model(), np.random.default_rng(2).integers(0, 257, 77)
+        for rule in (SMALL, replace(SMALL, sink_keys=3)):
+            schedule = two_anchors(rule)
+            plain = llama.forward(model, tokens, SparseAttention(schedule, tile_rule_end=0))
+            whole_tiles = RowRuleAttention(schedule)
+            entrances = []
+            got = llama.forward(model, tokens, whole_tiles, lambda _, x, y: entrances.append(x))
+            np.testing.assert_allclose(got, plain, rtol=0, atol=1e-11)
+            # From layer 1 on, with what layer 0 kept.
+            rest = llama.through_layers(model, entrances[1],
+                                        RowRuleAttention(schedule, {0: whole_tiles.kept[0]}), begin=1)
+            np.testing.assert_array_equal(llama.logits_of(model, rest), got)
+        with self.assertRaises(ValueError):
+            RowRuleAttention(two_anchors(SMALL_TILE))
 
     def test_given_choices_replace_the_own_ones(self):
         model, schedule = self.model(), two_anchors(SMALL)

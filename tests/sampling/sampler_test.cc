@@ -1,5 +1,5 @@
 // Drawing tokens: distributions by chi-square with fixed seeds, each filter and penalty alone, the
-// model's own figures. Parameters that are wrong on purpose are in sampler_validate_test.cc.
+// model's own figures. Parameters that are wrong on purpose are in runtime/request_validate_test.cc.
 #include "engine/sampling/sampler.h"
 
 #include <algorithm>

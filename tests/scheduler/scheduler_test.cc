@@ -1,7 +1,7 @@
 // Runs the scripts tests/golden/scheduler/*.txt: blocks of commands, a line of ----, the expected
 // output, an empty line. REWRITE=1 in the environment rewrites the expected output in place.
 //
-//   limits blocks=8 block_size=16 batch=260 sequences=4 queue=4 context=4096   a new scheduler
+//   limits blocks=8 block_size=16 batch=260 sequences=4 context=4096   a new scheduler
 //          [step=40] [unlearned]         max_step_seconds, of a fake forecast: a second per row, or
 //                                        nothing
 //   admit ID tokens=40 [generate=3] [prefill=40] [tile=32] [rows=8] [logits=0] [branches=1]
@@ -96,7 +96,6 @@ class Script {
     const int32_t sequences = words.get("sequences", 4);
     const SchedulerLimits limits{.max_batch_tokens = words.get("batch", sequences + 256),
                                  .max_sequences = sequences,
-                                 .max_queue = words.get("queue", 4),
                                  .context = words.get("context", 4096),
                                  .max_step_seconds = static_cast<double>(words.get("step", 0))};
     predictor_.known = !words.has("unlearned");

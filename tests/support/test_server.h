@@ -15,7 +15,7 @@
 #include "kascade/v1/calibration_service.grpc.pb.h"
 #include "kascade/v1/error_details.pb.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
-#include "server/server.h"
+#include "server/grpc/server.h"
 #include "tests/support/tiny_model.h"
 
 namespace kascade::testing {

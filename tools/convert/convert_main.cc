@@ -15,6 +15,7 @@
 #include "tools/convert/verify.h"
 #include "tools/terminal/print.h"
 #include "tools/terminal/progress.h"
+#include "tools/version/version.h"
 
 namespace kascade::convert {
 namespace {
@@ -134,7 +135,7 @@ void add_options(CLI::App& app, Arguments& arguments) {
                  "of llama3 rope scaling, instead of what the source says")
       ->check(CLI::Range(1.0, 1e6));
   app.add_flag("--force", arguments.convert.force, "replace DEST");
-  app.set_version_flag("--version", KASCADE_VERSION);
+  app.set_version_flag("--version", version_line());
 }
 
 void set_dtype(Arguments& arguments) {

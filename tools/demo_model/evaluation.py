@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from .model import PlainModel, attend, causal_probabilities
-from .tasks import Tasks, chain_case, recall_case
+from .cases import chain_case, recall_case
+from .tasks import Tasks
 from .tokenizer import BOS
 from .wordings import SETS
 

@@ -5,42 +5,17 @@ be foreseen (a name or a value when it is first stated) has weight 0; an answer 
 """
 
 import re
-import typing
 
 import numpy as np
 
 from . import wordings
+from .book_text import BookText
 from .tokenizer import BOS
 
 ANSWER_WEIGHT = 4.0
 REPEAT_WEIGHT = 1.5
 TEMPLATE_WEIGHT = 0.3  # Which wording comes next is chance; learning it by heart is no aim.
-SEGMENT = 512  # Book text is visited in this grain, each segment once per epoch.
 SLOT = re.compile(r"(\{[NMV]\})")
-
-
-class BookText:
-    """Serves stretches of the encoded books, in an order that visits all before any again."""
-
-    def __init__(self, ids, tokenizer, seed, cursor=0):
-        newline, stop = tokenizer.id_of_byte[10], tokenizer.id_of_byte[46]
-        self.ids, self.stop, self.seed, self.cursor = ids, stop, seed, cursor
-        self.starts = np.flatnonzero((ids[:-1] == newline) & (ids[1:] != newline)) + 1
-        self.segments = max(1, len(ids) // SEGMENT)
-        self.epoch, self.order = -1, None
-
-    def take(self, count):
-        """The next `count` ids; they begin at a paragraph where the book allows it."""
-        while True:
-            epoch, i = divmod(self.cursor, self.segments)
-            if epoch != self.epoch:
-                self.epoch = epoch
-                self.order = np.random.default_rng([self.seed, epoch]).permutation(self.segments)
-            self.cursor += 1
-            near = np.searchsorted(self.starts, self.order[i] * SEGMENT)
-            start = int(self.starts[near]) if near < len(self.starts) else 0
-            if start + count <= len(self.ids):
-                return np.asarray(self.ids[start : start + count], np.int64)
 
 
 class Tasks:
@@ -396,72 +371,6 @@ class Tasks:
         row += gaps[-1]
         for place, gap in zip(np.sort(self.rng.integers(1, len(row), jumps)), gaps):
             row[place:] += gap
-
-
-class Case(typing.NamedTuple):
-    """A document that ends with the answer to a question.
-
-    ids: the tokens; question_at, answer_at: index of the first token of each; stated: range of the
-    tokens of the sentence that states what is asked.
-    """
-
-    ids: np.ndarray
-    question_at: int
-    answer_at: int
-    stated: tuple
-
-
-def assemble_case(tasks, length, sentences, question, answer, chosen):
-    """Exactly `length` ids: sentences in book text, question, answer.
-
-    chosen: index of the sentence whose place is wanted.
-    """
-    paragraph, question = tasks.paragraph, tasks.paragraph + question
-    used = sum(len(s) + 2 * len(paragraph) for s in sentences) + len(question) + len(answer)
-    pieces = tasks.pieces(length - 1 - used, len(sentences))
-    parts, stated = [[BOS], pieces[0]], None
-    for i, sentence in enumerate(sentences):
-        begin = sum(len(part) for part in parts) + len(paragraph)
-        stated = (begin, begin + len(sentence)) if i == chosen else stated
-        parts += [paragraph, sentence, paragraph, pieces[i + 1]]
-    ids = np.concatenate([np.asarray(part, np.int64) for part in parts + [question, answer]])
-    answer_at = len(ids) - len(answer)
-    return Case(ids, answer_at - len(question) + len(paragraph), answer_at, stated)
-
-
-def joined(parts):
-    return [i for ids, _ in parts for i in ids]
-
-
-def recall_case(tasks, length, keys=3, wording="trained"):
-    """Several keys of five digits in book text, one of them asked at the end.
-
-    wording: a name of wordings.SETS, which statement, question and kind of thing are drawn from.
-    """
-    kinds, stated, asked = wordings.SETS[wording]
-    kind = tasks.pick(kinds)
-    owners = tasks.owners(keys)
-    values = [tasks.digits(5) for _ in owners]
-    sentences = [joined(tasks.render(tasks.pick(stated), kind, owner, value))
-                 for owner, value in zip(owners, values)]
-    chosen = int(tasks.rng.integers(keys))
-    question = joined(tasks.render(tasks.pick(asked), kind, owners[chosen]))
-    return assemble_case(tasks, length, sentences, question, tasks.encode(" " + values[chosen]),
-                         chosen)
-
-
-def chain_case(tasks, length, hops):
-    """Two chains of owners with the same key, in any order; the last of the first is asked."""
-    owners, kind = tasks.owners(2 * hops + 2), tasks.pick(wordings.KINDS)
-    values, sentences = [tasks.digits(5), tasks.digits(5)], []
-    for value, chain in zip(values, (owners[: hops + 1], owners[hops + 1 :])):
-        sentences.append(tasks.render(tasks.pick(wordings.STATEMENTS), kind, chain[0], value))
-        sentences += [tasks.render(tasks.pick(wordings.SAME_AS), kind, near, "", far)
-                      for near, far in zip(chain[1:], chain)]
-    order = tasks.rng.permutation(len(sentences))
-    question = joined(tasks.render(tasks.pick(wordings.QUESTIONS), kind, owners[hops]))
-    return assemble_case(tasks, length, [joined(sentences[i]) for i in order], question,
-                         tasks.encode(" " + values[0]), int(np.flatnonzero(order == 0)[0]))
 
 
 def value_words(texts, count=3000):

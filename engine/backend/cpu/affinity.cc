@@ -10,7 +10,7 @@
 namespace kascade {
 namespace {
 
-// Beyond any machine; the kernel refuses masks that are smaller than its own.
+// More CPUs than any machine has. The Linux kernel refuses masks that are smaller than its own.
 constexpr int32_t kMostCpus = 1 << 16;
 
 struct FreeSet {

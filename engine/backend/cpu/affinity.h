@@ -1,4 +1,4 @@
-// Which CPUs the threads of this process may run on, and binding a thread to one of them.
+// The CPUs that the threads of this process may run on, and binding a thread to one of them.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_AFFINITY_H_
 #define KASCADE_ENGINE_BACKEND_CPU_AFFINITY_H_
 
@@ -15,7 +15,7 @@ namespace kascade {
 // The numbers of the CPUs that the calling thread may run on, ascending.
 absl::StatusOr<std::vector<int32_t>> allowed_cpus();
 
-// The error names the CPU.
+// Binds `thread` to `cpu`. An error names the CPU.
 absl::Status bind_thread(pthread_t thread, int32_t cpu);
 
 }  // namespace kascade

@@ -1,45 +1,46 @@
-// Queries in lanes: the logits of a tile over bf16 keys by the bf16 dot product. One lane per query
-// (row i, head r → lane i · heads + r), which adds its products in a fixed order, two components of
-// a key at a time. Like vector.h, only for files compiled once per instruction set.
+// The logits of a tile of queries over bf16 keys, computed with the bf16 dot product instruction.
+// Each query has a vector lane (row i, head r → lane i · heads + r). A lane adds its products in a
+// fixed order, two components of a key at a time. Like vector.h, this header is only for files that
+// are compiled once per instruction set.
 //
-// The softmax is one of powers of two: q carries log₂ e, and the maximum is rounded up to an
-// integer, so that bringing old sums up to a new maximum is exact.
+// The softmax uses powers of two: queries are scaled by log₂ e, and the running maximum is rounded
+// up to an integer, so that rescaling earlier sums to a new maximum is exact.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_BF16_LANES_H_
 #define KASCADE_ENGINE_BACKEND_CPU_BF16_LANES_H_
 
 #include "engine/backend/cpu/bf16_vector.h"
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/key_block.h"
-#include "engine/backend/cpu/scratch.h"
+#include "engine/backend/cpu/workspace.h"
 
 namespace kascade::cpu::KASCADE_ISA {
 
-constexpr int kMostVecs = 4;  // vectors of queries that the registers hold
+constexpr int kMostVecs = 4;  // most vectors of queries that fit the registers at a time
 
 // Keys per register block.
 template <int kVecs>
 constexpr int kKeys = kVecs == kMostVecs ? 4 : 8;
 
-// A *group* is up to kMostVecs vectors of queries, from lane `lane` on; its part of `q` is
-// [pairs][lanes of the group] at lane · pairs.
+// The queries of a tile, laid out by lanes. A *group* is up to kMostVecs vectors of queries,
+// beginning at lane `lane`. Its part of `q` is [pairs][lanes of the group], at offset lane · pairs.
 struct Lanes {
   int64_t count;
-  int64_t pairs;      // of components: (dim + 1) / 2
-  uint32_t* q;        // pairs, scaled by log₂ e / √D
+  int64_t pairs;      // pairs of components: (dim + 1) / 2
+  uint32_t* q;        // pairs of components, scaled by log₂ e / √D
   int32_t* position;  // [count]
   float* logits;      // [kBlock][lanes of one group], base 2
-  uint32_t* keys;     // [kBlock][key_width] copies, for odd dim and of an int8 cache
-  int64_t key_width;  // pairs, in whole vectors
+  uint32_t* keys;     // [kBlock][key_width] copies of keys, for odd dim or an int8 cache
+  int64_t key_width;  // pairs, rounded up to whole vectors
 };
 
-inline void lay_out_lanes(const Queries& in, Scratch& scratch, Lanes& lanes) {
+inline void lay_out_lanes(const Queries& in, WorkspaceLayout& layout, Lanes& lanes) {
   lanes.count = padded(static_cast<int64_t>(in.rows) * in.heads);
   lanes.pairs = (in.dim + 1) / 2;
-  scratch.take(lanes.q, lanes.count * lanes.pairs);
-  scratch.take(lanes.position, lanes.count);
-  scratch.take(lanes.logits, kBlock * kMostVecs * kLanes);
+  layout.take(lanes.q, lanes.count * lanes.pairs);
+  layout.take(lanes.position, lanes.count);
+  layout.take(lanes.logits, kBlock * kMostVecs * kLanes);
   lanes.key_width = round_up(lanes.pairs, kLanes);
-  scratch.take(lanes.keys, kBlock * lanes.key_width);
+  layout.take(lanes.keys, kBlock * lanes.key_width);
 }
 
 KASCADE_INLINE int vecs_from(const Lanes& lanes, int64_t lane) {
@@ -47,7 +48,7 @@ KASCADE_INLINE int vecs_from(const Lanes& lanes, int64_t lane) {
   return left >= kMostVecs ? kMostVecs : left >= 2 ? 2 : 1;
 }
 
-// Calls visit(vectors as a type's value, first lane) for each group.
+// Calls visit(Width<vectors of the group>, first lane of the group) for each group.
 template <int kVecs>
 struct Width {
   static constexpr int value = kVecs;
@@ -67,14 +68,14 @@ KASCADE_INLINE void for_each_group(const Lanes& lanes, const Visit& visit) {
   }
 }
 
-// One vector of queries: their pairs go to rows `width` apart.
+// Loads one vector of queries and writes their pairs to rows that are `width` apart.
 inline void load_query_vector(const Queries& in, int64_t lane, int64_t width, uint32_t* to) {
   const int64_t queries = static_cast<int64_t>(in.rows) * in.heads;
   for (int64_t d = 0; d < in.dim; d += kHalves) {
     PairVec rows[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const int64_t query =
-          lane + i < queries ? lane + i : queries - 1;  // the rest repeat the last
+          lane + i < queries ? lane + i : queries - 1;  // surplus lanes repeat the last query
       const float* from = in.q + query / in.heads * in.stride + query % in.heads * in.dim + d;
       rows[i] = scaled_query(from, in.dim - d, in.dim);
     }
@@ -99,7 +100,8 @@ inline void load_queries(const Queries& in, const Lanes& lanes) {
   }
 }
 
-// A block's keys as the kernels read them; those past the last one repeat it, hidden from all.
+// A block of keys as the kernels read them. Entries after the last key repeat it, at a position
+// that hides them from all queries.
 struct Keys {
   int count;
   const uint16_t* row[kBlock];
@@ -127,14 +129,14 @@ inline void fetch_keys(const KeyBlock& block, const CachedRows& cache, int32_t d
   }
 }
 
-// The rows of the next block, asked for with each key of this one.
+// The rows of the next block, which are prefetched while this one is worked on.
 struct AheadOfBlock {
   Ahead keys;
   Ahead values;
 };
 
-// logits[j] = k[j] · q for one register block of keys; `largest` keeps up. With kMasked, keys after
-// a query's own position get −∞.
+// Computes logits[j] = k[j] · q for one register block of keys and raises `largest` to them. With
+// kMasked, keys after a query's own position get −∞.
 template <int kVecs, bool kMasked>
 KASCADE_INLINE void dot_step(const uint32_t* q, int64_t pairs, const Keys& keys, int j,
                              const int32_t* own, float* logits, Vec* largest) {
@@ -183,7 +185,7 @@ void dot_keys(const uint32_t* q, int64_t pairs, const Keys& keys, const AheadOfB
   for (int v = 0; v < kVecs; ++v) store(largest + v * kLanes, most[v]);
 }
 
-// The logits of one group; `largest` holds each lane's.
+// Computes the logits of one group; `largest` receives the maximum of each lane.
 template <int kVecs>
 void logits_of_group(const Lanes& lanes, int64_t lane, const Keys& keys, const AheadOfBlock& ahead,
                      float* largest) {
@@ -197,8 +199,8 @@ void logits_of_group(const Lanes& lanes, int64_t lane, const Keys& keys, const A
   }
 }
 
-// The logits of one vector of queries (rows `width` apart) → pairs of 2^(logit − top) in bf16. The
-// sum is that of the rounded ones.
+// Turns the logits of one vector of queries (rows `width` apart) into pairs of 2^(logit − top) in
+// bf16 and adds these rounded values to `sum`.
 inline void exponentiate(const float* logits, int count, int64_t width, Vec top, uint32_t* p,
                          float* sum) {
   Vec total = load(sum);

@@ -1,13 +1,13 @@
-// Matrix products of bf16 rows and weights by the bf16 dot product, one instruction for 2 inputs of
-// 16 channels. A tile's sums stay in registers over all inputs.
+// Matrix products of bf16 rows and weights with the bf16 dot product: one instruction multiplies 2
+// inputs of 16 channels. The sums of a tile stay in registers over all inputs.
 #include "engine/backend/cpu/bf16_vector.h"
 #include "engine/backend/cpu/panel_kernels.h"
 
 namespace kascade::cpu::KASCADE_ISA {
 namespace {
 
-// sum += pairs of `weights` · the pair at `x`. As text: from the intrinsic gcc 12 makes copies of
-// the sums, which leave the registers.
+// sum += the pairs of `weights` times the pair at `x`. This is inline assembly because with the
+// intrinsic GCC 12 copies the sums, which then no longer fit the registers.
 KASCADE_INLINE void add_products_of(Vec& sum, PairVec weights, const int32_t& x) {
   asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(weights), "m"(x));
 }

@@ -1,6 +1,7 @@
-// The logits of one row over bf16 keys by the bf16 dot product. Keys are turned so that each has a
-// lane: a logit's products are then added in the order of bf16_lanes.h. Like vector.h, only for
-// files compiled once per instruction set.
+// The logits of one row of queries over bf16 keys, computed with the bf16 dot product instruction.
+// Keys are transposed so that each key has a vector lane. The products of a logit are then added in
+// the same order as in bf16_lanes.h. Like vector.h, this header is only for files that are compiled
+// once per instruction set.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_BF16_ROW_H_
 #define KASCADE_ENGINE_BACKEND_CPU_BF16_ROW_H_
 
@@ -10,9 +11,10 @@
 
 namespace kascade::cpu::KASCADE_ISA {
 
-constexpr int kMostHeads = 4;  // heads at a time
+constexpr int kMostHeads = 4;  // most heads at a time
 
-// Queries of one row, [heads][width] bf16: scaled by log₂ e / √D, zero from dim on.
+// Writes the queries of one row as [heads][width] bf16, scaled by log₂ e / √D; components from dim
+// on are 0.
 inline void load_row_queries(const Queries& in, int64_t width, uint16_t* q) {
   for (int32_t head = 0; head < in.heads; ++head) {
     for (int64_t d = 0; d < in.dim; d += kHalves) {
@@ -21,7 +23,7 @@ inline void load_row_queries(const Queries& in, int64_t width, uint16_t* q) {
   }
 }
 
-// Calls visit(heads as a type's value, first head) for up to kMostHeads heads at a time.
+// Calls visit(Heads<number of heads>, first head) for runs of up to kMostHeads heads.
 template <int kHeads>
 struct Heads {
   static constexpr int value = kHeads;
@@ -42,7 +44,8 @@ KASCADE_INLINE void for_each_heads(int32_t heads, const Visit& visit) {
   }
 }
 
-// Where a block's rows lie, int8 ones until widen_rows(); past the last key it repeats that one.
+// Pointers to the rows of a block of keys; entries after the last key repeat it. Rows of an int8
+// cache are int8 until widen_rows() replaces them by copies.
 struct BlockRows {
   int count = 0;
   const uint16_t* keys[kBlock];
@@ -66,7 +69,7 @@ inline void find_rows(const CachedRows& cache, const KeyList& list, int32_t firs
   for (int j = 0; j < kBlock; ++j) rows.values[j] = row_at(cache.values, cache.value_stride, j);
 }
 
-// Copies int8 rows as bf16 to [kBlock][width], and goes on with the copies.
+// Converts int8 rows to bf16 at `copies`, [kBlock][width], and makes `rows` point to the copies.
 inline void widen_rows(int count, int32_t dim, int64_t width, const uint16_t** rows,
                        uint16_t* copies) {
   for (int j = 0; j < count; ++j) {
@@ -76,15 +79,16 @@ inline void widen_rows(int count, int32_t dim, int64_t width, const uint16_t** r
   for (int j = count; j < kBlock; ++j) rows[j] = rows[count - 1];
 }
 
-// Asks for one line of a row: too scattered for the hardware to foresee, and too many at once would
-// wait for each other, so kernels ask for one with each that they work on. Into the second-level
-// cache: the first level has too few buffers for lines under way.
+// Prefetches one cache line of a row. Rows are too scattered for the hardware prefetcher, and many
+// prefetches at once would wait for each other, so a kernel issues one with each key that it works
+// on. The line goes to the second-level cache, because the first level has too few buffers for
+// lines in flight.
 KASCADE_INLINE void ask(const uint16_t* row) {
   constexpr int kSecondLevel = 2;
   __builtin_prefetch(row, 0, kSecondLevel);
 }
 
-// A block that none was worked on before.
+// Prefetches all rows of the first block, before which there was none to prefetch it.
 inline void ask_all(const BlockRows& rows, int32_t dim) {
   for (int j = 0; j < rows.count; ++j) {
     for (int32_t d = 0; d < dim; d += kHalves) {
@@ -94,8 +98,8 @@ inline void ask_all(const BlockRows& rows, int32_t dim) {
   }
 }
 
-// logits[h][j] = q[h] · k[j] in rows `stride` apart, −∞ past the last key. Two vectors of keys at a
-// time: one would wait for each sum in turn.
+// Computes logits[h][j] = q[h] · k[j] in rows that are `stride` apart, −∞ after the last key. Works
+// on two vectors of keys at a time, because with one each addition would wait for the one before.
 template <int kHeads>
 void dot_rows(const uint16_t* q, int64_t width, const uint16_t* const* keys, int count, int32_t dim,
               const uint16_t* const* next, int64_t stride, float* logits) {

@@ -1,15 +1,16 @@
-// Attention of one row over bf16 keys and values, by the bf16 dot product. The heads of the group
-// share every key and value loaded, which is what decoding is bound by. Keys are turned so that
-// each has a lane and values so that each component has one: the products are then added in the
-// order of bf16_tile_kernels.cc, and a row gives the same bits here as in a tile.
+// Attention of one row over bf16 keys and values with the bf16 dot product. The query heads of the
+// group share every key and value that is loaded, since decoding is bound by memory bandwidth. Keys
+// are transposed so that each key has a lane, and values so that each component has one. Products
+// are then added in the order of bf16_tile_kernels.cc, and a row gives the same bits here as in a
+// tile.
 #include "engine/backend/cpu/bf16_row.h"
 #include "engine/backend/cpu/isa.h"
-#include "engine/backend/cpu/scratch.h"
+#include "engine/backend/cpu/workspace.h"
 
 namespace kascade::cpu::KASCADE_ISA {
 namespace {
 
-// What is summed over keys.
+// Sums over keys.
 struct Sums {
   float* o;    // [heads][width] Σ p · v, not yet divided by Σ p
   float* top;  // [heads] ⌈largest logit so far⌉
@@ -17,38 +18,38 @@ struct Sums {
 };
 
 struct Row {
-  int64_t width;   // components of a row of q and o: dim, rounded up to whole vectors of bf16
-  uint16_t* q;     // [heads][width], scaled by log₂ e / √D, zero from dim on
-  Sums part;       // of the keys of one split
-  Sums total;      // of those before
-  float* logits;   // [heads][kBlock], base 2
-  uint16_t* p;     // [heads][kBlock]
-  uint16_t* keys;  // [kBlock][width] of an int8 cache
-  uint16_t* values;
+  int64_t width;     // components of a row of q and o: dim, rounded up to whole vectors of bf16
+  uint16_t* q;       // [heads][width], scaled by log₂ e / √D, zero from dim on
+  Sums part;         // over the keys of one split
+  Sums total;        // over all splits so far
+  float* logits;     // [heads][kBlock], base 2
+  uint16_t* p;       // [heads][kBlock]
+  uint16_t* keys;    // [kBlock][width] copies of the keys of an int8 cache
+  uint16_t* values;  // likewise
 };
 
-void lay_out_sums(const Queries& in, Scratch& scratch, Sums& sums) {
-  scratch.take(sums.o, in.heads * round_up(in.dim, kHalves));
-  scratch.take(sums.top, in.heads);
-  scratch.take(sums.sum, in.heads);
+void lay_out_sums(const Queries& in, WorkspaceLayout& layout, Sums& sums) {
+  layout.take(sums.o, in.heads * round_up(in.dim, kHalves));
+  layout.take(sums.top, in.heads);
+  layout.take(sums.sum, in.heads);
 }
 
 int64_t lay_out(const Queries& in, float* memory, Row& row) {
-  Scratch scratch(memory);
+  WorkspaceLayout layout(memory);
   uint32_t *q, *p, *keys, *values;
   row.width = round_up(in.dim, kHalves);
-  scratch.take(q, in.heads * row.width / 2);
-  lay_out_sums(in, scratch, row.part);
-  lay_out_sums(in, scratch, row.total);
-  scratch.take(row.logits, in.heads * kBlock);
-  scratch.take(p, in.heads * kBlock / 2);
-  scratch.take(keys, kBlock * row.width / 2);
-  scratch.take(values, kBlock * row.width / 2);
+  layout.take(q, in.heads * row.width / 2);
+  lay_out_sums(in, layout, row.part);
+  lay_out_sums(in, layout, row.total);
+  layout.take(row.logits, in.heads * kBlock);
+  layout.take(p, in.heads * kBlock / 2);
+  layout.take(keys, kBlock * row.width / 2);
+  layout.take(values, kBlock * row.width / 2);
   row.keys = reinterpret_cast<uint16_t*>(keys);
   row.values = reinterpret_cast<uint16_t*>(values);
   row.q = reinterpret_cast<uint16_t*>(q);
   row.p = reinterpret_cast<uint16_t*>(p);
-  return scratch.used();
+  return layout.used();
 }
 
 void clear(const Sums& sums, int32_t heads, int64_t width) {
@@ -75,8 +76,8 @@ void add(const Sums& part, int32_t heads, int64_t width, const Sums& total) {
   }
 }
 
-// Turns one head's logits into bf16 2^(logit − top) and brings what was summed before up to the new
-// top. Writes up to the next whole vector of bf16.
+// Turns the logits of one head into bf16 values 2^(logit − top) and rescales the earlier sums to
+// the new top. Writes up to the next whole vector of bf16.
 void exponentiate(int count, const float* logits, uint16_t* p, int64_t width, float* top,
                   float* sum, float* o) {
   Vec largest = broadcast(-kInfinity);
@@ -147,7 +148,8 @@ KASCADE_INLINE void add_values(const uint16_t* p, const uint16_t* const* values,
   }
 }
 
-// A block for kHeads heads from `head` on; the first of them ask for the next block.
+// Attends to one block for kHeads heads from `head` on; the call for the first heads also
+// prefetches the next block.
 template <int kHeads>
 void attend_heads(const Row& row, int32_t head, int32_t dim, const BlockRows& block,
                   const BlockRows& next) {
@@ -173,7 +175,7 @@ void attend_heads(const Row& row, int32_t head, int32_t dim, const BlockRows& bl
   }
 }
 
-// The sums over one split of the keys, from `begin` on, into row.part.
+// Writes the sums over one split of the keys, from `begin` on, to row.part.
 void attend_split(const Row& row, const Queries& queries, const CachedRows& cache,
                   const KeyList& list, int32_t begin) {
   const int32_t dim = queries.dim, left = count(list) - begin;
@@ -204,15 +206,15 @@ void write_output(const Row& row, const Queries& queries, float* out) {
 
 }  // namespace
 
-int64_t bf16_row_scratch_size(const Queries& queries) {
+int64_t bf16_row_workspace_size(const Queries& queries) {
   Row row;
   return lay_out(queries, nullptr, row);
 }
 
 void attend_bf16_row(const Queries& queries, const CachedRows& cache, const KeyList& list,
-                     float* out, float* scratch) {
+                     float* out, float* workspace) {
   Row row;
-  lay_out(queries, scratch, row);
+  lay_out(queries, workspace, row);
   load_row_queries(queries, row.width, row.q);
   clear(row.total, queries.heads, row.width);
   for (int32_t begin = 0; begin < count(list); begin += kKeySplit) {
@@ -223,30 +225,30 @@ void attend_bf16_row(const Queries& queries, const CachedRows& cache, const KeyL
 }
 
 int64_t bf16_partial_size(const Queries& queries) {
-  Scratch scratch(nullptr);
+  WorkspaceLayout layout(nullptr);
   Sums sums;
-  lay_out_sums(queries, scratch, sums);
-  return scratch.used();
+  lay_out_sums(queries, layout, sums);
+  return layout.used();
 }
 
 void attend_bf16_part(const Queries& queries, const CachedRows& cache, const KeyList& list,
-                      int32_t begin, float* scratch, float* partial) {
+                      int32_t begin, float* workspace, float* partial) {
   Row row;
-  lay_out(queries, scratch, row);
-  Scratch memory(partial);
-  lay_out_sums(queries, memory, row.part);
+  lay_out(queries, workspace, row);
+  WorkspaceLayout layout(partial);
+  lay_out_sums(queries, layout, row.part);
   load_row_queries(queries, row.width, row.q);
   attend_split(row, queries, cache, list, begin);
 }
 
-void merge_bf16_parts(const Queries& queries, const float* partials, int32_t parts, float* scratch,
-                      float* out) {
+void merge_bf16_parts(const Queries& queries, const float* partials, int32_t parts,
+                      float* workspace, float* out) {
   Row row;
-  lay_out(queries, scratch, row);
+  lay_out(queries, workspace, row);
   clear(row.total, queries.heads, row.width);
   for (int32_t part = 0; part < parts; ++part) {
-    Scratch memory(const_cast<float*>(partials) + part * bf16_partial_size(queries));
-    lay_out_sums(queries, memory, row.part);
+    WorkspaceLayout layout(const_cast<float*>(partials) + part * bf16_partial_size(queries));
+    lay_out_sums(queries, layout, row.part);
     add(row.part, queries.heads, row.width, row.total);
   }
   write_output(row, queries, out);

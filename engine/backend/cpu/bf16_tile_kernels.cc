@@ -1,44 +1,44 @@
-// Attention of a tile of rows over bf16 keys and values, by the bf16 dot product: one lane per
-// query (bf16_lanes.h), which adds its products two keys at a time. A query's bits depend on its
-// own keys alone, and bf16_row_kernels.cc gives the same.
+// Attention of a tile of rows over bf16 keys and values with the bf16 dot product. Each query has a
+// lane (bf16_lanes.h), which adds its products two keys at a time. The bits of a query's result
+// depend only on its own keys, and bf16_row_kernels.cc gives the same bits.
 #include "engine/backend/cpu/bf16_lanes.h"
 #include "engine/backend/cpu/isa.h"
 
 namespace kascade::cpu::KASCADE_ISA {
 namespace {
 
-constexpr int kComponents = 4;  // of a value per register block
+constexpr int kComponents = 4;  // components of a value per register block
 
-// What is summed over keys. A group's part of `o` is [dim][lanes of the group] at lane · dim.
+// Sums over keys. A group's part of `o` is [dim][lanes of the group], at offset lane · dim.
 struct Sums {
   float* o;    // Σ p · v, not yet divided by Σ p
   float* top;  // [lanes] ⌈largest logit so far⌉
   float* sum;  // [lanes] Σ p, relative to top
 };
 
-// Scratch of a tile.
+// The workspace of a tile.
 struct Tile {
   Lanes lanes;
-  Sums part;         // of the keys of one split
-  Sums total;        // of those before
+  Sums part;         // over the keys of one split
+  Sums total;        // over all splits so far
   uint32_t* p;       // [kBlock / 2][lanes of one group] pairs of keys
   uint32_t* values;  // [kBlock / 2][padded(dim)] pairs of keys
 };
 
-void lay_out_sums(const Queries& in, int64_t lanes, Scratch& scratch, Sums& sums) {
-  scratch.take(sums.o, lanes * in.dim);
-  scratch.take(sums.top, lanes);
-  scratch.take(sums.sum, lanes);
+void lay_out_sums(const Queries& in, int64_t lanes, WorkspaceLayout& layout, Sums& sums) {
+  layout.take(sums.o, lanes * in.dim);
+  layout.take(sums.top, lanes);
+  layout.take(sums.sum, lanes);
 }
 
 int64_t lay_out(const Queries& in, float* memory, Tile& tile) {
-  Scratch scratch(memory);
-  lay_out_lanes(in, scratch, tile.lanes);
-  lay_out_sums(in, tile.lanes.count, scratch, tile.part);
-  lay_out_sums(in, tile.lanes.count, scratch, tile.total);
-  scratch.take(tile.p, kBlock / 2 * kMostVecs * kLanes);
-  scratch.take(tile.values, kBlock / 2 * padded(in.dim));
-  return scratch.used();
+  WorkspaceLayout layout(memory);
+  lay_out_lanes(in, layout, tile.lanes);
+  lay_out_sums(in, tile.lanes.count, layout, tile.part);
+  lay_out_sums(in, tile.lanes.count, layout, tile.total);
+  layout.take(tile.p, kBlock / 2 * kMostVecs * kLanes);
+  layout.take(tile.values, kBlock / 2 * padded(in.dim));
+  return layout.used();
 }
 
 void clear(const Sums& sums, int64_t lanes, int32_t dim) {
@@ -49,7 +49,8 @@ void clear(const Sums& sums, int64_t lanes, int32_t dim) {
   for (int64_t i = 0; i < lanes * dim; ++i) sums.o[i] = 0;
 }
 
-// As the row alone adds a split to those before (bf16_row_kernels.cc).
+// Adds the sums of a split to those of the splits before, with the same arithmetic as for a single
+// row (bf16_row_kernels.cc).
 void add(const Lanes& lanes, int32_t dim, const Sums& part, const Sums& total) {
   for_each_group(lanes, [&](auto vecs, int64_t begin) {
     constexpr int64_t width = vecs.value * kLanes;
@@ -68,7 +69,8 @@ void add(const Lanes& lanes, int32_t dim, const Sums& part, const Sums& total) {
   });
 }
 
-// The block of keys from `first` on, and its rows ahead; nothing past the end of the list.
+// Finds the block of keys from `first` on and the rows to prefetch; does nothing past the end of
+// the list.
 void next_block(const CachedRows& cache, const KeyList& list, int32_t first, int32_t dim,
                 KeyBlock& block, AheadOfBlock& ahead) {
   if (first >= count(list)) return;
@@ -85,7 +87,7 @@ KASCADE_INLINE PairVec value_halves(const void* row, CacheFormat format, int64_t
   return load_halves(static_cast<const uint16_t*>(row) + d, first_halves(dim - d));
 }
 
-// Pairs of a block's values, the last alone with 0.
+// Writes the values of a block as pairs of keys; an odd last key is paired with 0.
 void fetch_values(const KeyBlock& block, const CachedRows& cache, int32_t dim, uint32_t* values) {
   const auto* data = static_cast<const char*>(cache.values);
   const int64_t stride = cache.value_stride * element_size(cache.format);
@@ -104,12 +106,12 @@ void fetch_values(const KeyBlock& block, const CachedRows& cache, int32_t dim, u
   }
 }
 
-// o · scale for one vector of queries in rows `width` apart.
+// Multiplies o by `scale` for one vector of queries, in rows that are `width` apart.
 void rescale(float* o, int64_t width, int32_t dim, Vec scale) {
   for (int32_t d = 0; d < dim; ++d) store(o + d * width, load(o + d * width) * scale);
 }
 
-// Raises `top` to the block's largest logits and brings what was summed before up to it.
+// Raises `top` to the largest logits of the block and rescales the earlier sums to it.
 KASCADE_INLINE void raise(Vec largest, int64_t width, int32_t dim, float* top, float* sum,
                           float* o) {
   const Vec before = load(top);
@@ -172,7 +174,7 @@ void attend_group(const Tile& tile, int64_t lane, const Keys& keys, const AheadO
   for (; d < dim; ++d) add_values<kVecs, 1>(tile.p, tile.values, padded(dim), pairs, d, o);
 }
 
-// One vector of queries back to rows.
+// Transposes the results of one vector of queries back to rows.
 void write_vector(const Queries& in, int64_t lane, int64_t width, const float* o, Vec scale,
                   float* out, int64_t out_stride) {
   const int64_t queries = static_cast<int64_t>(in.rows) * in.heads;
@@ -204,15 +206,15 @@ void write_output(const Queries& in, const Tile& tile, float* out, int64_t out_s
 
 }  // namespace
 
-int64_t bf16_tile_scratch_size(const Queries& queries) {
+int64_t bf16_tile_workspace_size(const Queries& queries) {
   Tile tile;
   return lay_out(queries, nullptr, tile);
 }
 
 void attend_bf16_tile(const Queries& queries, const CachedRows& cache, const KeyList& list,
-                      float* out, int64_t out_stride, float* scratch) {
+                      float* out, int64_t out_stride, float* workspace) {
   Tile tile;
-  lay_out(queries, scratch, tile);
+  lay_out(queries, workspace, tile);
   load_queries(queries, tile.lanes);
   clear(tile.total, tile.lanes.count, queries.dim);
   KeyBlock block;

@@ -1,8 +1,8 @@
-// Vectors of bf16 pairs and what the attention kernels do with them. Only for files compiled with
-// AVX-512 and its bf16 dot product, once per instruction set like vector.h.
+// Vectors of bf16 pairs and the operations on them that the attention kernels need. Only for files
+// that are compiled with AVX-512 and its bf16 dot product, once per instruction set like vector.h.
 //
-// A pair is two bf16 in one 32-bit lane, the first in the low half. The dot product adds the two
-// products of each lane to an f32; it flushes denormal numbers to 0.
+// A pair is two bf16 values in one 32-bit lane, the first in the low half. The dot product
+// instruction adds the two products of each lane to an f32; it flushes denormal numbers to 0.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_BF16_VECTOR_H_
 #define KASCADE_ENGINE_BACKEND_CPU_BF16_VECTOR_H_
 
@@ -14,8 +14,8 @@ namespace kascade::cpu::KASCADE_ISA {
 
 typedef __m512i PairVec;
 
-constexpr int kHalves = 2 * kLanes;  // bf16 in a vector
-constexpr float kLowest = -3.0e38f;  // finite, so that a difference of two of them is 0, not NaN
+constexpr int kHalves = 2 * kLanes;  // bf16 values in a vector
+constexpr float kLowest = -3.0e38f;  // finite, so that kLowest − kLowest is 0 and not NaN
 
 KASCADE_INLINE PairVec load_pairs(const void* from) { return _mm512_loadu_si512(from); }
 KASCADE_INLINE void store_pairs(void* to, PairVec pairs) { _mm512_storeu_si512(to, pairs); }
@@ -31,7 +31,7 @@ KASCADE_INLINE __mmask32 first_halves(int64_t count) {
   return static_cast<__mmask32>(count >= kHalves ? ~uint64_t{0}
                                                  : (uint64_t{1} << (count > 0 ? count : 0)) - 1);
 }
-// Reads the bf16 of the mask alone; the others are 0.
+// Reads only the bf16 values that the mask selects; the others are 0.
 KASCADE_INLINE PairVec load_halves(const uint16_t* from, __mmask32 kept) {
   return _mm512_maskz_loadu_epi16(kept, from);
 }
@@ -39,11 +39,11 @@ KASCADE_INLINE PairVec load_halves(const uint16_t* from, __mmask32 kept) {
 KASCADE_INLINE Vec add_products(Vec sum, PairVec a, PairVec b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
 }
-// 32 bf16: those of `low`, then those of `high`.
+// Rounds to 32 bf16 values: those of `low`, then those of `high`.
 KASCADE_INLINE PairVec narrow(Vec low, Vec high) {
   return reinterpret_cast<PairVec>(_mm512_cvtne2ps_pbh(high, low));
 }
-// Lane i holds the i-th of `first` and of `second` as a pair.
+// Rounds to bf16 pairs: lane i holds element i of `first` and of `second`.
 KASCADE_INLINE PairVec narrow_to_pairs(Vec first, Vec second) {
   const PairVec order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
@@ -51,8 +51,8 @@ KASCADE_INLINE PairVec narrow_to_pairs(Vec first, Vec second) {
 }
 KASCADE_INLINE PairVec ones() { return _mm512_set1_epi32(0x3f803f80); }
 
-// Up to 32 components of a query as the kernels multiply them: scaled so that its products with
-// keys are logits to base 2, in bf16, 0 beyond `left`.
+// Loads up to 32 components of a query in bf16, scaled so that its products with keys are logits to
+// base 2. Components from `left` on are 0.
 KASCADE_INLINE PairVec scaled_query(const float* from, int64_t left, int32_t dim) {
   constexpr float kLog2E = 1.44269504f;
   const Vec scale = broadcast(kLog2E / __builtin_sqrtf(static_cast<float>(dim)));
@@ -61,7 +61,8 @@ KASCADE_INLINE PairVec scaled_query(const float* from, int64_t left, int32_t dim
   return narrow(low * scale, high * scale);
 }
 
-// Up to 32 levels of an int8 row from `levels` on, times their scale, 0 beyond `left`.
+// Converts up to 32 levels of an int8 row to bf16, multiplied by their scale. Components from
+// `left` on are 0.
 KASCADE_INLINE PairVec widen_levels(const int8_t* levels, int64_t left, float scale) {
   const auto part = [&](int64_t at) {
     const __m128i bytes = _mm_maskz_loadu_epi8(first_lanes(left - at), levels + at);
@@ -69,7 +70,7 @@ KASCADE_INLINE PairVec widen_levels(const int8_t* levels, int64_t left, float sc
   };
   return narrow(part(0), part(kLanes));
 }
-// A whole row of them; `to` has room for whole vectors of bf16.
+// Converts a whole int8 row to bf16; `to` has room for whole vectors.
 KASCADE_INLINE void widen_row(const void* row, int32_t dim, uint16_t* to) {
   const auto* levels = static_cast<const int8_t*>(row);
   float scale;
@@ -79,8 +80,8 @@ KASCADE_INLINE void widen_row(const void* row, int32_t dim, uint16_t* to) {
   }
 }
 
-// 2ˣ within 1.1e-4 of itself: a twentieth of what rounding the result to bf16 may change. Exactly
-// the power for an integer, 0 for −∞, NaN for NaN. scalef() takes ⌊x⌋ itself.
+// 2ˣ with a relative error below 1.1e-4, a twentieth of what rounding the result to bf16 may
+// change. It is exact for integers, 0 for −∞ and NaN for NaN. scalef() takes ⌊x⌋ itself.
 KASCADE_INLINE Vec rough_exp2(Vec x) {
   constexpr int kFraction = 0x09;  // x − ⌊x⌋, no exceptions
   const Vec r = _mm512_reduce_ps(x, kFraction);
@@ -93,12 +94,13 @@ KASCADE_INLINE Vec rough_exp2(Vec x) {
 KASCADE_INLINE Vec power_of_two(Vec n) { return _mm512_scalef_ps(broadcast(1.0f), n); }
 KASCADE_INLINE Vec ceiling(Vec x) { return _mm512_roundscale_ps(x, 0x0a); }
 
-// Two sums of products with powers relative to different tops, relative to the larger one.
+// Adds two sums of products that are relative to different maxima, each multiplied by its scale to
+// be relative to the larger maximum.
 KASCADE_INLINE Vec add_sums(Vec a, Vec a_scale, Vec b, Vec b_scale) {
   return _mm512_fmadd_ps(a, a_scale, _mm512_mul_ps(b, b_scale));
 }
 
-// rows[i] lane j ↔ rows[j] lane i.
+// Transposes 16 vectors of 16 lanes: swaps lane j of rows[i] and lane i of rows[j].
 KASCADE_INLINE void transpose(PairVec* rows) {
   PairVec half[kLanes];
 #pragma GCC unroll 4
@@ -112,7 +114,7 @@ KASCADE_INLINE void transpose(PairVec* rows) {
     half[i + 2] = _mm512_unpacklo_epi64(b, d);
     half[i + 3] = _mm512_unpackhi_epi64(b, d);
   }
-  // half[4 · g + k]: quarter l holds lane 4 · l + k of rows 4 · g … 4 · g + 3.
+  // Quarter l of half[4 · g + k] holds lane 4 · l + k of rows 4 · g … 4 · g + 3.
 #pragma GCC unroll 4
   for (int k = 0; k < 4; ++k) {
     const PairVec a = _mm512_shuffle_i32x4(half[k], half[4 + k], 0x88);
@@ -126,14 +128,14 @@ KASCADE_INLINE void transpose(PairVec* rows) {
   }
 }
 
-// Components 0 … 31 of two rows as pairs, in order.
+// Components 0 … 31 of two rows, paired component by component.
 struct Interleaved {
   PairVec low;   // components 0 … 15
   PairVec high;  // components 16 … 31
 };
 KASCADE_INLINE Interleaved interleave(PairVec first, PairVec second) {
   const PairVec lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  // The partner of i is 32 + i in permutex2var's counting.
+  // permutex2var numbers the elements of its second operand from 32 on.
   const PairVec low =
       _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(32)), 16));
   const PairVec high = _mm512_add_epi16(low, _mm512_set1_epi16(16));

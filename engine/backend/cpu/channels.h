@@ -1,4 +1,4 @@
-// Rows of weight matrices of any dtype as f32, for packing.
+// Reading rows of weight matrices of any float dtype as f32, for packing.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_CHANNELS_H_
 #define KASCADE_ENGINE_BACKEND_CPU_CHANNELS_H_
 
@@ -16,7 +16,7 @@ inline int64_t rows_of_all(std::span<const Tensor> parts) {
   return rows;
 }
 
-// One row of f32, bf16 or f16.
+// Reads a row of an f32, bf16 or f16 tensor.
 inline void read_row(Tensor from, int64_t row, float* to) {
   if (from.dtype == DType::kF32) {
     std::copy_n(from.f32(row), from.cols, to);
@@ -28,7 +28,7 @@ inline void read_row(Tensor from, int64_t row, float* to) {
   }
 }
 
-// Row `index` of the parts one after another.
+// Reads row `index` of the concatenated parts.
 inline void read_channel(std::span<const Tensor> parts, int64_t index, float* to) {
   for (const Tensor& part : parts) {
     if (index < part.rows) return read_row(part, index, to);

@@ -1,4 +1,5 @@
-// Choosing keys by AVX-512: sixteen scores at a time, kept ones moved together by compressing.
+// The kernels of choose_keys() with AVX-512: they work on sixteen scores at a time and compact the
+// ones to keep with the compress instruction.
 #include "engine/backend/host/choice_kernels.h"
 
 #include <immintrin.h>
@@ -22,7 +23,7 @@ void rank(const float* scores, int64_t count, uint32_t* ranks) {
     const __mmask16 number = _mm512_cmp_ps_mask(score, score, _CMP_ORD_Q);
     const __m512i bits =
         _mm512_castps_si512(_mm512_mask_add_ps(lowest, number, score, zero));  // −0 + 0 = 0
-    // All bits of a negative number turn, of another only the sign.
+    // All bits of a negative number are inverted, of other numbers only the sign.
     const __m512i turned = _mm512_or_si512(_mm512_srai_epi32(bits, 31), sign);
     _mm512_mask_storeu_epi32(ranks + i, here, _mm512_xor_si512(bits, turned));
   }
@@ -39,7 +40,8 @@ ChoiceKernels::Split split(const uint32_t* ranks, int64_t count, uint32_t low, u
     const __mmask16 above = _mm512_mask_cmpgt_epu32_mask(here, some, highest);
     const __mmask16 kept =
         _mm512_mask_cmpge_epu32_mask(static_cast<__mmask16>(here & ~above), some, lowest);
-    // Compressed in a register: to memory it is many times slower.
+    // Compressing in a register and storing the whole vector is many times faster than compressing
+    // to memory.
     _mm512_storeu_si512(inside + split.inside, _mm512_maskz_compress_epi32(kept, some));
     split.inside += count_of(kept);
     split.above += count_of(above);
@@ -56,7 +58,7 @@ void take(const uint32_t* ranks, int64_t count, uint32_t threshold, int64_t ties
     const __m512i some = _mm512_maskz_loadu_epi32(here, ranks + i);
     const __mmask16 above = _mm512_mask_cmpgt_epu32_mask(here, some, limit);
     const __mmask16 equal = _mm512_mask_cmpeq_epi32_mask(here, some, limit);
-    // No more ties than are left: the lowest bits.
+    // If there are more ties than may still be taken, keep those in the lowest bits.
     const __mmask16 tied = count_of(equal) <= ties
                                ? equal
                                : static_cast<__mmask16>(_pdep_u32((1u << ties) - 1, equal));

@@ -30,7 +30,7 @@ void keep_least(const std::optional<double>& quota, std::optional<double>& least
 // One line of /proc/self/cgroup: "ID:CONTROLLERS:PATH"; no controllers means version 2.
 struct Group {
   std::string controllers{};
-  path inside{};  // relative to the mount
+  path inside{};  // path of the group, relative to the mount
 };
 
 std::optional<Group> parse(const std::string& line) {
@@ -49,8 +49,9 @@ bool lists_cpu(const std::string& controllers) {
   return false;
 }
 
-// Of the group and of those around it up to the mount. Inside a container the path may be the
-// host's and not exist below the mount; what exists of it counts.
+// Lowers `least` to the smallest quota of the group and its ancestors up to the mount. Inside a
+// container the path may be the host's, so that some of its directories do not exist below the
+// mount; those that exist count.
 void keep_least_of_group(const path& mount, const path& inside, bool version2,
                          std::optional<double>& least) {
   path group = mount;

@@ -25,10 +25,11 @@
 namespace kascade::cpu {
 namespace {
 
-// Rows that a thread takes at a time: fewer are not worth sharing.
+// Rows of one task of a row-wise operation; a smaller task would cost more to share than to
+// compute.
 constexpr int64_t kFewRows = 8;
 
-// What one thread works in; grows to what it has met and stays.
+// The workspace of one thread. Its buffers grow to the largest size that occurred.
 struct Workspace {
   float* kernel(int64_t floats) { return at_least(kernel_memory, floats); }
   float* scores(int64_t floats) { return at_least(scores_memory, floats); }
@@ -43,7 +44,7 @@ struct Workspace {
   PageBounds pages{};
 };
 
-// Runs of tiles of one sequence.
+// Splits the tiles into runs that belong to one sequence.
 std::vector<TileRange> by_sequence(const Batch& batch, TileRange tiles) {
   std::vector<TileRange> runs;
   for (int32_t tile = tiles.begin; tile < tiles.begin + tiles.count; ++tile) {
@@ -91,7 +92,7 @@ class CpuBackend final : public HostBackend {
 
   std::optional<PackedForm> packed_form(int64_t out_features, int64_t in_features,
                                         MatrixUse use) const override {
-    // oneDNN's layout is its own.
+    // oneDNN does not promise a stable layout.
     if (precision_.weights == WeightFormat::kF32) return std::nullopt;
     return MatmulPanels::packed_form(out_features, in_features, format_of(use));
   }
@@ -211,7 +212,8 @@ class CpuBackend final : public HostBackend {
   }
 
  private:
-  // One task per tile: the scores of all heads must be there before any key is chosen.
+  // Runs one task per tile, because the scores of all KV heads must be known before a key is
+  // selected.
   void select_for_all_heads(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
                             const SelectOptions& options, HostSelection& selection) {
     for_tiles(tiles.count, 1, [&](int32_t index, int32_t, Workspace& workspace) {
@@ -241,7 +243,7 @@ class CpuBackend final : public HostBackend {
     return head_of_int4 ? WeightFormat::kInt8 : precision_.weights;
   }
 
-  // With so many tasks for each thread, sharing single rows gains nothing.
+  // With this many tasks per thread, splitting single rows among threads gains nothing.
   static constexpr int64_t kManyPerThread = 8;
 
   struct Part {
@@ -256,7 +258,7 @@ class CpuBackend final : public HostBackend {
 
   void attend_head(const HeadWork& work, int64_t out_stride, Workspace& workspace) const {
     kernels_.attend(work.queries, work.rows, work.keys, work.out, out_stride,
-                    workspace.kernel(kernels_.scratch_size(work.queries, work.rows.format, 0)));
+                    workspace.kernel(kernels_.workspace_size(work.queries, work.rows.format, 0)));
   }
 
   void attend_in_parts(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
@@ -275,7 +277,7 @@ class CpuBackend final : public HostBackend {
     float* partials = Workspace::at_least(partials_, items * size);
     const auto workspace_of = [&](const HeadWork& work, int32_t worker) {
       return workspace_[static_cast<size_t>(worker)].kernel(
-          kernels_.scratch_size(work.queries, work.rows.format, 0));
+          kernels_.workspace_size(work.queries, work.rows.format, 0));
     };
     pool_.run(items, [&](int64_t item, int32_t worker) {
       const auto& [work, index, count] = parts_[static_cast<size_t>(item)];
@@ -310,7 +312,7 @@ class CpuBackend final : public HostBackend {
     });
   }
 
-  // Row `row` of `from` into row `row_to` of `to`, in its dtype.
+  // Copies row `row` of `from` to row `row_to` of `to`, converted to its dtype.
   void convert_row(Tensor from, int64_t row, Tensor to, int64_t row_to) const {
     if (from.dtype == to.dtype) {
       std::memcpy(to.row<std::byte>(0) + row_to * to.stride * size_of(to.dtype),
@@ -339,7 +341,7 @@ class CpuBackend final : public HostBackend {
     const int32_t keys = queries.first_position + queries.rows;
     const CachedRows rows = rows_of_head(cache, batch, tile, kv_head);
     kernels_.pool(queries, rows, takes_largest(pooling) ? Pool::kMax : Pool::kSum, scores,
-                  workspace.kernel(kernels_.scratch_size(queries, rows.format, keys)));
+                  workspace.kernel(kernels_.workspace_size(queries, rows.format, keys)));
   }
 
   Precision precision_;
@@ -348,8 +350,8 @@ class CpuBackend final : public HostBackend {
   const Kernels& kernels_;
   MatmulOneDnn f32_matmul_;
   MatmulPanels panel_matmul_;
-  std::vector<Workspace> workspace_;  // of each thread
-  std::vector<Part> parts_{};         // of one call
+  std::vector<Workspace> workspace_;  // [threads]
+  std::vector<Part> parts_{};         // of one call of attend_in_parts()
   HostBuffer partials_{};
 };
 

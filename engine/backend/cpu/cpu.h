@@ -1,4 +1,5 @@
-// The CPU backend: our own kernels, and oneDNN's matrix products in f32.
+// The CPU backend: vectorised kernels of this project, and oneDNN's matrix products for f32
+// weights.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_CPU_H_
 #define KASCADE_ENGINE_BACKEND_CPU_CPU_H_
 
@@ -13,11 +14,11 @@
 namespace kascade::cpu {
 
 struct CpuOptions {
-  WeightFormat weights = WeightFormat::kF32;  // not kAuto; kBF16 where pick_bf16_kernels() has some
-  std::optional<DType> cache{};               // f32, bf16 or int8; default_cache() of the weights
-  int32_t threads = 0;                        // 0 = one per core that this process may use
-  std::vector<int32_t> cpus{};  // one for each of as many threads, to pin them to; or none
-  // nullptr = the best for this machine
+  WeightFormat weights = WeightFormat::kF32;  // not kAuto; kBF16 needs pick_bf16_kernels()
+  std::optional<DType> cache{};               // f32, bf16 or int8; unset = default_cache(weights)
+  int32_t threads = 0;          // 0 = one per core that this process may use; ignored with `cpus`
+  std::vector<int32_t> cpus{};  // one thread is pinned to each; empty = no pinning
+  // null = the best kernels for this machine
   const Kernels* kernels = nullptr;
   const IntegerKernels* integer_kernels = nullptr;
 };

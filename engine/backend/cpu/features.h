@@ -1,4 +1,4 @@
-// What the processor offers, asked by the lists of kernels.
+// Instruction sets of the processor that the program runs on.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_FEATURES_H_
 #define KASCADE_ENGINE_BACKEND_CPU_FEATURES_H_
 

@@ -1,4 +1,4 @@
-// A step's batch as what kernels take: one tile and one KV head at a time.
+// Translates a batch into the arguments of the kernels, for one tile and one KV head at a time.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_HEAD_WORK_H_
 #define KASCADE_ENGINE_BACKEND_CPU_HEAD_WORK_H_
 
@@ -12,20 +12,20 @@ namespace kascade::cpu {
 
 CachedRows rows_of_head(LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head);
 Queries queries_of(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head);
-// The last row of the queries alone.
+// Only the last row of the queries.
 Queries last_row(const Queries& queries);
 
-// What attend() does for one tile and KV head.
+// The work of attend() for one tile and KV head.
 struct HeadWork {
   Queries queries;
   CachedRows rows;
   KeyList keys;
   float* out;
 
-  // How many threads can share it: single rows only.
+  // The number of parts that threads can share; above 1 only for a single row.
   int32_t parts() const;
 };
-// `index` is the tile's place in the range.
+// `index` is the tile's index within the range.
 HeadWork head_work(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles, int32_t index,
                    int32_t kv_head, const KeySet& keys, Tensor out);
 

@@ -1,5 +1,5 @@
-// The integer kernels without instructions for byte products: loops that the compiler turns into
-// what the machine has.
+// The integer kernels for machines without byte-product instructions: loops that the compiler
+// vectorises.
 #include "engine/backend/cpu/panel_kernels.h"
 #include "engine/backend/cpu/vector.h"
 
@@ -13,7 +13,7 @@ KASCADE_INLINE int32_t level_of(int32_t four, int i) {
   return static_cast<int8_t>(static_cast<uint32_t>(four) >> (8 * i));
 }
 
-// Of a row of `width` channels.
+// Scales the sums of a row of `width` channels and writes or adds them to its output.
 void finish(const int32_t* sums, int32_t width, const PanelTile& tile, int32_t row,
             const Panel& panel, const PanelOut& to) {
   if (!panel.ends) {
@@ -27,7 +27,8 @@ void finish(const int32_t* sums, int32_t width, const PanelTile& tile, int32_t r
   }
 }
 
-// Modulo 2³²: with the weights' offset a sum may pass 2³¹ on its way to a result that does not.
+// Sums are modulo 2³², because with the weights' offset an intermediate sum may exceed 2³¹ although
+// the result does not.
 void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   for (int32_t row = 0; row < tile.rows; ++row) {
     uint32_t sums[kInt8Channels];
@@ -52,7 +53,7 @@ void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   }
 }
 
-// Adds one group's products to sums [kInt4Channels].
+// Adds the products of one group to sums [kInt4Channels].
 KASCADE_INLINE void add_group(const int32_t* levels, int32_t rows, int32_t start, const uint8_t* w,
                               const int8_t* multiples, int32_t* sums) {
   int32_t group[kInt4Channels];

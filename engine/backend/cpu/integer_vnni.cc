@@ -1,5 +1,5 @@
-// The integer kernels with AVX-512 VNNI. Every product of 4 levels of 16 channels is one
-// instruction; a tile's sums stay in registers over all inputs.
+// The integer kernels with AVX-512 VNNI: one instruction multiplies 4 levels of 16 channels. The
+// sums of a tile stay in registers over all inputs.
 #include <immintrin.h>
 
 #include "engine/backend/cpu/panel_kernels.h"
@@ -10,7 +10,8 @@ namespace {
 
 constexpr int kSumLanes = 16;
 
-// The processor's own prefetching does not run far enough ahead of the time that int4 weights take.
+// int4 weights are consumed faster than the hardware prefetcher fetches them, so that they are
+// prefetched this many bytes ahead.
 constexpr int kAhead = 2048;
 KASCADE_INLINE void prefetch(const uint8_t* from) {
   _mm_prefetch(reinterpret_cast<const char*>(from + kAhead), _MM_HINT_T0);
@@ -18,13 +19,14 @@ KASCADE_INLINE void prefetch(const uint8_t* from) {
 
 KASCADE_INLINE __m512i load_bytes(const uint8_t* from) { return _mm512_loadu_si512(from); }
 
-// sum += products of 4 unsigned bytes of each lane of `weights` by the 4 signed ones at `levels`.
-// As text: from the intrinsic gcc 12 makes copies of the sums, which leave the registers.
+// sum += products of the 4 unsigned bytes in each lane of `weights` and the 4 signed bytes at
+// `levels`. This is inline assembly because with the intrinsic GCC 12 copies the sums, which then
+// no longer fit the registers.
 KASCADE_INLINE void add_products(__m512i& sum, __m512i weights, const int32_t& levels) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(weights), "m"(levels));
 }
 
-// The same with words: 2 of each lane by 2.
+// The same with 16-bit words: 2 per lane.
 KASCADE_INLINE void add_word_products(__m512i& sum, __m512i a, __m512i b) {
   asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
 }
@@ -78,10 +80,35 @@ void int8_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   }
 }
 
+// Adds the products of one group of 16 inputs to the sums of kRows rows.
 template <int kRows>
-void int4_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
+KASCADE_INLINE void add_int4_group(const uint8_t* w, const uint8_t* multiples, const int32_t* x,
+                                   const int32_t* start, __m512i (&total)[kRows]) {
   const __m512i nibble = _mm512_set1_epi8(15);
   const __m512i low_half = _mm512_set1_epi32(0xffff);
+  const __m512i first = load_bytes(w), second = load_bytes(w + 64);
+  prefetch(w);
+  prefetch(w + 64);
+  const __m512i part[4] = {_mm512_and_si512(first, nibble), _mm512_and_si512(second, nibble),
+                           _mm512_and_si512(_mm512_srli_epi16(first, 4), nibble),
+                           _mm512_and_si512(_mm512_srli_epi16(second, 4), nibble)};
+  // The sum of a group fits the lower half of its lane. The upper half is multiplied by 0.
+  const __m512i multiple = _mm512_and_si512(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(multiples))), low_half);
+  __m512i sum[kRows];
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) sum[r] = _mm512_set1_epi32(start[r]);
+#pragma GCC unroll 4
+  for (int p = 0; p < 4; ++p) {
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) add_products(sum[r], part[p], x[p * kRows + r]);
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) add_word_products(total[r], sum[r], multiple);
+}
+
+template <int kRows>
+void int4_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   __m512i total[kRows];
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
@@ -94,26 +121,7 @@ void int4_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   for (int64_t block = 0; block < panel.blocks; ++block) {
     const uint8_t* multiples = w + kInt4BlockGroups * kInt4GroupBytes;
     for (int group = 0; group < kInt4BlockGroups; ++group) {
-      const __m512i first = load_bytes(w), second = load_bytes(w + 64);
-      prefetch(w);
-      prefetch(w + 64);
-      const __m512i part[4] = {_mm512_and_si512(first, nibble), _mm512_and_si512(second, nibble),
-                               _mm512_and_si512(_mm512_srli_epi16(first, 4), nibble),
-                               _mm512_and_si512(_mm512_srli_epi16(second, 4), nibble)};
-      // The group's sum fits the lower half of its lane, the upper half meets a 0.
-      const __m512i multiple = _mm512_and_si512(
-          _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(multiples))),
-          low_half);
-      __m512i sum[kRows];
-#pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) sum[r] = _mm512_set1_epi32(start[r]);
-#pragma GCC unroll 4
-      for (int p = 0; p < 4; ++p) {
-#pragma GCC unroll 12
-        for (int r = 0; r < kRows; ++r) add_products(sum[r], part[p], x[p * kRows + r]);
-      }
-#pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) add_word_products(total[r], sum[r], multiple);
+      add_int4_group<kRows>(w, multiples, x, start, total);
       x += 4 * kRows;
       start += kRows;
       w += kInt4GroupBytes;
@@ -153,7 +161,7 @@ KASCADE_INLINE __m512 load_some(const float* x, int64_t first, int64_t size) {
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << (size - first)) - 1), x + first);
 }
 
-// NaN if a value is not finite.
+// The largest magnitude, or NaN if a value is not finite.
 float largest_of(const float* x, int64_t size) {
   __m512 largest = _mm512_setzero_ps();
   __mmask16 endless = 0;

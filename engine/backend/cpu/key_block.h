@@ -1,5 +1,5 @@
-// Fetching cached rows in blocks of keys: where they lie in the paged cache, and pointers to them
-// as f32. Like vector.h, only for files compiled once per instruction set.
+// Reads cached rows in blocks of keys: finds their rows in the paged cache and provides pointers to
+// them as f32. Like vector.h, only for files that are compiled once per instruction set.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_KEY_BLOCK_H_
 #define KASCADE_ENGINE_BACKEND_CPU_KEY_BLOCK_H_
 
@@ -8,7 +8,7 @@
 
 namespace kascade::cpu::KASCADE_ISA {
 
-constexpr int kBlock = 64;  // keys per block: K and V of one block stay in L1/L2
+constexpr int kBlock = 64;  // keys per block; keys and values of a block stay in L1/L2
 
 KASCADE_INLINE int32_t count(const KeyList& keys) {
   return keys.sinks + keys.chosen_count + keys.own_end - keys.own_begin;
@@ -19,7 +19,8 @@ struct KeyBlock {
   int64_t row[kBlock];
 };
 
-// The positions of keys [first, first + count) of the list, run by run.
+// Writes the positions of keys [first, first + count) of the list, one of its three runs after the
+// other.
 KASCADE_INLINE void list_keys(const KeyList& keys, int32_t first, int count, int32_t* position) {
   const int32_t own = keys.sinks + keys.chosen_count;
   int j = 0;
@@ -32,7 +33,7 @@ KASCADE_INLINE void find_keys(const CachedRows& cache, const KeyList& keys, int3
                               KeyBlock& block) {
   const int32_t left = count(keys) - first;
   const int32_t size = cache.block_size;
-  // Sizes are powers of two as a rule: no division per key.
+  // The block size is usually a power of two, which saves a division per key.
   const int shift = (size & (size - 1)) == 0 ? __builtin_ctz(static_cast<uint32_t>(size)) : -1;
   block.count = left < kBlock ? left : kBlock;
   list_keys(keys, first, block.count, block.position);
@@ -44,16 +45,16 @@ KASCADE_INLINE void find_keys(const CachedRows& cache, const KeyList& keys, int3
   }
 }
 
-// Rows that will be read soon. Too scattered for the hardware to foresee, and too many to ask for
-// at once: a kernel asks for one with each key that it works on.
+// Rows of the next block, to be prefetched. They are too scattered for the hardware prefetcher, and
+// too many to prefetch at once: a kernel prefetches one with each key that it works on.
 struct Ahead {
   int count = 0;
-  int64_t bytes = 0;  // of a row
+  int64_t bytes = 0;  // bytes of a row
   const char* row[kBlock];
 
   KASCADE_INLINE void ask(int j) const {
     constexpr int64_t kLine = 64;
-    constexpr int kSecondLevel = 2;  // the first level has too few buffers for lines under way
+    constexpr int kSecondLevel = 2;  // the first level has too few buffers for lines in flight
     if (j >= count) return;
     for (int64_t at = 0; at < bytes; at += kLine) {
       __builtin_prefetch(row[j] + at, 0, kSecondLevel);
@@ -75,7 +76,8 @@ KASCADE_INLINE void look_ahead(const KeyBlock& block, const void* data, CacheFor
   }
 }
 
-// kLanes components of a row from d on, `scale` being that of its levels.
+// Loads kLanes components of a row from component d on. `scale` is the scale of an int8 row's
+// levels.
 KASCADE_INLINE Vec load_components(const void* row, CacheFormat format, float scale, int64_t d) {
   if (format == CacheFormat::kF32) return load(static_cast<const float*>(row) + d);
   if (format == CacheFormat::kBF16) return from_bf16(static_cast<const uint16_t*>(row) + d);
@@ -95,10 +97,10 @@ KASCADE_INLINE float scale_of(const void* row, CacheFormat format, int32_t dim) 
   return scale;
 }
 
-// rows[j] points at `dim` floats for each key of the block; beyond the last key it repeats the last
-// one, so that kernels may run on to a multiple of their step. With whole_vectors, padded(dim)
-// floats may be read and those from dim on are 0. `copies` holds kBlock · padded(dim) floats; f32
-// rows that fit are used where they lie.
+// Makes rows[j] point to the `dim` floats of each key of the block. Entries after the last key
+// repeat it, so that kernels may run on to a multiple of their step. With whole_vectors,
+// padded(dim) floats may be read, and those from dim on are 0. `copies` has room for kBlock ·
+// padded(dim) floats; f32 rows that need no padding are used in place.
 KASCADE_INLINE void fetch_rows(const KeyBlock& block, const void* data, CacheFormat format,
                                int64_t stride, int32_t dim, bool whole_vectors, float* copies,
                                const float** rows) {

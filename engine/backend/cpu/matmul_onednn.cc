@@ -18,11 +18,11 @@ namespace {
 
 using dnnl::memory;
 
-// A slice of a product: so many channels of the weights by so many rows, some 0.1 ms of work.
+// Channels and rows of one slice of a product, which takes about 0.1 ms.
 constexpr int64_t kSliceChannels = 256;
 constexpr int64_t kSliceRows = 96;
-// Primitives kept. A server meets few shapes of matrix but any number of rows; beyond the bound
-// all are dropped, which costs a step some milliseconds.
+// Number of primitives to keep. A server sees few shapes of matrix but any number of rows. When the
+// limit is reached all primitives are dropped, which costs one step a few milliseconds.
 constexpr size_t kMostPrimitives = 1024;
 
 constexpr int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
@@ -33,7 +33,7 @@ memory::desc rows_of(int64_t rows, int64_t cols, int64_t stride) {
 
 dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const memory::desc& x,
                                       const memory::desc& w, const memory::desc& out) {
-  // Primitives run on other threads than the one that made them, so each brings its memory.
+  // Any thread may run a primitive, so each thread provides the scratchpad memory.
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
 #if DNNL_VERSION_MAJOR >= 3
@@ -46,8 +46,8 @@ dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const memory::
 class SlicedMatrix final : public Matrix {
  public:
   struct Slice {
-    HostBuffer storage;  // on huge pages where there are any
-    memory weights;      // in storage; [in, channels]
+    HostBuffer storage;  // on huge pages if the system has them
+    memory weights;      // [in, channels], in `storage`
     int64_t channels() const { return weights.get_desc().dims()[1]; }
   };
   SlicedMatrix(std::vector<Slice> slices, int64_t out_features, int64_t in_features, int64_t bytes)
@@ -66,18 +66,18 @@ bool rows_are_independent() {
 }
 
 struct MatmulOneDnn::Impl {
-  using Shape = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // in, channels, rows, x's stride
+  using Shape = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // in, channels, rows, stride of x
   struct Prepared {
     memory::desc x;
     memory::desc out;
     memory::desc scratchpad;
     dnnl::matmul matmul;
   };
-  // What one thread works with.
+  // The oneDNN stream and the buffers of one thread.
   struct Worker {
     explicit Worker(const dnnl::engine& engine) : stream(engine) {}
     dnnl::stream stream;
-    HostBuffer out{DType::kF32, kSliceRows, kSliceChannels};  // without gaps: run() says why
+    HostBuffer out{DType::kF32, kSliceRows, kSliceChannels};  // contiguous, see run_slice()
     HostBuffer scratchpad{};
   };
 
@@ -86,7 +86,7 @@ struct MatmulOneDnn::Impl {
   }
 
   SlicedMatrix::Slice pack(const HostBuffer& plain, int64_t channels, int64_t in) const;
-  // The product of one slice by x; only looks it up if it was prepared before.
+  // Returns the primitive that multiplies x by a slice. Once prepared, it is only looked up.
   const Prepared& prepare(const SlicedMatrix::Slice& slice, Tensor x);
   void run_slice(Worker& worker, const Prepared& product, Tensor x,
                  const SlicedMatrix::Slice& slice, Tensor out, Into into) const;
@@ -104,7 +104,7 @@ MatmulOneDnn::~MatmulOneDnn() = default;
 SlicedMatrix::Slice MatmulOneDnn::Impl::pack(const HostBuffer& plain, int64_t channels,
                                              int64_t in) const {
   const memory::desc any({in, channels}, memory::data_type::f32, memory::format_tag::any);
-  // The layout for many rows; with others run() is still right.
+  // oneDNN chooses the layout for products with many rows; it is correct for any number.
   const auto described =
       describe(engine, rows_of(kSliceRows, in, in), any, rows_of(kSliceRows, channels, channels));
   memory from({{in, channels}, memory::data_type::f32, memory::dims{1, in}}, engine,
@@ -120,7 +120,7 @@ SlicedMatrix::Slice MatmulOneDnn::Impl::pack(const HostBuffer& plain, int64_t ch
 }
 
 std::unique_ptr<Matrix> MatmulOneDnn::pack(std::span<const Tensor> parts) {
-  omp_set_num_threads(1);  // belongs to the calling thread, and oneDNN asks for it
+  omp_set_num_threads(1);  // a setting of the calling thread, which oneDNN reads
   const int64_t out_features = rows_of_all(parts), in_features = parts.front().cols;
   const HostBuffer plain(DType::kF32, kSliceChannels, in_features);
   KASCADE_CHECK(plain.view().data != nullptr);
@@ -148,8 +148,8 @@ const MatmulOneDnn::Impl::Prepared& MatmulOneDnn::Impl::prepare(const SlicedMatr
   return prepared.emplace(shape, made).first->second;
 }
 
-// Into the worker's memory first: oneDNN 2.6 has only its plain loops for a result with gaps
-// between the rows, hundreds of times slower.
+// Writes to the worker's contiguous buffer first: for a result with gaps between its rows oneDNN
+// 2.6 has only plain loops, which are hundreds of times slower.
 void MatmulOneDnn::Impl::run_slice(Worker& worker, const Prepared& product, Tensor x,
                                    const SlicedMatrix::Slice& slice, Tensor out, Into into) const {
   const auto scratch_bytes = static_cast<int64_t>(product.scratchpad.get_size());
@@ -172,13 +172,13 @@ void MatmulOneDnn::Impl::run_slice(Worker& worker, const Prepared& product, Tens
 
 void MatmulOneDnn::run(Tensor x, const Matrix& w, Tensor out, Into into) {
   if (x.rows == 0) return;
-  // A single row has no stride; naming one would only prepare the same product again.
+  // The stride of a single row has no meaning and must not lead to another primitive.
   if (x.rows == 1) x.stride = x.cols;
   const auto& slices = static_cast<const SlicedMatrix&>(w).slices();
   const int64_t row_runs = divided_up(x.rows, kSliceRows);
-  omp_set_num_threads(1);  // belongs to the calling thread, and oneDNN asks for it
+  omp_set_num_threads(1);  // a setting of the calling thread, which oneDNN reads
   if (impl_->prepared.size() + 4 > kMostPrimitives) impl_->prepared.clear();
-  // All but the last slices are equal, in rows as in channels.
+  // All slices but the last have equal size, in rows and in channels.
   const auto rows_at = [&](Tensor matrix, int64_t run) {
     const int64_t first = run * kSliceRows;
     return matrix.slice_rows(first, std::min(kSliceRows, matrix.rows - first));

@@ -1,6 +1,7 @@
-// Matrix products with f32 weights by oneDNN: packed once into the layout that its kernels like
-// best, one prepared primitive per shape met. It works on slices of a product, on one thread each:
-// threads of its own would wait at the end of every product for one whose core was taken.
+// Matrix products with f32 weights by oneDNN. Weights are packed once into the layout that oneDNN
+// prefers, and one primitive is prepared for each shape that occurs. A product is cut into slices,
+// and oneDNN computes each slice on one thread. With threads of its own it would wait at the end of
+// every product for any thread whose core another process took.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_MATMUL_ONEDNN_H_
 #define KASCADE_ENGINE_BACKEND_CPU_MATMUL_ONEDNN_H_
 
@@ -13,8 +14,8 @@
 
 namespace kascade::cpu {
 
-// Whether a row of a product has the same bits however many rows there are. So with oneDNN's
-// AVX-512 kernels; its older ones add in an order that depends on the shape.
+// Whether a row of a product has the same bits whatever the number of rows. This is so with
+// oneDNN's AVX-512 kernels; its older kernels add in an order that depends on the shape.
 bool rows_are_independent();
 
 class MatmulOneDnn {
@@ -22,7 +23,7 @@ class MatmulOneDnn {
   explicit MatmulOneDnn(ThreadPool& pool);
   ~MatmulOneDnn();
 
-  // The parts' rows one after another, in f32.
+  // Concatenates the parts along their rows and packs them as f32.
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts);
 
   // x, out f32; both may have a stride.

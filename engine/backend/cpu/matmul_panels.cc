@@ -14,28 +14,30 @@
 namespace kascade::cpu {
 namespace {
 
-// What a thread takes at a time: of few rows at least so many bytes of weights, of many so many
-// panels and at most so many tiles of rows. Small enough to share out evenly when other processes
-// use a core, large enough that what is in its cache serves many times.
+// The size of a task. With few rows a task has at least kTaskBytes of weights; with many rows it
+// has kTaskPanels panels and at most kTaskTiles tiles of rows. Tasks are small enough to be shared
+// out evenly when other processes use a core, and large enough for data in the core's cache to be
+// reused many times.
 constexpr int64_t kTaskBytes = int64_t{64} << 10;
 constexpr int64_t kTaskPanels = 4;
 constexpr int64_t kTaskTiles = 8;
-// Of these inputs 8 tiles in bf16 are 384 KiB, a panel 128 KiB.
+// Inputs that are multiplied at a time so that the data stay in cache: this many inputs of 8 tiles
+// in bf16 take 384 KiB, those of a panel 128 KiB.
 constexpr int64_t kCachedInputs = 2048;
-// Rows of x that a thread prepares at a time.
+// Rows of x that one task quantises or rounds.
 constexpr int64_t kTaskRows = 16;
-// Inputs are padded to this many in x: enough for the blocks of every format.
+// The inputs of x are padded to a multiple of this, which suits the blocks of every format.
 constexpr int64_t kPaddedInputs = 64;
 
 constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 constexpr int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-// How a format lies in memory.
+// The memory layout of a weight format.
 struct Layout {
-  int64_t channels;      // per panel
-  int64_t block_inputs;  // what inputs are padded to
+  int64_t channels;      // channels per panel
+  int64_t block_inputs;  // inputs are padded to a multiple of this
   int64_t block_bytes;
-  int64_t word_inputs;   // of x in 32 bits
+  int64_t word_inputs;   // inputs of x in a 32-bit word
   int64_t sum_length;    // inputs whose products are summed before they are scaled
   int64_t start_length;  // inputs per entry of PanelTile::starts
   int32_t offset;
@@ -56,8 +58,8 @@ Layout layout_of(WeightFormat format) {
           kInt4SumLength, kInt4Group,       kInt4Offset};
 }
 
-// To be counted up whenever a panel or what surrounds it changes: files of packed weights outlive
-// the program (Backend::packed_form).
+// The name and version of each packed form. Whoever changes a panel or what surrounds it must
+// increase the version, because files of packed weights outlive the program (Backend::packed_form).
 std::string_view form_name(WeightFormat format) {
   switch (format) {
     case WeightFormat::kBF16:
@@ -69,7 +71,7 @@ std::string_view form_name(WeightFormat format) {
   }
 }
 
-// One channel into its place in the panel; what lies between stays as it is.
+// Writes one channel to its place in the panel and leaves the other channels as they are.
 void put_bf16(const float* values, int64_t inputs, int64_t channel, uint8_t* panel) {
   uint16_t* pair = reinterpret_cast<uint16_t*>(panel) + channel * kBf16Step;
   for (int64_t input = 0; input < inputs; ++input) {
@@ -102,7 +104,7 @@ void put_int4(const std::vector<int8_t>& levels, const std::vector<int8_t>& mult
   }
 }
 
-// Rows of x in tiles of equal height, or one less.
+// Divides the rows of x into tiles whose heights differ by at most one.
 struct Tiling {
   explicit Tiling(int64_t row_count)
       : rows(row_count), tiles(divided_up(row_count, int64_t{kTileRows})) {}
@@ -120,7 +122,8 @@ int32_t* grown(HostBuffer& buffer, int64_t count) {
 
 }  // namespace
 
-// The panels one after another, then the scales of all channels, also those beyond the last.
+// All panels one after another, followed by the scales of all channels, including the padding
+// channels of the last panel.
 class MatmulPanels::PanelMatrix final : public Matrix {
  public:
   struct Size {
@@ -133,7 +136,7 @@ class MatmulPanels::PanelMatrix final : public Matrix {
     int64_t bytes;
   };
 
-  // Not initialised.
+  // Makes a matrix with uninitialised memory of its own.
   PanelMatrix(WeightFormat format, int64_t out_features, int64_t in_features)
       : PanelMatrix(format, out_features, in_features,
                     Size(layout_of(format), out_features, in_features)) {
@@ -161,7 +164,7 @@ class MatmulPanels::PanelMatrix final : public Matrix {
     return {reinterpret_cast<const std::byte*>(data_), static_cast<size_t>(bytes())};
   }
 
-  // Of a matrix with memory of its own.
+  // Only for a matrix with memory of its own.
   uint8_t* panel_to_fill(int64_t index) const {
     return storage_.view().row<uint8_t>(0) + index * size_.panel_bytes;
   }
@@ -180,7 +183,7 @@ class MatmulPanels::PanelMatrix final : public Matrix {
   Layout layout_;
   Size size_;
   HostBuffer storage_{};
-  const uint8_t* data_ = nullptr;  // in storage_, or somebody else's
+  const uint8_t* data_ = nullptr;  // in storage_, or in memory that adopt() was given
 };
 
 PackedForm MatmulPanels::packed_form(int64_t out_features, int64_t in_features,
@@ -193,7 +196,7 @@ std::unique_ptr<Matrix> MatmulPanels::adopt(std::span<const std::byte> packed, i
   return std::make_unique<PanelMatrix>(format, out_features, in_features, packed);
 }
 
-// The rows of a product as the kernels read them: tile after tile, see PanelTile.
+// The rows of a product in the form that the kernels read, tile after tile (PanelTile).
 struct MatmulPanels::Rows {
   Tiling tiling;
   int64_t words_per_row;
@@ -259,7 +262,7 @@ void MatmulPanels::prepare_row(const PanelMatrix& w, Tensor x, int64_t row,
   }
 }
 
-// What a thread does at a time: panels by tiles.
+// A task: a range of panels by a range of tiles.
 struct MatmulPanels::Part {
   int64_t first_panel;
   int64_t last_panel;
@@ -267,8 +270,8 @@ struct MatmulPanels::Part {
   int64_t last_tile;
 };
 
-// With many tiles all of them meet kCachedInputs of a panel while these are in the core's cache;
-// the unfinished sums wait in `sums`.
+// With several tiles, kCachedInputs inputs of each panel are multiplied by all tiles while they are
+// in the core's cache; sums that are not complete are kept in `sums`.
 void MatmulPanels::multiply(const PanelMatrix& w, const Rows& rows, const Part& part, int32_t* sums,
                             Tensor out, Into into) const {
   const Layout& layout = w.layout();
@@ -320,7 +323,7 @@ void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
     const int64_t end = std::min(x.rows, (task + 1) * kTaskRows);
     for (int64_t row = task * kTaskRows; row < end; ++row) prepare_row(w, x, row, rows);
   });
-  // A single tile: only as much as lies in a row in memory matters.
+  // With a single tile, the only concern is that each task reads a long contiguous run of memory.
   const bool many = rows.tiling.tiles >= kTaskTiles;
   const int64_t task_panels =
       many ? kTaskPanels : std::max<int64_t>(kTaskBytes / w.panel_bytes(), 1);

@@ -1,5 +1,5 @@
-// Matrix products with bf16, int8 and int4 weights: one packed copy serves every number of rows,
-// and a row's result does not depend on the others.
+// Matrix products with bf16, int8 and int4 weights. One packed copy serves every number of rows,
+// and a row's result does not depend on the other rows.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_MATMUL_PANELS_H_
 #define KASCADE_ENGINE_BACKEND_CPU_MATMUL_PANELS_H_
 
@@ -19,15 +19,15 @@ namespace kascade::cpu {
 
 class MatmulPanels {
  public:
-  // bf16 may be null; then nothing can be packed as kBF16.
+  // `bf16` may be null, in which case nothing can be packed as kBF16.
   MatmulPanels(const IntegerKernels& integer, const Bf16Kernels* bf16, ThreadPool& pool)
       : integer_(integer), bf16_(bf16), pool_(pool), sums_(static_cast<size_t>(pool.threads())) {}
 
-  // The parts' rows one after another, rounded or quantised to kBF16, kInt8 or kInt4. Beside the
-  // result it needs one row in f32 per channel that a thread works on.
+  // Concatenates the parts along their rows and rounds or quantises them to kBF16, kInt8 or kInt4.
+  // Besides the result, each thread needs memory for one channel in f32.
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, WeightFormat format);
 
-  // See Backend. Panels are the same for every set of kernels.
+  // See Backend. The packed bytes are the same for every set of kernels.
   static PackedForm packed_form(int64_t out_features, int64_t in_features, WeightFormat format);
   static std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed, int64_t out_features,
                                        int64_t in_features, WeightFormat format);
@@ -47,10 +47,11 @@ class MatmulPanels {
   const IntegerKernels& integer_;
   const Bf16Kernels* bf16_;
   ThreadPool& pool_;
-  HostBuffer words_{};  // of run()'s x; grow to what was met
+  // The quantised rows of run()'s x. These buffers grow to the largest size that occurred.
+  HostBuffer words_{};
   HostBuffer starts_{};
   HostBuffer scales_{};
-  std::vector<HostBuffer> sums_{};  // of each thread, see multiply()
+  std::vector<HostBuffer> sums_{};  // [threads], see multiply()
 };
 
 }  // namespace kascade::cpu

@@ -1,4 +1,4 @@
-// The operations on one row, and the table of all kernels of this instruction set.
+// Operations on one row, and the table of all kernels of this instruction set.
 #include "engine/backend/cpu/isa.h"
 #include "engine/backend/cpu/vector.h"
 
@@ -8,7 +8,8 @@
 namespace kascade::cpu::KASCADE_ISA {
 namespace {
 
-// The last, partial vector of a row of `size` elements from `at` on; the rest of it is 0.
+// Loads the last, partial vector of a row of `size` elements, from element `at` on; the rest of it
+// is 0.
 Vec load_tail(const float* from, int64_t at, int64_t size) {
   Vec tail{};
   for (int64_t i = at; i < size; ++i) tail[i - at] = from[i];
@@ -76,7 +77,8 @@ void from_bf16_row(const uint16_t* from, int64_t size, float* to) {
   store_tail(to, i, size, from_bf16(tail));
 }
 
-// A vector of queries fills the lanes of tile_kernels.cc; fewer are better off row by row.
+// Whether the queries fill a vector, so that tile_kernels.cc is the faster way; fewer queries are
+// faster row by row.
 bool fills_a_vector(const Queries& queries) {
   return queries.rows > 1 && static_cast<int64_t>(queries.rows) * queries.heads >= kLanes;
 }
@@ -86,83 +88,87 @@ Queries row_of(const Queries& queries, int32_t row) {
           queries.first_position + row};
 }
 
-// The kernels of a tile and of a row, for either cache.
+// The functions below choose between the kernels for an f32 cache and those for a bf16 or int8
+// cache.
 [[maybe_unused]] int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-int64_t tile_scratch_of(const Queries& queries, [[maybe_unused]] CacheFormat format,
-                        [[maybe_unused]] int32_t keys) {
+int64_t tile_workspace_of(const Queries& queries, [[maybe_unused]] CacheFormat format,
+                          [[maybe_unused]] int32_t keys) {
 #ifdef __AVX512BF16__
   if (format != CacheFormat::kF32) {
-    const int64_t pooling = keys > 0 ? bf16_pool_tile_scratch_size(queries, keys) : 0;
-    return larger(bf16_tile_scratch_size(queries), pooling);
+    const int64_t pooling = keys > 0 ? bf16_pool_tile_workspace_size(queries, keys) : 0;
+    return larger(bf16_tile_workspace_size(queries), pooling);
   }
 #endif
-  return tile_scratch_size(queries);
+  return tile_workspace_size(queries);
 }
-int64_t row_scratch_of(const Queries& queries, [[maybe_unused]] CacheFormat format, int32_t keys) {
+int64_t row_workspace_of(const Queries& queries, [[maybe_unused]] CacheFormat format,
+                         int32_t keys) {
 #ifdef __AVX512BF16__
   if (format != CacheFormat::kF32) {
-    const int64_t pooling = keys > 0 ? bf16_pool_row_scratch_size(queries, keys) : 0;
-    return larger(bf16_row_scratch_size(queries), pooling);
+    const int64_t pooling = keys > 0 ? bf16_pool_row_workspace_size(queries, keys) : 0;
+    return larger(bf16_row_workspace_size(queries), pooling);
   }
 #endif
-  return row_scratch_size(queries, keys);
+  return row_workspace_size(queries, keys);
 }
 void attend_tile_of(const Queries& queries, const CachedRows& cache, const KeyList& keys,
-                    float* out, int64_t out_stride, float* scratch) {
+                    float* out, int64_t out_stride, float* workspace) {
 #ifdef __AVX512BF16__
   if (cache.format != CacheFormat::kF32)
-    return attend_bf16_tile(queries, cache, keys, out, out_stride, scratch);
+    return attend_bf16_tile(queries, cache, keys, out, out_stride, workspace);
 #endif
-  attend_tile(queries, cache, keys, out, out_stride, scratch);
+  attend_tile(queries, cache, keys, out, out_stride, workspace);
 }
 void attend_row_of(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,
-                   float* scratch) {
-#ifdef __AVX512BF16__
-  if (cache.format != CacheFormat::kF32) return attend_bf16_row(queries, cache, keys, out, scratch);
-#endif
-  attend_row(queries, cache, keys, out, scratch);
-}
-void pool_tile_of(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
-                  float* scratch) {
+                   float* workspace) {
 #ifdef __AVX512BF16__
   if (cache.format != CacheFormat::kF32)
-    return pool_bf16_tile(queries, cache, how, scores, scratch);
+    return attend_bf16_row(queries, cache, keys, out, workspace);
 #endif
-  pool_tile(queries, cache, how, scores, scratch);
+  attend_row(queries, cache, keys, out, workspace);
 }
-void pool_row_of(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
-                 float* scratch) {
+void pool_tile_of(const Queries& queries, const CachedRows& cache, Pool pooling, float* scores,
+                  float* workspace) {
 #ifdef __AVX512BF16__
-  if (cache.format != CacheFormat::kF32) return pool_bf16_row(queries, cache, how, scores, scratch);
+  if (cache.format != CacheFormat::kF32)
+    return pool_bf16_tile(queries, cache, pooling, scores, workspace);
 #endif
-  pool_row(queries, cache, how, scores, scratch);
+  pool_tile(queries, cache, pooling, scores, workspace);
+}
+void pool_row_of(const Queries& queries, const CachedRows& cache, Pool pooling, float* scores,
+                 float* workspace) {
+#ifdef __AVX512BF16__
+  if (cache.format != CacheFormat::kF32)
+    return pool_bf16_row(queries, cache, pooling, scores, workspace);
+#endif
+  pool_row(queries, cache, pooling, scores, workspace);
 }
 
-int64_t scratch_size(const Queries& queries, CacheFormat format, int32_t keys) {
-  return fills_a_vector(queries) ? tile_scratch_of(queries, format, keys)
-                                 : row_scratch_of(queries, format, keys);
+int64_t workspace_size(const Queries& queries, CacheFormat format, int32_t keys) {
+  return fills_a_vector(queries) ? tile_workspace_of(queries, format, keys)
+                                 : row_workspace_of(queries, format, keys);
 }
 
 void attend(const Queries& queries, const CachedRows& cache, const KeyList& keys, float* out,
-            int64_t out_stride, float* scratch) {
+            int64_t out_stride, float* workspace) {
   if (fills_a_vector(queries)) {
-    return attend_tile_of(queries, cache, keys, out, out_stride, scratch);
+    return attend_tile_of(queries, cache, keys, out, out_stride, workspace);
   }
   for (int32_t row = 0; row < queries.rows; ++row) {
     const Queries one = row_of(queries, row);
     KeyList causal = keys;
     if (causal.own_end > one.first_position + 1) causal.own_end = one.first_position + 1;
-    attend_row_of(one, cache, causal, out + row * out_stride, scratch);
+    attend_row_of(one, cache, causal, out + row * out_stride, workspace);
   }
 }
 
-void pool(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
-          float* scratch) {
-  if (fills_a_vector(queries)) return pool_tile_of(queries, cache, how, scores, scratch);
+void pool(const Queries& queries, const CachedRows& cache, Pool pooling, float* scores,
+          float* workspace) {
+  if (fills_a_vector(queries)) return pool_tile_of(queries, cache, pooling, scores, workspace);
   for (int32_t j = 0; j < queries.first_position + queries.rows; ++j) scores[j] = 0;
   for (int32_t row = 0; row < queries.rows; ++row) {
-    pool_row_of(row_of(queries, row), cache, how, scores, scratch);
+    pool_row_of(row_of(queries, row), cache, pooling, scores, workspace);
   }
 }
 
@@ -186,7 +192,7 @@ constexpr auto merge_parts = nullptr;
 
 extern const Kernels kernels;
 const Kernels kernels = {KASCADE_TEXT(KASCADE_ISA),
-                         scratch_size,
+                         workspace_size,
                          attend,
                          partial_size,
                          attend_part,

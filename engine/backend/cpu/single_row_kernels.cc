@@ -1,5 +1,5 @@
-// Attention of one row: one lane of a vector per component of a head. The heads of the group share
-// every key and value loaded, which is what decoding is bound by.
+// Attention of one row, with one vector lane per component of a head. The query heads of the group
+// share every key and value that is loaded, since decoding is bound by memory bandwidth.
 #include "engine/backend/cpu/isa.h"
 #include "engine/backend/cpu/key_block.h"
 #include "engine/backend/cpu/vector.h"
@@ -7,8 +7,8 @@
 namespace kascade::cpu::KASCADE_ISA {
 namespace {
 
-constexpr int kMostHeads = 4;                    // heads at a time
-constexpr int kMostVecs = kLanes == 16 ? 4 : 2;  // vectors of a value at a time
+constexpr int kMostHeads = 4;                    // most heads at a time
+constexpr int kMostVecs = kLanes == 16 ? 4 : 2;  // most vectors of a value at a time
 
 struct Row {
   int64_t width;  // padded(dim)
@@ -16,14 +16,14 @@ struct Row {
   float* o;       // [heads][width] Σ p · v, not yet divided by Σ p
   float* keys;    // [kBlock][width]
   float* values;
-  float* logits;  // [heads][round_up(keys, kBlock)]; attend() only uses one block
+  float* logits;  // [heads][round_up(keys, kBlock)]; attend_row() uses only one block
 };
 
-Row lay_out(const Queries& in, float* scratch) {
+Row lay_out(const Queries& in, float* workspace) {
   Row row;
   row.width = padded(in.dim);
   const int64_t block = kBlock * row.width, heads = round_up(in.heads * row.width, 16);
-  row.q = scratch;
+  row.q = workspace;
   row.o = row.q + heads;
   row.keys = row.o + heads;
   row.values = row.keys + block;
@@ -41,7 +41,8 @@ void load_queries(const Queries& in, const Row& row) {
   }
 }
 
-// logits[h][j] = q[h] · k[j]: as many sums at once as a vector has lanes, added across together.
+// Computes logits[h][j] = q[h] · k[j]. As many sums as a vector has lanes are computed together and
+// then reduced across lanes together.
 template <int kHeads>
 void dot_keys(const float* q, int64_t width, const float* const* keys, int count,
               const Ahead& ahead, int64_t stride, float* logits) {
@@ -68,7 +69,7 @@ void dot_keys(const float* q, int64_t width, const float* const* keys, int count
   }
 }
 
-// The same for all heads; the first of them ask ahead.
+// Computes the logits of all heads; the call for the first heads also prefetches the next block.
 void dot_all(const Row& row, int32_t heads, const float* const* keys, int count, const Ahead& ahead,
              int64_t stride, float* logits) {
   const Ahead nothing{};
@@ -91,12 +92,12 @@ void dot_all(const Row& row, int32_t heads, const float* const* keys, int count,
 
 // A running softmax: the largest logit and the sum of exp(logit − top) so far.
 struct Softmax {
-  float top = -3.4e38f;  // finite, so that a difference of two of them is 0, not NaN
+  float top = -3.4e38f;  // finite, so that top − top is 0 and not NaN
   float sum = 0;
 };
 
-// Turns logits into exp(logit − top). Writes up to the next whole vector. Returns what all that was
-// summed before must be multiplied by.
+// Turns logits into exp(logit − top) and writes up to the next whole vector. Returns the factor by
+// which earlier sums must be multiplied.
 float exponentiate(int64_t count, float* logits, Softmax& softmax) {
   const int64_t whole = padded(count);
   for (int64_t j = count; j < whole; ++j) logits[j] = -kInfinity;
@@ -115,7 +116,7 @@ float exponentiate(int64_t count, float* logits, Softmax& softmax) {
   return rescale;
 }
 
-// o[h][d …] = o · rescale + Σ_j p[h][j] · v[j][d …] for kVecs vectors of components.
+// Computes o[h][d …] = o · rescale + Σ_j p[h][j] · v[j][d …] for kVecs vectors of components.
 template <int kHeads, int kVecs>
 KASCADE_INLINE void add_values(const float* p, const float* const* values, int count,
                                const Ahead& ahead, int64_t d, int64_t width, const float* rescale,
@@ -155,7 +156,7 @@ void add_values_of_heads(const float* p, const float* const* values, int count, 
   }
 }
 
-// Up to kMostHeads heads from `head` on; returns how many.
+// Attends for up to kMostHeads heads from `head` on and returns how many these were.
 int32_t attend_heads(const Row& row, int32_t head, int32_t heads, const float* const* values,
                      int count, const Ahead& ahead, Softmax* softmax) {
   const int32_t taken = heads - head >= kMostHeads ? kMostHeads : heads - head >= 2 ? 2 : 1;
@@ -175,7 +176,8 @@ int32_t attend_heads(const Row& row, int32_t head, int32_t heads, const float* c
   return taken;
 }
 
-// The block of keys from `first` on, and its keys ahead; nothing past the end of the list.
+// Finds the block of keys from `first` on and the rows to prefetch; does nothing past the end of
+// the list.
 void next_block(const CachedRows& cache, const KeyList& list, int32_t first, int32_t dim,
                 KeyBlock& block, Ahead& keys) {
   keys.count = 0;
@@ -186,15 +188,15 @@ void next_block(const CachedRows& cache, const KeyList& list, int32_t first, int
 
 }  // namespace
 
-int64_t row_scratch_size(const Queries& queries, int32_t keys) {
+int64_t row_workspace_size(const Queries& queries, int32_t keys) {
   const int64_t width = padded(queries.dim);
   return 2 * round_up(queries.heads * width, 16) + 2 * kBlock * width +
          queries.heads * round_up(keys > 0 ? keys : 1, kBlock) + queries.heads * 2;
 }
 
 void attend_row(const Queries& queries, const CachedRows& cache, const KeyList& list, float* out,
-                float* scratch) {
-  const Row row = lay_out(queries, scratch);
+                float* workspace) {
+  const Row row = lay_out(queries, workspace);
   const int32_t dim = queries.dim, heads = queries.heads;
   load_queries(queries, row);
   auto* softmax = reinterpret_cast<Softmax*>(row.logits + heads * kBlock);
@@ -223,9 +225,9 @@ void attend_row(const Queries& queries, const CachedRows& cache, const KeyList& 
   }
 }
 
-void pool_row(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
-              float* scratch) {
-  const Row row = lay_out(queries, scratch);
+void pool_row(const Queries& queries, const CachedRows& cache, Pool pooling, float* scores,
+              float* workspace) {
+  const Row row = lay_out(queries, workspace);
   load_queries(queries, row);
   const KeyList all{0, nullptr, 0, 0, queries.first_position + 1};
   const int32_t length = count(all);
@@ -249,7 +251,7 @@ void pool_row(const Queries& queries, const CachedRows& cache, Pool how, float* 
     for (int32_t j = 0; j < length; ++j) {
       const float probability = p[j] * scale;
       const float largest = probability > scores[j] ? probability : scores[j];
-      scores[j] = how == Pool::kSum ? scores[j] + probability : largest;
+      scores[j] = pooling == Pool::kSum ? scores[j] + probability : largest;
     }
   }
 }

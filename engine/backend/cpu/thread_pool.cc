@@ -12,11 +12,12 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::steady_clock;
 
-// How long a worker looks for the next call before it sleeps: the serial parts of a step are
-// shorter, and waking a thread takes tens of microseconds.
+// How long a worker polls for the next call before it sleeps. The serial parts of a step are
+// shorter than this, and waking a thread takes tens of microseconds.
 constexpr microseconds kBetweenCalls{100};
-// How long the caller looks for the last tasks to end. Not longer: if a worker's core was taken,
-// the caller's must become idle for the system to move the worker there.
+// How long the caller polls for the end of the last tasks. It must not poll longer: if another
+// process took a worker's core, the operating system can move the worker only to a core that
+// becomes idle, such as the caller's.
 constexpr microseconds kForLastTasks{20};
 
 void pause_core() {
@@ -27,10 +28,10 @@ void pause_core() {
 #endif
 }
 
-// Until the value differs from `old`; sleeps after a while.
+// Returns when the value differs from `old`; polls for `patience`, then sleeps.
 template <typename T>
 void wait_for_change(const std::atomic<T>& value, T old, microseconds patience) {
-  constexpr int kLooks = 32;  // between two readings of the clock
+  constexpr int kLooks = 32;  // polls between two readings of the clock
   const auto end = steady_clock::now() + patience;
   do {
     for (int look = 0; look < kLooks; ++look) {
@@ -70,9 +71,9 @@ void ThreadPool::take_tasks(int32_t worker) {
   }
 }
 
-// A worker counts itself in before it looks whether the call is open, run() closes the call before
-// it looks whether anybody is inside; both in the one order of all such operations. So a worker
-// that comes late finds the call closed, or run() waits for it.
+// A worker increments inside_ before it reads open_, and run() clears open_ before it reads
+// inside_. Both use sequentially consistent operations, so a worker that comes late either finds
+// open_ false or is waited for by run().
 void ThreadPool::serve(int32_t worker) {
   for (uint32_t seen = 0; !stop_.load();) {
     wait_for_change(call_, seen, kBetweenCalls);

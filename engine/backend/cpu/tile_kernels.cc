@@ -1,6 +1,7 @@
-// Attention of a tile of rows: one lane of a vector per query (row i, head r → lane i · heads + r).
-// Keys and values are then read component by component and broadcast, as they lie in the cache, and
-// the softmax never adds across lanes: a query's bits do not depend on its neighbours.
+// Attention of a tile of rows, with one vector lane per query (row i, head r → lane i · heads + r).
+// Keys and values are read component by component, as they lie in the cache, and broadcast. The
+// softmax never adds across lanes, so the bits of a query's result do not depend on the other
+// queries.
 #include "engine/backend/cpu/isa.h"
 #include "engine/backend/cpu/key_block.h"
 #include "engine/backend/cpu/vector.h"
@@ -8,12 +9,12 @@
 namespace kascade::cpu::KASCADE_ISA {
 namespace {
 
-constexpr int kMostVecs = kLanes == 16 ? 4 : 2;  // vectors of queries that the registers hold
+constexpr int kMostVecs = kLanes == 16 ? 4 : 2;  // most vectors of queries that fit the registers
 constexpr int kStep = 4;                         // keys or components per register block
-constexpr float kLowest = -3.4e38f;  // finite, so that a difference of two of them is 0, not NaN
+constexpr float kLowest = -3.4e38f;  // finite, so that kLowest − kLowest is 0 and not NaN
 
-// Scratch of a tile. A *group* is up to kMostVecs vectors of queries, from lane `lane` on; its part
-// of `q` and `o` is [dim][lanes of the group] at lane · dim.
+// The workspace of a tile. A *group* is up to kMostVecs vectors of queries, beginning at lane
+// `lane`. Its part of `q` and of `o` is [dim][lanes of the group], at offset lane · dim.
 struct Tile {
   int64_t lanes;
   float* q;           // scaled by 1/√D
@@ -27,9 +28,10 @@ struct Tile {
   float* pooled;  // [kBlock][kLanes]
 };
 
-// Returns the floats used. Reckons in numbers: to ask for the size there is no memory yet.
-int64_t lay_out(const Queries& in, float* scratch, Tile& tile) {
-  const auto begin = reinterpret_cast<uintptr_t>(scratch);
+// Returns the number of floats used. Addresses are computed as numbers, because a size can be asked
+// for before there is any memory.
+int64_t lay_out(const Queries& in, float* workspace, Tile& tile) {
+  const auto begin = reinterpret_cast<uintptr_t>(workspace);
   int64_t used = 0;
   const auto take = [begin, &used](int64_t floats) {
     const uintptr_t taken = begin + static_cast<uintptr_t>(used) * sizeof(float);
@@ -60,7 +62,8 @@ void load_queries(const Queries& in, const Tile& tile) {
   for (int64_t begin = 0; begin < tile.lanes;) {
     const int64_t width = vecs_from(tile, begin) * kLanes;
     for (int64_t lane = begin; lane < begin + width; ++lane) {
-      const int64_t query = lane < queries ? lane : queries - 1;  // the rest repeat the last query
+      const int64_t query =
+          lane < queries ? lane : queries - 1;  // surplus lanes repeat the last query
       const float* from = in.q + query / in.heads * in.stride + query % in.heads * in.dim;
       float* to = tile.q + begin * in.dim + lane - begin;
       for (int32_t d = 0; d < in.dim; ++d) to[d * width] = from[d] * scale;
@@ -95,7 +98,7 @@ void dot_keys(const float* q, const float* const* keys, int count, int32_t dim, 
   }
 }
 
-// Hides the keys after each query's own position, where the block has any.
+// Sets the logits of keys after a query's own position to −∞, if the block has any.
 template <int kVecs>
 void mask_keys(const KeyBlock& block, const int32_t* position, float* logits) {
   if (block.position[block.count - 1] <= position[0]) return;
@@ -108,8 +111,8 @@ void mask_keys(const KeyBlock& block, const int32_t* position, float* logits) {
   }
 }
 
-// Turns the logits of one vector of queries (rows `width` apart) into exp(logit − top) and brings
-// top and sum up to date. Returns what all that was summed before must be multiplied by.
+// Turns the logits of one vector of queries (rows `width` apart) into exp(logit − top) and updates
+// top and sum. Returns the factor by which earlier sums must be multiplied.
 Vec softmax_block(int count, int64_t width, float* logits, float* top, float* sum) {
   const Vec before = load(top);
   Vec largest = before;
@@ -126,7 +129,7 @@ Vec softmax_block(int count, int64_t width, float* logits, float* top, float* su
   return rescale;
 }
 
-// o[d … d + kComponents) = o · rescale + Σ_j p[j] · v[j]
+// Computes o[d … d + kComponents) = o · rescale + Σ_j p[j] · v[j].
 template <int kVecs, int kComponents>
 KASCADE_INLINE void add_values(const float* p, const float* const* values, int count, int32_t d,
                                const Vec* rescale, float* o) {
@@ -188,11 +191,11 @@ void scan_group(const Tile& tile, int64_t lane, const KeyBlock& block, const flo
   }
 }
 
-// Adds (or maximises) the group's probabilities per key, a vector of partial results each.
-// tile.sum holds 1/Σp by now, 0 for lanes that repeat a query.
+// Pools the group's probabilities into tile.pooled, by sum or maximum: one vector of partial
+// results per key. tile.sum holds 1/Σ p here, and 0 for surplus lanes.
 template <int kVecs>
 void pool_group(const Tile& tile, int64_t lane, const KeyBlock& block, const float* const* keys,
-                int32_t dim, Pool how) {
+                int32_t dim, Pool pooling) {
   logits_of_group<kVecs>(tile, lane, block, keys, dim);
   for (int j = 0; j < block.count; ++j) {
     Vec pooled = load(tile.pooled + j * kLanes);
@@ -200,13 +203,13 @@ void pool_group(const Tile& tile, int64_t lane, const KeyBlock& block, const flo
       const int64_t at = lane + v * kLanes;
       const Vec logit = load(tile.logits + (j * kVecs + v) * kLanes);
       const Vec p = exp(logit - load(tile.top + at)) * load(tile.sum + at);
-      pooled = how == Pool::kSum ? pooled + p : max(p, pooled);
+      pooled = pooling == Pool::kSum ? pooled + p : max(p, pooled);
     }
     store(tile.pooled + j * kLanes, pooled);
   }
 }
 
-// Calls visit(kVecs as a type's value, first lane) for each group of the tile.
+// Calls visit(Width<kVecs>, first lane) for each group of the tile.
 template <int kVecs>
 struct Width {
   static constexpr int value = kVecs;
@@ -240,7 +243,7 @@ void write_output(const Queries& in, const Tile& tile, float* out, int64_t out_s
   }
 }
 
-// Σ p → 1/Σ p, 0 for the lanes past the last query.
+// Replaces Σ p by 1/Σ p, and by 0 for the lanes after the last query.
 void invert_sums(const Queries& in, const Tile& tile) {
   const int64_t queries = static_cast<int64_t>(in.rows) * in.heads;
   for (int64_t lane = 0; lane < tile.lanes; ++lane) {
@@ -248,10 +251,10 @@ void invert_sums(const Queries& in, const Tile& tile) {
   }
 }
 
-void write_scores(const Tile& tile, int count, Pool how, float* scores) {
+void write_scores(const Tile& tile, int count, Pool pooling, float* scores) {
   for (int j = 0; j < count; ++j) {
     const Vec pooled = load(tile.pooled + j * kLanes);
-    scores[j] = how == Pool::kSum ? sum_of(pooled) : max_of(pooled);
+    scores[j] = pooling == Pool::kSum ? sum_of(pooled) : max_of(pooled);
   }
 }
 
@@ -271,15 +274,15 @@ KASCADE_INLINE void for_each_block(const Queries& in, const CachedRows& cache, c
 
 }  // namespace
 
-int64_t tile_scratch_size(const Queries& queries) {
+int64_t tile_workspace_size(const Queries& queries) {
   Tile tile;
   return lay_out(queries, nullptr, tile);
 }
 
 void attend_tile(const Queries& queries, const CachedRows& cache, const KeyList& list, float* out,
-                 int64_t out_stride, float* scratch) {
+                 int64_t out_stride, float* workspace) {
   Tile tile;
-  lay_out(queries, scratch, tile);
+  lay_out(queries, workspace, tile);
   load_queries(queries, tile);
   const int32_t dim = queries.dim;
   for (int32_t first = 0; first < count(list); first += kBlock) {
@@ -297,13 +300,14 @@ void attend_tile(const Queries& queries, const CachedRows& cache, const KeyList&
   write_output(queries, tile, out, out_stride);
 }
 
-void pool_tile(const Queries& queries, const CachedRows& cache, Pool how, float* scores,
-               float* scratch) {
+void pool_tile(const Queries& queries, const CachedRows& cache, Pool pooling, float* scores,
+               float* workspace) {
   Tile tile;
-  lay_out(queries, scratch, tile);
+  lay_out(queries, workspace, tile);
   load_queries(queries, tile);
   const int32_t dim = queries.dim;
-  // Twice over the keys, so that scratch does not grow with them: first the denominators.
+  // Two passes over the keys keep the workspace independent of their number. The first computes the
+  // denominators.
   for_each_block(queries, cache, tile, [&](int32_t, const KeyBlock& block, const float** keys) {
     for_each_group(tile, [&](auto width, int64_t lane) {
       scan_group<width.value>(tile, lane, block, keys, dim);
@@ -314,9 +318,9 @@ void pool_tile(const Queries& queries, const CachedRows& cache, Pool how, float*
                  [&](int32_t first, const KeyBlock& block, const float** keys) {
                    for (int i = 0; i < kBlock * kLanes; ++i) tile.pooled[i] = 0;
                    for_each_group(tile, [&](auto width, int64_t lane) {
-                     pool_group<width.value>(tile, lane, block, keys, dim, how);
+                     pool_group<width.value>(tile, lane, block, keys, dim, pooling);
                    });
-                   write_scores(tile, block.count, how, scores + first);
+                   write_scores(tile, block.count, pooling, scores + first);
                  });
 }
 

@@ -1,6 +1,6 @@
-// Vectors of f32 as wide as the instruction set of the translation unit, written with GCC's vector
-// extensions. Included only by files that are compiled once per instruction set: KASCADE_ISA is the
-// namespace that keeps their code apart.
+// Vectors of f32 as wide as the instruction set of the translation unit allows, written with GCC's
+// vector extensions. Included only by files that are compiled once per instruction set; KASCADE_ISA
+// is the namespace that keeps their code apart.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_VECTOR_H_
 #define KASCADE_ENGINE_BACKEND_CPU_VECTOR_H_
 
@@ -22,7 +22,7 @@ typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef int32_t IntVec __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t BitVec __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t HalfVec __attribute__((vector_size(kLanes * 2)));
-// The same in memory at any address.
+// The same types for memory without alignment.
 typedef float MemVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef int32_t MemIntVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef uint16_t MemHalfVec __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
@@ -39,12 +39,28 @@ KASCADE_INLINE void store(float* to, Vec value) { *reinterpret_cast<MemVec*>(to)
 KASCADE_INLINE Vec broadcast(float value) { return value - Vec{}; }
 KASCADE_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
-// Every lane takes the one `distance` (a power of two) away: halves, quarters, … change places.
+// Lane i takes lane from[i] of a, or from kLanes on of b. Clang has no built-in function with
+// variable lanes.
+KASCADE_INLINE Vec permuted(Vec a, Vec b, IntVec from) {
+#ifdef __clang__
+  Vec result{};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const int source = from[lane];
+    result[lane] = source < kLanes ? a[source] : b[source - kLanes];
+  }
+  return result;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+
+// Each lane receives the lane whose index differs in the bit kDistance (a power of two): halves,
+// quarters and so on change places.
 template <int kDistance>
 KASCADE_INLINE Vec swapped(Vec value) {
   IntVec from{};
   for (int lane = 0; lane < kLanes; ++lane) from[lane] = lane ^ kDistance;
-  return __builtin_shuffle(value, from);
+  return permuted(value, value, from);
 }
 KASCADE_INLINE float sum_of(Vec value) {
   if constexpr (kLanes > 8) value += swapped<8>(value);
@@ -68,7 +84,7 @@ KASCADE_INLINE Vec from_bf16(const uint16_t* from) {
 KASCADE_INLINE Vec from_int8(const int8_t* from) {
   return __builtin_convertvector(*reinterpret_cast<const MemByteVec*>(from), Vec);
 }
-// Rounds to nearest, ties to even; a NaN stays a NaN.
+// Rounds to bf16, to nearest with ties to even; a NaN stays a NaN.
 KASCADE_INLINE void store_bf16(uint16_t* to, Vec value) {
   const BitVec bits = reinterpret_cast<BitVec>(value);
   const BitVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -77,8 +93,8 @@ KASCADE_INLINE void store_bf16(uint16_t* to, Vec value) {
   *reinterpret_cast<MemHalfVec*>(to) = __builtin_convertvector(kept, HalfVec);
 }
 
-// Within 2 ulp of eˣ on [-87, 88]; exactly 0 below, e⁸⁸ above, NaN for NaN. Cephes' polynomial
-// after x = n · ln 2 + r.
+// eˣ within 2 ulp on [-87, 88]; exactly 0 below, e⁸⁸ above, NaN for NaN. Uses Cephes' polynomial
+// after the reduction x = n · ln 2 + r.
 KASCADE_INLINE Vec exp(Vec x) {
   const Vec highest = broadcast(88.0f);
   const Vec clamped = x > highest ? highest : x;
@@ -97,8 +113,9 @@ KASCADE_INLINE Vec exp(Vec x) {
   return x < broadcast(-87.0f) ? Vec{} : value;
 }
 
-// One step of reduce(): a and b each hold the partial sums of `kResults` results in turn (lane %
-// kResults); the outcome holds those of a, then those of b, in half as many partial sums.
+// One step of reduce(). a and b each hold partial sums of `kResults` results in turn (lane i
+// belongs to result i % kResults). The return value holds the results of a, then those of b, with
+// half as many partial sums each.
 template <int kResults>
 KASCADE_INLINE Vec combine(Vec a, Vec b) {
   IntVec low{};
@@ -107,7 +124,7 @@ KASCADE_INLINE Vec combine(Vec a, Vec b) {
     const int partial = lane / (2 * kResults) * (2 * kResults);
     low[lane] = result < kResults ? partial + result : kLanes + partial + result - kResults;
   }
-  return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, low + kResults);
+  return permuted(a, b, low) + permuted(a, b, low + kResults);
 }
 
 // Lane i of the result is the sum over the lanes of parts[i]; destroys parts[0 … kLanes).

@@ -1,5 +1,5 @@
-// The passes over all scores that choose_keys() is made of. On a machine with AVX-512 the CPU
-// backend brings its own.
+// The loops over all scores that choose_keys() consists of. On a machine with AVX-512 the CPU
+// backend provides vectorised ones.
 #ifndef KASCADE_ENGINE_BACKEND_HOST_CHOICE_KERNELS_H_
 #define KASCADE_ENGINE_BACKEND_HOST_CHOICE_KERNELS_H_
 
@@ -8,12 +8,13 @@
 namespace kascade {
 
 struct ChoiceKernels {
-  // ranks[i]: bits that order as the scores do. −0 and 0 are equal; NaN, of which neither order nor
-  // thresholds are defined, ranks as −∞.
+  // Maps each score to an unsigned integer that sorts as the scores do. −0 and 0 are equal. NaN
+  // ranks like −∞, since comparisons do not order it.
   void (*rank)(const float* scores, int64_t count, uint32_t* ranks);
 
-  // Copies the ranks in [low, high] to `inside`, which has room for kBeyond more than all of them;
-  // says how many those are and how many are above.
+  // Copies the ranks in [low, high] to `inside` and returns how many these are and how many ranks
+  // are above `high`. `inside` needs room for kBeyond more elements than there are ranks, because
+  // the kernel may write past the last one that counts.
   struct Split {
     int64_t inside;
     int64_t above;
@@ -22,13 +23,13 @@ struct ChoiceKernels {
                  uint32_t* inside);
   static constexpr int64_t kBeyond = 16;
 
-  // Writes the indices of the first `wanted` ranks that are above the threshold or among the first
-  // `ties` that equal it, ascending. There are as many.
+  // Writes, in ascending order, the indices of the ranks above `threshold` and of the first `ties`
+  // ranks equal to it. Together these are at least `wanted`; the first `wanted` are written.
   void (*take)(const uint32_t* ranks, int64_t count, uint32_t threshold, int64_t ties,
                int64_t wanted, int32_t* out);
 };
 
-// In plain loops.
+// The kernels as plain loops.
 extern const ChoiceKernels kPlainChoice;
 
 }  // namespace kascade

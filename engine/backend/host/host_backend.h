@@ -1,5 +1,5 @@
-// What all backends on the host share: their memory is host memory, and a step's index arrays are
-// used as they are.
+// The base of all backends that run on the host's CPUs: their memory is host memory, and they read
+// a step's index arrays in place.
 #ifndef KASCADE_ENGINE_BACKEND_HOST_HOST_BACKEND_H_
 #define KASCADE_ENGINE_BACKEND_HOST_HOST_BACKEND_H_
 
@@ -13,7 +13,6 @@
 
 namespace kascade {
 
-// Index arrays in place: the batch itself.
 class HostStepInput final : public StepInput {
  public:
   explicit HostStepInput(const Batch& batch) : batch_(batch) {}
@@ -36,9 +35,11 @@ class HostSelection final : public Selection {
     return {chosen.begin(), chosen.end()};
   }
 
-  // Makes room for the choices of the tiles: as many keys as the largest of their budgets.
+  // Makes room for the selections of these tiles. Each (tile, KV head) gets room for the largest of
+  // the tiles' budgets.
   void reset(const Batch& batch, TileRange tiles, int32_t kv_heads);
-  // Where up to the budget's number of keys go, then how many there are.
+  // The place for the keys of a tile and KV head. Whoever writes keys there then states their
+  // number with set_count().
   std::span<int32_t> slot(int32_t tile, int32_t kv_head) {
     return {indices_.data() + index(tile, kv_head) * capacity_, static_cast<size_t>(capacity_)};
   }
@@ -57,7 +58,7 @@ class HostSelection final : public Selection {
 
   int32_t tiles_ = 0;
   int32_t kv_heads_ = 0;
-  int32_t capacity_ = 0;          // most keys per (tile, head)
+  int32_t capacity_ = 0;          // most keys of a (tile, head)
   std::vector<int32_t> indices_;  // [tiles, kv_heads, capacity]
   std::vector<int32_t> counts_;   // [tiles, kv_heads]
 };

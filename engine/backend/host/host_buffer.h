@@ -1,4 +1,4 @@
-// Host memory as backends on the host use it, for what they keep and for their workspaces.
+// Owned host memory, in which backends on the host keep tensors and workspaces.
 #ifndef KASCADE_ENGINE_BACKEND_HOST_HOST_BUFFER_H_
 #define KASCADE_ENGINE_BACKEND_HOST_HOST_BUFFER_H_
 
@@ -12,9 +12,9 @@
 
 namespace kascade {
 
-// Owns host memory of [rows, cols] elements, aligned to 64 bytes or, from 1 MiB on, to the 2 MiB of
-// a huge page; null if the system refuses it. The memory is not initialised, so that a large pool
-// costs physical pages only where it is written.
+// Owns host memory for [rows, cols] elements. It is aligned to 64 bytes or, from 1 MiB on, to the 2
+// MiB of a huge page. The view's data is null if the operating system refused the memory. The
+// memory is not initialised, so a large pool takes physical pages only where it is written.
 class HostBuffer {
  public:
   HostBuffer() = default;
@@ -35,8 +35,9 @@ class HostBuffer {
     const size_t alignment = size >= kHugePage / 2 ? kHugePage : 64;
     const size_t rounded = (size + alignment - 1) / alignment * alignment;
     void* memory = std::aligned_alloc(alignment, rounded);
-    // Keys gathered from all over a long context would miss the TLB at each one. Only a wish: a
-    // kernel without huge pages refuses it and nothing else changes.
+    // Selected keys are scattered over a long context, and with small pages each of them would be a
+    // TLB miss. The request may fail: a kernel without huge pages ignores it, and only speed is
+    // lost.
     if (memory != nullptr && alignment == kHugePage) madvise(memory, rounded, MADV_HUGEPAGE);
     return memory;
   }

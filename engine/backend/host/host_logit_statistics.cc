@@ -13,7 +13,8 @@ std::span<const float> row_of(Tensor logits, size_t row) {
   return {logits.f32(static_cast<int64_t>(row)), static_cast<size_t>(logits.cols)};
 }
 
-// Inserts the token into the `keep` best ones, sorted by logit; earlier tokens win ties.
+// Inserts the token if it is among the `keep` best so far. `top` is sorted by logit; of equal
+// logits the token that came first wins.
 void offer(std::vector<TokenLogit>& top, int32_t keep, Token token, float logit) {
   if (static_cast<int32_t>(top.size()) == keep && logit <= top.back().logit) return;
   const auto place =

@@ -1,4 +1,4 @@
-// LogitStatistics over logits in host memory.
+// LogitStatistics of logits in host memory.
 #ifndef KASCADE_ENGINE_BACKEND_HOST_HOST_LOGIT_STATISTICS_H_
 #define KASCADE_ENGINE_BACKEND_HOST_HOST_LOGIT_STATISTICS_H_
 
@@ -20,7 +20,7 @@ class HostLogitStatistics final : public LogitStatistics {
   std::vector<RowStatistics> read() override;
 
  private:
-  // The sums over the tiles so far are relative to the largest logit so far.
+  // Sums over the vocabulary tiles seen so far, relative to the largest logit seen so far.
   struct Row {
     Token target_token = 0;
     double sum = 0;  // Σ exp(logit − max)

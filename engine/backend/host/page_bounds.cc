@@ -47,7 +47,7 @@ void PageBounds::read_key(Tensor keys, int64_t row) {
 void PageBounds::raise_scores(const float* q, int32_t pages) {
   sums_.assign(static_cast<size_t>(pages), 0.0f);
   for (int64_t d = 0; d < dim_; ++d) {
-    // Of q · least and q · largest the larger is known from the sign of q.
+    // The sign of q tells which of q · least and q · largest is the larger one.
     const float* bound = (q[d] < 0 ? least_ : largest_).data() + d * pages_;
     for (int32_t page = 0; page < pages; ++page) sums_[page] += q[d] * bound[page];
   }
@@ -63,10 +63,10 @@ void PageBounds::choose(Tensor q, const Choice& keys, const ChoiceKernels& kerne
   for (int64_t row = 0; row < q.rows && !pages.takes_all(); ++row) {
     for (int64_t head = 0; head < q.cols; head += dim_) raise_scores(q.f32(row) + head, end);
   }
-  // The chosen pages stand at the end of their keys' place, where no page is overwritten before it
-  // is read.
+  // The page numbers are written to the end of the room for their keys. The loop below fills that
+  // room from the front and never overwrites a page number before it has read it.
   int32_t* chosen = out + keys.budget - pages.budget;
-  choose_keys(scores_.data(), pages, scratch_, chosen, kernels);
+  choose_keys(scores_.data(), pages, workspace_, chosen, kernels);
   for (int32_t i = 0; i < pages.budget; ++i) {
     const int32_t page = chosen[i];
     for (int32_t key = 0; key < keys.unit; ++key) *out++ = page * keys.unit + key;

@@ -27,7 +27,7 @@ ChoiceKernels::Split split_plain(const uint32_t* ranks, int64_t count, uint32_t 
                                  uint32_t* inside) {
   ChoiceKernels::Split split{};
   for (int64_t i = 0; i < count; ++i) {
-    inside[split.inside] = ranks[i];  // kept if the next does not overwrite it
+    inside[split.inside] = ranks[i];  // stays unless the next one overwrites it
     split.inside += ranks[i] >= low && ranks[i] <= high ? 1 : 0;
     split.above += ranks[i] > high ? 1 : 0;
   }
@@ -40,12 +40,12 @@ void take_plain(const uint32_t* ranks, int64_t /*count*/, uint32_t threshold, in
   for (int32_t index = 0; out < end; ++index) {
     const int tie = ranks[index] == threshold && ties > 0 ? 1 : 0;
     ties -= tie;
-    *out = index;  // kept if taken: whether it is, no processor can predict
+    *out = index;  // stays if taken; a branch here would often be mispredicted
     out += ranks[index] > threshold ? 1 : tie;
   }
 }
 
-// One rank per unit.
+// The rank of a unit is the largest rank of its keys.
 void rank_units(const float* scores, const Choice& choice, const ChoiceKernels& kernels,
                 std::vector<uint32_t>& ranks) {
   const auto keys = static_cast<size_t>(choice.end - choice.begin);
@@ -65,22 +65,22 @@ struct Bounds {
   uint32_t high = std::numeric_limits<uint32_t>::max();
 };
 
-// Where a sample lets expect the rank of the `wanted`-th best: within 3 standard deviations of its
-// place in the sample.
-Bounds expect_threshold(int64_t wanted, ChoiceWorkspace& scratch) {
+// Bounds between which a sample suggests the `wanted`-th highest rank to lie: within 3 standard
+// deviations of its place in the sample.
+Bounds expect_threshold(int64_t wanted, ChoiceWorkspace& workspace) {
   constexpr size_t kFewest = 1024, kStep = 32, kMost = 1024;
-  const size_t count = scratch.ranks.size();
+  const size_t count = workspace.ranks.size();
   if (count < kFewest) return {};
   const size_t step = std::max(kStep, count / kMost);
-  scratch.sample.clear();
-  for (size_t i = step / 2; i < count; i += step) scratch.sample.push_back(scratch.ranks[i]);
-  const auto size = static_cast<double>(scratch.sample.size());
+  workspace.sample.clear();
+  for (size_t i = step / 2; i < count; i += step) workspace.sample.push_back(workspace.ranks[i]);
+  const auto size = static_cast<double>(workspace.sample.size());
   const double share = static_cast<double>(wanted) / static_cast<double>(count);
   const double spread = 3 * std::sqrt(size * share * (1 - share)) + 1;
   const auto rank_at = [&](double place, uint32_t beyond) {
     if (place < 0 || place >= size) return beyond;
-    const auto at = scratch.sample.begin() + static_cast<ptrdiff_t>(place);
-    std::nth_element(scratch.sample.begin(), at, scratch.sample.end(), std::greater<>());
+    const auto at = workspace.sample.begin() + static_cast<ptrdiff_t>(place);
+    std::nth_element(workspace.sample.begin(), at, workspace.sample.end(), std::greater<>());
     return *at;
   };
   const Bounds all;
@@ -88,22 +88,23 @@ Bounds expect_threshold(int64_t wanted, ChoiceWorkspace& scratch) {
           .high = rank_at(size * share - spread, all.high)};
 }
 
-// The lowest rank of the best `wanted`, and how many units of just that rank are among them.
+// The lowest rank among the best `wanted` units, and how many units of exactly this rank are among
+// them.
 struct Threshold {
   uint32_t rank;
   int64_t ties;
 };
-Threshold find_threshold(int64_t wanted, const ChoiceKernels& kernels, ChoiceWorkspace& scratch) {
-  const std::vector<uint32_t>& ranks = scratch.ranks;
+Threshold find_threshold(int64_t wanted, const ChoiceKernels& kernels, ChoiceWorkspace& workspace) {
+  const std::vector<uint32_t>& ranks = workspace.ranks;
   const auto count = static_cast<int64_t>(ranks.size());
-  scratch.close.resize(ranks.size() + ChoiceKernels::kBeyond);
+  workspace.close.resize(ranks.size() + ChoiceKernels::kBeyond);
   const auto split_by = [&](const Bounds& bounds) {
-    return kernels.split(ranks.data(), count, bounds.low, bounds.high, scratch.close.data());
+    return kernels.split(ranks.data(), count, bounds.low, bounds.high, workspace.close.data());
   };
-  ChoiceKernels::Split split = split_by(expect_threshold(wanted, scratch));
+  ChoiceKernels::Split split = split_by(expect_threshold(wanted, workspace));
   if (wanted <= split.above || wanted > split.above + split.inside) split = split_by({});
   wanted -= split.above;
-  const auto begin = scratch.close.begin(), last = begin + (wanted - 1);
+  const auto begin = workspace.close.begin(), last = begin + (wanted - 1);
   std::nth_element(begin, last, begin + split.inside, std::greater<>());
   const auto above = std::count_if(begin, last, [&](uint32_t rank) { return rank > *last; });
   return {*last, wanted - above};
@@ -113,20 +114,20 @@ Threshold find_threshold(int64_t wanted, const ChoiceKernels& kernels, ChoiceWor
 
 const ChoiceKernels kPlainChoice = {rank_plain, split_plain, take_plain};
 
-void choose_keys(const float* scores, const Choice& choice, ChoiceWorkspace& scratch, int32_t* out,
-                 const ChoiceKernels& kernels) {
+void choose_keys(const float* scores, const Choice& choice, ChoiceWorkspace& workspace,
+                 int32_t* out, const ChoiceKernels& kernels) {
   if (choice.budget == 0) return;
   if (choice.takes_all()) {
     std::iota(out, out + choice.budget, choice.begin);
     return;
   }
-  rank_units(scores, choice, kernels, scratch.ranks);
+  rank_units(scores, choice, kernels, workspace.ranks);
   const int64_t wanted = choice.budget / choice.unit;
-  const Threshold threshold = find_threshold(wanted, kernels, scratch);
-  scratch.units.resize(static_cast<size_t>(wanted));
-  kernels.take(scratch.ranks.data(), static_cast<int64_t>(scratch.ranks.size()), threshold.rank,
-               threshold.ties, wanted, scratch.units.data());
-  for (const int32_t unit : scratch.units) {
+  const Threshold threshold = find_threshold(wanted, kernels, workspace);
+  workspace.units.resize(static_cast<size_t>(wanted));
+  kernels.take(workspace.ranks.data(), static_cast<int64_t>(workspace.ranks.size()), threshold.rank,
+               threshold.ties, wanted, workspace.units.data());
+  for (const int32_t unit : workspace.units) {
     const int32_t first = choice.begin + unit * choice.unit;
     for (int32_t i = 0; i < choice.unit; ++i) *out++ = first + i;
   }

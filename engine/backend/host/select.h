@@ -1,4 +1,4 @@
-// Choosing keys by score: the part of select_keys() that all backends on the host share.
+// Selecting keys by score: the part of select_keys() that all backends on the host share.
 #ifndef KASCADE_ENGINE_BACKEND_HOST_SELECT_H_
 #define KASCADE_ENGINE_BACKEND_HOST_SELECT_H_
 
@@ -11,8 +11,8 @@
 
 namespace kascade {
 
-// What to choose from: keys [begin, end), `budget` of them, in aligned runs of `unit`. Budget and
-// end − begin are multiples of the unit.
+// A selection to make: `budget` of the keys [begin, end), in aligned runs of `unit` keys. Budget
+// and end − begin are multiples of the unit.
 struct Choice {
   int32_t begin = 0;
   int32_t end = 0;
@@ -24,25 +24,26 @@ struct Choice {
 
 // Memory that choose_keys() reuses from call to call.
 struct ChoiceWorkspace {
-  std::vector<uint32_t> ranks;   // of each unit
-  std::vector<uint32_t> sample;  // some of them
-  std::vector<uint32_t> close;   // those near the threshold
-  std::vector<int32_t> units;    // chosen
+  std::vector<uint32_t> ranks;   // [units]
+  std::vector<uint32_t> sample;  // a sample of the ranks
+  std::vector<uint32_t> close;   // the ranks near the threshold
+  std::vector<int32_t> units;    // the selected units
 };
 
-// Writes the `budget` best-scored keys to `out`, ascending; equal scores → lower index. A unit
-// ranks by its largest score, NaN ranks lowest. `scores` is indexed by key and unused if all are
-// taken. The kernels make no difference to the outcome.
-void choose_keys(const float* scores, const Choice& choice, ChoiceWorkspace& scratch, int32_t* out,
-                 const ChoiceKernels& kernels = kPlainChoice);
+// Writes the `budget` keys with the highest scores to `out`, in ascending order. Of equal scores
+// the one with the lower index wins; a unit ranks by its largest score; NaN ranks lowest. `scores`
+// is indexed by key and not read if the budget takes all keys. All sets of kernels give the same
+// result.
+void choose_keys(const float* scores, const Choice& choice, ChoiceWorkspace& workspace,
+                 int32_t* out, const ChoiceKernels& kernels = kPlainChoice);
 
-// Whether a pooling takes the largest of the scores that it brings together, or their sum.
+// Whether a pooling takes the maximum of probabilities rather than their sum.
 constexpr bool takes_largest(Pooling pooling) {
   return pooling == Pooling::kMax || pooling == Pooling::kLastRowMax;
 }
 
-// scores [kv_heads, keys]: row 0 becomes what all rows are together, by the pooling's own
-// operation.
+// Pools scores [kv_heads, keys] over the KV heads, by sum or maximum as `pooling` does. Row 0
+// receives the result.
 void pool_heads(Tensor scores, Pooling pooling);
 
 }  // namespace kascade

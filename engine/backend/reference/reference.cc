@@ -1,9 +1,8 @@
-// What every operation of a backend means, in plain loops: f32, one row at a time, keys in
-// ascending order. A row's arithmetic never depends on the other rows of the step, so a prompt
-// gives the same bits whole and in chunks.
+// The reference backend: defines in plain loops what every operation of a backend means. It
+// computes in f32, one row at a time, with keys in ascending order. A row's arithmetic does not
+// depend on the other rows of the step, so a prompt gives the same bits whole and in chunks.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -12,99 +11,24 @@
 #include "engine/backend/host/host_backend.h"
 #include "engine/backend/host/host_buffer.h"
 #include "engine/backend/host/select.h"
-#include "engine/backend/quantization.h"
+#include "engine/backend/reference/elements.h"
+#include "engine/backend/reference/reference_matrix.h"
 
 namespace kascade {
 namespace {
 
-float load_level(const int8_t* levels, int64_t cols, int64_t col) {
-  float scale;
-  std::memcpy(&scale, levels + cols, sizeof(scale));
-  return static_cast<float>(levels[col]) * scale;
-}
+using reference::load;
+using reference::store_row;
 
-float load(Tensor tensor, int64_t row, int64_t col) {
-  switch (tensor.dtype) {
-    case DType::kBF16:
-      return from_bf16(tensor.bf16(row)[col]);
-    case DType::kF16:
-      return from_f16(tensor.row<uint16_t>(row)[col]);
-    case DType::kInt8:
-      return load_level(tensor.row<int8_t>(row), tensor.cols, col);
-    default:
-      return tensor.f32(row)[col];
-  }
-}
-
-// The first rows of `out` become those of `from`.
-void widen(Tensor from, Tensor out) {
-  for (int64_t row = 0; row < from.rows; ++row) {
-    for (int64_t col = 0; col < from.cols; ++col) out.f32(row)[col] = load(from, row, col);
-  }
-}
-
-void store_row(const float* values, Tensor tensor, int64_t row) {
-  if (tensor.dtype == DType::kInt8) return write_int8_row(values, tensor, row);
-  for (int64_t col = 0; col < tensor.cols; ++col) {
-    if (tensor.dtype == DType::kBF16) {
-      tensor.bf16(row)[col] = to_bf16(values[col]);
-    } else {
-      tensor.f32(row)[col] = values[col];
-    }
-  }
-}
-
-class ReferenceMatrix final : public Matrix {
- public:
-  explicit ReferenceMatrix(HostBuffer values, int64_t out_features, int64_t in_features)
-      : Matrix(out_features, in_features, values.bytes()), values_(std::move(values)) {}
-  Tensor values() const { return values_.view(); }
-
- private:
-  HostBuffer values_;
-};
-
-// Channels in integers: level · multiple, the multiple being 1 for int8.
-class IntegerReferenceMatrix final : public Matrix {
- public:
-  IntegerReferenceMatrix(Tensor values, WeightFormat format)
-      : Matrix(values.rows, values.cols,
-               values.rows * (values.cols * size_of(DType::kI32) + size_of(DType::kF32))),
-        sum_length_(format == WeightFormat::kInt8 ? kInt8SumLength : kInt4SumLength),
-        steps_(static_cast<size_t>(values.rows * values.cols)),
-        scales_(static_cast<size_t>(values.rows)) {
-    std::vector<int8_t> levels(static_cast<size_t>(values.cols));
-    std::vector<int8_t> multiples(levels.size() / kInt4Group + 1, 1);
-    for (int64_t row = 0; row < values.rows; ++row) {
-      scales_[row] =
-          format == WeightFormat::kInt8
-              ? quantize_int8(values.f32(row), values.cols, levels.data())
-              : quantize_int4(values.f32(row), values.cols, levels.data(), multiples.data());
-      for (int64_t i = 0; i < values.cols; ++i) {
-        const int32_t multiple = format == WeightFormat::kInt8 ? 1 : multiples[i / kInt4Group];
-        steps_[row * values.cols + i] = levels[i] * multiple;
-      }
-    }
-  }
-  int64_t sum_length() const { return sum_length_; }
-  const int32_t* steps(int64_t channel) const { return steps_.data() + channel * in_features(); }
-  float scale(int64_t channel) const { return scales_[channel]; }
-
- private:
-  int64_t sum_length_;
-  std::vector<int32_t> steps_;  // [out, in]
-  std::vector<float> scales_;   // [out]
-};
-
-// One query head at one position, and the KV head that it reads.
+// One query head at one position, with the tile of its row and the KV head that it reads.
 struct Query {
   const float* q;
   int32_t tile;
   int32_t kv_head;
 };
 
-// softmax of q·kᵀ/√D over `keys`, in their order. No keys, no probabilities: such a row's output is
-// 0.
+// The softmax of q·kᵀ/√D over `keys`, in their order. Without keys there are no probabilities, and
+// the output of such a row is 0.
 std::vector<float> probabilities(const Query& query, LayerCache cache, const Batch& batch,
                                  const std::vector<int32_t>& keys) {
   const int32_t* table = batch.block_table(query.tile);
@@ -134,7 +58,8 @@ std::vector<int32_t> range(int32_t begin, int32_t end) {
   return keys;
 }
 
-// Ascending positions that a row of tile `tile` (absolute) may read for one KV head.
+// The positions of the keys that a row of tile `tile` attends to for one KV head, ascending. `tile`
+// counts from the first tile of the batch.
 std::vector<int32_t> keys_of_row(const Batch& batch, TileRange tiles, int32_t tile,
                                  int32_t position, const KeySet& set, int32_t kv_head) {
   if (set.selection == nullptr) return range(0, position + 1);
@@ -147,10 +72,11 @@ std::vector<int32_t> keys_of_row(const Batch& batch, TileRange tiles, int32_t ti
   return keys;
 }
 
-// The keys of the best-ranked units of `unit` keys in [begin, end), ascending; `budget` keys.
+// Selects `budget` keys of [begin, end) in runs of `unit` keys, ranked by their largest score;
+// returns them in ascending order.
 std::vector<int32_t> best_keys(const float* scores, int32_t begin, int32_t end, int32_t budget,
                                int32_t unit) {
-  std::vector<float> best;  // largest score of each unit; NaN counts as the lowest
+  std::vector<float> best;  // largest score of each unit; NaN ranks lowest
   for (int32_t first = begin; first < end; first += unit) {
     float largest = -std::numeric_limits<float>::infinity();
     for (int32_t key = first; key < std::min(first + unit, end); ++key) {
@@ -178,36 +104,12 @@ class ReferenceBackend final : public HostBackend {
   Precision precision() const override { return {weights_, cache_}; }
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
-    int64_t rows = 0;
-    for (const Tensor& part : parts) rows += part.rows;
-    const int64_t cols = parts.front().cols;
-    HostBuffer values(DType::kF32, rows, cols);
-    Tensor left = values.view();
-    for (const Tensor& part : parts) {
-      widen(part, left);
-      left = left.slice_rows(part.rows, left.rows - part.rows);
-    }
-    if (weights_ == WeightFormat::kF32) {
-      return std::make_unique<ReferenceMatrix>(std::move(values), rows, cols);
-    }
-    const bool head = use == MatrixUse::kHead;
-    return std::make_unique<IntegerReferenceMatrix>(values.view(),
-                                                    head ? WeightFormat::kInt8 : weights_);
+    const bool integer_head = weights_ != WeightFormat::kF32 && use == MatrixUse::kHead;
+    return reference::pack_matrix(parts, integer_head ? WeightFormat::kInt8 : weights_);
   }
 
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
-    if (weights_ != WeightFormat::kF32) {
-      return multiply_integers(x, static_cast<const IntegerReferenceMatrix&>(w), out, into);
-    }
-    const Tensor weights = static_cast<const ReferenceMatrix&>(w).values();
-    for (int64_t row = 0; row < x.rows; ++row) {
-      for (int64_t o = 0; o < weights.rows; ++o) {
-        float sum = 0;
-        for (int64_t i = 0; i < weights.cols; ++i) sum += x.f32(row)[i] * weights.f32(o)[i];
-        float& to = out.f32(row)[o];
-        to = into == Into::kAdd ? to + sum : sum;
-      }
-    }
+    reference::multiply(x, w, out, into);
   }
 
   void embed(const EmbeddingTable& embedding, const StepInput& step, Tensor out) override {
@@ -336,25 +238,7 @@ class ReferenceBackend final : public HostBackend {
   }
 
  private:
-  static void multiply_integers(Tensor x, const IntegerReferenceMatrix& w, Tensor out, Into into) {
-    std::vector<int8_t> levels(static_cast<size_t>(x.cols));
-    for (int64_t row = 0; row < x.rows; ++row) {
-      const float scale = quantize_int8(x.f32(row), x.cols, levels.data());
-      for (int64_t o = 0; o < w.out_features(); ++o) {
-        float& to = out.f32(row)[o];
-        if (into == Into::kOverwrite) to = 0;
-        for (int64_t first = 0; first < x.cols; first += w.sum_length()) {
-          int32_t sum = 0;
-          for (int64_t i = first; i < std::min(first + w.sum_length(), x.cols); ++i) {
-            sum += levels[i] * w.steps(o)[i];
-          }
-          to += static_cast<float>(sum) * w.scale(o) * scale;
-        }
-      }
-    }
-  }
-
-  // All query heads of KV head g for one row.
+  // Attends for all query heads of KV head g in one row.
   static void attend_group(Tensor q, LayerCache cache, const Batch& batch, int32_t tile,
                            int32_t row, int32_t g, const std::vector<int32_t>& keys, Tensor out) {
     const int32_t* table = batch.block_table(tile);
@@ -372,7 +256,7 @@ class ReferenceBackend final : public HostBackend {
     }
   }
 
-  // `index` is the tile's place in the selection.
+  // Selects the keys of one tile. `index` is the tile's index in the selection.
   void select_of_tile(Tensor q, LayerCache cache, const StepInput& step, int32_t tile,
                       int32_t index, const SelectOptions& options, HostSelection& selection) {
     const Batch& batch = batch_of(step);
@@ -396,7 +280,7 @@ class ReferenceBackend final : public HostBackend {
     selection.set_count(index, g, static_cast<int32_t>(keys.size()));
   }
 
-  // Per key the bound of its page.
+  // The score of each key: the bound of its page.
   static std::vector<float> page_scores(Tensor q, LayerCache cache, const Batch& batch,
                                         int32_t tile, int32_t g, int32_t page_size) {
     const int64_t dim = cache.keys.cols;

@@ -1,0 +1,149 @@
+#include "server/config.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdint>
+#include <map>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "spdlog/fmt/fmt.h"
+#include "tools/version/version.h"
+
+namespace kascade::server {
+namespace {
+
+void add_model_flags(CLI::App& app, EngineOptions& engine) {
+  app.add_option("--model", engine.model_directory, "Llama checkpoint folder, Hugging Face layout")
+      ->required()
+      ->type_name("DIR");
+  app.add_option("--backend", engine.backend, "auto takes the fastest one of this machine")
+      ->check(CLI::IsMember({"auto", "reference", "cpu", "cuda"}))
+      ->capture_default_str();
+  app.add_option("--weights", engine.weights,
+                 "Computed with; auto keeps the checkpoint's where the backend can; int8 and int4 "
+                 "round them to save memory and time")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}))
+      ->capture_default_str();
+  app.add_option("--kv-cache-dtype", engine.kv_cache_dtype,
+                 "Keys and values; auto is f32 beside f32 weights, else bf16; int8 holds nearly "
+                 "twice the tokens of bf16")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
+      ->capture_default_str();
+  app.add_option("--weights-cache", engine.weights_cache,
+                 "Keeps packed weights here and maps them at later starts; default: packs at each")
+      ->type_name("DIR");
+  const std::map<std::string, int64_t> units{
+      {"KiB", int64_t{1} << 10}, {"MiB", int64_t{1} << 20}, {"GiB", int64_t{1} << 30}};
+  app.add_option("--kv-memory", engine.kv_memory_bytes,
+                 "Bytes of the KV cache, or a number with KiB, MiB, GiB; 0 = what --max-sequences "
+                 "full contexts need, at most a quarter of the free memory")
+      ->transform(CLI::AsNumberWithUnit(units, CLI::AsNumberWithUnit::CASE_INSENSITIVE, "BYTES"))
+      ->capture_default_str();
+}
+
+void add_step_flags(CLI::App& app, EngineOptions& engine) {
+  app.add_option("--threads", engine.threads, "Compute threads; 0 = one per usable core")
+      ->capture_default_str();
+  app.add_flag("--pin-threads", engine.pin_threads,
+               "Binds each compute thread to a CPU of its own, in the order of the affinity mask");
+  app.add_option("--max-batch-tokens", engine.max_batch_tokens,
+                 "Tokens computed in one step; at least --max-sequences + 256")
+      ->capture_default_str();
+  app.add_option("--max-step-ms", engine.max_step_ms,
+                 "While sequences decode, prompts are fed in chunks that let a step take about so "
+                 "long at most; 0 = no limit")
+      ->capture_default_str();
+  app.add_option("--max-sequences", engine.max_sequences,
+                 "Sequences running at once; a comparison counts as two")
+      ->capture_default_str();
+  app.add_option("--max-queue", engine.max_queue, "Sequences waiting; more get RESOURCE_EXHAUSTED")
+      ->capture_default_str();
+}
+
+void add_server_flags(CLI::App& app, Configuration& configuration) {
+  ServerOptions& server = configuration.server;
+  app.add_option("--listen", server.listen, "gRPC address, HOST:PORT; port 0 = any free one")
+      ->capture_default_str();
+  app.add_option("--metrics-listen", server.metrics_listen,
+                 "Prometheus address, HOST:PORT; empty = none")
+      ->capture_default_str();
+  app.add_option("--schedule", server.schedule_file, "Schedule file that is activated at start")
+      ->check(CLI::ExistingFile)
+      ->type_name("FILE");
+  app.add_option("--schedule-dir", server.schedule_directory,
+                 "Where schedules are kept, and which one is active; default: in memory only")
+      ->type_name("DIR");
+  app.add_option("--max-message-bytes", server.max_message_bytes, "Largest request, bytes")
+      ->check(CLI::Range(int64_t{1} << 16, (int64_t{1} << 31) - 1))
+      ->capture_default_str();
+  app.add_option("--drain-seconds", configuration.drain_seconds,
+                 "Time for running requests after SIGTERM or SIGINT; a second signal, or one while "
+                 "the model is loading, ends at once")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+  app.add_option("--log-level", configuration.log_level)
+      ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}))
+      ->capture_default_str();
+  app.add_option("--port-file", configuration.port_file,
+                 "Written once the server serves: the gRPC port and the metrics port, a line each")
+      ->type_name("FILE");
+}
+
+// Every option can also be given as KASCADE_SERVER_NAME in the environment.
+void add_environment(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    std::string name = option->get_name();
+    if (!name.starts_with("--") || name == "--help" || name == "--version") continue;
+    name.erase(0, 2);
+    std::ranges::transform(name, name.begin(), [](unsigned char c) {
+      return c == '-' ? '_' : static_cast<char>(std::toupper(c));
+    });
+    option->envname(absl::StrCat("KASCADE_SERVER_", name));
+  }
+}
+
+}  // namespace
+
+ParsedConfiguration parse_configuration(int argc, char** argv) {
+  Configuration configuration;
+  CLI::App app("Serves a Llama model over gRPC, with Kascade sparse attention.", "kascade-server");
+  app.set_version_flag("--version", version_line());
+  app.set_config("--config", "", "File with options as name=value lines (TOML)")->type_name("FILE");
+  add_model_flags(app, configuration.server.engine);
+  add_step_flags(app, configuration.server.engine);
+  add_server_flags(app, configuration);
+  add_environment(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return {.exit_code = app.exit(error) == 0 ? 0 : 2};
+  }
+  return {.configuration = std::move(configuration)};
+}
+
+std::string configuration_line(const Configuration& configuration, Server& server) {
+  const ServerOptions& options = configuration.server;
+  const EngineOptions& engine = options.engine;
+  const EngineInfo& info = server.engine().info();
+  return fmt::format(
+      "serving model={} backend={} weights={} cache={} threads={} pinned_cpus={} listen={} port={} "
+      "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_step_ms={} "
+      "max_sequences={} "
+      "max_queue={} max_message_bytes={} drain_seconds={} schedule_file={} schedule_dir={} "
+      "weights_cache=\"{}\" load_seconds={:.2f}",
+      engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
+      std::string(name_of(info.cache)), info.threads,
+      info.cpus.empty() ? "none" : absl::StrJoin(info.cpus, ","), options.listen, server.port(),
+      options.metrics_listen.empty() ? "none" : options.metrics_listen, server.metrics_port(),
+      info.kv_pool_bytes, engine.max_batch_tokens, engine.max_step_ms, engine.max_sequences,
+      engine.max_queue, options.max_message_bytes, configuration.drain_seconds,
+      options.schedule_file.empty() ? "none" : options.schedule_file.string(),
+      options.schedule_directory.empty() ? "none (in memory only)"
+                                         : options.schedule_directory.string(),
+      info.weights_cache.empty() ? "none" : info.weights_cache,
+      absl::ToDoubleSeconds(info.load_time));
+}
+
+}  // namespace kascade::server

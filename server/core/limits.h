@@ -1,0 +1,37 @@
+// Bounds that follow from no property of the model. What a request to the engine may hold is
+// bounded in engine/request.h, and nowhere else.
+#ifndef KASCADE_SERVER_CORE_LIMITS_H_
+#define KASCADE_SERVER_CORE_LIMITS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "engine/base/refusal.h"
+
+namespace kascade::core {
+
+inline constexpr int64_t kMaxTexts = 4096;  // of one scoring, tokenization or calibration
+inline constexpr size_t kMaxStopStrings = 16;
+inline constexpr size_t kMaxStopStringBytes = 1024;
+// Stop tokens that a request may name; the end tokens of model and chat format join them.
+inline constexpr size_t kMaxRequestStopTokens = 256;
+inline constexpr int32_t kDefaultMaxNewTokens = 256;
+
+// A scoring submits no further window while its client leaves this many bytes unread.
+inline constexpr size_t kMaxUnsentBytes = size_t{64} << 20;
+// Inputs of one scoring that are in the engine at once.
+inline constexpr int kMaxParallelInputs = 8;
+
+// Larger requests are tokenized on the work queue instead of the thread that received them.
+inline constexpr size_t kMaxInlineBytes = size_t{64} << 10;
+// Bytes of all requests that are on the work queue or wait for it, together.
+inline constexpr size_t kMaxQueuedBytes = size_t{512} << 20;
+
+// INVALID_ARGUMENT naming `field`: no text, or more than kMaxTexts.
+absl::Status check_text_count(const std::string& field, size_t count);
+
+}  // namespace kascade::core
+
+#endif  // KASCADE_SERVER_CORE_LIMITS_H_

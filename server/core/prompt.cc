@@ -1,0 +1,111 @@
+#include "server/core/prompt.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/refusal.h"
+#include "engine/request.h"
+
+namespace kascade::core {
+namespace {
+
+bool starts_with(const std::vector<Token>& tokens, const std::vector<Token>& prefix) {
+  return tokens.size() >= prefix.size() &&
+         std::ranges::equal(prefix, std::span(tokens).first(prefix.size()));
+}
+
+absl::Status no_chat_format(const absl::Status& status) {
+  return refuse(
+      absl::StatusCode::kFailedPrecondition, absl::StrCat("chat.format: ", status.message()),
+      {.reason = reason::kNoChatFormat,
+       .field = "chat.format",
+       .subject = "chat.format",
+       .remedy = "name a format that the model was trained on, or send text or token ids"});
+}
+
+absl::StatusOr<EncodedPrompt> encode_chat(const Conversation& chat, const PromptOptions& options,
+                                          const Engine& engine) {
+  for (const auto& [set, field] :
+       {std::pair{options.add_bos.has_value(), "add_bos"},
+        std::pair{options.parse_special_tokens.has_value(), "parse_special_tokens"}}) {
+    if (set) return invalid_field(field, "has no meaning with chat");
+  }
+  const absl::StatusOr<ChatFormat> format =
+      chat.format ? absl::StatusOr<ChatFormat>(*chat.format) : engine.chat_format();
+  if (!format.ok()) return no_chat_format(format.status());
+  auto prompt = kascade::encode_chat(engine.tokenizer(), *format, chat.messages);
+  if (absl::IsFailedPrecondition(prompt.status())) return no_chat_format(prompt.status());
+  if (!prompt.ok()) return below_field("chat", prompt.status());
+  return EncodedPrompt{.tokens = std::move(prompt->tokens),
+                       .end_tokens = std::move(prompt->end_tokens)};
+}
+
+}  // namespace
+
+absl::StatusOr<PromptEncoder> PromptEncoder::create(const Engine& engine,
+                                                    const PromptOptions& options) {
+  PromptEncoder encoder(engine, options.parse_special_tokens.value_or(false));
+  if (options.add_bos == false) return encoder;
+  const auto prefix = engine.tokenizer().prefix_tokens();
+  encoder.text_bos_.assign(prefix.begin(), prefix.end());
+  if (!options.add_bos.has_value()) return encoder;
+  if (encoder.text_bos_.empty()) {
+    const auto& bos = engine.model().bos_token;
+    if (!bos) return invalid_field("add_bos", "the model has no BOS token");
+    encoder.text_bos_ = {*bos};
+  }
+  encoder.ids_bos_ = encoder.text_bos_;
+  return encoder;
+}
+
+absl::StatusOr<std::vector<Token>> PromptEncoder::text(std::string_view text,
+                                                       const std::string& field) const {
+  auto tokens = engine_->tokenizer().encode(
+      text, {.add_special_tokens = false, .parse_special_tokens = parse_special_tokens_});
+  if (!tokens.ok()) {
+    // RESOURCE_EXHAUSTED: the text is too much for the pattern, whenever it comes.
+    const absl::StatusCode code = tokens.status().code();
+    if (code != absl::StatusCode::kInvalidArgument &&
+        code != absl::StatusCode::kResourceExhausted) {
+      return tokens.status();
+    }
+    return invalid_field(field, message_of(tokens.status()));
+  }
+  if (!starts_with(*tokens, text_bos_)) {
+    tokens->insert(tokens->begin(), text_bos_.begin(), text_bos_.end());
+  }
+  return tokens;
+}
+
+absl::StatusOr<std::vector<Token>> PromptEncoder::ids(std::span<const Token> ids,
+                                                      const std::string& field) const {
+  absl::Status status = check_tokens(field, ids, engine_->model().vocab);
+  if (!status.ok()) return status;
+  std::vector<Token> tokens(ids.begin(), ids.end());
+  if (!starts_with(tokens, ids_bos_)) {
+    tokens.insert(tokens.begin(), ids_bos_.begin(), ids_bos_.end());
+  }
+  return tokens;
+}
+
+size_t PromptEncoder::bos_count(const std::vector<Token>& tokens) const {
+  return starts_with(tokens, text_bos_) ? text_bos_.size() : 0;
+}
+
+absl::StatusOr<EncodedPrompt> encode_prompt(const Prompt& prompt, const PromptOptions& options,
+                                            const Engine& engine) {
+  if (const auto* chat = std::get_if<Conversation>(&prompt)) {
+    return encode_chat(*chat, options, engine);
+  }
+  const auto encoder = PromptEncoder::create(engine, options);
+  if (!encoder.ok()) return encoder.status();
+  const auto* text = std::get_if<TextPrompt>(&prompt);
+  auto tokens = text != nullptr ? encoder->text(text->text, "text")
+                                : encoder->ids(std::get<TokenPrompt>(prompt).tokens, "tokens");
+  if (!tokens.ok()) return tokens.status();
+  const bool continues_text = tokens->size() > encoder->bos_count(*tokens);
+  return EncodedPrompt{.tokens = *std::move(tokens), .continues_text = continues_text};
+}
+
+}  // namespace kascade::core

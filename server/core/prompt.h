@@ -1,0 +1,80 @@
+// From what a client sends, a text, token ids or a conversation, to the tokens that the engine
+// gets.
+#ifndef KASCADE_SERVER_CORE_PROMPT_H_
+#define KASCADE_SERVER_CORE_PROMPT_H_
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+
+namespace kascade::core {
+
+struct PromptOptions {
+  // Whether the BOS token goes in front unless it is there already. Unset: texts get what the
+  // tokenizer's post-processor puts in front, token ids get nothing.
+  std::optional<bool> add_bos{};
+  // Whether special strings in a text ("<|eot_id|>") become their token. Default false.
+  std::optional<bool> parse_special_tokens{};
+};
+
+// Encodes texts and token ids, all with the same options. Immutable.
+class PromptEncoder {
+ public:
+  // `engine` must outlive the encoder. INVALID_ARGUMENT: add_bos for a model without a BOS.
+  static absl::StatusOr<PromptEncoder> create(const Engine& engine, const PromptOptions& options);
+
+  // Both give the tokens with the BOS. INVALID_ARGUMENT naming `field`: text that is not UTF-8 or
+  // beyond what the tokenizer's pattern can match; naming "field[i]": an id outside the vocabulary.
+  absl::StatusOr<std::vector<Token>> text(std::string_view text, const std::string& field) const;
+  absl::StatusOr<std::vector<Token>> ids(std::span<const Token> ids,
+                                         const std::string& field) const;
+
+  // How many tokens at the front of an encoded text are its BOS.
+  size_t bos_count(const std::vector<Token>& tokens) const;
+
+ private:
+  PromptEncoder(const Engine& engine, bool parse_special_tokens)
+      : engine_(&engine), parse_special_tokens_(parse_special_tokens) {}
+
+  const Engine* engine_;
+  bool parse_special_tokens_;
+  std::vector<Token> text_bos_;  // goes before texts
+  std::vector<Token> ids_bos_;   // goes before token ids
+};
+
+// Text and tokens belong to the caller.
+struct TextPrompt {
+  std::string_view text{};  // UTF-8
+};
+struct TokenPrompt {
+  std::span<const Token> tokens{};
+};
+// Its next message is the model's. PromptOptions have no meaning here and must be unset.
+struct Conversation {
+  std::vector<ChatMessage> messages{};
+  std::optional<ChatFormat> format{};  // unset: the model's own
+};
+using Prompt = std::variant<TextPrompt, TokenPrompt, Conversation>;
+
+struct EncodedPrompt {
+  std::vector<Token> tokens{};
+  bool continues_text = false;      // the prompt ends with text that the new text goes on
+  std::vector<Token> end_tokens{};  // of the chat format, beside the model's own
+};
+
+// INVALID_ARGUMENT names "text", "tokens[i]" or a field below "chat". FAILED_PRECONDITION: no chat
+// format is named and the model's own is not known, or the tokenizer lacks the format's control
+// tokens.
+absl::StatusOr<EncodedPrompt> encode_prompt(const Prompt& prompt, const PromptOptions& options,
+                                            const Engine& engine);
+
+}  // namespace kascade::core
+
+#endif  // KASCADE_SERVER_CORE_PROMPT_H_

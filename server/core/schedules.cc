@@ -1,0 +1,192 @@
+#include "server/core/schedules.h"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/refusal.h"
+#include "spdlog/spdlog.h"
+
+namespace kascade::core {
+namespace {
+
+constexpr size_t kMaxSchedules = 256;
+constexpr char kActiveFile[] = "active.json";
+
+std::vector<std::filesystem::path> schedule_files(const std::filesystem::path& directory,
+                                                  std::error_code& error) {
+  std::vector<std::filesystem::path> files;
+  for (std::filesystem::directory_iterator it(directory, error), end; !error && it != end;
+       it.increment(error)) {
+    if (it->path().extension() == ".json" && it->path().filename() != kActiveFile) {
+      files.push_back(it->path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+absl::Status mismatch(const absl::Status& status,
+                      std::vector<std::pair<std::string, std::string>> details) {
+  const std::string message = message_of(status);
+  return refuse(absl::StatusCode::kFailedPrecondition, message,
+                {.reason = reason::kScheduleMismatch,
+                 .subject = field_in(message).value_or(""),
+                 .remedy = message,
+                 .details = std::move(details)});
+}
+
+}  // namespace
+
+Schedules::Schedules(Engine& engine, std::filesystem::path directory)
+    : engine_(engine), directory_(std::move(directory)) {}
+
+absl::Status Schedules::load() {
+  if (directory_.empty()) return absl::OkStatus();
+  std::error_code error;
+  std::filesystem::create_directories(directory_, error);
+  std::vector<std::filesystem::path> files;
+  if (!error) files = schedule_files(directory_, error);
+  if (error) {
+    return absl::UnavailableError(
+        absl::StrCat("schedule directory ", directory_.string(), ": ", error.message()));
+  }
+  std::vector<std::shared_ptr<const Schedule>> loaded;
+  for (const auto& file : files) {
+    auto schedule = load_schedule(file);
+    const absl::Status status = schedule.ok() ? check_owner(*schedule) : schedule.status();
+    if (status.ok()) {
+      loaded.push_back(std::make_shared<const Schedule>(*std::move(schedule)));
+    } else {
+      spdlog::warn("schedule {} is left out: {}", file.string(), message_of(status));
+    }
+  }
+  std::stable_sort(loaded.begin(), loaded.end(),
+                   [](const auto& a, const auto& b) { return a->created_at < b->created_at; });
+  for (auto& schedule : loaded) keep(std::move(schedule));
+  if (!std::filesystem::exists(directory_ / kActiveFile, error)) return absl::OkStatus();
+  // After a change of model the old schedule must not keep the server from starting.
+  if (const absl::Status status = load_active(directory_ / kActiveFile); !status.ok()) {
+    spdlog::warn("no schedule is active: {}", message_of(status));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Schedules::load_active(const std::filesystem::path& file) {
+  auto loaded = load_schedule(file);
+  if (!loaded.ok()) return loaded.status();
+  auto schedule = std::make_shared<const Schedule>(*std::move(loaded));
+  if (!schedule->quality.passed) {
+    spdlog::warn("schedule {} did not pass its quality check", schedule->schedule_id);
+  }
+  if (const absl::Status status = activate(schedule, /*force=*/true); !status.ok()) return status;
+  return add(schedule).status();
+}
+
+absl::StatusOr<std::string> Schedules::add(const std::shared_ptr<const Schedule>& schedule) {
+  const std::string file = file_of(*schedule);
+  keep(schedule);
+  if (file.empty()) return file;
+  const std::lock_guard lock(file_mutex_);
+  if (const absl::Status status = save_schedule(*schedule, file); !status.ok()) return status;
+  return file;
+}
+
+absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule, bool force) {
+  if (const QualityRecord& quality = schedule->quality; !quality.passed && !force) {
+    const std::string why =
+        quality.suspect
+            ? std::string("the dense model is hardly better than guessing on its text")
+            : absl::StrCat("perplexity ", quality.degradation_percent, " % worse, at most ",
+                           quality.max_degradation_percent, " % allowed, standard error included");
+    return refuse(absl::StatusCode::kFailedPrecondition,
+                  absl::StrCat("schedule ", schedule->schedule_id, " did not pass its quality check: ", why),
+                  {.reason = reason::kScheduleNotPassed,
+                   .subject = schedule->schedule_id,
+                   .remedy = "activate it with force"});
+  }
+  if (const absl::Status status = check_owner(*schedule); !status.ok()) return status;
+  const std::lock_guard lock(file_mutex_);  // the file tells what the engine has
+  if (const absl::Status status = engine_.activate(schedule); !status.ok()) {
+    return mismatch(status, {{"schedule_id", schedule->schedule_id}});
+  }
+  spdlog::info("schedule {} is active", schedule->schedule_id);
+  if (directory_.empty()) return absl::OkStatus();
+  const absl::Status saved = save_schedule(*schedule, directory_ / kActiveFile);
+  if (!saved.ok()) spdlog::error("a restart will not keep the schedule: {}", message_of(saved));
+  return absl::OkStatus();
+}
+
+std::string Schedules::deactivate() {
+  const std::lock_guard lock(file_mutex_);
+  const auto active = engine_.active_schedule();
+  const absl::Status status = engine_.activate(nullptr);
+  if (!status.ok()) spdlog::error("deactivating failed: {}", message_of(status));
+  if (!directory_.empty()) {
+    std::error_code error;
+    std::filesystem::remove(directory_ / kActiveFile, error);
+    if (error) spdlog::error("a restart will bring the schedule back: {}", error.message());
+  }
+  return active ? active->schedule_id : "";
+}
+
+absl::StatusOr<std::shared_ptr<const Schedule>> Schedules::find(
+    std::string_view schedule_id) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& schedule : schedules_) {
+    if (schedule->schedule_id == schedule_id) return schedule;
+  }
+  return refuse(
+      absl::StatusCode::kNotFound,
+      absl::StrCat("no schedule has the id \"", std::string(schedule_id), "\""),
+      {.reason = reason::kNotFound, .details = {{"schedule_id", std::string(schedule_id)}}});
+}
+
+absl::StatusOr<std::shared_ptr<const Schedule>> Schedules::find_fitting(
+    std::string_view schedule_id) const {
+  auto schedule = find(schedule_id);
+  if (!schedule.ok()) return schedule.status();
+  if (absl::Status status = check_owner(**schedule); !status.ok()) return status;
+  const ModelConfig& model = engine_.model();
+  const absl::Status status = validate(**schedule, {model.layers, model.kv_heads});
+  if (!status.ok()) return mismatch(status, {{"schedule_id", (*schedule)->schedule_id}});
+  return schedule;
+}
+
+std::vector<std::shared_ptr<const Schedule>> Schedules::list() const {
+  const std::lock_guard lock(mutex_);
+  return {schedules_.rbegin(), schedules_.rend()};
+}
+
+std::string Schedules::file_of(const Schedule& schedule) const {
+  return directory_.empty() ? "" : (directory_ / (schedule.schedule_id + ".json")).string();
+}
+
+void Schedules::keep(std::shared_ptr<const Schedule> schedule) {
+  const std::lock_guard lock(mutex_);
+  const auto same = [&](const auto& other) { return other->schedule_id == schedule->schedule_id; };
+  std::erase_if(schedules_, same);
+  schedules_.push_back(std::move(schedule));
+  if (schedules_.size() <= kMaxSchedules) return;
+  const auto active = engine_.active_schedule();
+  const auto oldest = std::find_if(schedules_.begin(), schedules_.end(), [&](const auto& other) {
+    return active == nullptr || other->schedule_id != active->schedule_id;
+  });
+  schedules_.erase(oldest);
+}
+
+absl::Status Schedules::check_owner(const Schedule& schedule) const {
+  const ModelIdentity& model = engine_.identity();
+  const absl::Status status = check_model(schedule, model);
+  if (status.ok()) return status;
+  return mismatch(status, {{"schedule_id", schedule.schedule_id},
+                           {"schedule_weights_digest", schedule.model.weights_digest},
+                           {"model_weights_digest", model.weights_digest},
+                           {"schedule_config_digest", schedule.model.config_digest},
+                           {"model_config_digest", model.config_digest},
+                           {"schedule_tokenizer_digest", schedule.model.tokenizer_digest},
+                           {"model_tokenizer_digest", model.tokenizer_digest}});
+}
+
+}  // namespace kascade::core

@@ -1,0 +1,61 @@
+// The schedules that the server holds, and which one is active. With a directory they survive a
+// restart: one file per schedule, and active.json, a copy of the active one.
+#ifndef KASCADE_SERVER_CORE_SCHEDULES_H_
+#define KASCADE_SERVER_CORE_SCHEDULES_H_
+
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+
+namespace kascade::core {
+
+class Schedules {
+ public:
+  // `engine` must outlive the schedules. An empty directory keeps schedules in memory only.
+  Schedules(Engine& engine, std::filesystem::path directory);
+
+  // Reads the directory (made if missing) and activates what was active. Files of other models are
+  // skipped with a warning. INTERNAL etc.: the directory cannot be made or read.
+  absl::Status load();
+  // Loads, keeps and activates a file. A schedule that did not pass its quality check is activated
+  // too, with a warning in the log, since an operator named the file.
+  absl::Status load_active(const std::filesystem::path& file);
+
+  // Keeps the newest 256 and the active one. Returns the file; empty without a directory. The
+  // schedule is kept in memory even if saving fails.
+  absl::StatusOr<std::string> add(const std::shared_ptr<const Schedule>& schedule);
+
+  // FAILED_PRECONDITION: another model's or of another shape, or not passed and not `force`.
+  absl::Status activate(const std::shared_ptr<const Schedule>& schedule, bool force);
+  // The id that was active; empty when none was.
+  std::string deactivate();
+
+  std::shared_ptr<const Schedule> active() const { return engine_.active_schedule(); }  // or null
+  // NOT_FOUND: no schedule has the id.
+  absl::StatusOr<std::shared_ptr<const Schedule>> find(std::string_view schedule_id) const;
+  // The same, for a request to run by. FAILED_PRECONDITION: another model's or of another shape.
+  absl::StatusOr<std::shared_ptr<const Schedule>> find_fitting(std::string_view schedule_id) const;
+  std::vector<std::shared_ptr<const Schedule>> list() const;  // newest first
+
+ private:
+  std::string file_of(const Schedule& schedule) const;
+  void keep(std::shared_ptr<const Schedule> schedule);
+  absl::Status check_owner(const Schedule& schedule) const;  // FAILED_PRECONDITION
+
+  Engine& engine_;
+  const std::filesystem::path directory_;
+  std::mutex file_mutex_;     // guards the directory and which schedule is active; taken first
+  mutable std::mutex mutex_;  // guards schedules_; the engine's thread may wait for it
+  std::vector<std::shared_ptr<const Schedule>> schedules_;  // oldest first
+};
+
+}  // namespace kascade::core
+
+#endif  // KASCADE_SERVER_CORE_SCHEDULES_H_

@@ -1,0 +1,151 @@
+#include "server/core/score_input.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/refusal.h"
+#include "engine/request.h"
+#include "server/core/scored_text.h"
+
+namespace kascade::core {
+namespace {
+
+absl::Status encode_text(const TextToScore& in, const std::string& field,
+                         const PromptEncoder& encoder, ScoreSequence& out) {
+  auto tokens = encoder.text(std::string(in.context).append(in.text), field + ".text");
+  if (!tokens.ok()) return tokens.status();
+  out.tokens = *std::move(tokens);
+  out.first_scored = std::max<int64_t>(1, static_cast<int64_t>(encoder.bos_count(out.tokens)));
+  out.has_context = !in.context.empty();
+  const std::string_view stripped = without_trailing_space(in.context);
+  if (stripped.empty()) return absl::OkStatus();
+  const auto context = encoder.text(stripped, field + ".context");
+  if (!context.ok()) return context.status();
+  out.first_scored = std::max(out.first_scored, static_cast<int64_t>(context->size()));
+  return absl::OkStatus();
+}
+
+absl::Status encode_tokens(const TokensToScore& in, const std::string& field,
+                           const PromptEncoder& encoder, ScoreSequence& out) {
+  auto tokens = encoder.ids(in.tokens, field + ".tokens");
+  if (!tokens.ok()) return tokens.status();
+  out.tokens = *std::move(tokens);
+  const auto given = static_cast<int64_t>(in.tokens.size());
+  absl::Status status =
+      check_range(field + ".context_tokens", in.context_tokens, 0, std::max<int64_t>(0, given - 1));
+  if (!status.ok()) return status;
+  const int64_t added = static_cast<int64_t>(out.tokens.size()) - given;
+  out.first_scored = std::max(
+      {int64_t{1}, static_cast<int64_t>(encoder.bos_count(out.tokens)), added + in.context_tokens});
+  out.has_context = in.context_tokens > 0;
+  return absl::OkStatus();
+}
+
+// Each chunk begins as the sequence does, as far as the BOS goes.
+absl::Status cut_into_chunks(const ScoreCut& cut, size_t bos_count, const std::string& field,
+                             ScoreSequence& out) {
+  const auto size = static_cast<int64_t>(out.tokens.size());
+  const int64_t least = 2 * int64_t{cut.window_tokens};
+  if (out.has_context) return invalid_field(field, "a context does not go with protocol CHUNK");
+  if (size < least) {
+    return invalid_field(field, absl::StrCat(size, " tokens; protocol CHUNK needs at least ", least,
+                                             ", two windows"));
+  }
+  out.windows = chunk_windows(size, cut.window_tokens);
+  if (static_cast<int64_t>(bos_count) > out.windows.front().first_scored) {
+    return invalid_field("window_tokens", absl::StrCat("a BOS of ", bos_count,
+                                                       " tokens reaches into the scored half of ",
+                                                       cut.window_tokens));
+  }
+  out.window_start.assign(out.tokens.begin(),
+                          out.tokens.begin() + static_cast<std::ptrdiff_t>(bos_count));
+  return absl::OkStatus();
+}
+
+absl::Status cut_into_windows(const ScoreCut& cut, const std::string& field, ScoreSequence& out) {
+  const auto size = static_cast<int64_t>(out.tokens.size());
+  const int32_t window = cut.window_tokens;
+  const bool fits = size <= window;
+  if (!fits && (out.has_context || cut.protocol == ScoreProtocol::kWhole)) {
+    return invalid_field(field,
+                         absl::StrCat(size, " tokens; at most ", window,
+                                      out.has_context ? " fit the window with a context"
+                                                      : " fit the window in one piece"),
+                         reason::kTooLong);
+  }
+  if (fits) {
+    out.windows = {{0, static_cast<int32_t>(size), static_cast<int32_t>(out.first_scored)}};
+  } else if (cut.protocol == ScoreProtocol::kStrided) {
+    out.windows = strided_windows(size, window, cut.stride_tokens, out.first_scored);
+  } else {
+    out.windows = rolling_windows(size, window, out.first_scored);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status cut_sequence(const ScoreCut& cut, size_t bos_count, const std::string& field,
+                          ScoreSequence& out) {
+  const auto size = static_cast<int64_t>(out.tokens.size());
+  if (size <= out.first_scored) {
+    return invalid_field(field, absl::StrCat("nothing to score: ", size, " tokens, of which ",
+                                             std::min(size, out.first_scored),
+                                             " are BOS or context, or have no predecessor"));
+  }
+  const absl::Status status = cut.protocol == ScoreProtocol::kChunk
+                                  ? cut_into_chunks(cut, bos_count, field, out)
+                                  : cut_into_windows(cut, field, out);
+  if (!status.ok()) return status;
+  out.protocol = cut.protocol.value_or(size <= cut.window_tokens ? ScoreProtocol::kWhole
+                                                                 : ScoreProtocol::kRolling);
+  for (const ScoreWindow& window : out.windows) {
+    out.tokens_to_score += window.count - window.first_scored;
+  }
+  return absl::OkStatus();
+}
+
+// Words and bytes of `text` if all of it is scored, else of the scored tokens.
+void measure(std::optional<std::string_view> text, const Tokenizer& tokenizer, ScoreSequence& out) {
+  TextCounter counter;
+  if (text) {
+    counter.add(*text);
+  } else {
+    for (const ScoreWindow& window : out.windows) {
+      for (int64_t i = window.begin + window.first_scored; i < window.begin + window.count; ++i) {
+        counter.add(spelling(tokenizer, out.tokens[static_cast<size_t>(i)]));
+      }
+    }
+  }
+  out.words_scored = counter.words();
+  out.bytes_scored = counter.bytes();
+}
+
+}  // namespace
+
+absl::StatusOr<ScoreSequence> make_sequence(const ScoreInput& in, const std::string& field,
+                                            const ScoreCut& cut, bool parse_special_tokens,
+                                            const PromptEncoder& encoder,
+                                            const Tokenizer& tokenizer) {
+  ScoreSequence out;
+  const auto* text = std::get_if<TextToScore>(&in);
+  absl::Status status = text != nullptr
+                            ? encode_text(*text, field, encoder, out)
+                            : encode_tokens(std::get<TokensToScore>(in), field, encoder, out);
+  if (!status.ok()) return status;
+  const size_t bos_count = encoder.bos_count(out.tokens);
+  out.begins_with_bos = bos_count > 0;
+  if (status = cut_sequence(cut, bos_count, field, out); !status.ok()) return status;
+  std::optional<std::string_view> scored_text;
+  if (text != nullptr && text->context.empty() && bos_count > 0 &&
+      cut.protocol != ScoreProtocol::kChunk) {
+    // A BOS that the text spells is a token of its own and not scored.
+    const bool own_bos =
+        parse_special_tokens && text->text.starts_with(tokenizer.token_text(out.tokens.front()));
+    if (!own_bos) scored_text = text->text;
+  }
+  measure(scored_text, tokenizer, out);
+  return out;
+}
+
+}  // namespace kascade::core

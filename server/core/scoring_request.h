@@ -1,0 +1,68 @@
+// What a scoring asks for, and the sequences and windows that follow from it.
+#ifndef KASCADE_SERVER_CORE_SCORING_REQUEST_H_
+#define KASCADE_SERVER_CORE_SCORING_REQUEST_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "server/core/attention.h"
+#include "server/core/score_input.h"
+
+namespace kascade::core {
+
+// As a front end fills it in. The texts and tokens of the inputs must stay valid until
+// Scoring::start() returns.
+struct ScoringRequest {
+  std::vector<ScoreInput> inputs{};  // 1 to 4,096
+  PromptOptions prompt_options{};
+  // Of the run, or of the first run of a comparison; unset: the active schedule, else dense.
+  std::optional<AttentionSource> attention{};
+  std::optional<AttentionSource> compared_with{};  // of the second run; set: a comparison
+  SelectionGranularity granularity = SelectionGranularity::kPerQuery;  // of scored tokens
+  // Of a comparison with per-query selection: compare with per-tile selection, too.
+  bool tile_comparison = false;
+  std::optional<ScoreProtocol> protocol{};
+  std::optional<int32_t> window_tokens{};  // in [2, context + 1]; with kChunk at least 3
+  std::optional<int32_t> stride_tokens{};  // with kStrided only, in [1, window_tokens − 1]
+  bool send_tokens = false;
+  bool send_ranks = false;
+  int32_t top_logprobs = 0;
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+// The request with its inputs encoded and cut, its attention resolved and its defaults filled in.
+struct PreparedScoring {
+  std::vector<ScoreSequence> inputs{};
+  AttentionChoice attention{};
+  std::optional<AttentionChoice> compared_with{};
+  SelectionGranularity granularity = SelectionGranularity::kPerQuery;
+  bool tile_comparison = false;
+  ScoreCut cut{};
+  bool send_tokens = false;
+  bool send_ranks = false;
+  int32_t top_logprobs = 0;
+  absl::Time deadline = absl::InfiniteFuture();
+
+  bool compares() const { return compared_with.has_value(); }
+  // How often each window runs.
+  size_t passes() const { return tile_comparison ? 2 : 1; }
+  // Sums over all inputs.
+  int64_t tokens_to_score() const;
+  int32_t windows() const;
+  // What runs in a window of an input in a pass: by `granularity` in the first, per tile in the
+  // second.
+  Request request(size_t input, size_t window, size_t pass) const;
+};
+
+// INVALID_ARGUMENT names the field, its limit and the value. FAILED_PRECONDITION: a schedule is
+// asked for and none is active. NOT_FOUND: no schedule has the id.
+absl::StatusOr<PreparedScoring> prepare(const ScoringRequest& request, const Engine& engine,
+                                        const Schedules& schedules);
+
+}  // namespace kascade::core
+
+#endif  // KASCADE_SERVER_CORE_SCORING_REQUEST_H_

@@ -1,0 +1,37 @@
+// What every request of every front end works with.
+#ifndef KASCADE_SERVER_CORE_SERVER_CONTEXT_H_
+#define KASCADE_SERVER_CORE_SERVER_CONTEXT_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "engine/engine.h"
+#include "server/core/request_tracker.h"
+#include "server/core/schedules.h"
+#include "server/core/work_queue.h"
+#include "server/metrics/metrics.h"
+
+namespace kascade::core {
+
+// For clients to know; the engine and the front end enforce them.
+struct ServerLimits {
+  int64_t max_message_bytes = 0;
+  int32_t max_sequences = 0;
+  int32_t max_queue = 0;
+  int32_t max_batch_tokens = 0;
+};
+
+// All references outlive the context.
+struct ServerContext {
+  Engine& engine;
+  Schedules& schedules;
+  metrics::ServerMetrics& metrics;
+  WorkQueue& work;
+  RequestTracker& requests;
+  const ServerLimits limits;
+  std::atomic<bool> draining = false;
+};
+
+}  // namespace kascade::core
+
+#endif  // KASCADE_SERVER_CORE_SERVER_CONTEXT_H_

@@ -1,0 +1,169 @@
+#include "server/grpc/calibration_service.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/grpc/calibration_call.h"
+#include "server/grpc/errors.h"
+#include "server/grpc/translate_calibration.h"
+#include "server/grpc/translate_schedule.h"
+#include "server/grpc/unary_call.h"
+
+namespace kascade::server {
+namespace {
+
+// Finishes a CancelCalibration when its job has ended.
+class CancelSubscriber final : public core::CalibrationSubscriber {
+ public:
+  CancelSubscriber(ServerContext& context, core::CalibrationJobs& jobs,
+                   grpc::ServerUnaryReactor* reactor, v1::CancelCalibrationResponse* response)
+      : record_(context, "CancelCalibration"),
+        jobs_(jobs),
+        reactor_(reactor),
+        response_(response) {}
+
+  void started(const core::CalibrationStarted& started) override { id_ = started.id; }
+  void progress(const core::CalibrationReport&) override {}
+  void ended(const absl::Status&, const core::CalibrationResult*) override {
+    const auto calibration = jobs_.get(id_);
+    if (calibration.ok()) to_proto(*calibration, *response_->mutable_calibration());
+    finish(calibration.status());
+  }
+  void finish(const absl::Status& status) { reactor_->Finish(record_.finish(status)); }
+
+ private:
+  RpcRecord record_;
+  core::CalibrationJobs& jobs_;
+  grpc::ServerUnaryReactor* reactor_;
+  v1::CancelCalibrationResponse* response_;
+  std::string id_;
+};
+
+absl::Status get_schedule(const ServerContext& context, const v1::GetScheduleRequest& in,
+                          v1::GetScheduleResponse& out) {
+  const auto active = context.schedules.active();
+  absl::StatusOr<std::shared_ptr<const Schedule>> schedule = active;
+  if (in.has_schedule_id()) {
+    schedule = context.schedules.find(in.schedule_id());
+  } else if (!active) {
+    schedule = absl::NotFoundError("no schedule is active");
+  }
+  if (!schedule.ok()) return schedule.status();
+  *out.mutable_schedule() = to_proto(**schedule);
+  out.set_schedule_json(to_json(**schedule));
+  out.set_active(active && active->schedule_id == (*schedule)->schedule_id);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const Schedule>> requested_schedule(
+    const ServerContext& context, const v1::ActivateScheduleRequest& in) {
+  if (in.has_schedule_id()) return context.schedules.find(in.schedule_id());
+  if (!in.has_schedule_json()) {
+    return invalid_field("source", "either schedule_id or schedule_json must be set");
+  }
+  auto parsed = parse_schedule(in.schedule_json());
+  if (!parsed.ok()) return below_field("schedule_json", parsed.status());
+  return std::make_shared<const Schedule>(*std::move(parsed));
+}
+
+absl::Status activate_schedule(const ServerContext& context, const v1::ActivateScheduleRequest& in,
+                               v1::ActivateScheduleResponse& out) {
+  const auto schedule = requested_schedule(context, in);
+  if (!schedule.ok()) return schedule.status();
+  absl::Status status = context.schedules.activate(*schedule, in.force());
+  if (!status.ok()) return status;
+  const auto file = context.schedules.add(*schedule);
+  if (!file.ok()) {
+    return absl::InternalError(
+        absl::StrCat("the schedule is active but not saved: ", file.status().message()));
+  }
+  *out.mutable_schedule() = to_proto(**schedule);
+  out.set_saved_file(*file);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::CalibrateResponse>* CalibrationService::Calibrate(
+    grpc::CallbackServerContext* call, const v1::CalibrateRequest* request) {
+  return start_stream(std::make_shared<CalibrateCall>(context_, jobs_), context_, *call, *request);
+}
+
+grpc::ServerWriteReactor<v1::WatchCalibrationResponse>* CalibrationService::WatchCalibration(
+    grpc::CallbackServerContext* call, const v1::WatchCalibrationRequest* request) {
+  return start_stream(std::make_shared<WatchCall>(context_, jobs_), context_, *call, *request);
+}
+
+grpc::ServerUnaryReactor* CalibrationService::GetCalibration(
+    grpc::CallbackServerContext* call, const v1::GetCalibrationRequest* request,
+    v1::GetCalibrationResponse* response) {
+  return run_unary(context_, "GetCalibration", call, 0, [this, request, response] {
+    const auto calibration = jobs_.get(request->calibration_id());
+    if (calibration.ok()) to_proto(*calibration, *response->mutable_calibration());
+    return calibration.status();
+  });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::ListCalibrations(
+    grpc::CallbackServerContext* call, const v1::ListCalibrationsRequest*,
+    v1::ListCalibrationsResponse* response) {
+  return run_unary(context_, "ListCalibrations", call, 0, [this, response] {
+    for (const core::CalibrationSnapshot& calibration : jobs_.list()) {
+      to_proto(calibration, *response->add_calibrations());
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::CancelCalibration(
+    grpc::CallbackServerContext* call, const v1::CancelCalibrationRequest* request,
+    v1::CancelCalibrationResponse* response) {
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  auto subscriber = std::make_shared<CancelSubscriber>(context_, jobs_, reactor, response);
+  absl::Status status = jobs_.cancel(request->calibration_id(), subscriber);
+  if (!status.ok()) subscriber->finish(status);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* CalibrationService::GetSchedule(grpc::CallbackServerContext* call,
+                                                          const v1::GetScheduleRequest* request,
+                                                          v1::GetScheduleResponse* response) {
+  return run_unary(context_, "GetSchedule", call, 0, [this, request, response] {
+    return get_schedule(context_, *request, *response);
+  });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::ListSchedules(grpc::CallbackServerContext* call,
+                                                            const v1::ListSchedulesRequest*,
+                                                            v1::ListSchedulesResponse* response) {
+  return run_unary(context_, "ListSchedules", call, 0, [this, response] {
+    for (const auto& schedule : context_.schedules.list()) {
+      *response->add_schedules() = to_proto(*schedule);
+    }
+    if (const auto active = context_.engine.active_schedule()) {
+      response->set_active_schedule_id(active->schedule_id);
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::ActivateSchedule(
+    grpc::CallbackServerContext* call, const v1::ActivateScheduleRequest* request,
+    v1::ActivateScheduleResponse* response) {
+  return run_unary(
+      context_, "ActivateSchedule", call, request->ByteSizeLong(),
+      [this, request, response] { return activate_schedule(context_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* CalibrationService::DeactivateSchedule(
+    grpc::CallbackServerContext* call, const v1::DeactivateScheduleRequest*,
+    v1::DeactivateScheduleResponse* response) {
+  return run_unary(context_, "DeactivateSchedule", call, 0, [this, response] {
+    response->set_schedule_id(context_.schedules.deactivate());
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace kascade::server

@@ -1,0 +1,82 @@
+#include "server/grpc/inference_service.h"
+
+#include <algorithm>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "server/core/tokens.h"
+#include "server/grpc/errors.h"
+#include "server/grpc/generate_call.h"
+#include "server/grpc/score_call.h"
+#include "server/grpc/translate_generate.h"
+#include "server/grpc/translate_model.h"
+#include "server/grpc/unary_call.h"
+
+namespace kascade::server {
+namespace {
+
+absl::Status tokenize(const Engine& engine, const v1::TokenizeRequest& in,
+                      v1::TokenizeResponse& out) {
+  const std::vector<std::string_view> texts(in.texts().begin(), in.texts().end());
+  const auto results = core::tokenize(engine, texts, read_prompt_options(in), in.details());
+  if (!results.ok()) return results.status();
+  for (const core::TokenizedText& result : *results) {
+    v1::TokenizedText& message = *out.add_results();
+    message.mutable_token_ids()->Add(result.tokens.begin(), result.tokens.end());
+    for (const std::string& spelling : result.spellings) message.add_token_texts(spelling);
+    message.mutable_byte_offsets()->Add(result.offsets.begin(), result.offsets.end());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status detokenize(const Engine& engine, const v1::DetokenizeRequest& in,
+                        v1::DetokenizeResponse& out) {
+  constexpr FieldName kNames[] = {{"tokens", "token_ids"}};
+  const bool skip_special = !in.has_skip_special_tokens() || in.skip_special_tokens();
+  auto text = core::detokenize(engine, span_of(in.token_ids()), skip_special);
+  if (!text.ok()) return with_wire_field(text.status(), kNames);
+  out.set_text(*std::move(text));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
+    grpc::CallbackServerContext* call, const v1::GenerateRequest* request) {
+  return start_stream(std::make_shared<GenerateCall>(context_, *request), context_, *call,
+                      *request);
+}
+
+grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(
+    grpc::CallbackServerContext* call, const v1::ScoreRequest* request) {
+  return start_stream(std::make_shared<ScoreCall>(context_, *request), context_, *call, *request);
+}
+
+grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* call,
+                                                     const v1::TokenizeRequest* request,
+                                                     v1::TokenizeResponse* response) {
+  return run_unary(context_, "Tokenize", call, request->ByteSizeLong(), [this, request, response] {
+    return tokenize(context_.engine, *request, *response);
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* call,
+                                                       const v1::DetokenizeRequest* request,
+                                                       v1::DetokenizeResponse* response) {
+  return run_unary(
+      context_, "Detokenize", call, request->ByteSizeLong(),
+      [this, request, response] { return detokenize(context_.engine, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerContext* call,
+                                                         const v1::GetModelInfoRequest*,
+                                                         v1::GetModelInfoResponse* response) {
+  return run_unary(context_, "GetModelInfo", call, 0, [this, response] {
+    *response = describe_model(context_);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace kascade::server

@@ -1,0 +1,36 @@
+// Accounts for one call: in flight from its arrival to finish(), then counted, timed and logged.
+#ifndef KASCADE_SERVER_GRPC_RPC_RECORD_H_
+#define KASCADE_SERVER_GRPC_RPC_RECORD_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "grpcpp/support/status.h"
+#include "server/core/server_context.h"
+
+namespace kascade::server {
+
+using core::ServerContext;
+
+class RpcRecord {
+ public:
+  // `context` outlives the record.
+  RpcRecord(ServerContext& context, std::string rpc);
+  RpcRecord(const RpcRecord&) = delete;
+  RpcRecord& operator=(const RpcRecord&) = delete;
+  ~RpcRecord();
+
+  // Counts and logs the end; returns the status that the client gets.
+  grpc::Status finish(const absl::Status& status);
+  absl::Time arrival() const { return arrival_; }
+
+ private:
+  ServerContext& context_;
+  const std::string rpc_;
+  const absl::Time arrival_;
+};
+
+}  // namespace kascade::server
+
+#endif  // KASCADE_SERVER_GRPC_RPC_RECORD_H_

@@ -1,0 +1,64 @@
+#include "server/grpc/score_call.h"
+
+#include <utility>
+
+#include "server/grpc/message_size.h"
+
+namespace kascade::server {
+namespace {
+
+bool merge(v1::ScoreResponse& last, v1::ScoreResponse& next) {
+  if (last.has_progress() && next.has_progress()) {
+    last.Swap(&next);
+    return true;
+  }
+  if (!last.has_tokens() || !next.has_tokens()) return false;
+  const auto& tokens = last.tokens();
+  const bool adjoins =
+      tokens.input_index() == next.tokens().input_index() &&
+      tokens.first_position() + tokens.token_ids_size() == next.tokens().first_position() &&
+      tokens.token_ids_size() + next.tokens().token_ids_size() <= kMaxTokensPerMessage;
+  if (!adjoins) return false;
+  const int64_t first = tokens.first_position();
+  last.mutable_tokens()->MergeFrom(next.tokens());
+  last.mutable_tokens()->set_first_position(first);
+  return true;
+}
+
+}  // namespace
+
+void ScoreCall::start(const v1::ScoreRequest& request, absl::Time deadline) {
+  const auto read = read_score(request, context().engine.model().layers, deadline);
+  if (!read.ok()) return close(read.status());
+  scoring_.start(*read, shared_from_this());
+}
+
+void ScoreCall::started(const core::ScoringStarted& started) {
+  v1::ScoreResponse response;
+  to_proto(started, *response.mutable_started());
+  send(std::move(response));
+}
+
+void ScoreCall::progress(const core::ScoringProgress& progress) {
+  v1::ScoreResponse response;
+  to_proto(progress, *response.mutable_progress());
+  send(std::move(response), merge);
+}
+
+void ScoreCall::columns(const core::ScoredColumns& columns) {
+  for (v1::ScoreTokens& tokens : to_proto(columns, columns_)) {
+    v1::ScoreResponse response;
+    *response.mutable_tokens() = std::move(tokens);
+    send(std::move(response), merge);
+  }
+}
+
+void ScoreCall::summary(const core::ScoringSummary& summary) {
+  v1::ScoreResponse response;
+  to_proto(summary, summary.input ? *response.mutable_summary() : *response.mutable_total());
+  send(std::move(response));
+}
+
+void ScoreCall::ended(const absl::Status& status) { close(with_wire_field(status, fields_)); }
+
+}  // namespace kascade::server

@@ -1,0 +1,83 @@
+// The whole server: engine, services, listeners, and the order in which they come and go.
+#ifndef KASCADE_SERVER_GRPC_SERVER_H_
+#define KASCADE_SERVER_GRPC_SERVER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "grpcpp/server.h"
+#include "server/core/calibration_jobs.h"
+#include "server/core/request_tracker.h"
+#include "server/core/schedules.h"
+#include "server/core/server_context.h"
+#include "server/core/work_queue.h"
+#include "server/grpc/calibration_service.h"
+#include "server/grpc/inference_service.h"
+#include "server/metrics/engine_collector.h"
+#include "server/metrics/exposition.h"
+#include "server/metrics/metrics.h"
+
+namespace kascade::server {
+
+struct ServerOptions {
+  EngineOptions engine{};
+  std::string listen = "127.0.0.1:50051";         // port 0: any free one
+  std::string metrics_listen = "127.0.0.1:9464";  // empty: none
+  std::filesystem::path schedule_file{};          // activated at start
+  std::filesystem::path schedule_directory{};     // empty: schedules live in memory only
+  int64_t max_message_bytes = int64_t{64} << 20;
+};
+
+// In this order, never backwards. Health says SERVING only in kServing.
+enum class Lifecycle { kLoading, kServing, kDraining, kStopped };
+
+class Server {
+ public:
+  // Loads the model and listens. The error names the file, field or address that is at fault.
+  static absl::StatusOr<std::unique_ptr<Server>> start(const ServerOptions& options);
+  ~Server();  // stops at once
+
+  // Health turns NOT_SERVING, new requests get UNAVAILABLE, a calibration is cancelled, running
+  // requests have `grace` to end; then the listener closes. Idempotent.
+  void drain(absl::Duration grace);
+
+  Lifecycle lifecycle() const { return lifecycle_; }
+  int port() const { return port_; }
+  int metrics_port() const { return metrics_listener_ ? metrics_listener_->port() : 0; }
+  Engine& engine() { return *engine_; }
+  std::string metrics_text() const;
+
+ private:
+  Server(const ServerOptions& options, std::unique_ptr<Engine> engine);
+  absl::Status load_schedules();
+  absl::Status listen();
+  void set_serving(bool serving);
+
+  const ServerOptions options_;
+  std::atomic<Lifecycle> lifecycle_ = Lifecycle::kLoading;
+  const std::unique_ptr<Engine> engine_;
+  const std::shared_ptr<metrics::EngineCollector> engine_metrics_;
+  metrics::ServerMetrics metrics_;
+  core::RequestTracker requests_;
+  core::Schedules schedules_;
+  std::optional<core::WorkQueue> work_;
+  core::ServerContext context_;
+  core::CalibrationJobs jobs_;
+  InferenceService inference_;
+  CalibrationService calibration_;
+  std::unique_ptr<metrics::Listener> metrics_listener_;
+  std::unique_ptr<grpc::Server> grpc_;
+  int port_ = 0;
+};
+
+}  // namespace kascade::server
+
+#endif  // KASCADE_SERVER_GRPC_SERVER_H_

@@ -1,0 +1,228 @@
+#include "server/grpc/translate_attention.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace kascade::server {
+namespace {
+
+using core::AttentionSource;
+using core::NamedSchedule;
+
+absl::StatusOr<BaselineKind> read_kind(const v1::AttentionBaseline& in, const std::string& field) {
+  switch (in.kind()) {
+    case v1::BASELINE_KIND_UNSPECIFIED:
+      return invalid_field(field + ".kind", "must be set");
+    case v1::BASELINE_KIND_ORACLE:
+      return BaselineKind::kOracle;
+    case v1::BASELINE_KIND_STREAMING:
+      return BaselineKind::kStreaming;
+    case v1::BASELINE_KIND_QUEST:
+      return BaselineKind::kQuest;
+    default:
+      return invalid_field(field + ".kind", absl::StrCat("unknown value ", int{in.kind()}));
+  }
+}
+
+absl::StatusOr<AttentionSource> read_baseline(const v1::AttentionBaseline& in,
+                                              const std::string& field, int32_t layers) {
+  const auto kind = read_kind(in, field);
+  if (!kind.ok()) return kind.status();
+  const bool quest = *kind == BaselineKind::kQuest;
+  if (in.has_page_size() && !quest) {
+    return invalid_field(field + ".page_size", "is an option of kind QUEST");
+  }
+  if (in.has_sink_keys() && quest) {
+    return invalid_field(field + ".sink_keys", "is no option of kind QUEST");
+  }
+  BaselineAttention out = BaselineAttention::defaults(*kind);
+  if (in.has_ratio()) out.ratio = in.ratio();
+  if (in.has_min_keys()) out.min_keys = in.min_keys();
+  if (in.has_sink_keys()) out.sink_keys = in.sink_keys();
+  if (in.has_page_size()) out.page_size = in.page_size();
+  if (in.has_dense_layers()) {
+    const auto& asked = in.dense_layers().layers();
+    out.dense_layers.assign(asked.begin(), asked.end());
+  } else {
+    std::erase_if(out.dense_layers, [&](int32_t layer) { return layer >= layers; });
+  }
+  return out;
+}
+
+AttentionSource read_schedule(const v1::ScheduleAttention& in) {
+  NamedSchedule out;
+  if (in.has_schedule_id()) out.id = in.schedule_id();
+  if (in.has_ratio()) out.ratio = in.ratio();
+  return out;
+}
+
+absl::StatusOr<AttentionSource> read_choice(const v1::AttentionChoice& in, const std::string& field,
+                                            int32_t layers) {
+  switch (in.choice_case()) {
+    case v1::AttentionChoice::kDense:
+      return DenseAttention{};
+    case v1::AttentionChoice::kSchedule:
+      return read_schedule(in.schedule());
+    case v1::AttentionChoice::kBaseline:
+      return read_baseline(in.baseline(), field + ".baseline", layers);
+    case v1::AttentionChoice::CHOICE_NOT_SET:
+      break;
+  }
+  return invalid_field(field, "dense, schedule or baseline must be set");
+}
+
+// What "sparse" stands for: the baseline, else the active schedule.
+absl::StatusOr<AttentionSource> read_sparse(const v1::AttentionOptions& in, int32_t layers) {
+  if (in.has_baseline()) return read_baseline(in.baseline(), "attention.baseline", layers);
+  NamedSchedule out;
+  if (in.has_ratio()) out.ratio = in.ratio();
+  return out;
+}
+
+absl::Status check_mode(const v1::AttentionOptions& in, bool may_compare) {
+  if (!v1::AttentionMode_IsValid(in.mode())) {
+    return invalid_field("attention.mode", absl::StrCat("unknown value ", int{in.mode()}));
+  }
+  const bool compares = in.mode() == v1::ATTENTION_MODE_COMPARE;
+  if (compares && !may_compare) {
+    return invalid_field("attention.mode", "COMPARE is for Score only");
+  }
+  if (!compares && in.has_first()) {
+    return invalid_field("attention.first", "goes with attention.mode COMPARE only");
+  }
+  if (!compares && in.has_second()) {
+    return invalid_field("attention.second", "goes with attention.mode COMPARE only");
+  }
+  return absl::OkStatus();
+}
+
+// Refuses what says two things about one run.
+absl::Status check_contradictions(const v1::AttentionOptions& in) {
+  if (in.mode() == v1::ATTENTION_MODE_DENSE) {
+    if (in.has_baseline()) {
+      return invalid_field("attention.baseline", "has no meaning with attention.mode DENSE");
+    }
+    if (in.has_ratio()) {
+      return invalid_field("attention.ratio", "has no meaning with attention.mode DENSE");
+    }
+  }
+  if (in.has_baseline() && in.has_ratio()) {
+    return invalid_field("attention.ratio",
+                         "is the schedule's; a baseline has attention.baseline.ratio");
+  }
+  if (in.has_second() && in.has_ratio()) {
+    return invalid_field("attention.ratio", "does not go with attention.second, which has its own");
+  }
+  if (in.has_second() && in.has_baseline()) {
+    return invalid_field("attention.baseline", "does not go with attention.second");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AttentionSources> read_comparison(const v1::AttentionOptions& in, int32_t layers) {
+  absl::StatusOr<AttentionSource> first = DenseAttention{};
+  if (in.has_first()) first = read_choice(in.first(), "attention.first", layers);
+  if (!first.ok()) return first.status();
+  auto second = in.has_second() ? read_choice(in.second(), "attention.second", layers)
+                                : read_sparse(in, layers);
+  if (!second.ok()) return second.status();
+  return AttentionSources{*std::move(first), *std::move(second)};
+}
+
+void fill(const BaselineAttention& in, v1::AttentionBaseline& out) {
+  const bool quest = in.kind == BaselineKind::kQuest;
+  out.set_kind(quest                                 ? v1::BASELINE_KIND_QUEST
+               : in.kind == BaselineKind::kStreaming ? v1::BASELINE_KIND_STREAMING
+                                                     : v1::BASELINE_KIND_ORACLE);
+  out.set_ratio(in.ratio);
+  out.set_min_keys(in.min_keys);
+  if (quest) {
+    out.set_page_size(in.page_size);
+  } else {
+    out.set_sink_keys(in.sink_keys);
+  }
+  std::vector<int32_t> layers = in.dense_layers;  // in order and each once, however they were sent
+  std::ranges::sort(layers);
+  const auto repeated = std::ranges::unique(layers);
+  layers.erase(repeated.begin(), repeated.end());
+  out.mutable_dense_layers()->mutable_layers()->Add(layers.begin(), layers.end());
+}
+
+}  // namespace
+
+absl::StatusOr<AttentionSources> read_attention(const v1::AttentionOptions& in, int32_t layers,
+                                                bool may_compare) {
+  if (absl::Status status = check_mode(in, may_compare); !status.ok()) return status;
+  if (absl::Status status = check_contradictions(in); !status.ok()) return status;
+  if (in.mode() == v1::ATTENTION_MODE_COMPARE) return read_comparison(in, layers);
+  AttentionSources out;
+  if (in.mode() == v1::ATTENTION_MODE_DENSE) out.attention = DenseAttention{};
+  // A ratio asks for a schedule, even where no mode is named.
+  if (in.mode() == v1::ATTENTION_MODE_SPARSE || in.has_baseline() || in.has_ratio()) {
+    auto sparse = read_sparse(in, layers);
+    if (!sparse.ok()) return sparse.status();
+    out.attention = *std::move(sparse);
+  }
+  return out;
+}
+
+std::vector<FieldName> attention_fields(const v1::AttentionOptions& in) {
+  std::vector<FieldName> names;
+  if (in.mode() != v1::ATTENTION_MODE_COMPARE) {
+    names = {{"attention.schedule.ratio", "attention.ratio"},
+             {"attention.schedule", "attention.mode"}};
+  } else {
+    names = {{"attention.schedule", "attention.first.schedule"},
+             {"attention.baseline", "attention.first.baseline"}};
+    if (in.has_second()) {
+      names.push_back({"compared_with", "attention.second"});
+    } else {
+      names.push_back({"compared_with.schedule.ratio", "attention.ratio"});
+      names.push_back({"compared_with.schedule", "attention.mode"});
+      names.push_back({"compared_with.baseline", "attention.baseline"});
+    }
+  }
+  names.push_back({"dense_layers[", "dense_layers.layers["});
+  return names;
+}
+
+v1::AttentionMode mode_of(const AttentionChoice& choice) {
+  return std::holds_alternative<DenseAttention>(choice) ? v1::ATTENTION_MODE_DENSE
+                                                        : v1::ATTENTION_MODE_SPARSE;
+}
+
+void to_proto(const AttentionChoice& choice, v1::AttentionChoice& out) {
+  if (const auto* scheduled = std::get_if<ScheduledAttention>(&choice)) {
+    out.mutable_schedule()->set_schedule_id(scheduled->schedule->schedule_id);
+    if (scheduled->ratio) out.mutable_schedule()->set_ratio(*scheduled->ratio);
+  } else if (const auto* baseline = std::get_if<BaselineAttention>(&choice)) {
+    fill(*baseline, *out.mutable_baseline());
+  } else {
+    out.mutable_dense();
+  }
+}
+
+v1::AttentionReport report_attention(const AttentionCounts& counts, const AttentionChoice& choice,
+                                     v1::AttentionMode mode) {
+  const auto ratio = [](int64_t part, int64_t whole) {
+    return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+  };
+  v1::AttentionReport out;
+  out.set_mode(mode);
+  to_proto(choice, *out.mutable_choice());
+  if (out.choice().has_baseline()) *out.mutable_baseline() = out.choice().baseline();
+  if (const auto schedule = schedule_of(choice)) {
+    out.set_schedule_id(schedule->schedule_id);
+    out.set_reuse_layers_ratio(schedule->reuse_layers_ratio());
+  }
+  out.set_keys_attended_ratio(ratio(counts.attended, counts.causal));
+  out.set_keys_scored_ratio(ratio(counts.scored, counts.causal));
+  out.set_kv_bytes_read_per_token(ratio(counts.kv_bytes_read, counts.positions));
+  out.set_dense_kv_bytes_read_per_token(ratio(counts.dense_kv_bytes_read, counts.positions));
+  out.set_positions(counts.positions);
+  return out;
+}
+
+}  // namespace kascade::server

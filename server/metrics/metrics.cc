@@ -1,0 +1,89 @@
+#include "server/metrics/metrics.h"
+
+namespace kascade::metrics {
+namespace {
+
+using Buckets = prometheus::Histogram::BucketBoundaries;
+
+// The tails reach far: a long prompt on a CPU takes minutes.
+const Buckets& latency_buckets() {
+  static const Buckets buckets{.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                               1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
+  return buckets;
+}
+
+const Buckets& interval_buckets() {
+  static const Buckets buckets{.001, .0025, .005, .01, .025, .05, .075, .1, .15, .2, .3,  .4,
+                               .5,   .75,   1,    2.5, 5,    7.5, 10,   20, 40,  80, 640, 2560};
+  return buckets;
+}
+
+const Buckets& token_buckets() {
+  static const Buckets buckets{1,    2,    5,    10,    20,    50,    100,    200,   500,
+                               1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000};
+  return buckets;
+}
+
+prometheus::Histogram& histogram(prometheus::Registry& registry, const char* name, const char* help,
+                                 const Buckets& buckets) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
+}
+
+prometheus::Gauge& gauge(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+
+}  // namespace
+
+ServerMetrics::ServerMetrics()
+    : registry(std::make_shared<prometheus::Registry>()),
+      rpc_requests(prometheus::BuildCounter()
+                       .Name("kascade_rpc_requests_total")
+                       .Help("Calls that ended, by method and gRPC status code.")
+                       .Register(*registry)),
+      rpc_duration(prometheus::BuildHistogram()
+                       .Name("kascade_request_duration_seconds")
+                       .Help("Arrival to end of a call, by method.")
+                       .Register(*registry)),
+      rpc_in_flight(gauge(*registry, "kascade_rpc_in_flight", "Calls that have not ended.")),
+      time_to_first_token(histogram(*registry, "kascade_time_to_first_token_seconds",
+                                    "Arrival of a Generate call to its first token.",
+                                    latency_buckets())),
+      inter_token_latency(histogram(*registry, "kascade_inter_token_latency_seconds",
+                                    "Time between two tokens of a generation.",
+                                    interval_buckets())),
+      queue_time(histogram(*registry, "kascade_request_queue_seconds",
+                           "Time that a sequence waited for its first step.", latency_buckets())),
+      prefill_time(histogram(*registry, "kascade_request_prefill_seconds",
+                             "Time that a generation's prompt took.", latency_buckets())),
+      request_prompt_tokens(histogram(*registry, "kascade_request_prompt_tokens",
+                                      "Tokens of a generation's prompt.", token_buckets())),
+      request_generated_tokens(histogram(*registry, "kascade_request_generated_tokens",
+                                         "Tokens that a generation gave.", token_buckets())),
+      calibrations(prometheus::BuildCounter()
+                       .Name("kascade_calibrations_total")
+                       .Help("Calibrations that ended, by outcome.")
+                       .Register(*registry)),
+      calibration_progress(gauge(*registry, "kascade_calibration_progress_ratio",
+                                 "Done share of the stage of the running calibration; 0 when none "
+                                 "is running.")) {
+  prometheus::BuildGauge()
+      .Name("kascade_build_info")
+      .Help("1; the version is a label.")
+      .Register(*registry)
+      .Add({{"version", KASCADE_VERSION}})
+      .Set(1);
+}
+
+void ServerMetrics::finish_rpc(const std::string& rpc, absl::StatusCode code, double seconds) {
+  const std::string name = absl::StatusCodeToString(code);
+  rpc_requests.Add({{"rpc", rpc}, {"code", name.empty() ? "UNKNOWN" : name}}).Increment();
+  rpc_duration.Add({{"rpc", rpc}}, latency_buckets()).Observe(seconds);
+}
+
+void ServerMetrics::finish_calibration(const std::string& outcome) {
+  calibrations.Add({{"outcome", outcome}}).Increment();
+  calibration_progress.Set(0);
+}
+
+}  // namespace kascade::metrics

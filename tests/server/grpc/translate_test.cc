@@ -1,0 +1,183 @@
+// What requests on the wire become in the core, and what statuses become on the wire.
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kascade/v1/error_details.pb.h"
+#include "server/grpc/errors.h"
+#include "server/grpc/translate_attention.h"
+#include "server/grpc/translate_calibration.h"
+
+namespace kascade::server {
+namespace {
+
+using ::testing::ElementsAre;
+
+TEST(CalibrationOptionsOfARequest, FollowFamilyMakerAndPreset) {
+  const ModelConfig model{.layers = 12, .context = 4096};
+  const auto plain = read_calibration_options({}, model);
+  ASSERT_TRUE(plain.ok());
+  EXPECT_EQ(plain->selection, SelectionSettings{});
+  EXPECT_EQ(plain->planner, Planner::kDynamicProgramming);
+  EXPECT_EQ(plain->anchors, 0);
+
+  v1::CalibrateRequest request;
+  request.set_family(v1::SELECTION_FAMILY_TILE);
+  const auto tile = read_calibration_options(request, model);
+  ASSERT_TRUE(tile.ok());
+  EXPECT_EQ(tile->planner, Planner::kGreedy);
+  EXPECT_EQ(tile->selection.query_tile, 16);
+  EXPECT_EQ(tile->selection.top_k, 12);
+  EXPECT_EQ(tile->greedy.threshold, 0.65);
+
+  request.Clear();
+  request.set_preset(v1::CALIBRATION_PRESET_AGGRESSIVE);
+  request.set_top_k(11);
+  const auto preset = read_calibration_options(request, model);
+  ASSERT_TRUE(preset.ok());
+  EXPECT_EQ(preset->selection.family, Family::kTile);
+  EXPECT_EQ(preset->selection.top_k, 11);
+  EXPECT_EQ(preset->greedy.threshold, 0.55);
+  EXPECT_EQ(preset->greedy.max_reuse_dist, 5);
+
+  request.set_preset(v1::CALIBRATION_PRESET_CPU_8B);
+  EXPECT_EQ(read_calibration_options(request, model)->window_tokens, 512);
+}
+
+TEST(CalibrationOptionsOfARequest, TakeEachExperiment) {
+  const ModelConfig model{.layers = 12, .context = 4096};
+  v1::CalibrateRequest request;
+  request.set_pooling(v1::SCORE_POOLING_MAX);
+  request.set_all_heads(true);
+  request.set_published_head_map_slip(true);
+  request.set_decode_own_tile(false);
+  request.set_sink_keys(4);
+  request.set_min_keys(64);
+  request.set_ratio(0.2);
+  const auto options = read_calibration_options(request, model);
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->selection, (SelectionSettings{.ratio = 0.2,
+                                                   .min_keys = 64,
+                                                   .decode_own_tile = false,
+                                                   .sink_keys = 4,
+                                                   .pooling = ScorePooling::kMax,
+                                                   .all_heads = true}));
+  EXPECT_TRUE(options->published_head_map_slip);
+  EXPECT_EQ(options->weight, LayerCost::kLoss);
+  request.set_plan_weight(v1::PLAN_WEIGHT_IMPORTANCE);
+  EXPECT_EQ(read_calibration_options(request, model)->weight, LayerCost::kImportance);
+}
+
+BaselineAttention baseline_of(const v1::AttentionOptions& in, int32_t layers) {
+  const auto read = read_attention(in, layers, /*may_compare=*/false);
+  EXPECT_TRUE(read.ok()) << read.status();
+  if (!read.ok() || !read->attention) return {};
+  const auto* baseline = std::get_if<BaselineAttention>(&*read->attention);
+  EXPECT_NE(baseline, nullptr);
+  return baseline != nullptr ? *baseline : BaselineAttention{};
+}
+
+TEST(BaselineOfARequest, HasThePublishedDefaults) {
+  v1::AttentionOptions in;
+  auto& asked = *in.mutable_baseline();
+  asked.set_kind(v1::BASELINE_KIND_QUEST);
+  EXPECT_EQ(baseline_of(in, 12), BaselineAttention::defaults(BaselineKind::kQuest));
+  EXPECT_THAT(baseline_of(in, 1).dense_layers, ElementsAre(0));
+
+  asked.mutable_dense_layers();  // none
+  asked.set_page_size(8);
+  asked.set_ratio(0.25);
+  asked.set_min_keys(0);
+  EXPECT_EQ(baseline_of(in, 12), (BaselineAttention{.kind = BaselineKind::kQuest,
+                                                    .ratio = 0.25,
+                                                    .min_keys = 0,
+                                                    .page_size = 8,
+                                                    .dense_layers = {}}));
+  for (const int32_t layer : {7, 3, 7}) asked.mutable_dense_layers()->add_layers(layer);
+  const v1::AttentionReport report =
+      report_attention({}, baseline_of(in, 12), v1::ATTENTION_MODE_SPARSE);
+  EXPECT_EQ(report.baseline().kind(), v1::BASELINE_KIND_QUEST);
+  EXPECT_EQ(report.baseline().min_keys(), 0);
+  EXPECT_TRUE(report.baseline().has_min_keys());
+  EXPECT_FALSE(report.baseline().has_sink_keys());
+  EXPECT_THAT(report.baseline().dense_layers().layers(), ElementsAre(3, 7));
+
+  asked.set_kind(v1::BASELINE_KIND_STREAMING);
+  asked.clear_page_size();
+  EXPECT_EQ(baseline_of(in, 12).sink_keys, 4);
+}
+
+v1::ErrorInfo info_of(const grpc::Status& status) {
+  v1::RpcStatus rpc;
+  EXPECT_TRUE(rpc.ParseFromString(status.error_details()));
+  v1::ErrorInfo info;
+  for (const auto& detail : rpc.details()) {
+    if (detail.type_url().ends_with("ErrorInfo")) info.ParseFromString(detail.value());
+  }
+  return info;
+}
+
+TEST(Errors, EveryCodeGetsAReason) {
+  const std::pair<absl::Status, const char*> cases[] = {
+      {absl::InvalidArgumentError("texts: too short"), "INVALID_FIELD"},
+      {absl::ResourceExhaustedError("full"), "QUEUE_FULL"},
+      {absl::UnavailableError("draining"), "DRAINING"},
+      {absl::NotFoundError("x"), "NOT_FOUND"},
+      {absl::CancelledError("x"), "CANCELLED"},
+      {absl::DeadlineExceededError("x"), "DEADLINE"},
+      {absl::UnimplementedError("x"), "UNIMPLEMENTED"},
+      {absl::InternalError("x"), "INTERNAL"},
+      {refuse(absl::StatusCode::kInternal, "x", {.reason = reason::kNonFinite}), "NON_FINITE"},
+      {absl::FailedPreconditionError("cache: x"), "CACHE_TOO_SMALL"},
+  };
+  for (const auto& [status, reason] : cases) {
+    const grpc::Status told = to_grpc(status);
+    EXPECT_EQ(static_cast<int>(told.error_code()), static_cast<int>(status.code()));
+    EXPECT_EQ(info_of(told).reason(), reason) << told.error_message();
+    EXPECT_EQ(info_of(told).domain(), "kascade");
+  }
+  EXPECT_TRUE(to_grpc(absl::OkStatus()).ok());
+}
+
+TEST(Errors, FieldsGetTheirNamesOnTheWire) {
+  constexpr FieldName kNames[] = {{"tokens[", "token_ids.ids["},
+                                  {"tokens", "text"},
+                                  {"attention.schedule.ratio", "attention.ratio"},
+                                  {"attention.schedule", "attention.mode"},
+                                  {"token", "token_id"}};
+  const std::pair<const char*, const char*> cases[] = {
+      {"tokens", "text"},
+      {"tokens[3]", "token_ids.ids[3]"},
+      {"inputs[1].tokens[0]", "inputs[1].token_ids.ids[0]"},
+      {"attention.schedule.ratio", "attention.ratio"},
+      {"attention.schedule", "attention.mode"},
+      {"logit_bias[0].token", "logit_bias[0].token_id"},
+      {"stop_tokens[0]", "stop_tokens[0]"}};
+  for (const auto& [core, wire] : cases) {
+    const absl::Status status = with_wire_field(invalid_field(core, "what: it is"), kNames);
+    EXPECT_EQ(message_of(status), std::string(wire) + ": what: it is");
+    EXPECT_EQ(refusal_of(status).value_or(Refusal{}).field, wire);
+  }
+}
+
+TEST(Errors, WhatIsNotUtf8IsReplaced) {
+  const std::string bytes = "a\xff\xc3z\xed\xa0\x80\xe2\x82\xac";
+  EXPECT_EQ(to_grpc(absl::InternalError(bytes)).error_message(), "a??z???€");
+  EXPECT_EQ(info_of(to_grpc(absl::InternalError(bytes))).reason(), "INTERNAL");
+  EXPECT_EQ(to_grpc(invalid_field("f", "\xe2\x82")).error_message(), "f: ?");
+}
+
+TEST(Errors, ALongMessageIsCutAtACharacter) {
+  std::string text = "x";
+  while (text.size() < 5000) text += "ä";
+  const grpc::Status told = to_grpc(absl::InternalError(text));
+  EXPECT_LT(told.error_message().size(), 520u);
+  EXPECT_LT(told.error_details().size(), 1200u);
+  EXPECT_EQ(info_of(told).reason(), "INTERNAL");  // is UTF-8, else nothing would parse
+}
+
+}  // namespace
+}  // namespace kascade::server
