@@ -193,7 +193,7 @@ TEST(Json, RefusesEachEdit) {
       {"\"windows\":17", "\"windows\":99999999999999999999", "calibration.windows must be"},
       {"\"windows\":17", "\"windows\":true", "calibration.windows must be"},
       {"1099511627776", "18446744073709551615", "calibration.tokens must be 64-bit integer"},
-      {"\"maker\":\"dp\"", "\"maker\":null", "calibration.planner must be a string, is null"},
+      {"\"maker\":\"dp\"", "\"maker\":null", "calibration.maker must be a string, is null"},
       {"\"anchors\":2,", "", "missing key \"anchors\" in calibration.requested"},
       {"\"anchors\":2,", "\"anchors\":2,\"best\":1,",
        "unknown key \"best\" in calibration.requested"},
