@@ -93,6 +93,7 @@ TEST_F(TinyCalibrationTest, RefusesWhatCannotBeMeasured) {
 }
 
 TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
+  options_.weight = LayerCost::kImportance;
   const auto outcome = run(long_text());
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(outcome->schedule.quality.suspect);
@@ -222,7 +223,8 @@ TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
   expect_refused(one_long, "have 512 tokens in windows");
 }
 
-TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
+TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheQueueAndFitsASmallCache) {
+  options_.weight = LayerCost::kImportance;  // layer costs would only compare more
   EngineOptions small = options_for(dir_.path());
   small.max_queue = 1;
   const int64_t bytes = engine_->info().kv_bytes_per_token;
