@@ -7,7 +7,7 @@
 namespace kascade {
 namespace {
 
-// Narrower than what a schedule file may hold: these are for new schedules.
+// A new schedule must keep narrower limits than a schedule file.
 absl::Status check_selection(const SelectionSettings& selection) {
   const int32_t tile = selection.query_tile;
   if (tile != 16 && tile != 32 && tile != 64 && tile != 128) {
@@ -34,7 +34,7 @@ absl::Status check_dense_layers(const CalibrationOptions& options, const ModelCo
 }
 
 absl::Status check_anchors(const CalibrationOptions& options, const ModelConfig& model) {
-  if (options.anchors == 0) return absl::OkStatus();  // as many as pass
+  if (options.anchors == 0) return absl::OkStatus();  // the calibration searches
   absl::Status status = check_range("anchors", options.anchors, 1, model.layers);
   if (!status.ok()) return status;
   std::vector<int32_t> dense = options.dense_layers;

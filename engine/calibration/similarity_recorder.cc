@@ -42,7 +42,7 @@ double cosine(const float* x, const float* y, int64_t size) {
   return xx == 0 || yy == 0 ? 1.0 : xy / std::sqrt(xx * yy);
 }
 
-// One past the last key that a row of the tile may see.
+// The number of keys that the last row of the tile may attend to.
 int32_t end_of_keys(const Batch& batch, int32_t tile) {
   return batch.positions[batch.tile_start[tile + 1] - 1] + 1;
 }

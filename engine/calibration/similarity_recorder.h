@@ -58,12 +58,13 @@ class SimilarityRecorder final : public LayerObserver {
   using TileSets = std::vector<std::vector<std::vector<int32_t>>>;
 
   void record(Backend& backend, int32_t layer, const AttentionInput& in, int32_t tile);
-  // What the tile with this first token selected so far; begun at layer 0.
+  // The keys that the layers so far select for the tile with this first token. Layer 0 starts the
+  // tile.
   TileSets& open_tile(int32_t layer, int32_t first);
   // Fills scores_ and `selected` [kv_heads] with the keys that the layer would select.
   void select(Backend& backend, const AttentionInput& in, int32_t tile,
               const Candidates& candidates, std::vector<std::vector<int32_t>>& selected);
-  // Fills masses_ and fixed_; after select().
+  // Fills masses_ and fixed_, and needs the scores_ of select().
   void measure_masses(Backend& backend, const AttentionInput& in, int32_t tile,
                       const Candidates& candidates);
   void score(Backend& backend, const AttentionInput& in, int32_t tile, Pooling pooling,

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "engine/quality/paired_difference.h"
+#include "engine/quality/perplexity.h"
 #include "engine/quality/standard_error.h"
 
 namespace kascade::core {
@@ -83,14 +85,14 @@ std::span<const std::string_view> suspect_causes() { return kSuspectCauses; }
 
 RunFigures figures_of(const ScoreTotals& totals, int32_t vocab) {
   const auto tokens = static_cast<double>(totals.tokens);
-  const double mean = totals.nll / tokens;
+  const double mean = mean_nll(totals.nll, totals.tokens);
   RunFigures out{.nll_sum = totals.nll,
                  .mean_nll = mean,
                  .mean_nll_error = standard_error(totals.nll, totals.nll_squares, totals.tokens),
-                 .perplexity = std::exp(mean),
+                 .perplexity = perplexity(mean),
                  .top1_ratio = static_cast<double>(totals.top1) / tokens,
-                 .suspect = !(mean <= std::log(static_cast<double>(vocab)) - 1)};
-  out.perplexity_error = std::exp(mean) * out.mean_nll_error;
+                 .suspect = is_suspect(mean, vocab)};
+  out.perplexity_error = out.perplexity * out.mean_nll_error;
   if (totals.bytes > 0) {
     const double per_byte = totals.nll / static_cast<double>(totals.bytes);
     out.bits_per_byte = per_byte / std::numbers::ln2;
@@ -102,27 +104,26 @@ RunFigures figures_of(const ScoreTotals& totals, int32_t vocab) {
 
 ComparisonFigures compare(const ScoreTotals& totals, bool suspect, std::span<float> differences) {
   const auto tokens = static_cast<double>(totals.tokens);
-  const double second_mean = totals.second_nll / tokens;
+  const double second_perplexity = perplexity(mean_nll(totals.second_nll, totals.tokens));
   const double second_error =
       standard_error(totals.second_nll, totals.second_nll_squares, totals.tokens);
-  const double difference = totals.nll - totals.second_nll;
-  const double difference_error =
-      standard_error(difference, totals.difference_squares, totals.tokens);
+  const PairedDifference difference =
+      paired_difference(totals.nll - totals.second_nll, totals.difference_squares, totals.tokens);
   ComparisonFigures out{
       .second_nll_sum = totals.second_nll,
       .second_mean_nll_error = second_error,
-      .second_perplexity = std::exp(second_mean),
-      .second_perplexity_error = std::exp(second_mean) * second_error,
-      .mean_difference = difference / tokens,
-      .mean_difference_error = difference_error,
+      .second_perplexity = second_perplexity,
+      .second_perplexity_error = second_perplexity * second_error,
+      .mean_difference = difference.mean,
+      .mean_difference_error = difference.error,
       .mean_kl = totals.kl / tokens,
       .mean_kl_error = standard_error(totals.kl, totals.kl_squares, totals.tokens),
       .max_kl = totals.max_kl,
       .same_top1_ratio = static_cast<double>(totals.same_top1) / tokens,
       .max_difference = totals.max_difference};
   if (!suspect) {
-    out.degradation_percent = std::expm1(-difference / tokens) * 100;
-    out.degradation_percent_error = std::exp(-difference / tokens) * difference_error * 100;
+    out.degradation_percent = std::expm1(-difference.mean) * 100;
+    out.degradation_percent_error = std::exp(-difference.mean) * difference.error * 100;
   }
   for (size_t i = 0; i < out.percentiles.size(); ++i) {
     out.percentiles[i] = {kPercents[i], percentile(differences, kPercents[i])};

@@ -85,10 +85,10 @@ class Head {
   const cpu::Kernels& kernels() const { return *kernels_; }
 
   void attend(const cpu::KeyList& list) {
-    kernels_->attend(queries(), next_cache(), list, out_.view().f32(0), kGroup * dim_, scratch());
+    kernels_->attend(queries(), next_cache(), list, out_.view().f32(0), kGroup * dim_, workspace());
   }
   void pool(cpu::Pool how, float* scores) {
-    kernels_->pool(queries(), next_cache(), how, scores, scratch());
+    kernels_->pool(queries(), next_cache(), how, scores, workspace());
   }
 
   // Operations of attend(); half of them are q·kᵀ.
@@ -133,10 +133,10 @@ class Head {
             kv_heads_,
             kv_head_};
   }
-  float* scratch() {
-    const int64_t size = kernels_->scratch_size(queries(), cpu::CacheFormat::kBF16, depth_ + rows_);
-    if (scratch_.bytes() < size * size_of(DType::kF32)) scratch_ = HostBuffer(DType::kF32, 1, size);
-    return scratch_.view().f32(0);
+  float* workspace() {
+    const int64_t size = kernels_->workspace_size(queries(), cpu::CacheFormat::kBF16, depth_ + rows_);
+    if (workspace_.bytes() < size * size_of(DType::kF32)) workspace_ = HostBuffer(DType::kF32, 1, size);
+    return workspace_.view().f32(0);
   }
 
   int32_t depth_, dim_, rows_ = 0, kv_heads_ = 0, kv_head_ = 0;
@@ -145,7 +145,7 @@ class Head {
   int32_t lists_ = 0;
   std::vector<int32_t> blocks_{};
   std::array<std::vector<int32_t>, kLists> chosen_{};
-  HostBuffer keys_{}, values_{}, q_{}, out_{}, scratch_{};
+  HostBuffer keys_{}, values_{}, q_{}, out_{}, workspace_{};
 };
 
 // Runs `work` and reports `amount` of it per second, and in percent of the ceiling.
@@ -199,10 +199,10 @@ void choose_a_tenth(benchmark::State& state) {
   std::vector<float> scores(static_cast<size_t>(keys));
   for (float& score : scores) score = std::exp(logit(random) - 10);
   std::vector<int32_t> chosen(scores.size());
-  ChoiceWorkspace scratch;
+  ChoiceWorkspace workspace;
   const Choice choice{0, keys, keys / 10, 1};
   const ChoiceKernels& kernels = *cpu::pick_kernels().choice;
-  for (auto _ : state) choose_keys(scores.data(), choice, scratch, chosen.data(), kernels);
+  for (auto _ : state) choose_keys(scores.data(), choice, workspace, chosen.data(), kernels);
   state.counters["keys/s"] = Counter(keys, Counter::kIsIterationInvariantRate, Counter::kIs1000);
 }
 

@@ -1,21 +1,17 @@
-// Calibration through the engine: what it refuses, how it ends early, what it measures anew, and
-// which schedules it finds for the bundled model.
+// Calibration through the engine: what it refuses, how it ends early, and what it measures
+// anew.
 #include "engine/calibration/calibration.h"
 
 #include <atomic>
 #include <cmath>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "engine/calibration/window_runs.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/engine_client.h"
-#include "tests/support/shared_data.h"
 #include "tests/support/tiny_model.h"
 
 namespace kascade::testing {
@@ -57,7 +53,7 @@ class TinyCalibrationTest : public ::testing::Test {
 };
 
 // Measuring and comparing look at nothing in the backend's memory but what they download. Short
-// windows suffice, and layer costs would only compare more.
+// windows suffice, and the quality check compares in the same way as layer costs do.
 TEST_F(TinyCalibrationTest, FarMemoryGivesTheSameSchedule) {
   EngineOptions options = options_for(dir_.path());
   std::optional<CalibrationOutcome> outcomes[2];
@@ -93,6 +89,7 @@ TEST_F(TinyCalibrationTest, RefusesWhatCannotBeMeasured) {
 }
 
 TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
+  options_.weight = LayerCost::kImportance;
   const auto outcome = run(long_text());
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(outcome->schedule.quality.suspect);
@@ -222,11 +219,12 @@ TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
   expect_refused(one_long, "have 512 tokens in windows");
 }
 
-TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheLiveQueueAndFitsASmallCache) {
+TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheQueueAndFitsASmallCache) {
+  options_.weight = LayerCost::kImportance;  // the quality check compares, too
   EngineOptions small = options_for(dir_.path());
   small.max_queue = 1;
   const int64_t bytes = engine_->info().kv_bytes_per_token;
-  // Blocks of 32; with an odd number of them the branches of a comparison have 10 each.
+  // A block has 32 tokens. Of an odd number of blocks, each branch of a comparison has 10.
   for (const int64_t tokens : {640, 672}) {
     small.kv_memory_bytes = tokens * bytes;
     engine_ = make_engine(small);
@@ -264,7 +262,7 @@ TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
   EXPECT_EQ(sums.same_top1, expected.sums.same_top1);
   EXPECT_EQ(compared->counts.attended, expected.counts.attended);
   EXPECT_EQ(compared->counts.kv_bytes_read, expected.counts.kv_bytes_read);
-  // Windows that share a step may be summed in another order.
+  // The tokens of windows that share a step may be added in another order.
   EXPECT_NEAR(sums.first_nll, expected.sums.first_nll, 1e-3);
   EXPECT_NEAR(sums.second_nll, expected.sums.second_nll, 1e-3);
   EXPECT_NEAR(sums.difference_squares, expected.sums.difference_squares, 1e-3);
@@ -308,7 +306,7 @@ TEST_F(TinyCalibrationTest, GreedyTilesDeliverAValidSchedule) {
   EXPECT_TRUE(engine_->activate(std::make_shared<Schedule>(schedule)).ok());
 }
 
-TEST_F(TinyCalibrationTest, LiveRequestsGoFirstAndChangeNothing) {
+TEST_F(TinyCalibrationTest, InteractiveRequestsGoFirstAndChangeNothing) {
   const auto alone = run(long_text());
   std::atomic<bool> done = false;
   std::thread traffic([&] {
@@ -326,162 +324,6 @@ TEST_F(TinyCalibrationTest, LiveRequestsGoFirstAndChangeNothing) {
     EXPECT_NEAR(alone->schedule.layers[layer].similarity, busy->schedule.layers[layer].similarity,
                 1e-4);
   }
-}
-
-// Calibrations of the bundled model on the beginning of its calibration text. All tests share one
-// engine and, where they use the selection and windows of `options_`, one measurement.
-class DemoCalibrationTest : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    engine_ = make_engine(options_for(demo_model()));
-    const std::string text = read_file(demo_model() / "calibration.txt").substr(0, 37500);
-    texts_ = {engine_->tokenizer().encode(text, {.add_special_tokens = false}).value()};
-    measured_ = Measurement();
-  }
-  static void TearDownTestSuite() { engine_ = nullptr; }
-
-  DemoCalibrationTest() {
-    options_.selection.min_keys = 16;
-    options_.window_tokens = 512;
-  }
-  absl::StatusOr<CalibrationOutcome> run() {
-    return calibrate(
-        *engine_, options_, texts_,
-        [this](const CalibrationProgress& progress) {
-          EXPECT_LE(progress.done_tokens, progress.total_tokens);
-          if (progress.stage == stage_) {
-            EXPECT_GE(progress.done_tokens, done_tokens_);
-          }
-          stage_ = progress.stage;
-          done_tokens_ = progress.done_tokens;
-        },
-        stop_, &measured_);
-  }
-
-  static std::unique_ptr<Engine> engine_;
-  static Texts texts_;
-  static Measurement measured_;
-  CalibrationOptions options_;
-  std::atomic<bool> stop_ = false;
-  CalibrationStage stage_ = CalibrationStage::kMeasuring;  // the last one reported
-  int64_t done_tokens_ = 0;
-};
-std::unique_ptr<Engine> DemoCalibrationTest::engine_;
-Texts DemoCalibrationTest::texts_;
-Measurement DemoCalibrationTest::measured_;
-
-TEST_F(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
-  options_.max_degradation_percent = 2;
-  const auto outcome = run();
-  ASSERT_TRUE(outcome.ok()) << outcome.status();
-  EXPECT_TRUE(outcome->schedule.quality.passed);
-  EXPECT_FALSE(outcome->schedule.quality.suspect);
-  for (const QualityCheckResult& candidate : outcome->table) {
-    const QualityRecord& quality = candidate.quality;
-    const double error = quality.degradation_error_percent.value_or(0);
-    EXPECT_GT(error, 0);
-    EXPECT_LT(error, quality.degradation_percent + 1);
-    EXPECT_EQ(quality.passed, quality.degradation_percent + error <= 2);
-  }
-  EXPECT_TRUE(outcome->schedule.calibration.weighted_by_loss);
-  EXPECT_GE(outcome->schedule.count(Role::kReuse), 1);
-  EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 0.9);
-  EXPECT_EQ(stage_, CalibrationStage::kDone);
-}
-
-// The figures of the quality check are those of its windows, computed anew.
-TEST_F(DemoCalibrationTest, TheQualityCheckReportsTheErrorOfItsTokens) {
-  options_.weight = LayerCost::kImportance;
-  options_.anchors = 6;
-  const auto outcome = run();
-  ASSERT_TRUE(outcome.ok()) << outcome.status();
-  const auto parts = split_held_out(texts_);
-  ASSERT_TRUE(parts.ok());
-  const auto windows = held_out_windows(
-      parts->held_out, {options_.selection, options_.window_tokens, engine_->model().context,
-                        engine_->tokenizer().prefix_tokens()});
-  ASSERT_TRUE(windows.ok()) << windows.status();
-  const auto compared = WindowRuns(*engine_, stop_)
-                            .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
-                                     [](int64_t /*tokens*/) {});
-  ASSERT_TRUE(compared.ok()) << compared.status();
-  const ComparisonSums& sums = compared->sums;
-  const auto n = static_cast<double>(sums.tokens);
-  const double rise = (sums.second_nll - sums.first_nll) / n;
-  const double variance = (sums.difference_squares - n * rise * rise) / (n - 1);
-  const QualityRecord& quality = outcome->schedule.quality;
-  EXPECT_EQ(quality.tokens, sums.tokens);
-  EXPECT_NEAR(quality.degradation_percent, 100 * (std::exp(rise) - 1), 1e-4);
-  EXPECT_NEAR(quality.degradation_error_percent.value_or(0),
-              100 * std::exp(rise) * std::sqrt(variance / n), 1e-4);
-  EXPECT_GT(quality.degradation_error_percent.value_or(0), 0.01);
-}
-
-// An anchor layer of the tile family attends to all keys. A schedule in which every layer selects
-// therefore saves nothing, and the search goes on to fewer selecting layers.
-TEST_F(DemoCalibrationTest, TilesAreSearchedToo) {
-  options_.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 6};
-  options_.weight = LayerCost::kImportance;  // layer costs of this selection would take long
-  const auto outcome =
-      calibrate(*engine_, options_, texts_, [](const CalibrationProgress&) {}, stop_);
-  ASSERT_TRUE(outcome.ok()) << outcome.status();
-  const Schedule& schedule = outcome->schedule;
-  EXPECT_TRUE(schedule.quality.passed) << schedule.quality.degradation_percent;
-  EXPECT_LT(schedule.quality.keys_attended_ratio, 0.95);
-  EXPECT_GE(schedule.count(Role::kReuse), 1);
-  EXPECT_EQ(schedule.count(Role::kDense), 1);
-  // Of those that passed, the one with fewest selecting layers.
-  for (const QualityCheckResult& candidate : outcome->table) {
-    EXPECT_EQ(candidate.dense_layers, 0);
-    if (!candidate.quality.passed) continue;
-    EXPECT_GE(candidate.anchors, schedule.count(Role::kAnchor) + 1);
-  }
-}
-
-// Where no schedule passes in which all layers may select, more layers stay dense, and a note names
-// them.
-TEST_F(DemoCalibrationTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
-  options_.anchors = engine_->model().layers;
-  options_.max_degradation_percent = 0;
-  const auto failed = run();
-  ASSERT_TRUE(failed.ok()) << failed.status();
-  ASSERT_FALSE(failed->schedule.quality.passed);
-  EXPECT_EQ(failed->table.size(), 1u);  // the number of anchors that was asked for, and no other
-  const double all_select = failed->schedule.quality.degradation_percent;
-  options_.anchors = 0;
-  options_.max_degradation_percent = all_select / 2;
-  const auto outcome = run();
-  ASSERT_TRUE(outcome.ok()) << outcome.status();
-  const Schedule& schedule = outcome->schedule;
-  EXPECT_TRUE(schedule.quality.passed);
-  EXPECT_LT(schedule.quality.degradation_percent, all_select / 2);
-  EXPECT_EQ(outcome->table.front().anchors, engine_->model().layers);
-  EXPECT_EQ(outcome->table.front().dense_layers, 0);
-  EXPECT_GE(schedule.count(Role::kDense), 2);
-  EXPECT_LT(schedule.quality.keys_attended_ratio, 0.8);
-  for (size_t layer = 1; layer < schedule.layers.size(); ++layer) {
-    const bool named =
-        absl::StrContains(absl::StrCat(outcome->note, ","), absl::StrCat(" ", layer, ","));
-    EXPECT_EQ(named, schedule.layers[layer].role == Role::kDense) << outcome->note;
-  }
-  EXPECT_EQ(schedule.calibration.requested, (RequestedSchedule{.min_recall = 0.6}));
-  EXPECT_TRUE(engine_->activate(std::make_shared<Schedule>(schedule)).ok());
-}
-
-// On the bundled model importance is a poor guide: of two schedules with as many anchors, the one
-// that was built from measured layer costs loses less.
-TEST_F(DemoCalibrationTest, MeasuredLayerCostsGiveABetterSchedule) {
-  options_.anchors = 7;
-  options_.max_degradation_percent = 100;
-  std::map<LayerCost, double> kl;
-  for (const LayerCost cost : {LayerCost::kImportance, LayerCost::kLoss}) {
-    options_.weight = cost;
-    const auto outcome = run();
-    ASSERT_TRUE(outcome.ok()) << outcome.status();
-    EXPECT_EQ(outcome->schedule.calibration.weighted_by_loss, cost == LayerCost::kLoss);
-    kl[cost] = outcome->schedule.quality.mean_kl;
-  }
-  EXPECT_LT(kl[LayerCost::kLoss], kl[LayerCost::kImportance]);
 }
 
 }  // namespace
