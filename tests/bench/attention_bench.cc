@@ -134,8 +134,10 @@ class Head {
             kv_head_};
   }
   float* workspace() {
-    const int64_t size = kernels_->workspace_size(queries(), cpu::CacheFormat::kBF16, depth_ + rows_);
-    if (workspace_.bytes() < size * size_of(DType::kF32)) workspace_ = HostBuffer(DType::kF32, 1, size);
+    const int64_t size =
+        kernels_->workspace_size(queries(), cpu::CacheFormat::kBF16, depth_ + rows_);
+    if (workspace_.bytes() < size * size_of(DType::kF32))
+      workspace_ = HostBuffer(DType::kF32, 1, size);
     return workspace_.view().f32(0);
   }
 
