@@ -395,7 +395,7 @@ TEST(BaselineRefusals, NameTheField) {
       {"baseline.page_size: must be in [1, 128], got 0",
        [](BaselineAttention& a) { a.page_size = 0; }},
       {"baseline.page_size", [](BaselineAttention& a) { a.page_size = 129; }},
-      {"baseline.dense_layers: must be in [0, 1], got 2",
+      {"baseline.dense_layers[0]: must be in [0, 1], got 2",
        [](BaselineAttention& a) { a.dense_layers = {2}; }},
   };
   for (const auto& [text, spoil] : cases) {
