@@ -29,7 +29,7 @@ struct ScoreOptions {
   bool no_bos = false;
   bool parse_special = false;
   bool tokens = false;
-  // Requirements that the user states; the exit code is kGate if one is not met.
+  // Requirements that the user states; the exit code is kQualityCheck if one is not met.
   std::optional<double> degradation_below{}, keys_attended_below{}, reuse_layers_at_least{};
 };
 
@@ -186,7 +186,7 @@ int run_score(const Globals& globals, const ScoreOptions& options) {
   const absl::Status demands = check_demands(options, run.total);
   if (demands.ok()) return kSuccess;
   print_failure(demands);
-  return kGate;
+  return kQualityCheck;
 }
 
 void add_demands(CLI::App& command, ScoreOptions& options) {

@@ -22,21 +22,22 @@ int gate_failure(const v1::CalibrationResult& result) {
   if (quality.suspect()) fmt::print(stderr, "kascade: warning: {}\n", kSuspicion);
   if (saves_nothing(quality)) {
     print_failure(absl::FailedPreconditionError(
-        fmt::format("no candidate passed the gate: {}", kSavesNothing)));
-    return kGate;
+        fmt::format("no candidate passed the quality check: {}", kSavesNothing)));
+    return kQualityCheck;
   }
-  print_failure(absl::FailedPreconditionError(fmt::format(
-      "no candidate passed the gate (perplexity at most {:g} % worse; of the best: {}); it is not "
-      "activated: kascade activate {} --force would",
-      quality.max_degradation_percent(), degradation_text(quality),
-      result.schedule().schedule_id())));
-  return kGate;
+  print_failure(absl::FailedPreconditionError(
+      fmt::format("no candidate passed the quality check (perplexity at most {:g} % worse; of the "
+                  "best: {}); it is not "
+                  "activated: kascade activate {} --force would",
+                  quality.max_degradation_percent(), degradation_text(quality),
+                  result.schedule().schedule_id())));
+  return kQualityCheck;
 }
 
 absl::Status print_result(const Globals& globals, const std::string& calibration_id,
                           const v1::CalibrationResult& result) {
   if (!globals.json) {
-    fmt::print("\n{}\n{}", schedule_text(result.schedule()), gate_text(result));
+    fmt::print("\n{}\n{}", schedule_text(result.schedule()), quality_check_text(result));
     return absl::OkStatus();
   }
   const auto schedule = parse_json(result.schedule_json());
@@ -46,7 +47,7 @@ absl::Status print_result(const Globals& globals, const std::string& calibration
               {"activated", result.activated()},
               {"saved_file", result.saved_file()},
               {"note", result.note()},
-              {"candidates", gate_json(result)},
+              {"candidates", quality_check_json(result)},
               {"schedule", *schedule}});
   return absl::OkStatus();
 }
@@ -55,7 +56,7 @@ absl::Status print_result(const Globals& globals, const std::string& calibration
 
 void show_started(const Globals& globals, const v1::CalibrationStarted& started) {
   if (globals.json) return;
-  fmt::print("Text         {}, the last fifth held out for the gate\n",
+  fmt::print("Text         {}, the last fifth held out for the quality check\n",
              counted(started.tokens(), "token"));
   fmt::print("Calibration  {}{}\n", started.calibration_id(),
              started.attached() ? " (was there already)" : "");

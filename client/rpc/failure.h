@@ -8,7 +8,7 @@
 
 namespace kascade::client {
 
-enum ExitCode : int { kSuccess = 0, kFailure = 1, kUsage = 2, kGate = 3 };
+enum ExitCode : int { kSuccess = 0, kFailure = 1, kUsage = 2, kQualityCheck = 3 };
 
 // Converts the status of a failed call. The machine-readable details are added to the message
 // unless it contains them already.

@@ -189,11 +189,12 @@ std::string quality_text(const v1::QualityReport& quality) {
   return facts.text();
 }
 
-std::string gate_text(const v1::CalibrationResult& result) {
+std::string quality_check_text(const v1::CalibrationResult& result) {
   const auto& stored = result.schedule().quality();
   std::string out =
-      fmt::format("Gate on {} of held-out text ({} rule): {}\n", counted(stored.tokens(), "token"),
-                  stored.phase(), limit_text(stored));
+      fmt::format("Quality check on {} of held-out text ({} selection): {}\n",
+                  counted(stored.tokens(), "token"),
+                  stored.phase() == "tile" ? "per-tile" : "per-query", limit_text(stored));
   Table table({{"Anchors"},
                {"Dense"},
                {"Predicted similarity"},
@@ -244,7 +245,7 @@ Json quality_json(const v1::QualityReport& quality) {
           {"passed", quality.passed()}};
 }
 
-Json gate_json(const v1::CalibrationResult& result) {
+Json quality_check_json(const v1::CalibrationResult& result) {
   Json candidates = Json::array();
   for (const auto& candidate : result.candidates()) {
     Json entry = {{"anchors", candidate.anchors()},

@@ -15,7 +15,7 @@ std::string schedule_text(const v1::Schedule& schedule);
 // The quality report that is stored with the schedule, in one paragraph.
 std::string quality_text(const v1::QualityReport& quality);
 // One line per candidate that was checked, then whether the schedule passed.
-std::string gate_text(const v1::CalibrationResult& result);
+std::string quality_check_text(const v1::CalibrationResult& result);
 
 // Whether the schedule did not pass because no layer reuses the keys of another, so that every key
 // is attended to.
@@ -25,7 +25,7 @@ inline constexpr char kSavesNothing[] =
     "--threshold or a larger --max-reuse-dist lets layers reuse, with dp fewer --anchors";
 
 Json quality_json(const v1::QualityReport& quality);
-Json gate_json(const v1::CalibrationResult& result);
+Json quality_check_json(const v1::CalibrationResult& result);
 
 }  // namespace kascade::client
 

@@ -170,7 +170,7 @@ std::string runs_table(const v1::ScoreSummary& summary) {
                                          : only_sparse ? "Sparse"
                                                        : "Dense"}};
   for (const auto* comparison : comparisons_of(summary)) {
-    columns.push_back({runs.size() == 1 ? second : second + ", tile rule"});
+    columns.push_back({runs.size() == 1 ? second : second + ", per tile"});
     runs.push_back(sparse_json(*comparison, summary));
   }
   columns.push_back({"", Table::Align::kLeft});

@@ -711,7 +711,7 @@ class Gate(ClientTest):
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("NOT PASSED", done.stdout)
         self.assertTrue(done.stderr.splitlines()[-1].startswith(
-            "kascade: FAILED_PRECONDITION: no candidate passed the gate"), done.stderr)
+            "kascade: FAILED_PRECONDITION: no candidate passed the quality check"), done.stderr)
         # The same job, as the object that calibrate --json prints.
         job = self.json("jobs")["calibrations"][0]
         self.assertEqual(job["state"], "succeeded")
