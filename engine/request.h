@@ -25,9 +25,9 @@ namespace kascade {
 
 class LayerObserver;
 
-// Which queries decide the keys of a scored token (method, A2.6): its own query alone, as in
-// decoding (strictly causal, equal to Generate), or all queries of its tile together, as in prefill
-// (later tokens of the tile take part: optimistic for a perplexity).
+// Which queries decide the keys of a scored token (docs/method.md, "Selection granularity"): its
+// own query alone, as in decoding (strictly causal, equal to Generate), or all queries of its tile
+// together, as in prefill (later tokens of the tile take part: optimistic for a perplexity).
 enum class SelectionGranularity { kPerQuery, kPerTile };
 
 struct Score {

@@ -17,12 +17,12 @@ class BaselinePolicy : public AttentionPolicy {
   BaselinePolicy(const BaselineAttention& settings, int32_t query_tile, int32_t layers);
 
   Tiling tiling() const final {
-    return {.query_tile = settings_.query_tile, .shares_choice = scores_something()};
+    return {.query_tile = settings_.query_tile, .shares_selection = scores_something()};
   }
   Candidates candidates(int32_t position, bool per_query) const override {
     return candidates_of(settings_, position, per_query);
   }
-  int32_t kept_selections() const final { return scores_something() ? 1 : 0; }
+  int32_t selections_at_once() const final { return scores_something() ? 1 : 0; }
   LayerKind layer_kind(int32_t layer) const final {
     if (dense_[layer]) return LayerKind::kDense;
     return scores_something() ? LayerKind::kSelecting : LayerKind::kWindow;
@@ -34,8 +34,8 @@ class BaselinePolicy : public AttentionPolicy {
  protected:
   // Selects the keys of the tiles in one layer.
   virtual void choose(Backend& backend, const AttentionInput& in, Selection& selection) const = 0;
-  // The number of rows that are read to select for the row at `position`, provided that not all
-  // candidates are taken.
+  // The number of cache entries (keys or summaries) that are read to select for the query at
+  // `position`, provided that not all candidates are taken.
   virtual int64_t rows_to_choose(const Candidates& candidates, int32_t position) const = 0;
   // The data that is read to select.
   enum class Scores {

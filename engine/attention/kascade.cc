@@ -24,12 +24,12 @@ class KascadePolicy final : public AttentionPolicy {
   }
 
   Tiling tiling() const override {
-    return {.query_tile = settings_.query_tile, .shares_choice = true};
+    return {.query_tile = settings_.query_tile, .shares_selection = true};
   }
   Candidates candidates(int32_t position, bool per_query) const override {
     return candidates_of(settings_, position, per_query);
   }
-  int32_t kept_selections() const override {
+  int32_t selections_at_once() const override {
     return static_cast<int32_t>(schedule_->layers.size()) - schedule_->count(Role::kReuse);
   }
   LayerKind layer_kind(int32_t layer) const override {

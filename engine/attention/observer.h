@@ -1,4 +1,4 @@
-// An observer is called around the attention of each layer of a sequence, to measure (calibration)
+// An observer is called after the attention of each layer of a sequence, to measure (calibration)
 // or to record. It changes no result.
 #ifndef KASCADE_ENGINE_ATTENTION_OBSERVER_H_
 #define KASCADE_ENGINE_ATTENTION_OBSERVER_H_

@@ -21,9 +21,10 @@ namespace kascade {
 // the chunks of a prompt end there.
 struct Tiling {
   int32_t query_tile = 32;  // positions, [1, 128]
-  // Whether the rows of a tile share one selection. If so, a row gives another result in a tile
-  // than alone. If not, rows always stay in tiles, which are faster.
-  bool shares_choice = false;
+  // Whether the rows of a tile share one selection. If they do, a row's result depends on whether
+  // it stands in a tile or alone, so that rows that select per query get tiles of their own. If
+  // not, rows are grouped in tiles everywhere, because that is faster.
+  bool shares_selection = false;
 };
 
 // One layer's attention for the tiles of one policy.
@@ -74,8 +75,9 @@ class AttentionPolicy {
   // With `per_query` the row selects alone. Otherwise it belongs to a tile and has the candidates
   // of the tile's first row.
   virtual Candidates candidates(int32_t position, bool per_query) const = 0;
-  // The number of selections that exist at the same time during a step.
-  virtual int32_t kept_selections() const { return 0; }
+  // How many selections a step holds at the same time at most; the memory for selections limits the
+  // rows of a step by it.
+  virtual int32_t selections_at_once() const { return 0; }
 
   virtual void attend(Backend& backend, int32_t layer, const AttentionInput& in,
                       PolicyState& state) const = 0;

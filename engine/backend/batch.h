@@ -10,9 +10,9 @@
 
 namespace kascade {
 
-// The rows of one step, sequence after sequence. A *tile* is a run of consecutive rows of one
-// sequence that share one selection of keys: the rows of a query tile (per-tile selection), or a
-// single row (per-query selection).
+// The rows of one step, sequence after sequence. A *tile* is consecutive rows of one sequence that
+// a backend attends together. Where keys are selected, its rows share one selection: the rows of a
+// query tile (per-tile selection), or a single row (per-query selection).
 struct Batch {
   std::vector<int32_t> tokens{};     // [rows] token ids
   std::vector<int32_t> positions{};  // [rows] absolute positions

@@ -48,8 +48,8 @@ LogitSpan add_logits(const Slice& slice, int32_t first_row, Batch& batch) {
 
 void for_each_tile(const AttentionPolicy& policy, int32_t prefill_end, int32_t begin, int32_t end,
                    absl::FunctionRef<void(const TileSpan&)> tile) {
-  const auto [query_tile, shares_choice] = policy.tiling();
-  const int32_t tiles_end = shares_choice ? prefill_end : end;
+  const auto [query_tile, shares_selection] = policy.tiling();
+  const int32_t tiles_end = shares_selection ? prefill_end : end;
   while (begin < end) {
     const bool per_query = begin >= tiles_end;
     const int32_t tile_end = (begin / query_tile + 1) * query_tile;

@@ -41,7 +41,7 @@ void for_each_tile(const AttentionPolicy& policy, int32_t prefill_end, int32_t b
 
 // Builds the batch with the rows of the slices in the given order. Rows below the sequence's
 // prefill_end form tiles at multiples of the policy's query tile. Later rows form tiles of one row
-// each if tiles share a selection (Tiling::shares_choice).
+// each if tiles share a selection (Tiling::shares_selection).
 BuiltBatch build_batch(std::span<const PlannedSlice> slices, int32_t block_size);
 
 }  // namespace kascade

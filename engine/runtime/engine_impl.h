@@ -1,5 +1,5 @@
-// The implementation of Engine: the loaded model, the inbox and the engine's thread. For engine.cc
-// and calibration_runs.cc only.
+// The implementation of Engine: the loaded model, the inbox and the engine's thread. Included by
+// engine.cc only.
 #ifndef KASCADE_ENGINE_RUNTIME_ENGINE_IMPL_H_
 #define KASCADE_ENGINE_RUNTIME_ENGINE_IMPL_H_
 
@@ -46,7 +46,7 @@ struct Engine::Impl {
   Transformer transformer;
   KvCache cache;
   BlockAllocator blocks;
-  std::mutex mutex;  // guards the members from here to `loop`
+  std::mutex mutex;  // guards the members from here to `stopping`
   std::condition_variable wake;
   std::condition_variable became_idle;
   std::vector<Command> inbox;

@@ -18,9 +18,10 @@ namespace {
 // selections and so needs no limit.
 int32_t per_query_rows(const AttentionPolicy& policy, int32_t kv_heads, int32_t tokens,
                        int64_t bytes) {
-  if (policy.kept_selections() == 0) return 0;
+  if (policy.selections_at_once() == 0) return 0;
   const int64_t keys = std::max(1, policy.candidates(tokens, /*per_query=*/true).budget);
-  const int64_t row_bytes = keys * kv_heads * policy.kept_selections() * int64_t{sizeof(int32_t)};
+  const int64_t row_bytes =
+      keys * kv_heads * policy.selections_at_once() * int64_t{sizeof(int32_t)};
   return static_cast<int32_t>(
       std::clamp<int64_t>(bytes / row_bytes, 1, std::numeric_limits<int32_t>::max()));
 }

@@ -66,7 +66,7 @@ struct CalibrationRecord {
   double threshold = 0;                  // "greedy" only
   int32_t max_reuse_dist = 0;            // "greedy" only
   bool published_head_map_slip = false;  // "dp": head maps with the published code's mistake
-  bool weighted_by_loss = false;         // "dp": by LayerCost::kLoss, not importance
+  bool weighted_by_loss = false;         // "dp": by measured layer costs, not importance
   bool operator==(const CalibrationRecord&) const = default;
 };
 
@@ -89,8 +89,8 @@ struct QualityRecord {
   std::optional<double> kv_bytes_read_per_token{};  // absent in older files
   std::optional<double> dense_kv_bytes_read_per_token{};
   double max_degradation_percent = 1.0;
-  bool suspect = false;  // dense loss > ln(vocabulary) − 1: the model does not predict this text
-  bool passed = false;   // degradation + its error ≤ max_degradation_percent
+  bool suspect = false;  // mean NLL of the dense run > ln(vocabulary) − 1
+  bool passed = false;   // what engine/quality/comparison.h demands
 };
 
 struct Schedule {

@@ -1,4 +1,4 @@
-// The settings by which the layers of a schedule select keys.
+// The settings by which layers select keys, under a schedule or in a baseline.
 #ifndef KASCADE_ENGINE_SCHEDULE_SELECTION_SETTINGS_H_
 #define KASCADE_ENGINE_SCHEDULE_SELECTION_SETTINGS_H_
 

@@ -167,7 +167,7 @@ void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan
   int32_t end = chunk_end(sequence, std::max(0, budget.rows - kept_back) / spec.branches, budget);
   StepFeatures chunk;
   if (budget.features && !sequence.decoding())
-    end = chunk_end_within_deadline(sequence, end, budget, chunk);
+    end = chunk_end_within_step_time(sequence, end, budget, chunk);
   if (end == begin) {
     if (starts) budget.may_start = false;
     return;
@@ -207,8 +207,8 @@ int32_t Scheduler::chunk_end(const Sequence& sequence, int32_t rows, const Budge
 
 // The end of the part of a chunk [computed, end) that the step has time for; `chunk` receives the
 // features of that part.
-int32_t Scheduler::chunk_end_within_deadline(const Sequence& sequence, int32_t end,
-                                             const Budget& budget, StepFeatures& chunk) const {
+int32_t Scheduler::chunk_end_within_step_time(const Sequence& sequence, int32_t end,
+                                              const Budget& budget, StepFeatures& chunk) const {
   const int32_t tile = sequence.spec.query_tile;
   StepFeatures all = budget.features.value_or(StepFeatures{});
   int32_t reached = sequence.computed;

@@ -114,8 +114,8 @@ class Scheduler {
   LowerPriorityUsage lower_priority_usage(const Sequence& sequence) const;
   void plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan);
   int32_t chunk_end(const Sequence& sequence, int32_t rows, const Budget& budget) const;
-  int32_t chunk_end_within_deadline(const Sequence& sequence, int32_t end, const Budget& budget,
-                                    StepFeatures& chunk) const;
+  int32_t chunk_end_within_step_time(const Sequence& sequence, int32_t end, const Budget& budget,
+                                     StepFeatures& chunk) const;
   bool reserve(Sequence& sequence, int32_t tokens);
   void preempt_last(const Sequence& requester);
   int32_t running_branches() const;

@@ -53,7 +53,9 @@ struct Sequence {
   std::unique_ptr<SequenceAttachment> attachment{};
   std::vector<Token> tokens{};  // grows when generating
   int32_t computed = 0;         // tokens whose keys and values are in the cache of every branch
-  int32_t delivered = 0;        // tokens ever computed; larger than `computed` after preemption
+  // The largest value that `computed` had. Results of tokens below it were delivered and are not
+  // asked for again after a preemption.
+  int32_t delivered = 0;
   std::vector<BlockTable> tables{};  // [branches] while the sequence runs, else empty
   uint64_t order = 0;                // number of the admission; a preempted sequence keeps it
 

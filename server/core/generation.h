@@ -1,5 +1,6 @@
-// One generation: the prompt is encoded and submitted, the engine's tokens become text, columns and
-// an end. Knows nothing of how requests arrive and answers leave.
+// One generation: the prompt is encoded and submitted, and the engine's tokens become text, values
+// reported with each token (ids, log-probabilities, ranks) and a final result. It does not know how
+// requests arrive and answers leave.
 #ifndef KASCADE_SERVER_CORE_GENERATION_H_
 #define KASCADE_SERVER_CORE_GENERATION_H_
 
@@ -24,17 +25,17 @@ namespace kascade::core {
 struct GenerationRequest {
   Prompt prompt{};
   PromptOptions prompt_options{};
-  Sampling sampling{};                         // but the seed
-  std::optional<uint64_t> seed{};              // unset: drawn at random
-  std::optional<int32_t> max_new_tokens{};     // unset: 256, or the context if that is shorter
-  int32_t min_new_tokens = 0;                  // stop tokens are banned before
-  std::vector<std::string> stop_strings{};     // at most 16, each of 1 to 1,024 bytes
-  std::vector<Token> stop_tokens{};            // at most 256
-  bool ignore_eos = false;                     // go on past the end tokens of model and chat
-  bool include_stop = false;                   // the stop string or stop token ends the text
-  bool skip_special_tokens = true;             // leave special tokens out of the text
-  bool want_logprobs = false;                  // and ranks
-  int32_t top_logprobs = 0;                    // candidates with each token, 0 to 20
+  Sampling sampling{};                      // its seed is ignored; see `seed`
+  std::optional<uint64_t> seed{};           // unset: drawn at random
+  std::optional<int32_t> max_new_tokens{};  // unset: 256, or the context if that is shorter
+  int32_t min_new_tokens = 0;               // stop tokens are banned until so many were generated
+  std::vector<std::string> stop_strings{};  // at most 16, each of 1 to 1,024 bytes
+  std::vector<Token> stop_tokens{};         // at most 256
+  bool ignore_eos = false;                  // go on past the end tokens of model and chat
+  bool include_stop = false;                // the stop string or stop token ends the text
+  bool skip_special_tokens = true;          // leave special tokens out of the text
+  bool want_logprobs = false;               // and ranks
+  int32_t top_logprobs = 0;                 // candidates with each token, 0 to 20
   std::optional<AttentionSource> attention{};  // unset: the active schedule, else dense
   absl::Time deadline = absl::InfiniteFuture();
 };

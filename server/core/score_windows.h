@@ -16,8 +16,8 @@ struct ScoreWindow {
   bool operator==(const ScoreWindow&) const = default;
 };
 
-// All take the number of tokens and the tokens of a window, and first_scored: how many tokens at
-// the front are never scored, ≥ 1.
+// `size` is the number of tokens of the sequence, `window` that of a window. The first
+// `first_scored` ≥ 1 tokens of the sequence are never scored.
 
 // Cuts `size` tokens, those from `first_scored` on scored once, into windows of at most `window` ≥
 // 2 tokens. Every window after the first begins with the last token of the one before; the last one

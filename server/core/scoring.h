@@ -1,5 +1,5 @@
-// One scoring: windows go to the engine, a few inputs at a time, and come back as columns and sums.
-// Knows nothing of how requests arrive and answers leave.
+// One scoring: windows go to the engine, a few inputs at a time, and come back as values of each
+// token (columns) and sums. It does not know how requests arrive and answers leave.
 #ifndef KASCADE_SERVER_CORE_SCORING_H_
 #define KASCADE_SERVER_CORE_SCORING_H_
 
