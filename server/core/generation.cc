@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/check.h"
 #include "engine/base/refusal.h"
 #include "server/core/limits.h"
 
@@ -137,6 +138,7 @@ bool Generation::take(const ScoredToken& token, bool is_stop_token, std::string&
   // A model's vocabulary may be padded beyond the tokenizer's: such tokens have no text.
   if (token.token >= context_.engine.tokenizer().vocab_size()) return true;
   if (is_stop_token && !include_stop_) return true;
+  KASCADE_CHECK(decoder_.has_value());  // start() made it
   IncrementalDecoder::Piece piece = decoder_->push(token.token);
   text += piece.text;
   matched_stop_ = std::move(piece.matched_stop);
@@ -166,6 +168,7 @@ void Generation::finish(const Finish& finish) {
   // A matched stop string cancels the sequence, so that its status is CANCELLED then.
   if (!matched_stop_) {
     if (!finish.status.ok()) return sink_.ended(finish.status);
+    KASCADE_CHECK(decoder_.has_value());  // start() made it
     if (std::string rest = decoder_->finish(); !rest.empty()) {
       sink_.delta({.text = std::move(rest), .tokens = {}});
     }

@@ -13,7 +13,7 @@ constexpr absl::Duration kProgressInterval = absl::Milliseconds(250);
 
 }  // namespace
 
-void Scoring::start(const ScoringRequest& request, std::shared_ptr<const void> owner) {
+void Scoring::start(const ScoringRequest& request, const std::shared_ptr<const void>& owner) {
   {
     const std::lock_guard lock(mutex_);
     if (stopped_) return;

@@ -94,7 +94,7 @@ class Scoring {
 
   // Checks and submits the first windows, then returns. `owner` keeps the scoring and its sink
   // alive until the engine is done with both. Called once.
-  void start(const ScoringRequest& request, std::shared_ptr<const void> owner);
+  void start(const ScoringRequest& request, const std::shared_ptr<const void>& owner);
   // The client has read something: windows that waited for it may run. Thread-safe.
   void resume();
   // The client is gone: nothing more is computed. Thread-safe, at any time.
