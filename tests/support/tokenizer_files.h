@@ -67,7 +67,7 @@ inline Json gpt2_json() {
   json["model"] = {{"type", "BPE"},
                    {"vocab", Json::parse(read_file(folder / "gpt2_vocab.json"))},
                    {"merges", merge_lines(folder / "gpt2_merges.txt")}};
-  json["added_tokens"] = {added_token(50256, "<|endoftext|>")};
+  json["added_tokens"] = Json::array({added_token(50256, "<|endoftext|>")});
   json["pre_tokenizer"] = byte_level(true);
   json["decoder"] = byte_level(true);
   return json;

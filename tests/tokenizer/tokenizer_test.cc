@@ -191,7 +191,7 @@ TEST(TokenizerAddedTokens, LongestMatchAndSpaces) {
 TEST(TokenizerAddedTokens, NormalizedContentIsFoundInNormalisedText) {
   Json json = testing::small_json("ab_", {});
   json["normalizer"] = {{"type", "Prepend"}, {"prepend", "_"}};
-  json["added_tokens"] = {testing::added_token(3, "<s>")};
+  json["added_tokens"] = testing::Json::array({testing::added_token(3, "<s>")});
   json["added_tokens"][0]["normalized"] = true;
   const auto tokenizer = testing::parse_or_fail(json);
   EXPECT_THAT(*tokenizer->encode("<s>a", kSpecialInText), ElementsAre(3, 0));
@@ -201,7 +201,7 @@ TEST(TokenizerAddedTokens, NormalizedContentIsFoundInNormalisedText) {
 TEST(TokenizerMetaspace, PrependSchemes) {
   Json json = testing::small_json("ab_", {"_a", "_b", "b_"});
   json["model"]["merges"] = {"_ a", "_ b", "b _"};
-  json["added_tokens"] = {testing::added_token(6, "<s>")};
+  json["added_tokens"] = testing::Json::array({testing::added_token(6, "<s>")});
   Json& metaspace = json["pre_tokenizer"];
   metaspace = {{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", "always"}};
   const auto ids = [&](const char* text) {
