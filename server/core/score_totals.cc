@@ -77,6 +77,7 @@ ScoreTotals& ScoreTotals::operator+=(const ScoreTotals& other) {
   same_top1 += other.same_top1;
   max_difference = std::max(max_difference, other.max_difference);
   counts += other.counts;
+  doubt += other.doubt;
   second_counts += other.second_counts;
   return *this;
 }
@@ -91,7 +92,8 @@ RunFigures figures_of(const ScoreTotals& totals, int32_t vocab) {
                  .mean_nll_error = standard_error(totals.nll, totals.nll_squares, totals.tokens),
                  .perplexity = perplexity(mean),
                  .top1_ratio = static_cast<double>(totals.top1) / tokens,
-                 .suspect = is_suspect(mean, vocab)};
+                 .suspect = is_suspect(mean, vocab),
+                 .doubts = doubts(mean, totals.tokens, totals.doubt)};
   out.perplexity_error = out.perplexity * out.mean_nll_error;
   if (totals.bytes > 0) {
     const double per_byte = totals.nll / static_cast<double>(totals.bytes);

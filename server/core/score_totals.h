@@ -6,8 +6,11 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
+#include "engine/quality/doubt.h"
 #include "engine/request.h"
 
 namespace kascade::core {
@@ -21,6 +24,7 @@ struct ScoreTotals {
   double nll_squares = 0;
   int64_t top1 = 0;
   AttentionCounts counts{};
+  DoubtSums doubt{};  // of the first pass
   // Comparisons only: of the second run, and of both.
   double second_nll = 0;
   double second_nll_squares = 0;
@@ -53,10 +57,12 @@ struct RunFigures {
   std::optional<double> byte_perplexity{};
   std::optional<double> word_perplexity{};
   bool suspect = false;  // hardly better than guessing over the vocabulary
+  // Why the run is not what a working model reaches on natural text, a sentence each.
+  std::vector<std::string> doubts{};
 };
 RunFigures figures_of(const ScoreTotals& totals, int32_t vocab);
 
-// Probable causes of a suspect result, for people.
+// Probable causes of a suspect or doubtful result, for people.
 std::span<const std::string_view> suspect_causes();
 
 struct Percentile {

@@ -35,7 +35,7 @@ void Scoring::resume() {
 bool Scoring::begin(PreparedScoring prepared) {
   const std::lock_guard lock(mutex_);
   request_ = std::move(prepared);
-  progress_.resize(request_.inputs.size());
+  progress_.resize(request_.inputs.size(), Progress(context_.engine.model().vocab));
   const auto parallel = std::min(request_.inputs.size(), static_cast<size_t>(kMaxParallelInputs));
   while (next_input_ < parallel) ready_.push_back(next_input_++);
   int64_t tokens = 0;
@@ -112,6 +112,10 @@ void Scoring::take(size_t input, const Event& event, std::vector<Message>& out) 
   if (event.tokens.empty()) return;
   Progress& progress = progress_[input];
   ScoreTotals& totals = progress.totals[progress.pass];
+  const ScoreWindow& window = request_.inputs[input].windows[progress.window];
+  if (progress.pass == 0) {
+    add_doubt(event.tokens, window.first_scored + progress.scored, progress);
+  }
   for (size_t i = 0; i < event.tokens.size(); ++i) {
     if (i < event.comparisons.size()) {
       const auto place = static_cast<size_t>(progress.first_difference + totals.tokens);
@@ -123,7 +127,6 @@ void Scoring::take(size_t input, const Event& event, std::vector<Message>& out) 
     }
   }
   if (request_.send_tokens && progress.pass == 0) {
-    const ScoreWindow& window = request_.inputs[input].windows[progress.window];
     out.emplace_back(
         ScoredColumns{.input = static_cast<int32_t>(input),
                       .first_position = window.begin + window.first_scored + progress.scored,
@@ -133,6 +136,13 @@ void Scoring::take(size_t input, const Event& event, std::vector<Message>& out) 
   progress.scored += static_cast<int32_t>(event.tokens.size());
   tokens_done_ += static_cast<int64_t>(event.tokens.size());
   add_progress(out);
+}
+
+void Scoring::add_doubt(std::span<const ScoredToken> tokens, int64_t context, Progress& progress) {
+  for (const ScoredToken& token : tokens) {
+    progress.totals[0].doubt.add(context++, -double{token.logprob},
+                                 progress.token_counts.add(token.token));
+  }
 }
 
 void Scoring::end_window(size_t input, const Finish& finish, std::vector<Message>& out) {

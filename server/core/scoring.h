@@ -103,11 +103,13 @@ class Scoring {
  private:
   using Totals = std::array<ScoreTotals, 2>;  // [passes of a window]
   struct Progress {
+    explicit Progress(int32_t vocab) : token_counts(vocab) {}
     size_t window = 0;           // that runs or comes next
     size_t pass = 0;             // of that window
     int32_t scored = 0;          // tokens of that pass
     std::optional<SeqId> seq{};  // while it runs
     Totals totals{};
+    TokenCounts token_counts;
     int64_t first_difference = 0;  // of the input's in each of differences_
   };
   using Message = std::variant<ScoredColumns, ScoringProgress, ScoringSummary>;
@@ -121,6 +123,8 @@ class Scoring {
   void on_event(size_t input, const Event& event);
   // All with mutex_ held; messages to send go to the back of `out`.
   void take(size_t input, const Event& event, std::vector<Message>& out);
+  // Takes consecutive tokens of a window, the first with `context` tokens before it.
+  static void add_doubt(std::span<const ScoredToken> tokens, int64_t context, Progress& progress);
   void end_window(size_t input, const Finish& finish, std::vector<Message>& out);
   void add_progress(std::vector<Message>& out);
   ScoringSummary summary_of(size_t input);

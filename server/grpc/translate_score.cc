@@ -120,7 +120,8 @@ void fill(const core::RunFigures& in, v1::ScoreSummary& out) {
   if (in.word_perplexity) out.set_word_perplexity(*in.word_perplexity);
   out.set_top1_ratio(in.top1_ratio);
   out.set_suspect(in.suspect);
-  if (!in.suspect) return;
+  out.mutable_doubts()->Assign(in.doubts.begin(), in.doubts.end());
+  if (!in.suspect && in.doubts.empty()) return;
   for (const std::string_view cause : core::suspect_causes()) {
     out.add_suspect_causes(std::string(cause));
   }
