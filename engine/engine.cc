@@ -208,6 +208,9 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
            }) {
   const BackendInfo backend_info = backend->info();
   info.backend = backend_info.name;
+  info.device = backend_info.device;
+  info.instruction_set = backend_info.instruction_set;
+  info.device_ids = backend_info.device_ids;
   info.weights = backend->precision().weights;
   info.cache = backend->precision().cache;
   info.threads = backend_info.threads;

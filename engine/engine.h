@@ -84,6 +84,9 @@ struct EngineStats {
 // A description of the loaded model. It does not change.
 struct EngineInfo {
   std::string backend{};                      // "cpu", "reference"
+  std::string device{};                       // as BackendInfo
+  std::string instruction_set{};              // as BackendInfo
+  std::vector<int32_t> device_ids{};          // as BackendInfo
   WeightFormat weights = WeightFormat::kF32;  // format in use
   DType cache = DType::kF32;
   int32_t threads = 1;

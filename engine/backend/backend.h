@@ -85,7 +85,10 @@ class StepInput {
 
 // A description of the backend for logs and metrics. It does not change.
 struct BackendInfo {
-  std::string name{};  // "reference", "cpu"
+  std::string name{};                 // "reference", "cpu"
+  std::string device{};               // what the processor calls itself; empty if unknown
+  std::string instruction_set{};      // of the kernels: "avx512bf16", "avx512", "avx2", "baseline"
+  std::vector<int32_t> device_ids{};  // numbers of the CPUs that the threads may run on, ascending
   int32_t threads = 1;
   std::vector<int32_t> cpus{};          // [threads] CPU that each thread is bound to, or empty
   std::vector<std::string> warnings{};  // each names an option that could not be followed, and why

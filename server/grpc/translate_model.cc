@@ -29,6 +29,9 @@ void describe(const Engine& engine, v1::ModelInfo& out) {
 
 void describe(const EngineInfo& info, v1::RuntimeInfo& out) {
   out.set_backend(info.backend);
+  out.set_device(info.device);
+  out.set_instruction_set(info.instruction_set);
+  out.mutable_device_ids()->Assign(info.device_ids.begin(), info.device_ids.end());
   out.set_weights_dtype(std::string(name_of(info.weights)));
   out.set_cache_dtype(std::string(name_of(info.cache)));
   out.set_threads(info.threads);

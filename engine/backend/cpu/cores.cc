@@ -103,4 +103,13 @@ int32_t usable_cores(int32_t allowed) {
   return std::max(1, static_cast<int32_t>(cores));
 }
 
+std::string processor_name(const path& cpuinfo) {
+  std::ifstream in(cpuinfo);
+  for (std::string line; std::getline(in, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "";
+}
+
 }  // namespace kascade::cpu

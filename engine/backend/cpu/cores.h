@@ -27,6 +27,9 @@ std::optional<double> quota_under(const std::filesystem::path& mounts,
 // run this process on, or the quota of its control groups, rounded up, if that is less. At least 1.
 int32_t usable_cores(int32_t allowed);
 
+// What the first processor in the text of /proc/cpuinfo calls itself; empty if it does not tell.
+std::string processor_name(const std::filesystem::path& cpuinfo);
+
 }  // namespace kascade::cpu
 
 #endif  // KASCADE_ENGINE_BACKEND_CPU_CORES_H_

@@ -74,7 +74,12 @@ class CpuBackend final : public HostBackend {
         workspace_(static_cast<size_t>(pool_.threads())) {}
 
   BackendInfo info() const override {
-    BackendInfo info{.name = "cpu", .threads = pool_.threads(), .cpus = cpus_};
+    BackendInfo info{.name = "cpu",
+                     .device = cpu::processor_name("/proc/cpuinfo"),
+                     .instruction_set = kernels_.isa,
+                     .threads = pool_.threads(),
+                     .cpus = cpus_};
+    info.device_ids = cpus_.empty() ? allowed_cpus().value_or(std::vector<int32_t>{}) : cpus_;
     for (const absl::Status& refused : pool_.refused()) {
       info.warnings.push_back(absl::StrCat("pin_threads: ", refused.message()));
     }
