@@ -10,6 +10,7 @@
 
 #include "client/eval/figures.h"
 #include "client/eval/findings.h"
+#include "client/eval/schedule_figures.h"
 #include "client/eval/variants.h"
 #include "client/views/reports.h"
 #include "tools/terminal/print.h"
@@ -109,24 +110,6 @@ std::string quality_figure(const QualityResults& results) {
   return draw(chart);
 }
 
-std::string similarity_figure(const v1::CalibrationResult& schedule) {
-  HeatMap map{
-      .title = "How much of its own choice's attention a layer keeps with another's (worst tile)",
-      .x_label = "layer that attends",
-      .y_label = "layer that chooses"};
-  const int layers = schedule.similarity_size();
-  for (int from = 0; from < layers; ++from) {
-    map.rows.push_back(std::to_string(from));
-    map.columns.push_back(std::to_string(from));
-    map.values.emplace_back(static_cast<size_t>(layers), std::numeric_limits<double>::quiet_NaN());
-    const auto& row = schedule.similarity(from).to_layers();
-    for (int i = 0; i < row.size(); ++i) {
-      map.values.back()[static_cast<size_t>(from + i)] = row.Get(i);
-    }
-  }
-  return draw(map);
-}
-
 std::string similarity_csv(const v1::CalibrationResult& schedule) {
   std::string text = "chooses,attends,similarity\n";
   for (int from = 0; from < schedule.similarity_size(); ++from) {
@@ -136,18 +119,6 @@ std::string similarity_csv(const v1::CalibrationResult& schedule) {
     }
   }
   return text;
-}
-
-std::string schedule_figure(const v1::Schedule& schedule) {
-  SchedulePicture picture{.title =
-                              "The automatic schedule: layers, KV heads and whose keys they use"};
-  for (const auto& layer : schedule.layers()) {
-    picture.layers.push_back({.role = name_of(layer.role()),
-                              .anchor = layer.anchor(),
-                              .head_map = {layer.head_map().begin(), layer.head_map().end()},
-                              .similarity = layer.similarity()});
-  }
-  return draw(picture);
 }
 
 std::string recall_figure(const std::vector<RecallCell>& cells) {
@@ -183,7 +154,8 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
       "with. Pass keys: {} cases a row, {} for the automatic schedule, anywhere in prompts of {} "
       "tokens, three keys in each; the recall by length and depth is of other prompts. Errors are "
       "standard errors over tokens; those of a comparison are paired, token by token. Made in "
-      "{:.0f} minutes by\n\n```\n{}\n```\n",
+      "{:.0f} minutes by\n\n```\n{}\n```\n\nwith {}. Digests of the model: weights `{}`, "
+      "config.json `{}`, tokenizer.json `{}`.\n",
       results.broken_off.empty()
           ? ""
           : fmt::format("**INCOMPLETE**, {} rows: {}\n\n", results.rows.size(), results.broken_off),
@@ -191,7 +163,8 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
       results.model.runtime().weights_dtype(), results.model.runtime().cache_dtype(),
       inputs.calibration.name, inputs.held_out.name, inputs.tokens, kMinKeys, inputs.cases,
       inputs.default_cases, results.recall.empty() ? 0 : results.recall.back().tokens,
-      results.seconds / 60, command);
+      results.seconds / 60, command, results.program, model.weights_digest(), model.config_digest(),
+      model.tokenizer_digest());
 }
 
 constexpr char kColumns[] =

@@ -7,13 +7,9 @@
 
 #include "client/eval/data_table.h"
 #include "client/eval/quality_suite.h"
+#include "client/eval/report_files.h"
 
 namespace kascade::client {
-
-struct ReportFile {
-  std::string name{};
-  std::string content{};
-};
 
 // Returns README.md, quality.csv, recall.csv, similarity.csv and the figures as SVG. `command` is
 // the command line that produced them, which README.md states.

@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "client/eval/recall.h"
-#include "client/eval/session.h"
+#include "client/rpc/session.h"
 #include "kascade/v1/schedule.pb.h"
 
 namespace kascade::client {
@@ -82,6 +82,7 @@ struct QualityResults {
   std::vector<QualityRow> rows{};    // the row of the default schedule comes first
   std::vector<RecallCell> recall{};  // of the default schedule
   double seconds = 0;
+  std::string program{};     // the client's version and commit
   std::string broken_off{};  // the error that ended the suite early; empty if it is complete
 };
 

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "client/eval/pass_key.h"
-#include "client/eval/session.h"
+#include "client/rpc/session.h"
 #include "kascade/v1/attention.pb.h"
 
 namespace kascade::client {

@@ -1,4 +1,4 @@
-#include "client/eval/session.h"
+#include "client/rpc/session.h"
 
 #include <optional>
 #include <utility>
@@ -39,12 +39,15 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> Session::encode(
   return absl::InternalError("the server tokenized another number of texts");
 }
 
-absl::StatusOr<v1::CalibrationResult> Session::calibrate(const v1::CalibrateRequest& request) {
+absl::StatusOr<v1::CalibrationResult> Session::calibrate(
+    const v1::CalibrateRequest& request,
+    const std::function<void(const v1::CalibrationProgress&)>& on_progress) {
   Call call(globals_);
   const auto reader = calibration_->Calibrate(&call.context(), request);
   std::optional<v1::CalibrationResult> result;
   v1::CalibrateResponse response;
   while (reader->Read(&response)) {
+    if (response.has_progress() && on_progress) on_progress(response.progress());
     if (response.has_result()) result = std::move(*response.mutable_result());
   }
   const absl::Status status = call.result(reader->Finish());
@@ -82,13 +85,16 @@ absl::Status Session::restore(const std::string& schedule_json) {
       .status();
 }
 
-absl::StatusOr<Session::Scored> Session::score(const v1::ScoreRequest& request) {
+absl::StatusOr<Session::Scored> Session::score(
+    const v1::ScoreRequest& request,
+    const std::function<void(const v1::ScoreProgress&)>& on_progress) {
   Call call(globals_);
   const auto reader = inference_->Score(&call.context(), request);
   std::optional<v1::ScoreSummary> total;
   std::vector<float> kl;
   v1::ScoreResponse response;
   while (reader->Read(&response)) {
+    if (response.has_progress() && on_progress) on_progress(response.progress());
     if (response.has_total()) total = std::move(*response.mutable_total());
     kl.insert(kl.end(), response.tokens().kl().begin(), response.tokens().kl().end());
   }

@@ -1,7 +1,9 @@
-// The calls that the quality suite makes to one server, one at a time.
-#ifndef KASCADE_CLIENT_EVAL_SESSION_H_
-#define KASCADE_CLIENT_EVAL_SESSION_H_
+// The calls that longer jobs, such as the quality suite and the benchmark, make to one server, one
+// at a time.
+#ifndef KASCADE_CLIENT_RPC_SESSION_H_
+#define KASCADE_CLIENT_RPC_SESSION_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,7 +27,9 @@ class Session {
   absl::StatusOr<std::vector<std::vector<int32_t>>> encode(const std::vector<std::string>& texts);
   // Runs a calibration and waits for its schedule. A schedule that did not pass its quality check
   // is a valid result.
-  absl::StatusOr<v1::CalibrationResult> calibrate(const v1::CalibrateRequest& request);
+  absl::StatusOr<v1::CalibrationResult> calibrate(
+      const v1::CalibrateRequest& request,
+      const std::function<void(const v1::CalibrationProgress&)>& on_progress = {});
   // Activates a schedule whether or not it passed its quality check.
   absl::Status activate(const std::string& schedule_id);
   // Returns the active schedule as JSON, or an empty string if there is none.
@@ -36,7 +40,9 @@ class Session {
     v1::ScoreSummary total{};
     std::vector<float> kl{};  // KL of each token in order, if a comparison of one input requests it
   };
-  absl::StatusOr<Scored> score(const v1::ScoreRequest& request);
+  absl::StatusOr<Scored> score(
+      const v1::ScoreRequest& request,
+      const std::function<void(const v1::ScoreProgress&)>& on_progress = {});
   struct Generated {
     std::string text{};
     v1::GenerateFinished finished{};
@@ -53,4 +59,4 @@ class Session {
 
 }  // namespace kascade::client
 
-#endif  // KASCADE_CLIENT_EVAL_SESSION_H_
+#endif  // KASCADE_CLIENT_RPC_SESSION_H_

@@ -1,8 +1,11 @@
 """The figures in docs/quality/README.md are those of its CSV files, cell by cell."""
 
 import csv
+import hashlib
+import json
 import pathlib
 import re
+import struct
 import sys
 import unittest
 
@@ -61,6 +64,21 @@ def tables(text):
             titles, rows = None, []
 
 
+def weights_digest(file):
+    """As the server computes it: name, dtype, shape, first and last 64 KiB of each tensor."""
+    data = file.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header, body = json.loads(data[8:8 + size]), data[8 + size:]
+    sha = hashlib.sha256()
+    for name in sorted(header.keys() - {"__metadata__"}):
+        tensor = header[name]
+        begin, end = tensor["data_offsets"]
+        part = min(end - begin, 65536)
+        sha.update(f"{name} {tensor['dtype']} {tensor['shape']}\n".encode())
+        sha.update(body[begin:begin + part] + body[end - part:end])
+    return sha.hexdigest()
+
+
 class QualityDocsTest(unittest.TestCase):
     def setUp(self):
         self.page = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -98,6 +116,16 @@ class QualityDocsTest(unittest.TestCase):
         if first["gate_change_percent"]:
             self.assertIn(f"gate at {first['gate_change_percent']} ± "
                           f"{first['gate_change_error_percent']} %", finding)
+
+    def test_is_about_the_bundled_model(self):
+        demo = FOLDER.parents[1] / "models/demo"
+        found = dict(re.findall(r"(weights|config\.json|tokenizer\.json) `([0-9a-f]{64})`",
+                                self.page))
+        self.assertEqual(found.pop("weights"), weights_digest(demo / "model.safetensors"))
+        self.assertEqual(sorted(found), ["config.json", "tokenizer.json"])
+        for name, digest in found.items():
+            self.assertEqual(digest, hashlib.sha256((demo / name).read_bytes()).hexdigest(), name)
+        self.assertRegex(self.page, r"with kascade [\d.]+ \(commit [0-9a-f]{7,40}\)")
 
     def test_is_complete(self):
         self.assertNotIn("INCOMPLETE", self.page)
