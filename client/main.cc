@@ -3,14 +3,13 @@
 #include <grpc/support/log.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 
 #include "client/commands/commands.h"
+#include "client/commands/number_checks.h"
 #include "client/rpc/failure.h"
+#include "tools/terminal/standard_streams.h"
 #include "tools/version/version.h"
 
 namespace kascade::client {
@@ -25,7 +24,7 @@ void add_global_options(CLI::App& app, Globals& globals) {
   app.add_flag("--json", globals.json, "One JSON object on standard output (eval: --suite recall)");
   app.add_option("--timeout", globals.timeout_seconds, "Give up after so many seconds [never]")
       ->type_name("SECONDS")
-      ->check(CLI::NonNegativeNumber);
+      ->check(number_between(0, 1e9));
 }
 
 // Parses the command line and runs the chosen command. Returns its exit code; a parsing error is
@@ -40,6 +39,8 @@ int parse_and_run(int argc, char** argv) {
   app.footer(
       "Exit codes: 0 success, 1 error, 2 wrong usage, 3 a gate or demand was not met.\n"
       "kascade COMMAND --help tells a command's options.");
+  add_benchmark(app, globals, chosen);
+  add_check(app, globals, chosen);
   add_calibrate(app, globals, chosen);
   add_score(app, globals, chosen);
   add_generate(app, globals, chosen);
@@ -48,6 +49,7 @@ int parse_and_run(int argc, char** argv) {
   add_info(app, globals, chosen);
   add_schedules(app, globals, chosen);
   add_jobs(app, globals, chosen);
+  check_numbers(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
@@ -68,12 +70,9 @@ int parse_and_run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace kascade::client;
+  open_standard_streams();
   watch_interrupts();
   // gRPC's log would be mixed with our one-line error messages.
   if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});
-  const int code = parse_and_run(argc, argv);
-  if (std::fflush(stdout) != 0 && code == kSuccess) {
-    return fail(absl::DataLossError(std::string("standard output: ") + std::strerror(errno)));
-  }
-  return code;
+  return run_with_standard_output("kascade", [&] { return parse_and_run(argc, argv); });
 }

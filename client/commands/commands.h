@@ -13,6 +13,8 @@ namespace kascade::client {
 
 using Action = std::function<int()>;
 
+void add_benchmark(CLI::App& app, const Globals& globals, Action& chosen);
+void add_check(CLI::App& app, const Globals& globals, Action& chosen);
 void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen);
 void add_score(CLI::App& app, const Globals& globals, Action& chosen);
 void add_generate(CLI::App& app, const Globals& globals, Action& chosen);

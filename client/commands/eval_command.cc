@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -16,8 +15,10 @@
 #include "client/eval/quality_report.h"
 #include "client/eval/quality_suite.h"
 #include "client/eval/recall.h"
+#include "client/eval/report_files.h"
 #include "client/rpc/failure.h"
 #include "client/views/reports.h"
+#include "tools/version/version.h"
 
 namespace kascade::client {
 namespace {
@@ -87,16 +88,6 @@ absl::StatusOr<QualityInputs> read_inputs(const EvalOptions& options) {
   return inputs;
 }
 
-absl::Status write_files(const std::filesystem::path& folder,
-                         const std::vector<ReportFile>& files) {
-  for (const ReportFile& file : files) {
-    auto out = ResultFile::open((folder / file.name).string());
-    if (!out.ok()) return out.status();
-    if (auto status = out->commit(file.content); !status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
 // Measures how many pass keys in the held-out text are found with the active schedule.
 int run_recall(const Globals& globals, const EvalOptions& options) {
   const auto text = read_named(options.held_out);
@@ -126,18 +117,14 @@ int run_recall(const Globals& globals, const EvalOptions& options) {
 int run_quality(const Globals& globals, const EvalOptions& options) {
   const auto inputs = read_inputs(options);
   if (!inputs.ok()) return fail(inputs.status());
-  std::error_code error;
-  std::filesystem::create_directories(options.out, error);
-  if (error) {
-    return fail(absl::UnavailableError(
-        fmt::format("{}: cannot be made: {}", options.out.string(), error.message())));
-  }
+  if (auto status = make_report_folder(options.out); !status.ok()) return fail(status);
   const auto session = Session::open(globals);
   if (!session.ok()) return fail(session.status());
   QualityResults results;
+  results.program = version_line();
   absl::Status status = run_quality_suite(**session, *inputs, results);
   if (results.rows.empty()) return fail(status);
-  status.Update(write_files(options.out, quality_report(*inputs, results, options.command)));
+  status.Update(write_report(options.out, quality_report(*inputs, results, options.command)));
   for (const std::string& finding : quality_findings(results)) fmt::print("{}\n", finding);
   return status.ok() ? kSuccess : fail(status);
 }

@@ -10,7 +10,9 @@
 
 #include "client/commands/attention_flags.h"
 #include "client/commands/commands.h"
+#include "client/commands/escapes.h"
 #include "client/commands/files.h"
+#include "client/commands/number_checks.h"
 #include "client/rpc/failure.h"
 #include "client/views/reports.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
@@ -19,12 +21,14 @@
 namespace kascade::client {
 namespace {
 
+constexpr char kRandomSeed[] = "-1";
+
 struct GenerateOptions {
   std::string prompt{};
   std::optional<double> temperature{}, top_p{}, min_p{};
   std::optional<double> repetition_penalty{}, presence_penalty{}, frequency_penalty{};
   std::optional<int32_t> max_tokens{}, min_tokens{}, top_k{}, logprobs{};
-  std::optional<uint64_t> seed{};
+  std::string seed = kRandomSeed;
   std::vector<std::string> stops{};
   std::vector<int32_t> stop_tokens{};
   AttentionFlags attention{};
@@ -53,7 +57,7 @@ void fill_sampling(const GenerateOptions& options, v1::SamplingParameters& sampl
   if (options.top_k) sampling.set_top_k(*options.top_k);
   if (options.top_p) sampling.set_top_p(*options.top_p);
   if (options.min_p) sampling.set_min_p(*options.min_p);
-  if (options.seed) sampling.set_seed(*options.seed);
+  if (options.seed != kRandomSeed) sampling.set_seed(std::stoull(options.seed));
   if (options.repetition_penalty) sampling.set_repetition_penalty(*options.repetition_penalty);
   if (options.presence_penalty) sampling.set_presence_penalty(*options.presence_penalty);
   if (options.frequency_penalty) sampling.set_frequency_penalty(*options.frequency_penalty);
@@ -62,7 +66,9 @@ void fill_sampling(const GenerateOptions& options, v1::SamplingParameters& sampl
 void fill_stopping(const GenerateOptions& options, v1::StoppingCriteria& stopping) {
   if (options.max_tokens) stopping.set_max_new_tokens(*options.max_tokens);
   if (options.min_tokens) stopping.set_min_new_tokens(*options.min_tokens);
-  for (const std::string& stop : options.stops) stopping.add_stop_strings(stop);
+  for (const std::string& stop : options.stops) {
+    stopping.add_stop_strings(without_escapes(stop).value());  // check_escapes() saw it
+  }
   for (const int32_t token : options.stop_tokens) stopping.add_stop_token_ids(token);
   if (options.ignore_eos) stopping.set_ignore_eos(true);
   if (options.include_stop) stopping.set_include_stop_string(true);
@@ -122,7 +128,7 @@ absl::Status read_stream(const Globals& globals, v1::InferenceService::Stub& stu
     generated.top.insert(generated.top.end(), delta.top().begin(), delta.top().end());
     if (!globals.json) {
       fmt::print("{}", delta.text());
-      std::fflush(stdout);
+      if (std::fflush(stdout) != 0) call.cancel();  // main() tells why
     }
   }
   // Anything printed next, including an error, starts on its own line.
@@ -205,6 +211,7 @@ int run_generate(const Globals& globals, const GenerateOptions& options) {
   const auto stub = v1::InferenceService::NewStub(*channel);
   Generated generated;
   const absl::Status status = read_stream(globals, *stub, request, generated);
+  if (std::ferror(stdout) != 0) return kFailure;  // main() tells why
   if (!status.ok()) return fail(status);
   if (globals.json) {
     print_json(generated_json(options, generated));
@@ -214,6 +221,14 @@ int run_generate(const Globals& globals, const GenerateOptions& options) {
   std::fflush(stdout);  // so that the statistics follow the text on a terminal
   if (options.stats) fmt::print(stderr, "{}", stats_text(generated));
   return kSuccess;
+}
+
+// Validators for CLI11: each returns an error message, or "" if the value is valid.
+std::string check_escapes(const std::string& text) {
+  return std::string(without_escapes(text).status().message());
+}
+std::string check_seed(const std::string& text) {
+  return text == kRandomSeed ? "" : unsigned_number(text);
 }
 
 void add_chat_options(CLI::App& command, GenerateOptions& options) {
@@ -235,7 +250,9 @@ void add_sampling_options(CLI::App& command, GenerateOptions& options) {
   command.add_option("--top-k", options.top_k, "Draw from so many tokens, 0 = all [0]");
   command.add_option("--top-p", options.top_p, "Draw from so much probability [1]");
   command.add_option("--min-p", options.min_p, "Drop tokens below this x the most likely [0]");
-  command.add_option("--seed", options.seed, "Same seed, same text [random]");
+  command.add_option("--seed", options.seed, "Same seed, same text; -1 = a random one [-1]")
+      ->type_name("N")
+      ->check(check_seed);
   command.add_option("--repetition-penalty", options.repetition_penalty,
                      "For tokens of prompt and text [1]");
   command.add_option("--presence-penalty", options.presence_penalty, "For generated tokens [0]");
@@ -247,7 +264,10 @@ void add_stopping_options(CLI::App& command, GenerateOptions& options) {
   command.add_option("--max-tokens", options.max_tokens, "At most so many tokens [256]");
   command.add_option("--min-tokens", options.min_tokens, "No end token before so many [0]");
   // Each option takes one value; otherwise the first would consume the prompt after it.
-  command.add_option("--stop", options.stops, "Text that ends it; may be given several times")
+  command
+      .add_option("--stop", options.stops,
+                  "Text that ends it; several times; \\n, \\t, \\xHH and \\uHHHH are escapes")
+      ->check(check_escapes)
       ->allow_extra_args(false);
   command.add_option("--stop-token", options.stop_tokens, "Token id that ends it; several times")
       ->allow_extra_args(false);
@@ -271,7 +291,8 @@ void add_generate(CLI::App& app, const Globals& globals, Action& chosen) {
   command
       ->add_option("--logprobs", options->logprobs,
                    "Log-probabilities of the tokens, and of the N most likely ones")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(whole_number(0, 20));
   command->add_flag("--stats", options->stats, "Figures on standard error at the end");
   command->callback(
       [&, options] { chosen = [&globals, options] { return run_generate(globals, *options); }; });

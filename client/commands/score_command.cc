@@ -11,6 +11,7 @@
 #include "client/commands/attention_flags.h"
 #include "client/commands/commands.h"
 #include "client/commands/files.h"
+#include "client/commands/number_checks.h"
 #include "client/rpc/failure.h"
 #include "client/views/score_view.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
@@ -193,15 +194,18 @@ void add_demands(CLI::App& command, ScoreOptions& options) {
   command
       .add_option("--degradation-below", options.degradation_below,
                   "Compare: exit 3 unless the perplexity rises by less, percent")
-      ->type_name("PCT");
+      ->type_name("PCT")
+      ->check(number_between(-1e6, 1e6));
   command
       .add_option("--keys-attended-below", options.keys_attended_below,
                   "Exit 3 unless fewer of the causal keys are attended to, 0 to 1")
-      ->type_name("RATIO");
+      ->type_name("RATIO")
+      ->check(number_between(0, 1));
   command
       .add_option("--reuse-layers-at-least", options.reuse_layers_at_least,
                   "Exit 3 unless so many of the layers reuse, 0 to 1")
-      ->type_name("RATIO");
+      ->type_name("RATIO")
+      ->check(number_between(0, 1));
 }
 
 }  // namespace

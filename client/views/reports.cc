@@ -55,18 +55,23 @@ void add_attention(const v1::AttentionReport& report, Json& out) {
   out["positions"] = report.positions();
 }
 
-std::string degradation_verdict(double percent, double keys_attended_ratio) {
+std::string text_of(const Verdict& verdict) {
+  return paint(verdict.colour, verdict.word) + ": " + verdict.reason;
+}
+
+Verdict degradation_verdict(double percent, double keys_attended_ratio) {
   if (keys_attended_ratio >= 1) {
-    return paint(Colour::kYellow, "NOTHING TO JUDGE") + ": all keys were attended to";
+    return {"NOTHING TO JUDGE", "all keys were attended to", Colour::kYellow};
   }
   if (percent <= -2) {
-    return paint(Colour::kYellow, "UNUSUAL") +
-           ": sparse is better than dense by 2 % or more; distrust the text or the model";
+    return {"UNUSUAL", "sparse is better than dense by 2 % or more; distrust the text or the model",
+            Colour::kYellow};
   }
-  if (percent < 2) return paint(Colour::kGreen, "SUCCESS") + ": below 2 %";
-  if (percent < 5) return paint(Colour::kYellow, "GOOD") + ": below the target of 5 %";
-  return paint(Colour::kRed, "TOO MUCH") +
-         ": 5 % or more; take a higher --ratio (a schedule's: calibrate; tile family: --top-k 16)";
+  if (percent < 2) return {"SUCCESS", "below 2 %", Colour::kGreen};
+  if (percent < 5) return {"GOOD", "below the target of 5 %", Colour::kYellow};
+  return {"TOO MUCH",
+          "5 % or more; take a higher --ratio (a schedule's: calibrate; tile family: --top-k 16)",
+          Colour::kRed};
 }
 
 std::string perplexity_warning(double perplexity) {

@@ -13,6 +13,7 @@
 #include "kascade/v1/attention.pb.h"
 #include "kascade/v1/generate.pb.h"
 #include "kascade/v1/schedule.pb.h"
+#include "tools/terminal/print.h"
 
 namespace kascade::client {
 
@@ -49,9 +50,18 @@ std::string time_text(const google::protobuf::Timestamp& time);
 // Parses the text of a schedule file that the server sent.
 absl::StatusOr<Json> parse_json(const std::string& text);
 
+// A word in capitals and the reason for it.
+struct Verdict {
+  std::string word{};
+  std::string reason{};
+  Colour colour = Colour::kRed;
+};
+// "WORD: reason", the word coloured on terminals.
+std::string text_of(const Verdict& verdict);
+
 // Rates sparse attention that increases perplexity by `percent` while it attends to
 // `keys_attended_ratio` of the causal keys.
-std::string degradation_verdict(double percent, double keys_attended_ratio);
+Verdict degradation_verdict(double percent, double keys_attended_ratio);
 // Returns a warning if the dense perplexity is unusual for text, else an empty string.
 std::string perplexity_warning(double perplexity);
 // Returns the degradation, "+0.9423 %", or why there is none.

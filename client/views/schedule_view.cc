@@ -134,8 +134,8 @@ std::string chosen_text(const v1::QualityReport& quality) {
   facts.add("Sparse perplexity", fmt::format("{:.4f}", quality.sparse_perplexity()));
   std::string degradation = degradation_text(quality);
   if (quality.has_degradation_percent()) {
-    degradation +=
-        "  " + degradation_verdict(quality.degradation_percent(), quality.keys_attended_ratio());
+    degradation += "  " + text_of(degradation_verdict(quality.degradation_percent(),
+                                                      quality.keys_attended_ratio()));
   }
   facts.add("Degradation", degradation);
   return facts.text();

@@ -91,28 +91,6 @@ void add_runs(const v1::ScoreSummary& summary, Json& out) {
   add_attention(summary.tile_attention(), tile);
 }
 
-Json summary_json(const v1::ScoreSummary& summary) {
-  Json out = {{"tokens", summary.tokens()},
-              {"tokens_scored", summary.tokens_scored()},
-              {"words_scored", summary.words_scored()},
-              {"bytes_scored", summary.bytes_scored()},
-              {"windows", summary.windows()},
-              {"protocol", name_of(summary.protocol())},
-              {"window_tokens", summary.window_tokens()},
-              {"stride_tokens", summary.stride_tokens()},
-              {"begins_with_bos", summary.begins_with_bos()},
-              {"phase", name_of(summary.phase())}};
-  add_runs(summary, out);
-  out["nll_standard_error"] = summary.mean_nll_standard_error();
-  out["perplexity_standard_error"] = summary.perplexity_standard_error();
-  out["bits_per_byte"] = summary.has_bits_per_byte() ? Json(summary.bits_per_byte()) : Json();
-  out["top1_ratio"] = summary.top1_ratio();
-  add_attention(summary.attention(), out);
-  out["suspect"] = summary.suspect();
-  out["suspect_causes"] = summary.suspect_causes();
-  return out;
-}
-
 Json tokens_json(const ScoreRun& run, size_t file) {
   Json columns = {{"positions", Json::array()}, {"token_ids", Json::array()},
                   {"texts", Json::array()},     {"logprobs", Json::array()},
@@ -192,12 +170,6 @@ std::string runs_table(const v1::ScoreSummary& summary) {
   return table.text();
 }
 
-std::string degradation_text(const v1::Comparison& comparison) {
-  if (!comparison.has_degradation_percent()) return "not told, as the model is suspect";
-  return fmt::format("{} ± {:.4f}", signed_percent(comparison.degradation_percent(), 4),
-                     comparison.degradation_percent_standard_error());
-}
-
 // A table with one column per comparison.
 std::string comparisons_table(const v1::ScoreSummary& summary) {
   const auto comparisons = comparisons_of(summary);
@@ -212,7 +184,7 @@ std::string comparisons_table(const v1::ScoreSummary& summary) {
     for (const auto* comparison : comparisons) row.push_back(text(*comparison));
     table.add(std::move(row));
   };
-  add("Degradation", degradation_text);
+  add("Degradation", [](const v1::Comparison& c) { return degradation_text(c); });
   add("Mean KL", [](const v1::Comparison& c) {
     return fmt::format("{:.5f} ± {:.5f} nats per token", c.mean_kl(), c.mean_kl_standard_error());
   });
@@ -250,14 +222,6 @@ void add_facts(const v1::AttentionReport& report, const std::string& run, Facts&
                              bytes(report.dense_kv_bytes_read_per_token())));
 }
 
-std::string verdict(const v1::ScoreSummary& summary) {
-  if (summary.suspect()) return paint(Colour::kRed, "SUSPECT") + ": see the warning\n";
-  if (!is_dense_and_sparse(summary)) return "none; of dense beside sparse only\n";
-  return degradation_verdict(summary.comparison().degradation_percent(),
-                             summary.attention().keys_attended_ratio()) +
-         "\n";
-}
-
 std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
   Facts head;
   head.add("Text", size_text(summary));
@@ -280,11 +244,55 @@ std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
   if (is_sparse(summary)) add_facts(summary.attention(), named ? "Second run: " : "", facts);
   const std::string rest = facts.text();
   if (!rest.empty()) out += (summary.has_comparison() ? "" : "\n") + rest;
-  if (summary.has_comparison()) out += "Verdict: " + verdict(summary);
+  if (summary.has_comparison()) out += "Verdict: " + text_of(verdict_of(summary)) + "\n";
   return out;
 }
 
 }  // namespace
+
+Json summary_json(const v1::ScoreSummary& summary) {
+  Json out = {{"tokens", summary.tokens()},
+              {"tokens_scored", summary.tokens_scored()},
+              {"words_scored", summary.words_scored()},
+              {"bytes_scored", summary.bytes_scored()},
+              {"windows", summary.windows()},
+              {"protocol", name_of(summary.protocol())},
+              {"window_tokens", summary.window_tokens()},
+              {"stride_tokens", summary.stride_tokens()},
+              {"begins_with_bos", summary.begins_with_bos()},
+              {"phase", name_of(summary.phase())}};
+  add_runs(summary, out);
+  out["nll_standard_error"] = summary.mean_nll_standard_error();
+  out["perplexity_standard_error"] = summary.perplexity_standard_error();
+  out["bits_per_byte"] = summary.has_bits_per_byte() ? Json(summary.bits_per_byte()) : Json();
+  out["top1_ratio"] = summary.top1_ratio();
+  add_attention(summary.attention(), out);
+  out["suspect"] = summary.suspect();
+  out["suspect_causes"] = summary.suspect_causes();
+  out["doubts"] = summary.doubts();
+  return out;
+}
+
+std::string degradation_text(const v1::Comparison& comparison) {
+  if (!comparison.has_degradation_percent()) return "not told, as the model is suspect";
+  return fmt::format("{} ± {:.4f}", signed_percent(comparison.degradation_percent(), 4),
+                     comparison.degradation_percent_standard_error());
+}
+
+Verdict verdict_of(const v1::ScoreSummary& summary) {
+  if (summary.suspect()) {
+    return {"SUSPECT", "the dense model is hardly better than guessing; see the warning"};
+  }
+  if (!summary.doubts().empty()) {
+    return {"DOUBTFUL",
+            "the dense model does not do what a working one does on natural text; see the warning"};
+  }
+  if (!is_dense_and_sparse(summary)) {
+    return {"NONE", "only dense beside sparse is judged", Colour::kYellow};
+  }
+  return degradation_verdict(summary.comparison().degradation_percent(),
+                             summary.attention().keys_attended_ratio());
+}
 
 std::string score_text(const ScoreRun& run) {
   std::string out;
@@ -334,16 +342,15 @@ std::string token_table(const ScoreRun& run, size_t file) {
 }
 
 std::string suspicion(const v1::ScoreSummary& summary) {
-  if (!summary.suspect()) return perplexity_warning(summary.perplexity());
-  const std::string causes =
-      summary.suspect_causes().empty()
-          ? "RoPE layout of the checkpoint, w1 and w3 swapped, another model's tokenizer, missing "
-            "rope scaling"
-          : fmt::format("{}", fmt::join(summary.suspect_causes(), "; "));
-  return fmt::format(
-      "NLL {:.4f} is hardly better than guessing: the model does not understand this text, and no "
-      "degradation can be read off it. Usual causes: {}",
-      summary.mean_nll(), causes);
+  std::string reasons = fmt::format("{}", fmt::join(summary.doubts(), "; "));
+  if (summary.suspect()) {
+    reasons = fmt::format(
+        "NLL {:.4f} is hardly better than guessing: the model does not understand this text, and "
+        "no degradation can be read off it",
+        summary.mean_nll());
+  }
+  if (reasons.empty() || summary.suspect_causes().empty()) return reasons;
+  return fmt::format("{}. Usual causes: {}", reasons, fmt::join(summary.suspect_causes(), "; "));
 }
 
 }  // namespace kascade::client

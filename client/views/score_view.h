@@ -25,6 +25,11 @@ struct ScoreRun {
 
 std::string score_text(const ScoreRun& run);
 Json score_json(const ScoreRun& run);
+Json summary_json(const v1::ScoreSummary& summary);
+// "+0.9423 % ± 0.1200", or why there is none.
+std::string degradation_text(const v1::Comparison& comparison);
+// Of a comparison.
+Verdict verdict_of(const v1::ScoreSummary& summary);
 // A table with one line per scored token of a file.
 std::string token_table(const ScoreRun& run, size_t file);
 
