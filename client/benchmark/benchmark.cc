@@ -98,14 +98,19 @@ absl::Status Benchmark::score() {
   return absl::OkStatus();
 }
 
+absl::Status Benchmark::time_active_schedule() {
+  for (const int32_t length : results_.lengths) {
+    if (auto status = time_length(length); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Benchmark::time_runs() {
   const HeldInterrupts held;  // the schedule that was active is restored first
   const auto before = session_.active_schedule();
   if (!before.ok()) return before.status();
   absl::Status status = session_.activate(results_.calibration.schedule().schedule_id());
-  for (const int32_t length : results_.lengths) {
-    if (status.ok()) status = time_length(length);
-  }
+  if (status.ok()) status = time_active_schedule();
   const absl::Status restored = session_.restore(*before);
   return status.ok() ? restored : status;
 }

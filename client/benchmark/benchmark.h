@@ -51,6 +51,8 @@ class Benchmark {
   // Activates the schedule for this time and restores the one that was active before, also after an
   // error and an interrupt.
   absl::Status time_runs();
+  // The same under the schedule that is active, after count_tokens() alone.
+  absl::Status time_active_schedule();
 
   const BenchmarkResults& results() const { return results_; }
 

@@ -33,6 +33,7 @@ struct BenchmarkOptions {
   std::vector<int32_t> lengths{};
   int32_t runs = 5;
   int32_t new_tokens = 32;
+  bool only_speed = false;
   std::string out{};
 };
 
@@ -110,6 +111,14 @@ class Presentation {
         benchmark_(session, inputs, [this](const Progress& progress) { display_.show(progress); }) {
   }
 
+  absl::Status run_speed_alone() {
+    show(device_line(info_.runtime()));
+    if (auto status = benchmark_.count_tokens(); !status.ok()) return status;
+    if (auto status = benchmark_.time_active_schedule(); !status.ok()) return status;
+    show(speed_text(results().speed));
+    return absl::OkStatus();
+  }
+
   absl::Status run() {
     show(device_line(info_.runtime()));
     show(banner(info_));
@@ -165,6 +174,11 @@ int run_benchmark(const Globals& globals, const BenchmarkOptions& options) {
   const v1::GetModelInfoResponse& info = (*server)->session->info();
   settings.model = options.server.model.empty() ? info.model().name() : options.server.model;
   Presentation presentation(globals, *(*server)->session, inputs, settings);
+  if (options.only_speed) {
+    if (auto status = presentation.run_speed_alone(); !status.ok()) return fail(status);
+    if (globals.json) print_json({{"speed", speed_json(presentation.results().speed)}});
+    return kSuccess;
+  }
   if (auto status = presentation.run(); !status.ok()) return fail(status);
   const BenchmarkResults& results = presentation.results();
   if (globals.json) print_json(benchmark_json(info, inputs, settings, results));
@@ -234,8 +248,11 @@ void add_benchmark(CLI::App& app, const Globals& globals, Action& chosen) {
   command->add_option("--new-tokens", options->new_tokens, "Tokens decoded after each timed prompt")
       ->check(CLI::Range(2, 100000))
       ->capture_default_str();
+  CLI::Option* only = command->add_flag("--only-speed", options->only_speed,
+                                        "Only time dense against the active schedule");
   command->add_option("--out", options->out, "Also write a report with figures to this folder")
-      ->type_name("DIR");
+      ->type_name("DIR")
+      ->excludes(only);
   command->callback(
       [&, options] { chosen = [&globals, options] { return run_benchmark(globals, *options); }; });
 }

@@ -69,20 +69,6 @@ Json times_json(const RunTimes& times) {
           {"largest", times.largest()}};
 }
 
-Json speed_json(const std::vector<SpeedComparison>& speed) {
-  Json out = Json::array();
-  for (const SpeedComparison& one : speed) {
-    out.push_back({{"work", one.work == Work::kPrefill ? "prefill" : "decode"},
-                   {"tokens", one.tokens},
-                   {"attention_share", one.attention_share},
-                   {"dense", times_json(one.dense)},
-                   {"sparse", times_json(one.sparse)},
-                   {"speedup", one.speedup()},
-                   {"sentence", speed_sentence(one)}});
-  }
-  return out;
-}
-
 Json configuration_json(const BenchmarkInputs& inputs, const BenchmarkResults& results) {
   const v1::CalibrateRequest made = with_defaults(inputs.calibration);
   return {{"family", name_of(made.family())},
@@ -200,6 +186,20 @@ std::string speed_text(const std::vector<SpeedComparison>& speed) {
     sentences += speed_sentence(one) + "\n";
   }
   return paint(Colour::kBold, "Speed") + "\n" + table.text() + sentences;
+}
+
+Json speed_json(const std::vector<SpeedComparison>& speed) {
+  Json out = Json::array();
+  for (const SpeedComparison& one : speed) {
+    out.push_back({{"work", one.work == Work::kPrefill ? "prefill" : "decode"},
+                   {"tokens", one.tokens},
+                   {"attention_share", one.attention_share},
+                   {"dense", times_json(one.dense)},
+                   {"sparse", times_json(one.sparse)},
+                   {"speedup", one.speedup()},
+                   {"sentence", speed_sentence(one)}});
+  }
+  return out;
 }
 
 Json benchmark_json(const v1::GetModelInfoResponse& info, const BenchmarkInputs& inputs,

@@ -31,6 +31,7 @@ std::string sparse_run_text(const v1::ScoreSummary& score);
 std::string results_text(const BenchmarkResults& results);
 std::string speed_text(const std::vector<SpeedComparison>& speed);
 
+Json speed_json(const std::vector<SpeedComparison>& speed);
 Json benchmark_json(const v1::GetModelInfoResponse& info, const BenchmarkInputs& inputs,
                     const BenchmarkSettings& settings, const BenchmarkResults& results);
 
