@@ -42,8 +42,8 @@ constexpr std::pair<std::string_view, std::string_view> kNames[] = {
     {"maker DP", "--maker dp"},
 };
 
-// Whether a name at this place of a message is meant as one: the field that the message begins with, or
-// a name after "as ". Words with an underscore or a capital are names anywhere.
+// Whether a name at this place of a message is meant as one: the field that the message begins
+// with, or a name after "as ". Words with an underscore or a capital are names anywhere.
 bool is_name(std::string_view name, std::string_view message, size_t at) {
   if (name.find('_') != std::string_view::npos || name.find(' ') != std::string_view::npos) {
     return true;

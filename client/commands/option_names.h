@@ -1,4 +1,5 @@
-// Turns the names that a calibration request has in the API into the options of `kascade calibrate`.
+// Turns the names that a calibration request has in the API into the options of `kascade
+// calibrate`.
 #ifndef KASCADE_CLIENT_COMMANDS_OPTION_NAMES_H_
 #define KASCADE_CLIENT_COMMANDS_OPTION_NAMES_H_
 

@@ -80,10 +80,9 @@ absl::Status check_demands(const ScoreOptions& options, const v1::ScoreSummary& 
       return absl::FailedPreconditionError("no degradation to judge (--degradation-below)");
     }
     if (!(total.comparison().degradation_percent() < *options.degradation_below)) {
-      return absl::FailedPreconditionError(
-          fmt::format("degradation {} is not below {:g} % (--degradation-below)",
-                      signed_percent(total.comparison().degradation_percent(), 4),
-                      *options.degradation_below));
+      return absl::FailedPreconditionError(fmt::format(
+          "degradation {} is not below {:g} % (--degradation-below)",
+          signed_percent(total.comparison().degradation_percent(), 4), *options.degradation_below));
     }
   }
   if (options.keys_attended_below &&

@@ -25,18 +25,18 @@ void add_text_flags(CLI::App& command, TextFlags& flags);
 struct NamedText {
   std::string text{};
   std::string file{};  // as typed
-  int64_t line = 0;  // from 1; 0: the whole file
+  int64_t line = 0;    // from 1; 0: the whole file
 
   std::string name() const;  // "a.txt", or "a.txt:12" for a line
 };
 
-// Reads files, which must be UTF-8 and not empty; "-" is standard input. INVALID_ARGUMENT: --lines, and
-// a file has no line with more than white space.
+// Reads files, which must be UTF-8 and not empty; "-" is standard input. INVALID_ARGUMENT: --lines,
+// and a file has no line with more than white space.
 absl::StatusOr<std::vector<NamedText>> read_named_texts(const std::vector<std::string>& files,
                                                         const TextFlags& flags);
 
-// Replaces "field[3]" and what is below it at the begin of a server's message by the name of the text
-// that the user knows, so that no user has to know the names of the API.
+// Replaces "field[3]" and what is below it at the begin of a server's message by the name of the
+// text that the user knows, so that no user has to know the names of the API.
 absl::Status with_text_names(const absl::Status& status, const std::string& field,
                              const std::vector<NamedText>& texts);
 

@@ -97,10 +97,9 @@ std::string domain_text(const QualityResults& results, const std::string& ending
   for (const QualityRow& row : results.rows) {
     if (row.group != "domain" || !row.label.ends_with(ending)) continue;
     const WindowFigures& figures = row.longest();
-    told.push_back(fmt::format("{} {} ± {:.2f} % ({} tokens)",
-                               row.label.substr(0, row.label.size() - ending.size()),
-                               signed_fixed(figures.change_percent, 2), figures.change_error,
-                               figures.tokens));
+    told.push_back(fmt::format(
+        "{} {} ± {:.2f} % ({} tokens)", row.label.substr(0, row.label.size() - ending.size()),
+        signed_fixed(figures.change_percent, 2), figures.change_error, figures.tokens));
   }
   return fmt::format("{}", fmt::join(told, ", "));
 }
@@ -207,15 +206,13 @@ std::vector<std::string> quality_findings(const QualityResults& results) {
       "tokens), KL {:.4f} nats; {:.1f} % of the bytes of keys and values are read, {:.1f} % of the "
       "keys attended to, {:.1f} % scored.",
       row.passed.value_or(true) ? "passed its gate" : "**none passed the gate**, the best",
-      row.gate_change
-          ? fmt::format(" at {} ± {:.2f} %", signed_fixed(*row.gate_change, 2),
-                        row.gate_error.value_or(0))
-          : "",
+      row.gate_change ? fmt::format(" at {} ± {:.2f} %", signed_fixed(*row.gate_change, 2),
+                                    row.gate_error.value_or(0))
+                      : "",
       results.model.model().layers(), row.anchors.value_or(0), row.dense_layers.value_or(1),
       signed_fixed(figures.change_percent, 2), figures.change_error, figures.window,
-      figures.dense_perplexity,
-      figures.tokens, figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
-      100 * row.keys_scored_ratio)};
+      figures.dense_perplexity, figures.tokens, figures.mean_kl, 100 * row.bytes_ratio(),
+      100 * row.keys_attended_ratio, 100 * row.keys_scored_ratio)};
   for (std::string& finding : recall_findings(results.recall)) {
     findings.push_back(std::move(finding));
   }

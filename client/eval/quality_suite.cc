@@ -257,8 +257,7 @@ void Suite::report(const QualityRow& row) {
   fmt::print(stderr,
              "{:3d}/{} {:<11} {:<44} ΔPPL {:>8} %  KL {:.4f}  bytes {:5.1f} %  found {}/{}  "
              "({:.0f} s, about {:.0f} s left)\n",
-             done, expected_, row.group, row.label,
-             signed_fixed(row.longest().change_percent, 2),
+             done, expected_, row.group, row.label, signed_fixed(row.longest().change_percent, 2),
              row.longest().mean_kl, 100 * row.bytes_ratio(), row.found, row.cases, elapsed, left);
 }
 

@@ -17,8 +17,8 @@ int gate_failure(const v1::CalibrationResult& result) {
   const auto& quality = result.schedule().quality();
   if (quality.suspect()) {
     fmt::print(stderr, "kascade: warning: {}\n", suspect_text(result));
-    print_failure(absl::FailedPreconditionError(
-        "the model is suspect; the schedule is kept, not activated"));
+    print_failure(
+        absl::FailedPreconditionError("the model is suspect; the schedule is kept, not activated"));
     return kQualityCheck;
   }
   if (saves_nothing(quality)) {

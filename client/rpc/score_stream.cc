@@ -90,9 +90,7 @@ absl::Status spell(const Globals& globals, v1::InferenceService::Stub& stub,
 
 // Moves the results of one request behind those of the requests before it.
 void append(ScoreRun&& part, bool wants_tokens, ScoreRun& run) {
-  const auto index = [&](int32_t own) {
-    return own + static_cast<int32_t>(run.summaries.size());
-  };
+  const auto index = [&](int32_t own) { return own + static_cast<int32_t>(run.summaries.size()); };
   for (v1::ScoreSummary& summary : part.summaries) {
     summary.set_input_index(index(summary.input_index()));
   }
@@ -126,8 +124,8 @@ absl::Status score_range(const Globals& globals, v1::InferenceService::Stub& stu
 absl::Status score_ranges(const Globals& globals, v1::InferenceService::Stub& stub,
                           const v1::ScoreRequest& request, const std::vector<NamedText>& texts,
                           const std::vector<TextRange>& ranges, ScoreRun& run) {
-  const auto info = call(globals, stub, &v1::InferenceService::Stub::GetModelInfo,
-                         v1::GetModelInfoRequest());
+  const auto info =
+      call(globals, stub, &v1::InferenceService::Stub::GetModelInfo, v1::GetModelInfoRequest());
   if (!info.ok()) return info.status();
   ScoreTotals totals(info->model().vocab_size());
   const bool wants_tokens = request.response().tokens();
@@ -159,8 +157,8 @@ std::vector<TextRange> request_ranges(const std::vector<NamedText>& texts) {
   size_t bytes = 0;
   for (size_t i = 0; i < texts.size(); ++i) {
     const size_t size = texts[i].text.size();
-    const bool starts = ranges.empty() || i - ranges.back().begin == kMostTexts ||
-                        bytes + size > kMostBytes;
+    const bool starts =
+        ranges.empty() || i - ranges.back().begin == kMostTexts || bytes + size > kMostBytes;
     if (starts) {
       ranges.push_back({.begin = i});
       bytes = 0;

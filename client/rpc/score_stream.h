@@ -22,8 +22,8 @@ struct TextRange {
 // longer.
 std::vector<TextRange> request_ranges(const std::vector<NamedText>& texts);
 
-// Fills `run`. `request` holds everything but the inputs. Where it asks for tokens they are spelled,
-// too. FAILED_PRECONDITION: another schedule was activated between two requests.
+// Fills `run`. `request` holds everything but the inputs. Where it asks for tokens they are
+// spelled, too. FAILED_PRECONDITION: another schedule was activated between two requests.
 absl::Status score_texts(const Globals& globals, v1::InferenceService::Stub& stub,
                          const v1::ScoreRequest& request, const std::vector<NamedText>& texts,
                          ScoreRun& run);

@@ -9,9 +9,9 @@
 
 namespace kascade::client {
 
-// The requests must differ in their inputs only. Sums, means and errors are those of one request but
-// for rounding. Percentiles need the tokens of all requests; the comparison by per-tile selection,
-// whose tokens are not sent, has none.
+// The requests must differ in their inputs only. Sums, means and errors are those of one request
+// but for rounding. Percentiles need the tokens of all requests; the comparison by per-tile
+// selection, whose tokens are not sent, has none.
 class ScoreTotals {
  public:
   explicit ScoreTotals(int32_t vocab_size) : vocab_size_(vocab_size) {}

@@ -50,7 +50,8 @@ std::string findings_text(const v1::CalibrationResult& result) {
 
 std::string suspect_text(const v1::CalibrationResult& result) {
   std::string text =
-      "the dense model is hardly better than guessing on this text, so no schedule can pass, and no "
+      "the dense model is hardly better than guessing on this text, so no schedule can pass, and "
+      "no "
       "option of the calibration changes that: the model, its tokenizer or their conversion is at "
       "fault";
   if (!result.suspect_causes().empty()) {

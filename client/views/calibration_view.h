@@ -14,8 +14,8 @@ std::string calibration_text(const v1::CalibrationResult& result);
 
 // Why the dense model is suspect: the server's causes, of which none is an option of a calibration.
 std::string suspect_text(const v1::CalibrationResult& result);
-// Why no layer reuses the keys of another, and what would change that; empty if some layer does or if
-// the model is suspect.
+// Why no layer reuses the keys of another, and what would change that; empty if some layer does or
+// if the model is suspect.
 std::string no_reuse_text(const v1::CalibrationResult& result);
 
 // The keys that describe the measurement: layers_measured, most_similar_pair, auto_threshold,

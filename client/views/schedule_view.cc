@@ -93,8 +93,7 @@ std::string layer_table(const v1::Schedule& schedule, const v1::CalibrationResul
   const bool measures = measured != nullptr && measured->layers_size() == schedule.layers_size();
   const bool costs = std::ranges::any_of(schedule.layers(),
                                          [](const auto& layer) { return layer.has_reuse_cost(); });
-  std::vector<Table::Column> columns = {
-      {"Layer"}, {"Role", kLeft}, {"Anchor"}, {"Similarity"}};
+  std::vector<Table::Column> columns = {{"Layer"}, {"Role", kLeft}, {"Anchor"}, {"Similarity"}};
   if (measures) columns.insert(columns.end(), {{"Min"}, {"Median"}, {"Max"}, {"Recall"}});
   columns.push_back({"Importance"});
   if (costs) columns.push_back({"Reuse cost"});
@@ -163,11 +162,13 @@ std::string verdict(const v1::CalibrationResult& result) {
   const auto& quality = result.schedule().quality();
   if (quality.suspect()) {
     return paint(Colour::kRed, "SUSPECT") +
-           ": the dense model is hardly better than guessing on this text, so nothing can pass; see "
+           ": the dense model is hardly better than guessing on this text, so nothing can pass; "
+           "see "
            "the warning about the model";
   }
   if (saves_nothing(quality)) {
-    return paint(Colour::kRed, "NOT PASSED") + ": every layer attends to all keys: nothing is saved";
+    return paint(Colour::kRed, "NOT PASSED") +
+           ": every layer attends to all keys: nothing is saved";
   }
   if (!result.passed()) {
     return paint(Colour::kRed, "NOT PASSED") + ": " + limit_text(quality) +

@@ -332,8 +332,7 @@ std::string token_table(const ScoreRun& run, size_t text) {
       const int64_t position = part.first_position() + i;
       std::vector<std::string> row = {std::to_string(position), std::to_string(part.token_ids(i)),
                                       run.spelled[text].token_texts(static_cast<int>(position)),
-                                      fixed(part.logprobs(i), 4),
-                                      part.top1(i) ? "yes" : ""};
+                                      fixed(part.logprobs(i), 4), part.top1(i) ? "yes" : ""};
       if (compared) {
         row.push_back(fixed(part.sparse_logprobs(i), 4));
         row.push_back(fixed(part.kl(i), 5));

@@ -95,8 +95,8 @@ absl::Status Job::cut_windows(const CalibrationTexts& texts) {
   comparing_ = settings(2);
   const auto line_break = engine_.tokenizer().encode("\n", {.add_special_tokens = false});
   if (!line_break.ok()) return line_break.status();
-  auto windows = calibration_windows(
-      texts, {measuring_, comparing_, options_.join_texts, *line_break});
+  auto windows =
+      calibration_windows(texts, {measuring_, comparing_, options_.join_texts, *line_break});
   if (!windows.ok()) return windows.status();
   windows_ = *std::move(windows);
   return absl::OkStatus();
@@ -227,7 +227,8 @@ absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
   report(CalibrationStage::kPlanning, 0, 0);
   CalibrationOutcome outcome;
   if (windows_.joined_texts > 0) {
-    add_note(absl::StrCat(windows_.joined_texts, " texts were joined to one, with line breaks "
+    add_note(absl::StrCat(windows_.joined_texts,
+                          " texts were joined to one, with line breaks "
                           "between, since they are too short one by one"),
              outcome.note);
   }
@@ -249,12 +250,12 @@ absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
 
 bool Measurement::same_as(const Measurement& other) const {
   return texts == other.texts && window_tokens == other.window_tokens &&
-         long_window == other.long_window &&
-         selection == other.selection && kind == other.kind;
+         long_window == other.long_window && selection == other.selection && kind == other.kind;
 }
 
 absl::StatusOr<CalibrationOutcome> calibrate(Engine& engine, const CalibrationOptions& options,
-                                             const CalibrationTexts& texts, const Progress& progress,
+                                             const CalibrationTexts& texts,
+                                             const Progress& progress,
                                              const std::atomic<bool>& stop, Measurement* previous) {
   if (absl::Status status = validate(options, engine.model()); !status.ok()) return status;
   return Job(engine, options, progress, stop, previous).run(texts);

@@ -102,10 +102,10 @@ struct Measurement {
 // knows which options were set.
 absl::Status validate(const CalibrationOptions& options, const ModelConfig& model);
 
-// At least 1,024 tokens must be held out. INVALID_ARGUMENT says what is missing; CANCELLED is returned
-// once `stop` is set; errors of the engine pass through. `progress` is called on the calling thread and
-// on the engine's thread, never at the same time. If `previous` is given, what it holds is not
-// measured again, and it holds afterwards what this calibration has measured.
+// At least 1,024 tokens must be held out. INVALID_ARGUMENT says what is missing; CANCELLED is
+// returned once `stop` is set; errors of the engine pass through. `progress` is called on the
+// calling thread and on the engine's thread, never at the same time. If `previous` is given, what
+// it holds is not measured again, and it holds afterwards what this calibration has measured.
 absl::StatusOr<CalibrationOutcome> calibrate(
     Engine& engine, const CalibrationOptions& options, const CalibrationTexts& texts,
     const std::function<void(const CalibrationProgress&)>& progress, const std::atomic<bool>& stop,

@@ -87,19 +87,18 @@ int64_t least_text_tokens(const WindowSettings& settings) {
 // The error where even a whole window of `settings` would drop no key.
 absl::Status window_too_small(int64_t least, const WindowSettings& settings) {
   if (least <= text_tokens_in(settings.context, settings)) {
-    return invalid_field("window_tokens",
-                         absl::StrCat("must be at least ", least,
-                                      " for this selection to drop keys, is ",
-                                      settings.window_tokens));
+    return invalid_field("window_tokens", absl::StrCat("must be at least ", least,
+                                                       " for this selection to drop keys, is ",
+                                                       settings.window_tokens));
   }
   const SelectionSettings& selection = settings.selection;
   const char* field = selection.family == Family::kTile ? "top_k"
                       : selection.ratio >= 1            ? "ratio"
                                                         : "min_keys";
-  return invalid_field(field, absl::StrCat("no query has more candidates than budget within ",
-                                           settings.context,
-                                           " tokens, the most that context and cache allow; "
-                                           "choose fewer keys"));
+  return invalid_field(
+      field, absl::StrCat("no query has more candidates than budget within ", settings.context,
+                          " tokens, the most that context and cache allow; "
+                          "choose fewer keys"));
 }
 
 // What a user can do about `tokens` missing tokens of text. A word has some 1.3 tokens in most

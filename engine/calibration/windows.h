@@ -49,8 +49,8 @@ struct CalibrationWindows {
   Texts measured{};
   Texts layer_cost{};
   Texts held_out{};
-  // The number of texts that were joined although that was not asked for, because they are too short
-  // one by one; else 0.
+  // The number of texts that were joined although that was not asked for, because they are too
+  // short one by one; else 0.
   int64_t joined_texts = 0;
 };
 

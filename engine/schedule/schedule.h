@@ -109,8 +109,8 @@ struct Schedule {
   bool selection_used(int32_t layer) const;
 };
 
-// Says why a schedule saves nothing, or less than it may seem, for a model of `context` tokens; empty
-// if there is nothing to say.
+// Says why a schedule saves nothing, or less than it may seem, for a model of `context` tokens;
+// empty if there is nothing to say.
 std::string savings_warning(const Schedule& schedule, int32_t context);
 
 // The shape of the model that a schedule must fit.
@@ -163,8 +163,8 @@ class Similarity {
   double& at(int32_t a, int32_t b, int32_t g_b, int32_t g_a);
   double at(int32_t a, int32_t b, int32_t g_b, int32_t g_a) const;
 
-  // The share of the attention of KV head g_b of layer b that falls on the selection of KV head g_a of
-  // layer a and on what is attended to in any case (sinks and own tile).
+  // The share of the attention of KV head g_b of layer b that falls on the selection of KV head g_a
+  // of layer a and on what is attended to in any case (sinks and own tile).
   double& recall(int32_t a, int32_t b, int32_t g_b, int32_t g_a) {
     return recalls_[index(a, b, g_b, g_a)];
   }

@@ -67,8 +67,7 @@ absl::StatusOr<Texts> encode(const std::string& field, const std::vector<std::st
       return invalid_field(absl::StrCat(field, "[", i, "]"), message_of(tokens.status()));
     }
     if (request.max_tokens_per_text) {
-      tokens->resize(
-          std::min(tokens->size(), static_cast<size_t>(*request.max_tokens_per_text)));
+      tokens->resize(std::min(tokens->size(), static_cast<size_t>(*request.max_tokens_per_text)));
     }
     encoded.push_back(*std::move(tokens));
   }

@@ -97,9 +97,10 @@ absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule
   if (const QualityRecord& quality = schedule->quality; !quality.passed && !force) {
     const std::string why =
         quality.suspect
-            ? std::string("the dense model is hardly better than guessing on its text, so the "
-                          "model, its tokenizer or their conversion is at fault, no option of "
-                          "the calibration")
+            ? std::string(
+                  "the dense model is hardly better than guessing on its text, so the "
+                  "model, its tokenizer or their conversion is at fault, no option of "
+                  "the calibration")
             : absl::StrCat("perplexity ", quality.degradation_percent, " % worse, at most ",
                            quality.max_degradation_percent, " % allowed, standard error included");
     return refuse(

@@ -49,8 +49,8 @@ absl::Status encode_tokens(const TokensToScore& in, const std::string& field,
       check_range(field + ".context_tokens", in.context_tokens, 0, std::max<int64_t>(0, given - 1));
   if (!status.ok()) return status;
   const int64_t added = static_cast<int64_t>(out.tokens.size()) - given;
-  const int64_t begin = std::max(static_cast<int64_t>(encoder.bos_count(out.tokens)),
-                                 added + in.context_tokens);
+  const int64_t begin =
+      std::max(static_cast<int64_t>(encoder.bos_count(out.tokens)), added + in.context_tokens);
   out.first_scored = std::max<int64_t>(1, begin);
   out.has_context = in.context_tokens > 0;
   cut_short(limit, begin, out);

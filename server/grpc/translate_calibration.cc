@@ -118,9 +118,9 @@ absl::Status refuse_other(const char* option, const char* owner, const char* cho
                           const char* chosen_by) {
   if (option == nullptr) return absl::OkStatus();
   return invalid_field(
-      option, absl::StrCat("is an option of ", owner, "; ", chosen,
-                           chosen_by != nullptr ? absl::StrCat(", as ", chosen_by, " asks for it")
-                                                : ""));
+      option,
+      absl::StrCat("is an option of ", owner, "; ", chosen,
+                   chosen_by != nullptr ? absl::StrCat(", as ", chosen_by, " asks for it") : ""));
 }
 
 absl::StatusOr<Kind> read_kind(const Request& in) {
@@ -292,12 +292,12 @@ absl::StatusOr<core::CalibrationRequest> read_calibration(const Request& in,
   if (!options.ok()) return options.status();
   std::optional<int32_t> max_tokens_per_text;
   if (in.has_max_tokens_per_text()) max_tokens_per_text = in.max_tokens_per_text();
-  return core::CalibrationRequest{.options = *std::move(options),
-                                  .texts = {in.texts().begin(), in.texts().end()},
-                                  .held_out_texts = {in.held_out_texts().begin(),
-                                                     in.held_out_texts().end()},
-                                  .max_tokens_per_text = max_tokens_per_text,
-                                  .activate = !in.has_activate() || in.activate()};
+  return core::CalibrationRequest{
+      .options = *std::move(options),
+      .texts = {in.texts().begin(), in.texts().end()},
+      .held_out_texts = {in.held_out_texts().begin(), in.held_out_texts().end()},
+      .max_tokens_per_text = max_tokens_per_text,
+      .activate = !in.has_activate() || in.activate()};
 }
 
 std::span<const FieldName> calibration_fields() {

@@ -36,7 +36,8 @@ class TinyCalibrationTest : public ::testing::Test {
     options_.window_tokens = 512;
   }
   absl::StatusOr<CalibrationOutcome> run(const Texts& texts) {
-    return calibrate(*engine_, options_, {.texts = texts}, [](const CalibrationProgress&) {}, stop_);
+    return calibrate(
+        *engine_, options_, {.texts = texts}, [](const CalibrationProgress&) {}, stop_);
   }
   void expect_refused(const Texts& texts, const std::string& field) {
     const auto outcome = run(texts);

@@ -90,8 +90,8 @@ TEST_F(DemoCalibrationTest, TheQualityCheckReportsTheErrorOfItsTokens) {
   const auto outcome = run();
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   const auto windows = held_out_windows(
-      split({.texts = texts_}), {options_.selection, options_.window_tokens, engine_->model().context,
-                        engine_->tokenizer().prefix_tokens()});
+      split({.texts = texts_}), {options_.selection, options_.window_tokens,
+                                 engine_->model().context, engine_->tokenizer().prefix_tokens()});
   ASSERT_TRUE(windows.ok()) << windows.status();
   const auto compared = WindowRuns(*engine_, stop_)
                             .compare(std::make_shared<Schedule>(outcome->schedule), *windows,

@@ -10,7 +10,6 @@
 namespace kascade {
 namespace {
 
-
 constexpr int32_t kLayers = 6;
 
 // One KV head; the similarity of layer b to a is 0.9 − 0.1 · (b − a), less 0.01 · b.

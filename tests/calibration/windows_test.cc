@@ -148,7 +148,8 @@ TEST(CalibrationWindowsTest, SaysThatTheWindowIsTooSmallForTheBudget) {
   EXPECT_THAT(refuse(), HasSubstr("window_tokens: must be at least 192 for this selection to drop "
                                   "keys, is 96"));
   settings.selection.min_keys = 5000;
-  EXPECT_THAT(refuse(), HasSubstr("min_keys: no query has more candidates than budget within 4096"));
+  EXPECT_THAT(refuse(),
+              HasSubstr("min_keys: no query has more candidates than budget within 4096"));
   settings.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 300};
   EXPECT_THAT(refuse(), HasSubstr("top_k: "));
 }

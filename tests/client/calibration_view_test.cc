@@ -128,7 +128,8 @@ TEST(OptionNames, StandForTheFieldsOfTheApi) {
   EXPECT_EQ(named("ratio: must be in (0, 1], got 2"), "--ratio: must be in (0, 1], got 2");
   EXPECT_EQ(named("dense_layers[1]: must be in [0, 3], got 7"),
             "--dense-layers[1]: must be in [0, 3], got 7");
-  EXPECT_EQ(named("held_out_texts: the texts have 3 tokens"), "--held-out: the texts have 3 tokens");
+  EXPECT_EQ(named("held_out_texts: the texts have 3 tokens"),
+            "--held-out: the texts have 3 tokens");
   EXPECT_EQ(named("texts: the longest text has 3 tokens"), "FILE: the longest text has 3 tokens");
   EXPECT_EQ(named("auto_threshold: does not go together with threshold"),
             "--threshold auto: does not go together with threshold");

@@ -9,7 +9,7 @@
 
 namespace kascade::client {
 
-std::string with_commas(int64_t value);                        // 12,345
+std::string with_commas(int64_t value);  // 12,345
 // What rounds to zero has no minus sign, in these four: there is no "-0.00 %".
 std::string fixed(double value, int decimals);                 // -1.5 → "-1.50"
 std::string signed_fixed(double value, int decimals);          // 1.5 → "+1.50"

@@ -413,15 +413,11 @@ const std::vector<Case<v1::CalibrateRequest>> kCalibrateCases{
     {"unknown plan_weight", bad("plan_weight"),
      [](v1::CalibrateRequest& r) { r.set_plan_weight(static_cast<v1::PlanWeight>(3)); }},
     {"top_k of kascade", bad("top_k"),
-     [](v1::CalibrateRequest& r) {
-       r.set_family(v1::SELECTION_FAMILY_KASCADE), r.set_top_k(3);
-     }},
+     [](v1::CalibrateRequest& r) { r.set_family(v1::SELECTION_FAMILY_KASCADE), r.set_top_k(3); }},
     {"ratio beside top_k", bad("ratio"),
      [](v1::CalibrateRequest& r) { r.set_top_k(3), r.set_ratio(0.2); }},
     {"anchors beside a preset", bad("anchors"),
-     [](v1::CalibrateRequest& r) {
-       r.set_preset(v1::CALIBRATION_PRESET_LONG), r.set_anchors(2);
-     }},
+     [](v1::CalibrateRequest& r) { r.set_preset(v1::CALIBRATION_PRESET_LONG), r.set_anchors(2); }},
     {"min_recall alone", bad("min_recall"), [](v1::CalibrateRequest& r) { r.set_min_recall(0.5); }},
     {"preset of kascade", bad("preset"),
      [](v1::CalibrateRequest& r) {

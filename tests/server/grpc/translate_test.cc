@@ -77,9 +77,9 @@ TEST(CalibrationOptionsOfARequest, EachPresetHasItsValues) {
     request.set_preset(expected.preset);
     const CalibrationOptions options = options_of(request);
     EXPECT_EQ(options.planner, Planner::kGreedy);
-    EXPECT_EQ(options.selection, (SelectionSettings{.family = Family::kTile,
-                                                    .query_tile = expected.tile,
-                                                    .top_k = expected.top_k}));
+    EXPECT_EQ(options.selection,
+              (SelectionSettings{
+                  .family = Family::kTile, .query_tile = expected.tile, .top_k = expected.top_k}));
     EXPECT_EQ(options.greedy.threshold, expected.threshold);
     EXPECT_EQ(options.greedy.max_reuse_dist, expected.max_reuse_dist);
     EXPECT_EQ(options.window_tokens, expected.window);
@@ -97,8 +97,8 @@ TEST(CalibrationOptionsOfARequest, AnOptionBringsItsFamilyAndItsPlanner) {
   } cases[] = {
       {"threshold", [](v1::CalibrateRequest& r) { r.set_threshold(0.5); }, Family::kTile,
        Planner::kGreedy},
-      {"auto_threshold", [](v1::CalibrateRequest& r) { r.set_auto_threshold(true); },
-       Family::kTile, Planner::kGreedy},
+      {"auto_threshold", [](v1::CalibrateRequest& r) { r.set_auto_threshold(true); }, Family::kTile,
+       Planner::kGreedy},
       {"max_reuse_dist", [](v1::CalibrateRequest& r) { r.set_max_reuse_dist(3); }, Family::kTile,
        Planner::kGreedy},
       {"top_k", [](v1::CalibrateRequest& r) { r.set_top_k(8); }, Family::kTile, Planner::kGreedy},
@@ -107,8 +107,9 @@ TEST(CalibrationOptionsOfARequest, AnOptionBringsItsFamilyAndItsPlanner) {
       {"top_k and maker",
        [](v1::CalibrateRequest& r) { r.set_top_k(8), r.set_maker(v1::SCHEDULE_MAKER_DP); },
        Family::kTile, Planner::kDynamicProgramming},
-      {"ratio and threshold", [](v1::CalibrateRequest& r) { r.set_ratio(0.2), r.set_threshold(0.5); },
-       Family::kKascade, Planner::kGreedy},
+      {"ratio and threshold",
+       [](v1::CalibrateRequest& r) { r.set_ratio(0.2), r.set_threshold(0.5); }, Family::kKascade,
+       Planner::kGreedy},
       {"family and threshold",
        [](v1::CalibrateRequest& r) {
          r.set_family(v1::SELECTION_FAMILY_KASCADE), r.set_threshold(0.5);
