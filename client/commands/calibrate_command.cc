@@ -262,7 +262,8 @@ void add_experiments(CLI::App& command, CalibrateOptions& options) {
                    "dp: head maps with the published code's mistake, to measure what it costs");
 }
 
-void add_method_options(CLI::App& command, CalibrateOptions& options) {
+// What decides about the kind of schedule.
+void add_kind_options(CLI::App& command, CalibrateOptions& options) {
   command
       .add_option("--select", options.select,
                   "What a selection picks: single keys, or tiles of keys [kascade; tile with "
@@ -277,6 +278,9 @@ void add_method_options(CLI::App& command, CalibrateOptions& options) {
                   "Named options of tile and greedy, listed below; an option given beside it wins")
       ->check(CLI::IsMember(
           {"balanced", "conservative", "aggressive", "large-model", "cpu-8b", "long"}));
+}
+
+void add_method_options(CLI::App& command, CalibrateOptions& options) {
   command
       .add_option("--anchors", options.anchors,
                   "dp: number of selecting layers, layer 0 counted; auto: what reads least of "
@@ -321,6 +325,7 @@ void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen) {
                    "Texts for the quality check [the last fifth of each FILE]")
       ->type_name("FILE");
   command->footer("Presets:\n" + presets_text());
+  add_kind_options(*command, *options);
   add_method_options(*command, *options);
   command->add_option(
       "--max-degradation", options->max_degradation,

@@ -125,7 +125,7 @@ class Writer {
   }
   template <typename T>
   void with_defaults(const char* key, const T& value) {
-    object_[key] = encode(value);
+    (*this)(key, value);
   }
   // Omitted when unset, so that a file from before the field existed keeps its schedule_id.
   template <typename T>
