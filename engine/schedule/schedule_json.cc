@@ -127,12 +127,11 @@ class Writer {
   void with_defaults(const char* key, const T& value) {
     (*this)(key, value);
   }
-  // Omitted when unset, so that a file from before the field existed keeps its schedule_id.
+  // Both are omitted when unset, so that a file from before the field existed keeps its id.
   template <typename T>
   void optional(const char* key, const std::optional<T>& value) {
     if (value) object_[key] = encode(*value);
   }
-  // Omitted when false, for the same reason.
   void flag(const char* key, bool value) {
     if (value) object_[key] = true;
   }
