@@ -2,15 +2,20 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/commands/attention_flags.h"
 #include "client/commands/commands.h"
+#include "client/commands/option_names.h"
+#include "client/commands/texts.h"
 #include "client/rpc/calibration_stream.h"
 #include "client/rpc/failure.h"
+#include "client/views/calibration_view.h"
 #include "client/views/reports.h"
 #include "kascade/v1/calibration_service.grpc.pb.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
@@ -22,11 +27,13 @@ namespace {
 // The values of the options as typed. Options that were not given are unset, so that the server's
 // defaults and presets apply.
 struct CalibrateOptions {
-  std::vector<std::string> files{};
+  std::vector<std::string> files{}, held_out{};
+  TextFlags texts{};
   std::string select{}, maker{}, preset{};
   std::string anchors = "auto";
   std::string dense_layers{};
-  std::optional<double> ratio{}, threshold{}, min_recall{}, max_degradation{};
+  std::string threshold{};
+  std::optional<double> ratio{}, min_recall{}, max_degradation{};
   std::optional<int32_t> min_keys{}, tile_size{}, top_k{}, max_reuse_dist{}, sink_keys{};
   std::optional<int32_t> window_tokens{};
   std::string pooling{}, plan_weight{};
@@ -47,6 +54,20 @@ std::string check_anchors(const std::string& text) {
   return text == "auto" || (numbers && numbers->size() == 1) ? "" : "not auto or a number: " + text;
 }
 
+// The threshold as a number; nullopt for "auto" and for what is none.
+std::optional<double> parse_threshold(const std::string& text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+std::string check_threshold(const std::string& text) {
+  const std::optional<double> value = parse_threshold(text);
+  return text == "auto" || (value && *value >= 0 && *value <= 1)
+             ? ""
+             : "not auto or a number from 0 to 1: " + text;
+}
+
 void fill_numbers(const CalibrateOptions& options, v1::CalibrateRequest& request) {
   if (const auto anchors = parse_layers(options.anchors)) request.set_anchors(anchors->front());
   if (options.dense_layers == "auto") request.set_auto_dense_layers(true);
@@ -57,7 +78,10 @@ void fill_numbers(const CalibrateOptions& options, v1::CalibrateRequest& request
   if (options.min_keys) request.set_min_keys(*options.min_keys);
   if (options.tile_size) request.set_tile_size(*options.tile_size);
   if (options.top_k) request.set_top_k(*options.top_k);
-  if (options.threshold) request.set_threshold(*options.threshold);
+  if (options.threshold == "auto") request.set_auto_threshold(true);
+  if (const auto threshold = parse_threshold(options.threshold)) {
+    request.set_threshold(*threshold);
+  }
   if (options.max_reuse_dist) request.set_max_reuse_dist(*options.max_reuse_dist);
   if (options.sink_keys) request.set_sink_keys(*options.sink_keys);
   if (options.min_recall) request.set_min_recall(*options.min_recall);
@@ -65,11 +89,46 @@ void fill_numbers(const CalibrateOptions& options, v1::CalibrateRequest& request
   if (options.max_degradation) request.set_max_degradation_percent(*options.max_degradation);
 }
 
-absl::StatusOr<v1::CalibrateRequest> request_of(const CalibrateOptions& options) {
+// The texts of a calibration.
+struct CalibrateTexts {
+  std::vector<NamedText> texts{};
+  std::vector<NamedText> held_out{};
+};
+
+// One calibration is one request, so there is a limit.
+absl::Status check_count(const std::vector<NamedText>& texts) {
+  constexpr size_t kMostTexts = 65536;
+  if (texts.size() <= kMostTexts) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format("at most {} texts can be calibrated on, got {}",
+                                                with_commas(kMostTexts),
+                                                with_commas(static_cast<int64_t>(texts.size()))));
+}
+
+absl::StatusOr<CalibrateTexts> read_all_texts(const CalibrateOptions& options) {
+  CalibrateTexts out;
+  for (const auto& [files, texts] :
+       {std::pair{&options.files, &out.texts}, {&options.held_out, &out.held_out}}) {
+    auto read = read_named_texts(*files, options.texts);
+    if (!read.ok()) return read.status();
+    if (absl::Status status = check_count(*read); !status.ok()) return status;
+    *texts = *std::move(read);
+  }
+  return out;
+}
+
+void fill_texts(const CalibrateOptions& options, const CalibrateTexts& texts,
+                v1::CalibrateRequest& request) {
+  for (const NamedText& text : texts.texts) request.add_texts(text.text);
+  for (const NamedText& text : texts.held_out) request.add_held_out_texts(text.text);
+  if (options.texts.lines) request.set_join_texts(true);
+  if (options.texts.max_tokens_per_text) {
+    request.set_max_tokens_per_text(*options.texts.max_tokens_per_text);
+  }
+}
+
+v1::CalibrateRequest request_of(const CalibrateOptions& options, const CalibrateTexts& texts) {
   v1::CalibrateRequest request;
-  auto texts = read_texts(options.files);
-  if (!texts.ok()) return texts.status();
-  for (std::string& text : *texts) request.add_texts(std::move(text));
+  fill_texts(options, texts, request);
   if (!options.select.empty()) {
     request.set_family(value_of<v1::SelectionFamily>(options.select));
   }
@@ -118,11 +177,15 @@ std::string options_text(const v1::CalibrateRequest& request) {
   add(request.has_tile_size(), "tiles of {}", request.tile_size());
   add(request.has_top_k(), "top-k {}", request.top_k());
   add(request.has_threshold(), "threshold {}", percent(request.threshold()));
+  add(request.auto_threshold(), "threshold auto");
   add(request.has_max_reuse_dist(), "max reuse distance {}", request.max_reuse_dist());
   add(request.has_anchors(), "{} anchors", request.anchors());
   add(request.dense_layers_size() > 0, "dense layers {}", fmt::join(request.dense_layers(), ", "));
   add(request.auto_dense_layers(), "dense layers auto");
   add(request.has_window_tokens(), "windows of {} tokens", request.window_tokens());
+  add(request.has_max_tokens_per_text(), "at most {} tokens of each text",
+      request.max_tokens_per_text());
+  add(request.join_texts(), "{} lines joined to one text", request.texts_size());
   add(request.has_min_recall(), "least recall {}", percent(request.min_recall()));
   add(request.has_max_degradation_percent(), "perplexity at most {} % worse",
       request.max_degradation_percent());
@@ -134,6 +197,14 @@ std::string options_text(const v1::CalibrateRequest& request) {
   add(request.published_head_map_slip(), "head maps with the published mistake");
   if (parts.empty()) return "the server's defaults";
   return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+// The server names fields of its API; a user knows options and files.
+absl::Status in_words_of_options(const absl::Status& status, const CalibrateTexts& texts) {
+  if (status.ok()) return status;
+  absl::Status named = with_text_names(status, "texts", texts.texts);
+  named = with_text_names(named, "held_out_texts", texts.held_out);
+  return with_option_names(named);
 }
 
 int report_detached(const Globals& globals, const Followed& followed) {
@@ -153,8 +224,9 @@ int report_detached(const Globals& globals, const Followed& followed) {
 }
 
 int run_calibrate(const Globals& globals, const CalibrateOptions& options) {
-  const auto request = request_of(options);
-  if (!request.ok()) return fail(request.status());
+  const auto texts = read_all_texts(options);
+  if (!texts.ok()) return fail(texts.status());
+  const v1::CalibrateRequest request = request_of(options, *texts);
   auto out = ResultFile::open(options.out);
   if (!out.ok()) return fail(out.status());
   const auto channel = connect(globals);
@@ -162,12 +234,13 @@ int run_calibrate(const Globals& globals, const CalibrateOptions& options) {
   if (!globals.json && !options.detach) {
     const auto inference = v1::InferenceService::NewStub(*channel);
     if (const auto status = print_model(globals, *inference); !status.ok()) return fail(status);
-    fmt::print("Options      {}\n", options_text(*request));
+    fmt::print("Options      {}\n", options_text(request));
   }
   const auto stub = v1::CalibrationService::NewStub(*channel);
   Call call(globals);
-  const auto reader = stub->Calibrate(&call.context(), *request);
-  const Followed followed = follow<v1::CalibrateResponse>(globals, call, *reader, options.detach);
+  const auto reader = stub->Calibrate(&call.context(), request);
+  Followed followed = follow<v1::CalibrateResponse>(globals, call, *reader, options.detach);
+  followed.status = in_words_of_options(followed.status, *texts);
   if (options.detach) return report_detached(globals, followed);
   return report_calibration(globals, followed, *out);
 }
@@ -189,16 +262,25 @@ void add_experiments(CLI::App& command, CalibrateOptions& options) {
                    "dp: head maps with the published code's mistake, to measure what it costs");
 }
 
-void add_method_options(CLI::App& command, CalibrateOptions& options) {
-  command.add_option("--select", options.select, "What a selection picks [kascade: single keys]")
+// What decides about the kind of schedule.
+void add_kind_options(CLI::App& command, CalibrateOptions& options) {
+  command
+      .add_option("--select", options.select,
+                  "What a selection picks: single keys, or tiles of keys [kascade; tile with "
+                  "--top-k, or with an option of greedy]")
       ->check(CLI::IsMember({"kascade", "tile"}));
-  command.add_option("--maker", options.maker, "Who plans [kascade: dp, tile: greedy]")
+  command
+      .add_option("--maker", options.maker,
+                  "Who plans [kascade: dp, tile: greedy; or whose options are given]")
       ->check(CLI::IsMember({"dp", "greedy"}));
   command
       .add_option("--preset", options.preset,
-                  "Named options of tile and greedy; an option given beside it wins")
+                  "Named options of tile and greedy, listed below; an option given beside it wins")
       ->check(CLI::IsMember(
           {"balanced", "conservative", "aggressive", "large-model", "cpu-8b", "long"}));
+}
+
+void add_method_options(CLI::App& command, CalibrateOptions& options) {
   command
       .add_option("--anchors", options.anchors,
                   "dp: number of selecting layers, layer 0 counted; auto: what reads least of "
@@ -211,8 +293,12 @@ void add_method_options(CLI::App& command, CalibrateOptions& options) {
   command.add_option("--tile-size", options.tile_size,
                      "Tokens of a tile: 16, 32, 64, 128 [kascade: 32, tile: 16]");
   command.add_option("--top-k", options.top_k, "tile: key tiles to choose [12]");
-  command.add_option("--threshold", options.threshold,
-                     "greedy: least similarity of a reuse layer, 0 to 1 [0.65]");
+  command
+      .add_option("--threshold", options.threshold,
+                  "greedy: least similarity of a reuse layer, 0 to 1; auto: 0.9 × the median "
+                  "similarity of neighbouring layers [0.65]")
+      ->type_name("X|auto")
+      ->check(check_threshold);
   command.add_option("--max-reuse-dist", options.max_reuse_dist,
                      "greedy: reuse at most this - 1 layers after the anchor [4]");
   command
@@ -233,13 +319,20 @@ void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen) {
   CLI::App* command = app.add_subcommand("calibrate", "Make a schedule from texts");
   const auto options = std::make_shared<CalibrateOptions>();
   command->add_option("FILE", options->files, "UTF-8 texts like those to be served")->required();
+  add_text_flags(*command, options->texts);
+  command
+      ->add_option("--held-out", options->held_out,
+                   "Texts for the quality check [the last fifth of each FILE]")
+      ->type_name("FILE");
+  command->footer("Presets:\n" + presets_text());
+  add_kind_options(*command, *options);
   add_method_options(*command, *options);
   command->add_option(
       "--max-degradation", options->max_degradation,
       "The gate: most allowed rise of held-out perplexity, with its standard error, "
       "percent [1]");
-  command->add_option("--window-tokens", options->window_tokens,
-                      "Tokens of a measured window [2048]");
+  command->add_option("--window,--window-tokens", options->window_tokens,
+                      "Tokens of a measured window [2048, or the preset's]");
   command->add_option("--out", options->out, "Also write the schedule to this file");
   command->add_flag("--no-activate", options->no_activate,
                     "Do not activate a schedule that passed");

@@ -172,10 +172,10 @@ std::string logprob_table(const Generated& generated) {
   for (size_t i = 0; i < generated.logprobs.size() && i < generated.token_ids.size(); ++i) {
     std::vector<std::string> candidates;
     for (int k = 0; i < generated.top.size() && k < generated.top[i].token_ids_size(); ++k) {
-      candidates.push_back(
-          fmt::format("{} {:.4f}", generated.top[i].token_ids(k), generated.top[i].logprobs(k)));
+      candidates.push_back(fmt::format("{} {}", generated.top[i].token_ids(k),
+                                       fixed(generated.top[i].logprobs(k), 4)));
     }
-    table.add({std::to_string(generated.token_ids[i]), fmt::format("{:.4f}", generated.logprobs[i]),
+    table.add({std::to_string(generated.token_ids[i]), fixed(generated.logprobs[i], 4),
                fmt::format("{}", fmt::join(candidates, ", "))});
   }
   return table.text();

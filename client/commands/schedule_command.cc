@@ -112,9 +112,11 @@ int run_activate(const Globals& globals, const std::string& source, bool force) 
   const auto active =
       connect_and_call<v1::CalibrationService>(globals, &Stub::ActivateSchedule, *request);
   if (!active.ok()) return fail(active.status());
+  if (!active->warning().empty()) fmt::print(stderr, "kascade: warning: {}\n", active->warning());
   if (globals.json) {
-    print_json(
-        {{"schedule_id", active->schedule().schedule_id()}, {"saved_file", active->saved_file()}});
+    print_json({{"schedule_id", active->schedule().schedule_id()},
+                {"saved_file", active->saved_file()},
+                {"warning", active->warning()}});
   } else {
     fmt::print("{} is active\n", active->schedule().schedule_id());
   }

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,19 +9,20 @@
 
 #include "client/commands/attention_flags.h"
 #include "client/commands/commands.h"
-#include "client/commands/files.h"
 #include "client/commands/number_checks.h"
+#include "client/commands/texts.h"
 #include "client/rpc/failure.h"
+#include "client/rpc/score_stream.h"
 #include "client/views/score_view.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
 #include "tools/terminal/print.h"
-#include "tools/terminal/progress.h"
 
 namespace kascade::client {
 namespace {
 
 struct ScoreOptions {
   std::vector<std::string> files{};
+  TextFlags texts{};
   std::string phase{}, protocol{};
   AttentionFlags attention{};
   std::optional<int32_t> window_tokens{}, stride_tokens{};
@@ -34,9 +34,9 @@ struct ScoreOptions {
   std::optional<double> degradation_below{}, keys_attended_below{}, reuse_layers_at_least{};
 };
 
-v1::ScoreRequest request_of(const ScoreOptions& options, std::vector<std::string> texts) {
+// The request without its inputs.
+v1::ScoreRequest request_of(const ScoreOptions& options) {
   v1::ScoreRequest request;
-  for (std::string& text : texts) request.add_inputs()->set_text(std::move(text));
   if (auto attention = attention_of(options.attention)) {
     *request.mutable_attention() = *std::move(attention);
   }
@@ -50,81 +50,13 @@ v1::ScoreRequest request_of(const ScoreOptions& options, std::vector<std::string
   }
   if (options.window_tokens) request.set_window_tokens(*options.window_tokens);
   if (options.stride_tokens) request.set_stride_tokens(*options.stride_tokens);
+  if (options.texts.max_tokens_per_text) {
+    request.set_max_tokens_per_text(*options.texts.max_tokens_per_text);
+  }
   if (options.bos || options.no_bos) request.set_add_bos(options.bos);
   if (options.parse_special) request.set_parse_special_tokens(true);
   if (options.tokens) request.mutable_response()->set_tokens(true);
   return request;
-}
-
-// Stores one message of the stream in `run`.
-absl::Status take(v1::ScoreResponse& response, ScoreRun& run, ProgressDisplay& display) {
-  if (response.has_started()) run.started = response.started();
-  if (response.has_total()) run.total = response.total();
-  if (response.has_progress()) {
-    const auto& progress = response.progress();
-    display.show({.stage = "scoring",
-                  .done = progress.tokens_done(),
-                  .total = progress.tokens_total(),
-                  .tokens_per_second = progress.tokens_per_second()});
-  }
-  const auto index = static_cast<size_t>(response.has_tokens()    ? response.tokens().input_index()
-                                         : response.has_summary() ? response.summary().input_index()
-                                                                  : 0);
-  if (index >= run.files.size()) return absl::InternalError("the server answers another request");
-  if (response.has_tokens()) run.tokens[index].push_back(std::move(*response.mutable_tokens()));
-  if (response.has_summary()) run.summaries[index] = std::move(*response.mutable_summary());
-  return absl::OkStatus();
-}
-
-absl::Status read_scores(const Globals& globals, v1::InferenceService::Stub& stub,
-                         const v1::ScoreRequest& request, ScoreRun& run) {
-  Call call(globals);
-  const auto reader = stub.Score(&call.context(), request);
-  ProgressDisplay display;
-  v1::ScoreResponse response;
-  absl::Status taken;
-  while (reader->Read(&response)) {
-    taken.Update(take(response, run, display));
-    if (!taken.ok()) call.cancel();
-  }
-  const absl::Status status = call.result(reader->Finish());
-  if (!taken.ok()) return taken;
-  return status;
-}
-
-// Whether every column has a value for each token, and each token has its spelling.
-bool fits(const v1::ScoreTokens& part, const v1::TokenizedText& spelled, bool compared) {
-  const int count = part.token_ids_size();
-  const int twins = compared ? count : 0;
-  const int64_t end = part.first_position() + count;
-  const bool whole = part.first_position() >= 0 && end <= spelled.token_texts_size() &&
-                     end <= spelled.token_ids_size() && part.logprobs_size() == count &&
-                     part.top1_size() == count && part.sparse_logprobs_size() == twins &&
-                     part.kl_size() == twins;
-  return whole && std::equal(part.token_ids().begin(), part.token_ids().end(),
-                             spelled.token_ids().begin() + part.first_position());
-}
-
-// Fetches the spelling of the scored tokens by tokenizing the same text in the same way, so that
-// positions agree.
-absl::Status spell(const Globals& globals, v1::InferenceService::Stub& stub,
-                   const v1::ScoreRequest& request, ScoreRun& run) {
-  v1::TokenizeRequest tokenize;
-  for (const auto& input : request.inputs()) tokenize.add_texts(input.text());
-  if (request.has_add_bos()) tokenize.set_add_bos(request.add_bos());
-  tokenize.set_parse_special_tokens(request.parse_special_tokens());
-  tokenize.set_details(true);
-  const auto response = call(globals, stub, &v1::InferenceService::Stub::Tokenize, tokenize);
-  if (!response.ok()) return response.status();
-  run.spelled.assign(response->results().begin(), response->results().end());
-  bool good = run.spelled.size() == run.files.size();
-  for (size_t i = 0; good && i < run.files.size(); ++i) {
-    for (const auto& part : run.tokens[i]) {
-      good = good && fits(part, run.spelled[i], run.total.has_comparison());
-    }
-  }
-  if (good) return absl::OkStatus();
-  return absl::InternalError("the server's tokens and their spelling do not match");
 }
 
 void print_run(const Globals& globals, const ScoreOptions& options, const ScoreRun& run) {
@@ -136,7 +68,7 @@ void print_run(const Globals& globals, const ScoreOptions& options, const ScoreR
     return;
   }
   for (size_t i = 0; options.tokens && i < run.files.size(); ++i) {
-    fmt::print("{}\n{}\n", paint(Colour::kBold, run.files[i]), token_table(run, i));
+    fmt::print("{}\n{}\n", paint(Colour::kBold, run.name(i)), token_table(run, i));
   }
   fmt::print("{}", score_text(run));
 }
@@ -149,9 +81,9 @@ absl::Status check_demands(const ScoreOptions& options, const v1::ScoreSummary& 
       return absl::FailedPreconditionError("no degradation to judge (--degradation-below)");
     }
     if (!(total.comparison().degradation_percent() < *options.degradation_below)) {
-      return absl::FailedPreconditionError(
-          fmt::format("degradation {:.4f} % is not below {:g} % (--degradation-below)",
-                      total.comparison().degradation_percent(), *options.degradation_below));
+      return absl::FailedPreconditionError(fmt::format(
+          "degradation {} is not below {:g} % (--degradation-below)",
+          signed_percent(total.comparison().degradation_percent(), 4), *options.degradation_below));
     }
   }
   if (options.keys_attended_below &&
@@ -170,18 +102,13 @@ absl::Status check_demands(const ScoreOptions& options, const v1::ScoreSummary& 
 }
 
 int run_score(const Globals& globals, const ScoreOptions& options) {
-  auto texts = read_texts(options.files);
+  const auto texts = read_named_texts(options.files, options.texts);
   if (!texts.ok()) return fail(texts.status());
-  const v1::ScoreRequest request = request_of(options, *std::move(texts));
   const auto channel = connect(globals);
   if (!channel.ok()) return fail(channel.status());
   const auto stub = v1::InferenceService::NewStub(*channel);
-  const size_t count = options.files.size();
-  ScoreRun run{.files = options.files};
-  run.summaries.resize(count);
-  run.tokens.resize(count);
-  absl::Status status = read_scores(globals, *stub, request, run);
-  if (status.ok() && options.tokens) status = spell(globals, *stub, request, run);
+  ScoreRun run;
+  const absl::Status status = score_texts(globals, *stub, request_of(options), *texts, run);
   if (!status.ok()) return fail(status);
   print_run(globals, options, run);
   const absl::Status demands = check_demands(options, run.total);
@@ -214,6 +141,7 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
   CLI::App* command = app.add_subcommand("score", "Perplexity of texts: dense, sparse or both");
   const auto options = std::make_shared<ScoreOptions>();
   command->add_option("FILE", options->files, "UTF-8 texts; - is standard input")->required();
+  add_text_flags(*command, options->texts);
   add_attention_flags(*command, {"dense", "sparse", "compare"}, options->attention);
   add_comparison_flags(*command, options->attention);
   command

@@ -9,6 +9,7 @@
 
 #include "client/eval/recall.h"
 #include "client/views/reports.h"
+#include "tools/terminal/print.h"
 
 namespace kascade::client {
 namespace {
@@ -31,8 +32,9 @@ int more_pass_keys(const QualityRow& first, const QualityRow& second) {
 
 std::string kl_text(const QualityRow& row) {
   const WindowFigures& figures = row.longest();
-  return fmt::format("KL {:.4f} ± {:.4f}, {:+.2f} %, {}/{} pass keys", figures.mean_kl,
-                     figures.mean_kl_error, figures.change_percent, row.found, row.cases);
+  return fmt::format("KL {:.4f} ± {:.4f}, {}, {}/{} pass keys", figures.mean_kl,
+                     figures.mean_kl_error, signed_percent(figures.change_percent), row.found,
+                     row.cases);
 }
 
 void compare_baselines(const QualityResults& results, std::vector<std::string>& findings) {
@@ -95,9 +97,9 @@ std::string domain_text(const QualityResults& results, const std::string& ending
   for (const QualityRow& row : results.rows) {
     if (row.group != "domain" || !row.label.ends_with(ending)) continue;
     const WindowFigures& figures = row.longest();
-    told.push_back(fmt::format("{} {:+.2f} ± {:.2f} % ({} tokens)",
-                               row.label.substr(0, row.label.size() - ending.size()),
-                               figures.change_percent, figures.change_error, figures.tokens));
+    told.push_back(fmt::format(
+        "{} {} ± {:.2f} % ({} tokens)", row.label.substr(0, row.label.size() - ending.size()),
+        signed_fixed(figures.change_percent, 2), figures.change_error, figures.tokens));
   }
   return fmt::format("{}", fmt::join(told, ", "));
 }
@@ -179,7 +181,7 @@ bool Lead::any() const { return std::abs(mean) > 2 * error; }
 
 std::string Lead::text() const {
   return any() ? fmt::format("by {:.4f} ± {:.4f}", std::abs(mean), error)
-               : fmt::format("({:+.4f} ± {:.4f})", mean, error);
+               : fmt::format("({} ± {:.4f})", signed_fixed(mean, 4), error);
 }
 
 Lead lead(const WindowFigures& first, const WindowFigures& second) {
@@ -200,17 +202,17 @@ std::vector<std::string> quality_findings(const QualityResults& results) {
   const WindowFigures& figures = row.longest();
   std::vector<std::string> findings = {fmt::format(
       "Automatic schedule, 10 % of the keys ({}{}; of {} layers {} select and {} attend to all, "
-      "layer 0 counted in both): perplexity {:+.2f} ± {:.2f} % at {} tokens ({:.3f} dense, {} "
+      "layer 0 counted in both): perplexity {} ± {:.2f} % at {} tokens ({:.3f} dense, {} "
       "tokens), KL {:.4f} nats; {:.1f} % of the bytes of keys and values are read, {:.1f} % of the "
       "keys attended to, {:.1f} % scored.",
       row.passed.value_or(true) ? "passed its gate" : "**none passed the gate**, the best",
-      row.gate_change
-          ? fmt::format(" at {:+.2f} ± {:.2f} %", *row.gate_change, row.gate_error.value_or(0))
-          : "",
+      row.gate_change ? fmt::format(" at {} ± {:.2f} %", signed_fixed(*row.gate_change, 2),
+                                    row.gate_error.value_or(0))
+                      : "",
       results.model.model().layers(), row.anchors.value_or(0), row.dense_layers.value_or(1),
-      figures.change_percent, figures.change_error, figures.window, figures.dense_perplexity,
-      figures.tokens, figures.mean_kl, 100 * row.bytes_ratio(), 100 * row.keys_attended_ratio,
-      100 * row.keys_scored_ratio)};
+      signed_fixed(figures.change_percent, 2), figures.change_error, figures.window,
+      figures.dense_perplexity, figures.tokens, figures.mean_kl, 100 * row.bytes_ratio(),
+      100 * row.keys_attended_ratio, 100 * row.keys_scored_ratio)};
   for (std::string& finding : recall_findings(results.recall)) {
     findings.push_back(std::move(finding));
   }

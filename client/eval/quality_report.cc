@@ -34,11 +34,14 @@ void add_window_cells(const WindowFigures* figures, std::vector<std::string>& ce
   const auto cell = [&](auto member, const char* format) {
     return figures == nullptr ? "" : fmt::format(fmt::runtime(format), figures->*member);
   };
-  cells.push_back(cell(&WindowFigures::change_percent, "{:+.2f}"));
+  const auto change = [&](auto member) {
+    return figures == nullptr ? "" : signed_fixed(figures->*member, 2);
+  };
+  cells.push_back(change(&WindowFigures::change_percent));
   cells.push_back(cell(&WindowFigures::change_error, "{:.2f}"));
   cells.push_back(cell(&WindowFigures::mean_kl, "{:.4f}"));
   cells.push_back(cell(&WindowFigures::mean_kl_error, "{:.4f}"));
-  cells.push_back(cell(&WindowFigures::tile_change_percent, "{:+.2f}"));
+  cells.push_back(change(&WindowFigures::tile_change_percent));
   cells.push_back(cell(&WindowFigures::tile_mean_kl, "{:.4f}"));
 }
 
@@ -51,7 +54,7 @@ std::vector<std::string> cells_of(const QualityResults& results, const QualityRo
       row.anchors ? std::to_string(*row.anchors) : "",
       row.dense_layers ? std::to_string(*row.dense_layers) : "",
       number(row.predicted_similarity, "{:.4f}"),
-      number(row.gate_change, "{:+.2f}"),
+      row.gate_change ? signed_fixed(*row.gate_change, 2) : "",
       number(row.gate_error, "{:.2f}"),
       fmt::format("{:.4f}", row.reuse_layers_ratio),
       fmt::format("{:.4f}", row.keys_attended_ratio),
@@ -68,7 +71,7 @@ std::vector<std::string> cells_of(const QualityResults& results, const QualityRo
   cells.push_back(fmt::format("{:.3f}", longest.dense_perplexity));
   const QualityRow* rival = rival_of(results, row);
   const Lead more = rival == nullptr ? Lead{} : lead(longest, rival->longest());
-  cells.push_back(rival == nullptr ? "" : fmt::format("{:+.4f}", more.mean));
+  cells.push_back(rival == nullptr ? "" : signed_fixed(more.mean, 4));
   cells.push_back(rival == nullptr ? "" : fmt::format("{:.4f}", more.error));
   return cells;
 }

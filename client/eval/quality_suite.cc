@@ -14,6 +14,7 @@
 #include "client/eval/recall.h"
 #include "client/eval/variants.h"
 #include "client/rpc/call.h"
+#include "tools/terminal/print.h"
 
 namespace kascade::client {
 namespace {
@@ -254,9 +255,9 @@ void Suite::report(const QualityRow& row) {
   const size_t done = results_.rows.size();
   const double left = elapsed / static_cast<double>(done) * static_cast<double>(expected_ - done);
   fmt::print(stderr,
-             "{:3d}/{} {:<11} {:<44} ΔPPL {:+8.2f} %  KL {:.4f}  bytes {:5.1f} %  found {}/{}  "
+             "{:3d}/{} {:<11} {:<44} ΔPPL {:>8} %  KL {:.4f}  bytes {:5.1f} %  found {}/{}  "
              "({:.0f} s, about {:.0f} s left)\n",
-             done, expected_, row.group, row.label, row.longest().change_percent,
+             done, expected_, row.group, row.label, signed_fixed(row.longest().change_percent, 2),
              row.longest().mean_kl, 100 * row.bytes_ratio(), row.found, row.cases, elapsed, left);
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "client/rpc/failure.h"
+#include "client/views/calibration_view.h"
 #include "client/views/reports.h"
 #include "client/views/schedule_view.h"
 #include "tools/terminal/print.h"
@@ -12,17 +13,19 @@
 namespace kascade::client {
 namespace {
 
-constexpr char kSuspicion[] =
-    "the dense model is hardly better than guessing on this text: no degradation can be read off "
-    "it. Usual causes: RoPE layout of the checkpoint, w1 and w3 swapped, another model's "
-    "tokenizer, missing rope scaling";
-
 int gate_failure(const v1::CalibrationResult& result) {
   const auto& quality = result.schedule().quality();
-  if (quality.suspect()) fmt::print(stderr, "kascade: warning: {}\n", kSuspicion);
+  if (quality.suspect()) {
+    fmt::print(stderr, "kascade: warning: {}\n", suspect_text(result));
+    print_failure(
+        absl::FailedPreconditionError("the model is suspect; the schedule is kept, not activated"));
+    return kQualityCheck;
+  }
   if (saves_nothing(quality)) {
     print_failure(absl::FailedPreconditionError(
-        fmt::format("no candidate passed the quality check: {}", kSavesNothing)));
+        fmt::format("no candidate passed the quality check: nothing is saved, since no layer "
+                    "reuses the keys of another: {}",
+                    no_reuse_text(result))));
     return kQualityCheck;
   }
   print_failure(absl::FailedPreconditionError(
@@ -37,18 +40,20 @@ int gate_failure(const v1::CalibrationResult& result) {
 absl::Status print_result(const Globals& globals, const std::string& calibration_id,
                           const v1::CalibrationResult& result) {
   if (!globals.json) {
-    fmt::print("\n{}\n{}", schedule_text(result.schedule()), quality_check_text(result));
+    fmt::print("\n{}", calibration_text(result));
     return absl::OkStatus();
   }
   const auto schedule = parse_json(result.schedule_json());
   if (!schedule.ok()) return schedule.status();
-  print_json({{"calibration_id", calibration_id},
+  Json out = {{"calibration_id", calibration_id},
               {"passed", result.passed()},
               {"activated", result.activated()},
               {"saved_file", result.saved_file()},
               {"note", result.note()},
-              {"candidates", quality_check_json(result)},
-              {"schedule", *schedule}});
+              {"candidates", quality_check_json(result)}};
+  out.update(measurement_json(result));
+  out["schedule"] = *schedule;
+  print_json(out);
   return absl::OkStatus();
 }
 
@@ -56,8 +61,12 @@ absl::Status print_result(const Globals& globals, const std::string& calibration
 
 void show_started(const Globals& globals, const v1::CalibrationStarted& started) {
   if (globals.json) return;
-  fmt::print("Text         {}, the last fifth held out for the quality check\n",
-             counted(started.tokens(), "token"));
+  const std::string held_out =
+      started.has_held_out_tokens()
+          ? fmt::format("{} of other texts held out", counted(started.held_out_tokens(), "token"))
+          : "the last fifth held out";
+  fmt::print("Text         {}, {} for the quality check\n", counted(started.tokens(), "token"),
+             held_out);
   fmt::print("Calibration  {}{}\n", started.calibration_id(),
              started.attached() ? " (was there already)" : "");
   std::fflush(stdout);

@@ -37,7 +37,10 @@ std::string origin_text(const v1::CalibrationSummary& made) {
   std::string out =
       fmt::format("maker {}, {} of {} in {}", made.maker(), counted(made.windows(), "window"),
                   counted(made.window_tokens(), "token"), duration(made.duration_seconds()));
-  if (made.has_threshold()) out += fmt::format("; threshold {}", percent(made.threshold()));
+  if (made.has_threshold()) {
+    out += fmt::format("; threshold {}{}", percent(made.threshold()),
+                       made.auto_threshold() ? " (auto)" : "");
+  }
   if (made.has_max_reuse_dist()) {
     out += fmt::format("; reuse at most {} after its anchor",
                        counted(made.max_reuse_dist() - 1, "layer"));
@@ -76,12 +79,23 @@ std::string picture(const v1::Schedule& schedule) {
   return reusing ? row + ']' : row;
 }
 
-std::string layer_table(const v1::Schedule& schedule) {
+// The cells that a measurement adds: min, median and max of the similarity, and the recall.
+std::vector<std::string> measured_cells(const v1::MeasuredLayer& layer) {
+  const auto spread = [&](double value) {
+    return layer.has_similarity() ? percent(value) : std::string("-");
+  };
+  return {spread(layer.similarity().min()), spread(layer.similarity().median()),
+          spread(layer.similarity().max()), percent(layer.recall())};
+}
+
+std::string layer_table(const v1::Schedule& schedule, const v1::CalibrationResult* measured) {
   using enum Table::Align;
+  const bool measures = measured != nullptr && measured->layers_size() == schedule.layers_size();
   const bool costs = std::ranges::any_of(schedule.layers(),
                                          [](const auto& layer) { return layer.has_reuse_cost(); });
-  std::vector<Table::Column> columns = {
-      {"Layer"}, {"Role", kLeft}, {"Anchor"}, {"Similarity"}, {"Importance"}};
+  std::vector<Table::Column> columns = {{"Layer"}, {"Role", kLeft}, {"Anchor"}, {"Similarity"}};
+  if (measures) columns.insert(columns.end(), {{"Min"}, {"Median"}, {"Max"}, {"Recall"}});
+  columns.push_back({"Importance"});
   if (costs) columns.push_back({"Reuse cost"});
   columns.insert(columns.end(), {{"Head map", kLeft}, {"Reason", kLeft}});
   Table table(std::move(columns));
@@ -90,8 +104,11 @@ std::string layer_table(const v1::Schedule& schedule) {
     const bool reuse = layer.role() == v1::LAYER_ROLE_REUSE;
     std::vector<std::string> row = {std::to_string(i), upper(name_of(layer.role())),
                                     reuse ? fmt::format("L{}", layer.anchor()) : "-",
-                                    reuse ? percent(layer.similarity()) : "-",
-                                    fmt::format("{:.4f}", layer.importance())};
+                                    reuse ? percent(layer.similarity()) : "-"};
+    if (measures) {
+      for (std::string& cell : measured_cells(measured->layers(i))) row.push_back(std::move(cell));
+    }
+    row.push_back(fixed(layer.importance(), 4));
     if (costs) {
       row.push_back(layer.has_reuse_cost() ? fmt::format("{:.5f}", layer.reuse_cost()) : "-");
     }
@@ -145,9 +162,14 @@ std::string verdict(const v1::CalibrationResult& result) {
   const auto& quality = result.schedule().quality();
   if (quality.suspect()) {
     return paint(Colour::kRed, "SUSPECT") +
-           ": the dense model is hardly better than guessing on this text, so nothing can pass";
+           ": the dense model is hardly better than guessing on this text, so nothing can pass; "
+           "see "
+           "the warning about the model";
   }
-  if (saves_nothing(quality)) return paint(Colour::kRed, "NOT PASSED") + ": " + kSavesNothing;
+  if (saves_nothing(quality)) {
+    return paint(Colour::kRed, "NOT PASSED") +
+           ": every layer attends to all keys: nothing is saved";
+  }
   if (!result.passed()) {
     return paint(Colour::kRed, "NOT PASSED") + ": " + limit_text(quality) +
            " was not reached; the best candidate is kept, not activated";
@@ -158,7 +180,7 @@ std::string verdict(const v1::CalibrationResult& result) {
 
 }  // namespace
 
-std::string schedule_text(const v1::Schedule& schedule) {
+std::string schedule_text(const v1::Schedule& schedule, const v1::CalibrationResult* measured) {
   Facts facts;
   facts.add("Schedule", schedule.schedule_id());
   facts.add("Model", schedule.model().name());
@@ -168,7 +190,7 @@ std::string schedule_text(const v1::Schedule& schedule) {
   if (!asked.empty()) facts.add("Asked for", asked);
   facts.add("Selection", selection_text(schedule.selection()));
   facts.add("Layers", picture(schedule));
-  return facts.text() + "\n" + layer_table(schedule) + totals(schedule);
+  return facts.text() + "\n" + layer_table(schedule, measured) + totals(schedule);
 }
 
 std::string quality_text(const v1::QualityReport& quality) {
@@ -208,7 +230,7 @@ std::string quality_check_text(const v1::CalibrationResult& result) {
     const auto& quality = candidate.quality();
     table.add({std::to_string(candidate.anchors()), std::to_string(candidate.dense_layers() + 1),
                percent(candidate.predicted_similarity()), degradation_text(quality),
-               fmt::format("{:.5f}", quality.mean_kl()), percent(quality.same_top1_ratio()),
+               fixed(quality.mean_kl(), 5), percent(quality.same_top1_ratio()),
                percent(quality.keys_attended_ratio()), bytes(quality.kv_bytes_read_per_token()),
                outcome(quality)});
   }

@@ -10,8 +10,10 @@
 
 namespace kascade::client {
 
-// The origin of the schedule, one line per layer, and totals.
-std::string schedule_text(const v1::Schedule& schedule);
+// The origin of the schedule, one line per layer, and totals. With `measured`, the result that the
+// schedule comes from, also what was measured of each layer.
+std::string schedule_text(const v1::Schedule& schedule,
+                          const v1::CalibrationResult* measured = nullptr);
 // The quality report that is stored with the schedule, in one paragraph.
 std::string quality_text(const v1::QualityReport& quality);
 // One line per candidate that was checked, then whether the schedule passed.
@@ -20,9 +22,6 @@ std::string quality_check_text(const v1::CalibrationResult& result);
 // Whether the schedule did not pass because no layer reuses the keys of another, so that every key
 // is attended to.
 bool saves_nothing(const v1::QualityReport& quality);
-inline constexpr char kSavesNothing[] =
-    "every layer attends to all keys, so nothing is saved: with the greedy maker a lower "
-    "--threshold or a larger --max-reuse-dist lets layers reuse, with dp fewer --anchors";
 
 Json quality_json(const v1::QualityReport& quality);
 Json quality_check_json(const v1::CalibrationResult& result);

@@ -186,10 +186,11 @@ std::string comparisons_table(const v1::ScoreSummary& summary) {
   };
   add("Degradation", [](const v1::Comparison& c) { return degradation_text(c); });
   add("Mean KL", [](const v1::Comparison& c) {
-    return fmt::format("{:.5f} ± {:.5f} nats per token", c.mean_kl(), c.mean_kl_standard_error());
+    return fmt::format("{} ± {:.5f} nats per token", fixed(c.mean_kl(), 5),
+                       c.mean_kl_standard_error());
   });
   add("Largest KL",
-      [](const v1::Comparison& c) { return fmt::format("{:.4f} nats at one token", c.max_kl()); });
+      [](const v1::Comparison& c) { return fixed(c.max_kl(), 4) + " nats at one token"; });
   add("Same top-1",
       [](const v1::Comparison& c) { return percent(c.same_top1_ratio()) + " of the tokens"; });
   add("Largest difference", [](const v1::Comparison& c) {
@@ -197,7 +198,7 @@ std::string comparisons_table(const v1::ScoreSummary& summary) {
   });
   const char* difference = is_dense_and_sparse(summary) ? "sparse - dense" : "second - first";
   add("Mean difference", [difference](const v1::Comparison& c) {
-    return fmt::format("{:+.5f} ± {:.5f} nats ({} log p)", c.mean_logprob_difference(),
+    return fmt::format("{} ± {:.5f} nats ({} log p)", signed_fixed(c.mean_logprob_difference(), 5),
                        c.mean_logprob_difference_standard_error(), difference);
   });
   const auto& percentiles = summary.comparison().logprob_difference_percentiles();
@@ -205,7 +206,7 @@ std::string comparisons_table(const v1::ScoreSummary& summary) {
     add(fmt::format("  {:g} % are below", percentiles[i].percent()),
         [i](const v1::Comparison& c) -> std::string {
           if (i >= c.logprob_difference_percentiles_size()) return "";
-          return fmt::format("{:+.5f}", c.logprob_difference_percentiles(i).difference());
+          return signed_fixed(c.logprob_difference_percentiles(i).difference(), 5);
         });
   }
   return table.text();
@@ -294,7 +295,16 @@ Verdict verdict_of(const v1::ScoreSummary& summary) {
                              summary.attention().keys_attended_ratio());
 }
 
+std::string ScoreRun::name(size_t text) const {
+  return lines.empty() ? files[text] : fmt::format("{}:{}", files[text], lines[text]);
+}
+
+// Of lines, which may be thousands, only the total is told.
 std::string score_text(const ScoreRun& run) {
+  if (!run.lines.empty()) {
+    const std::string title = counted(static_cast<int64_t>(run.lines.size()), "line");
+    return paint(Colour::kBold, title + " scored one by one") + "\n" + summary_text(run, run.total);
+  }
   std::string out;
   for (size_t i = 0; i < run.files.size() && run.files.size() > 1; ++i) {
     out += paint(Colour::kBold, run.files[i]) + "\n" + summary_text(run, run.summaries[i]) + "\n";
@@ -309,6 +319,7 @@ Json score_json(const ScoreRun& run) {
   out["files"] = Json::array();
   for (size_t i = 0; i < run.files.size(); ++i) {
     Json entry = {{"file", run.files[i]}};
+    if (!run.lines.empty()) entry["line"] = run.lines[i];
     entry.update(summary_json(run.summaries[i]));
     if (!run.tokens[i].empty()) entry["token_columns"] = tokens_json(run, i);
     out["files"].push_back(std::move(entry));
@@ -316,7 +327,7 @@ Json score_json(const ScoreRun& run) {
   return out;
 }
 
-std::string token_table(const ScoreRun& run, size_t file) {
+std::string token_table(const ScoreRun& run, size_t text) {
   const bool compared = run.total.has_comparison();
   std::vector<Table::Column> columns = {
       {"Position"}, {"Id"}, {"Token", Table::Align::kLeft}, {"Log p (nats)"}, {"Top-1"}};
@@ -324,16 +335,15 @@ std::string token_table(const ScoreRun& run, size_t file) {
   if (compared)
     columns.insert(columns.end(), {{usual ? "Sparse log p" : "Second log p"}, {"KL (nats)"}});
   Table table(std::move(columns));
-  for (const auto& part : run.tokens[file]) {
+  for (const auto& part : run.tokens[text]) {
     for (int i = 0; i < part.token_ids_size(); ++i) {
       const int64_t position = part.first_position() + i;
       std::vector<std::string> row = {std::to_string(position), std::to_string(part.token_ids(i)),
-                                      run.spelled[file].token_texts(static_cast<int>(position)),
-                                      fmt::format("{:.4f}", part.logprobs(i)),
-                                      part.top1(i) ? "yes" : ""};
+                                      run.spelled[text].token_texts(static_cast<int>(position)),
+                                      fixed(part.logprobs(i), 4), part.top1(i) ? "yes" : ""};
       if (compared) {
-        row.push_back(fmt::format("{:.4f}", part.sparse_logprobs(i)));
-        row.push_back(fmt::format("{:.5f}", part.kl(i)));
+        row.push_back(fixed(part.sparse_logprobs(i), 4));
+        row.push_back(fixed(part.kl(i), 5));
       }
       table.add(std::move(row));
     }

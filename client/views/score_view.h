@@ -2,6 +2,7 @@
 #ifndef KASCADE_CLIENT_VIEWS_SCORE_VIEW_H_
 #define KASCADE_CLIENT_VIEWS_SCORE_VIEW_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,14 +14,17 @@ namespace kascade::client {
 
 // The contents of a Score stream.
 struct ScoreRun {
-  std::vector<std::string> files{};
+  std::vector<std::string> files{};  // [texts] the file that each text is or belongs to
+  std::vector<int64_t> lines{};      // [texts] the line that each text is; empty if texts are files
   v1::ScoreStarted started{};
-  std::vector<v1::ScoreSummary> summaries{};  // [files]
-  // [files]; empty unless tokens were requested
+  std::vector<v1::ScoreSummary> summaries{};  // [texts]
+  // [texts]; empty unless tokens were requested
   std::vector<std::vector<v1::ScoreTokens>> tokens{};
-  // [files]; the spelling of the tokens, if they were requested
+  // [texts]; the spelling of the tokens, if they were requested
   std::vector<v1::TokenizedText> spelled{};
   v1::ScoreSummary total{};
+
+  std::string name(size_t text) const;  // "a.txt", or "a.txt:12" for a line
 };
 
 std::string score_text(const ScoreRun& run);
@@ -30,8 +34,8 @@ Json summary_json(const v1::ScoreSummary& summary);
 std::string degradation_text(const v1::Comparison& comparison);
 // Of a comparison.
 Verdict verdict_of(const v1::ScoreSummary& summary);
-// A table with one line per scored token of a file.
-std::string token_table(const ScoreRun& run, size_t file);
+// A table with one line per scored token of a text.
+std::string token_table(const ScoreRun& run, size_t text);
 
 // Returns a warning for a model that is hardly better than guessing or unusually bad, else an empty
 // string.

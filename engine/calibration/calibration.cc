@@ -34,27 +34,33 @@ std::vector<std::vector<double>> layer_similarities(const Similarity& similarity
   return rows;
 }
 
+void add_note(const std::string& note, std::string& notes) {
+  absl::StrAppend(&notes, notes.empty() ? "" : "; ", note);
+}
+
 class Job {
  public:
-  Job(Engine& engine, const CalibrationOptions& options, const Progress& progress,
+  Job(Engine& engine, CalibrationOptions options, const Progress& progress,
       const std::atomic<bool>& stop, Measurement* previous)
       : engine_(engine),
-        options_(options),
+        options_(std::move(options)),
         progress_(progress),
         runs_(engine, stop),
         previous_(previous) {}
 
-  absl::StatusOr<CalibrationOutcome> run(const Texts& texts);
+  absl::StatusOr<CalibrationOutcome> run(const CalibrationTexts& texts);
 
  private:
   // Fills measuring_, comparing_ and windows_.
-  absl::Status cut_windows(const Texts& texts);
+  absl::Status cut_windows(const CalibrationTexts& texts);
   // Measures similarities and layer costs. What `previous_` holds of the same texts, measured in
   // the same way, is taken from there.
-  absl::StatusOr<Similarity> measure();
-  absl::StatusOr<Similarity> measure_similarity();
+  absl::StatusOr<Measurement> measure();
+  absl::StatusOr<std::vector<Similarity>> measure_similarity();
   absl::Status measure_costs(const std::vector<int32_t>& dense_layers, Similarity& similarity);
 
+  // Builds schedules and checks them: outcome.schedule, table and note.
+  absl::Status plan(const Similarity& similarity, CalibrationOutcome& outcome);
   absl::Status search(const Similarity& similarity, CalibrationOutcome& outcome);
   // Checks a candidate, adds it to outcome.table, and puts it into outcome.schedule if it passed or
   // is better than the one there.
@@ -67,7 +73,7 @@ class Job {
   }
 
   Engine& engine_;
-  const CalibrationOptions& options_;
+  CalibrationOptions options_;
   const Progress& progress_;
   WindowRuns runs_;
   Measurement* previous_;  // may be null
@@ -75,7 +81,7 @@ class Job {
   CalibrationWindows windows_;
 };
 
-absl::Status Job::cut_windows(const Texts& texts) {
+absl::Status Job::cut_windows(const CalibrationTexts& texts) {
   const EngineStats stats = engine_.stats();
   // A window runs in one branch or, where it is compared, in two, each of which has whole blocks of
   // the cache.
@@ -83,17 +89,20 @@ absl::Status Job::cut_windows(const Texts& texts) {
     const int64_t room = int64_t{stats.total_blocks / branches} * stats.block_size;
     return WindowSettings{options_.selection, options_.window_tokens,
                           static_cast<int32_t>(std::min<int64_t>(engine_.model().context, room)),
-                          engine_.tokenizer().prefix_tokens()};
+                          engine_.tokenizer().prefix_tokens(), options_.long_window};
   };
   measuring_ = settings(1);
   comparing_ = settings(2);
-  auto windows = calibration_windows(texts, measuring_, comparing_);
+  const auto line_break = engine_.tokenizer().encode("\n", {.add_special_tokens = false});
+  if (!line_break.ok()) return line_break.status();
+  auto windows =
+      calibration_windows(texts, {measuring_, comparing_, options_.join_texts, *line_break});
   if (!windows.ok()) return windows.status();
   windows_ = *std::move(windows);
   return absl::OkStatus();
 }
 
-absl::StatusOr<Similarity> Job::measure_similarity() {
+absl::StatusOr<std::vector<Similarity>> Job::measure_similarity() {
   const int64_t total = count_tokens(windows_.measured);
   return runs_.measure(
       options_.selection, similarity_kind(options_), windows_.measured,
@@ -118,17 +127,19 @@ absl::Status Job::measure_costs(const std::vector<int32_t>& dense_layers, Simila
   return measure_layer_costs(options, mean_kl_of, similarity);
 }
 
-absl::StatusOr<Similarity> Job::measure() {
+absl::StatusOr<Measurement> Job::measure() {
   Measurement measurement{.texts = windows_.measured_digest,
                           .window_tokens = measuring_.rows(),
+                          .long_window = measuring_.long_window,
                           .selection = options_.selection,
                           .kind = similarity_kind(options_)};
   if (previous_ != nullptr && previous_->same_as(measurement)) {
     measurement = *previous_;
   } else {
-    auto similarity = measure_similarity();
-    if (!similarity.ok()) return similarity.status();
-    measurement.similarity = *std::move(similarity);
+    auto windows = measure_similarity();
+    if (!windows.ok()) return windows.status();
+    measurement.windows = *std::move(windows);
+    measurement.similarity = mean_similarity(measurement.windows);
   }
   Similarity& similarity = measurement.similarity;
   const std::vector<int32_t> dense = dense_layers(options_, similarity);
@@ -141,7 +152,7 @@ absl::StatusOr<Similarity> Job::measure() {
   }
   if (previous_ != nullptr) *previous_ = measurement;
   if (!uses_measured_costs(options_)) similarity.forget_weights();
-  return similarity;
+  return measurement;
 }
 
 Schedule Job::schedule_of(std::vector<LayerSchedule> layers) const {
@@ -189,26 +200,43 @@ absl::Status Job::search(const Similarity& similarity, CalibrationOutcome& outco
   const auto more_dense = search_schedules(similarity, dense_layers(options_, similarity), passes);
   if (!more_dense.ok()) return more_dense.status();
   if (!more_dense->empty()) {
-    outcome.note =
-        absl::StrCat("kept dense, since so the least is read: layer",
-                     more_dense->size() > 1 ? "s " : " ", absl::StrJoin(*more_dense, ", "));
+    add_note(absl::StrCat("kept dense, since so the least is read: layer",
+                          more_dense->size() > 1 ? "s " : " ", absl::StrJoin(*more_dense, ", ")),
+             outcome.note);
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
+absl::Status Job::plan(const Similarity& similarity, CalibrationOutcome& outcome) {
+  if (is_automatic(options_)) return search(similarity, outcome);
+  if (options_.planner == Planner::kGreedy) {
+    const std::vector<int32_t> dense = dense_layers(options_, similarity);
+    outcome.most_similar_pair =
+        most_similar_pair(similarity, options_.greedy.max_reuse_dist, dense);
+    if (options_.auto_threshold) outcome.auto_threshold = auto_threshold(similarity, dense);
+    if (outcome.auto_threshold) options_.greedy.threshold = outcome.auto_threshold->threshold;
+  }
+  return check(requested_schedule(options_, similarity, outcome.note), outcome);
+}
+
+absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
   const absl::Time begin = absl::Now();
   if (absl::Status status = cut_windows(texts); !status.ok()) return status;
-  const auto similarity = measure();
-  if (!similarity.ok()) return similarity.status();
+  const auto measured = measure();
+  if (!measured.ok()) return measured.status();
   report(CalibrationStage::kPlanning, 0, 0);
   CalibrationOutcome outcome;
-  outcome.similarity = layer_similarities(*similarity);
-  absl::Status status =
-      is_automatic(options_)
-          ? search(*similarity, outcome)
-          : check(requested_schedule(options_, *similarity, outcome.note), outcome);
+  if (windows_.joined_texts > 0) {
+    add_note(absl::StrCat(windows_.joined_texts,
+                          " texts were joined to one, with line breaks "
+                          "between, since they are too short one by one"),
+             outcome.note);
+  }
+  outcome.similarity = layer_similarities(measured->similarity);
+  absl::Status status = plan(measured->similarity, outcome);
   if (!status.ok()) return status;
+  outcome.layers =
+      measured_layers(outcome.schedule.layers, measured->similarity, measured->windows);
   outcome.schedule.created_at =
       absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone());
   outcome.schedule.calibration.duration_seconds = absl::ToDoubleSeconds(absl::Now() - begin);
@@ -222,11 +250,12 @@ absl::StatusOr<CalibrationOutcome> Job::run(const Texts& texts) {
 
 bool Measurement::same_as(const Measurement& other) const {
   return texts == other.texts && window_tokens == other.window_tokens &&
-         selection == other.selection && kind == other.kind;
+         long_window == other.long_window && selection == other.selection && kind == other.kind;
 }
 
 absl::StatusOr<CalibrationOutcome> calibrate(Engine& engine, const CalibrationOptions& options,
-                                             const Texts& texts, const Progress& progress,
+                                             const CalibrationTexts& texts,
+                                             const Progress& progress,
                                              const std::atomic<bool>& stop, Measurement* previous) {
   if (absl::Status status = validate(options, engine.model()); !status.ok()) return status;
   return Job(engine, options, progress, stop, previous).run(texts);

@@ -15,8 +15,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/calibration/measured_layers.h"
 #include "engine/calibration/quality_check.h"
 #include "engine/calibration/similarity_recorder.h"
+#include "engine/calibration/texts.h"
 #include "engine/engine.h"
 #include "engine/schedule/schedule.h"
 
@@ -41,10 +43,14 @@ struct CalibrationOptions {
   std::vector<int32_t> dense_layers{};  // besides layer 0
   bool auto_dense_layers = false;  // also keep layers dense whose own budget recalls too little
   double min_recall = 0.6;         // what auto_dense_layers demands
+  // Greedy: takes the threshold of auto_threshold() (measured_layers.h), not that of `greedy`.
+  bool auto_threshold = false;
   // Dynamic programming: measures head maps as the published code does, which adds the mass of the
   // wrong head's own tile (SimilarityKind). Serves only to measure what this mistake costs.
   bool published_head_map_slip = false;
   int32_t window_tokens = 2048;          // of a measured window; limited to the context
+  bool long_window = true;               // whether one long window is measured, too
+  std::optional<bool> join_texts{};      // unset: only if they are too short one by one
   double max_degradation_percent = 1.0;  // of degradation and its standard error together
 };
 
@@ -67,6 +73,10 @@ struct CalibrationOutcome {
   // [a][b − a] for layers a ≤ b: the similarity of b's selection to a's under the best head map. It
   // is 1 for a = b.
   std::vector<std::vector<double>> similarity{};
+  std::vector<MeasuredLayer> layers{};  // of the schedule
+  // Greedy: unset where no layer has another one in reach.
+  std::optional<SimilarPair> most_similar_pair{};
+  std::optional<AutoThreshold> auto_threshold{};  // only if it was asked for; unset likewise
 };
 
 // What a calibration has measured. A later calibration of the same engine on the same texts takes
@@ -74,11 +84,13 @@ struct CalibrationOutcome {
 struct Measurement {
   std::string texts{};  // digest of the measured tokens; empty if nothing was measured
   int32_t window_tokens = 0;
+  bool long_window = true;
   SelectionSettings selection{};
   SimilarityKind kind = SimilarityKind::kRecalledMass;
   // The layers that were dense when the layer costs were measured; unset if they were not measured.
   std::optional<std::vector<int32_t>> measured_with_dense_layers{};
-  Similarity similarity{0, 0};
+  std::vector<Similarity> windows{};  // similarities and recall of each window
+  Similarity similarity{0, 0};        // their means, and the layer costs
 
   // Whether both were measured on the same texts and in the same way. The layer costs and the
   // similarities themselves are not compared.
@@ -90,13 +102,12 @@ struct Measurement {
 // knows which options were set.
 absl::Status validate(const CalibrationOptions& options, const ModelConfig& model);
 
-// `texts` are the token ids of each text, without BOS. The last 20 % of each text are held out, at
-// least 2,048 tokens in all. INVALID_ARGUMENT says what is missing; CANCELLED is returned once
-// `stop` is set; errors of the engine pass through. `progress` is called on the calling thread and
-// on the engine's thread, never at the same time. If `previous` is given, what it holds is not
-// measured again, and it holds afterwards what this calibration has measured.
+// At least 1,024 tokens must be held out. INVALID_ARGUMENT says what is missing; CANCELLED is
+// returned once `stop` is set; errors of the engine pass through. `progress` is called on the
+// calling thread and on the engine's thread, never at the same time. If `previous` is given, what
+// it holds is not measured again, and it holds afterwards what this calibration has measured.
 absl::StatusOr<CalibrationOutcome> calibrate(
-    Engine& engine, const CalibrationOptions& options, const std::vector<std::vector<Token>>& texts,
+    Engine& engine, const CalibrationOptions& options, const CalibrationTexts& texts,
     const std::function<void(const CalibrationProgress&)>& progress, const std::atomic<bool>& stop,
     Measurement* previous = nullptr);
 

@@ -44,11 +44,12 @@ std::vector<LayerSchedule> requested_schedule(const CalibrationOptions& options,
       schedules_by_dynamic_programming(similarity, dense);
   const auto most = static_cast<int32_t>(schedules.size());
   if (options.anchors > most) {
-    note = absl::StrCat("anchors: ", options.anchors, " were asked for, ", most,
-                        " is the most: ", similarity.layers() - most, " of ", similarity.layers(),
-                        " layers stay dense, as dense_layers names them or as their own budget "
-                        "recalls less than ",
-                        100 * options.min_recall, " % of their attention");
+    absl::StrAppend(&note, note.empty() ? "" : "; ", "anchors: ", options.anchors,
+                    " were asked for, ", most, " is the most: ", similarity.layers() - most, " of ",
+                    similarity.layers(),
+                    " layers stay dense, as dense_layers names them or as their own budget "
+                    "recalls less than ",
+                    100 * options.min_recall, " % of their attention");
   }
   return std::move(schedules[std::min(options.anchors, most) - 1]);
 }
@@ -70,6 +71,7 @@ CalibrationRecord calibration_record(const CalibrationOptions& options,
   if (options.planner == Planner::kGreedy) {
     record.threshold = options.greedy.threshold;
     record.max_reuse_dist = options.greedy.max_reuse_dist;
+    record.auto_threshold = options.auto_threshold;
   }
   return record;
 }

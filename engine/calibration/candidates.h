@@ -27,8 +27,8 @@ SimilarityKind similarity_kind(const CalibrationOptions& options);
 // recalls too little.
 std::vector<int32_t> dense_layers(const CalibrationOptions& options, const Similarity& similarity);
 
-// The one candidate of a calibration that does not search. `note` says if it has fewer anchors than
-// were asked for.
+// The one candidate of a calibration that does not search. If it has fewer anchors than were asked
+// for, that is added to `note`.
 std::vector<LayerSchedule> requested_schedule(const CalibrationOptions& options,
                                               const Similarity& similarity, std::string& note);
 

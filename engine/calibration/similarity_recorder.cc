@@ -175,11 +175,13 @@ void SimilarityRecorder::add_masses(int32_t layer, int32_t g_b, const TileSets& 
   const double all = std::accumulate(mass.begin(), mass.end(), 0.0);
   const double best = sum_at(sets[layer][g_b], mass.data());
   similarity_.self_recall[layer] += (best + fixed_[g_b]) / all / shape_.kv_heads;
-  if (kind_ == SimilarityKind::kJaccard) return;
   for (int32_t a = 0; a < layer; ++a) {
     for (int32_t g_a = 0; g_a < shape_.kv_heads; ++g_a) {
+      const double held = sum_at(sets[a][g_a], mass.data());
+      similarity_.recall(a, layer, g_b, g_a) += (held + fixed_[g_b]) / all;
+      if (kind_ == SimilarityKind::kJaccard) continue;
       const double fixed = fixed_[kind_ == SimilarityKind::kRecalledMassWithSlip ? g_a : g_b];
-      const double recalled = (sum_at(sets[a][g_a], mass.data()) + fixed) / (best + fixed);
+      const double recalled = (held + fixed) / (best + fixed);
       double& worst = similarity_.at(a, layer, g_b, g_a);
       worst = std::min(worst, recalled);
     }
@@ -221,10 +223,11 @@ Similarity SimilarityRecorder::window_similarity() const {
   for (int32_t b = 0; b < shape_.layers; ++b) {
     window.importance[b] /= static_cast<double>(std::max<int64_t>(1, importance_tokens_[b]));
     window.self_recall[b] /= tiles;
-    if (kind_ != SimilarityKind::kJaccard) continue;
     for (int32_t a = 0; a < b; ++a) {
       for (int32_t g = 0; g < shape_.kv_heads * shape_.kv_heads; ++g) {
-        window.at(a, b, g / shape_.kv_heads, g % shape_.kv_heads) /= tiles;
+        const int32_t g_b = g / shape_.kv_heads, g_a = g % shape_.kv_heads;
+        window.recall(a, b, g_b, g_a) /= tiles;
+        if (kind_ == SimilarityKind::kJaccard) window.at(a, b, g_b, g_a) /= tiles;
       }
     }
   }
@@ -244,9 +247,11 @@ Similarity mean_similarity(const std::vector<Similarity>& windows) {
     for (int32_t a = 0; a < b; ++a) {
       for (int32_t g = 0; g < heads * heads; ++g) {
         double& value = mean.at(a, b, g / heads, g % heads);
-        value = 0;
+        double& recall = mean.recall(a, b, g / heads, g % heads);
+        value = recall = 0;
         for (const Similarity& window : windows) {
           value += window.at(a, b, g / heads, g % heads) / count;
+          recall += window.recall(a, b, g / heads, g % heads) / count;
         }
       }
     }

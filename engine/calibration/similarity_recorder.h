@@ -50,7 +50,7 @@ class SimilarityRecorder final : public LayerObserver {
                       Tensor before, Tensor after) override;
 
   // The similarities of the window are minima over its sampled tiles (recalled mass) or means
-  // (Jaccard). Importance is a mean over tokens, self_recall a mean over tiles.
+  // (Jaccard). Importance is a mean over tokens, recall and self_recall are means over tiles.
   Similarity window_similarity() const;
 
  private:
@@ -94,7 +94,7 @@ class SimilarityRecorder final : public LayerObserver {
   ChoiceWorkspace choice_workspace_;
 };
 
-// The means over windows of similarities, importance and self_recall.
+// The means over windows of similarities, importance, recall and self_recall.
 Similarity mean_similarity(const std::vector<Similarity>& windows);
 
 }  // namespace kascade

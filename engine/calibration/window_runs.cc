@@ -64,9 +64,10 @@ class RequestGroup {
 
 }  // namespace
 
-absl::StatusOr<Similarity> WindowRuns::measure(const SelectionSettings& settings,
-                                               SimilarityKind kind, const Texts& windows,
-                                               const TokensDone& done) {
+absl::StatusOr<std::vector<Similarity>> WindowRuns::measure(const SelectionSettings& settings,
+                                                            SimilarityKind kind,
+                                                            const Texts& windows,
+                                                            const TokensDone& done) {
   const ModelConfig& model = engine_.model();
   const RecorderShape shape{model.layers, model.kv_heads, model.group()};
   RequestGroup group;
@@ -87,7 +88,7 @@ absl::StatusOr<Similarity> WindowRuns::measure(const SelectionSettings& settings
   if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
   std::vector<Similarity> measured;
   for (const auto& recorder : recorders) measured.push_back(recorder->window_similarity());
-  return mean_similarity(measured);
+  return measured;
 }
 
 absl::StatusOr<WindowComparison> WindowRuns::compare(

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/calibration/similarity_recorder.h"
@@ -32,9 +33,10 @@ class WindowRuns {
  public:
   WindowRuns(Engine& engine, const std::atomic<bool>& stop) : engine_(engine), stop_(stop) {}
 
-  // Runs the windows with dense attention and returns the mean of their similarities.
-  absl::StatusOr<Similarity> measure(const SelectionSettings& settings, SimilarityKind kind,
-                                     const Texts& windows, const TokensDone& done);
+  // Runs the windows with dense attention and returns the similarities of each.
+  absl::StatusOr<std::vector<Similarity>> measure(const SelectionSettings& settings,
+                                                  SimilarityKind kind, const Texts& windows,
+                                                  const TokensDone& done);
   // Runs the windows dense and under `schedule`, in one pass, with per-query selection at every
   // position.
   absl::StatusOr<WindowComparison> compare(const std::shared_ptr<const Schedule>& schedule,

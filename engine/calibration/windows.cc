@@ -6,12 +6,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/digest.h"
+#include "engine/base/refusal.h"
 #include "engine/calibration/similarity_recorder.h"
 
 namespace kascade {
 namespace {
 
-constexpr int64_t kLeastHeldOutTokens = 2048;
 constexpr int64_t kLeastCheckedTokens = 1024;
 constexpr int64_t kMostCheckedTokens = 16384;
 constexpr int64_t kLayerCostTokens = 2048;
@@ -84,53 +84,78 @@ int64_t least_text_tokens(const WindowSettings& settings) {
   return text_tokens_in(rows, settings);
 }
 
-}  // namespace
-
-absl::StatusOr<SplitTexts> split_held_out(const Texts& texts) {
-  SplitTexts result;
-  for (const std::vector<Token>& text : texts) {
-    const auto held = static_cast<int64_t>(text.size() / 5);
-    result.measured.emplace_back(text.begin(), text.end() - held);
-    result.held_out.emplace_back(text.end() - held, text.end());
+// The error where even a whole window of `settings` would drop no key.
+absl::Status window_too_small(int64_t least, const WindowSettings& settings) {
+  if (least <= text_tokens_in(settings.context, settings)) {
+    return invalid_field("window_tokens", absl::StrCat("must be at least ", least,
+                                                       " for this selection to drop keys, is ",
+                                                       settings.window_tokens));
   }
-  if (const int64_t held_out = count_tokens(result.held_out); held_out < kLeastHeldOutTokens) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "texts: ", count_tokens(texts), " tokens in all leave ", held_out,
-        " held-out tokens (the last 20 % of each text); at least ", kLeastHeldOutTokens,
-        " are needed, so give ", kLeastHeldOutTokens * 5, " tokens or more"));
-  }
-  return result;
+  const SelectionSettings& selection = settings.selection;
+  const char* field = selection.family == Family::kTile ? "top_k"
+                      : selection.ratio >= 1            ? "ratio"
+                                                        : "min_keys";
+  return invalid_field(
+      field, absl::StrCat("no query has more candidates than budget within ", settings.context,
+                          " tokens, the most that context and cache allow; "
+                          "choose fewer keys"));
 }
+
+// What a user can do about `tokens` missing tokens of text. A word has some 1.3 tokens in most
+// vocabularies.
+std::string words_to_add(int64_t tokens) {
+  return absl::StrCat("add ", tokens, " tokens or more, about ", (tokens * 3 + 3) / 4, " words");
+}
+
+absl::StatusOr<CalibrationWindows> cut_windows(const SplitTexts& texts, const WindowCut& cut) {
+  CalibrationWindows windows{.measured_digest = token_digest(texts.measured),
+                             .held_out_digest = token_digest(texts.held_out)};
+  // Text for the quality check runs out first, so that its error names all that is missing.
+  auto held_out = held_out_windows(texts, cut.comparing);
+  if (!held_out.ok()) return held_out.status();
+  windows.held_out = *std::move(held_out);
+  auto measured = measured_windows(texts.measured, cut.measuring);
+  if (!measured.ok()) return measured.status();
+  windows.measured = *std::move(measured);
+  windows.layer_cost = layer_cost_windows(texts.measured, cut.comparing);
+  return windows;
+}
+
+}  // namespace
 
 absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowSettings& settings) {
   const int64_t room = text_tokens(settings.window_tokens, settings);
   const int64_t least = least_text_tokens(settings);
+  if (room < least) return window_too_small(least, settings);
   const auto longest = std::ranges::max_element(texts, {}, &std::vector<Token>::size);
   const auto longest_size = static_cast<int64_t>(longest->size());
-  if (std::min(room, longest_size) < least) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "texts: no query tile has more candidates than budget; a window of ", least,
-        " tokens is needed under this selection (window_tokens ", settings.window_tokens,
-        ", context ", settings.context, "), the longest text has ", longest_size, " to measure"));
+  if (longest_size < least) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("texts: a window needs at least ", least,
+                     " tokens for this selection to drop keys, the longest text has ", longest_size,
+                     " to measure; ", words_to_add(least - longest_size)));
   }
   Texts windows = at_most(cut(texts, room, least), kMeasuredWindows);
   const int64_t long_room = text_tokens(kLongWindow, settings);
-  if (long_room > room && longest_size > room) {
+  if (settings.long_window && long_room > room && longest_size > room) {
     windows.emplace_back(longest->begin(), longest->begin() + std::min(longest_size, long_room));
   }
   return with_prefix(std::move(windows), settings.prefix);
 }
 
-absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowSettings& settings) {
+absl::StatusOr<Texts> held_out_windows(const SplitTexts& texts, const WindowSettings& settings) {
   const int64_t room = text_tokens(settings.window_tokens, settings);
   const int64_t least = least_text_tokens(settings);
-  Texts pieces = room < least ? Texts{} : about_tokens(cut(texts, room, least), kMostCheckedTokens);
+  if (room < least) return window_too_small(least, settings);
+  Texts pieces = about_tokens(cut(texts.held_out, room, least), kMostCheckedTokens);
   if (const int64_t tokens = count_tokens(pieces); tokens < kLeastCheckedTokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("texts: the held-out parts (the last 20 % of each text) have ", tokens,
-                     " tokens in windows of at least ", least,
-                     ", below which the selection drops no key; at least ", kLeastCheckedTokens,
-                     " are needed, so give longer texts (", least * 5, " tokens or more each)"));
+    const int64_t missing = kLeastCheckedTokens - tokens;
+    return absl::InvalidArgumentError(absl::StrCat(
+        texts.is_fifth ? "texts: the held-out parts (the last 20 % of each text)"
+                       : "held_out_texts: the texts",
+        " have ", tokens, " tokens in windows of at least ", least,
+        " tokens, below which the selection drops no key; the quality check needs at least ",
+        kLeastCheckedTokens, "; ", words_to_add(texts.is_fifth ? 5 * missing : missing)));
   }
   return with_prefix(std::move(pieces), settings.prefix);
 }
@@ -142,27 +167,17 @@ Texts layer_cost_windows(const Texts& texts, const WindowSettings& settings) {
   return with_prefix(about_tokens(cut(texts, room, least), kLayerCostTokens), settings.prefix);
 }
 
-absl::StatusOr<CalibrationWindows> calibration_windows(const Texts& texts,
-                                                       const WindowSettings& measuring,
-                                                       const WindowSettings& comparing) {
-  const auto parts = split_held_out(texts);
-  if (!parts.ok()) return parts.status();
-  CalibrationWindows windows{.measured_digest = token_digest(parts->measured),
-                             .held_out_digest = token_digest(parts->held_out)};
-  auto measured = measured_windows(parts->measured, measuring);
-  if (!measured.ok()) return measured.status();
-  windows.measured = *std::move(measured);
-  windows.layer_cost = layer_cost_windows(parts->measured, comparing);
-  auto held_out = held_out_windows(parts->held_out, comparing);
-  if (!held_out.ok()) return held_out.status();
-  windows.held_out = *std::move(held_out);
+absl::StatusOr<CalibrationWindows> calibration_windows(const CalibrationTexts& texts,
+                                                       const WindowCut& cut) {
+  absl::Status one_by_one;
+  if (!cut.join_texts.value_or(false)) {
+    auto windows = cut_windows(split(texts), cut);
+    if (windows.ok() || cut.join_texts) return windows;
+    one_by_one = windows.status();
+  }
+  auto windows = cut_windows(split(joined(texts, cut.separator)), cut);
+  if (windows.ok() && !one_by_one.ok()) windows->joined_texts = std::ssize(texts.texts);
   return windows;
-}
-
-int64_t count_tokens(const Texts& texts) {
-  int64_t tokens = 0;
-  for (const std::vector<Token>& text : texts) tokens += static_cast<int64_t>(text.size());
-  return tokens;
 }
 
 std::string token_digest(const Texts& texts) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,38 +13,30 @@
 #include "absl/status/statusor.h"
 #include "engine/attention/candidates.h"
 #include "engine/base/types.h"
+#include "engine/calibration/texts.h"
 
 namespace kascade {
-
-using Texts = std::vector<std::vector<Token>>;
-
-struct SplitTexts {
-  Texts measured;
-  Texts held_out;  // the last 20 % of each text
-};
-
-// INVALID_ARGUMENT when fewer than 2,048 tokens would be held out in all.
-absl::StatusOr<SplitTexts> split_held_out(const Texts& texts);
 
 struct WindowSettings {
   SelectionSettings selection{};
   int32_t window_tokens = 2048;       // rows of a window that were asked for
   int32_t context = 0;                // the most rows that the model and the cache allow
   std::span<const int32_t> prefix{};  // put in front of every window (BOS)
+  bool long_window = true;            // whether one long window is measured, too
 
   int32_t rows() const { return std::min(window_tokens, context); }  // the most rows of a window
 };
 
 // Returns at most 16 windows, evenly spaced over the texts. Each has at least one query tile with
-// more candidates than budget. One long window of min(context, 16,384) tokens is added if a text is
-// long enough. INVALID_ARGUMENT, with the length that is needed, when no text yields a window.
+// more candidates than budget. With `long_window` one of min(context, 16,384) tokens is added if a
+// text is long enough. INVALID_ARGUMENT, with what is missing, when no text yields a window.
 absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowSettings& settings);
 
 // Returns windows with about 16,384 tokens in all, evenly spaced. Each is long enough for the
 // selection to drop keys, because a quality check without dropped keys could not fail.
-// INVALID_ARGUMENT when such windows hold fewer than 1,024 tokens; a text or rest of a text that is
-// shorter lies in none.
-absl::StatusOr<Texts> held_out_windows(const Texts& texts, const WindowSettings& settings);
+// INVALID_ARGUMENT, with what is missing, when such windows hold fewer than 1,024 tokens; a text or
+// rest of a text that is shorter lies in none.
+absl::StatusOr<Texts> held_out_windows(const SplitTexts& texts, const WindowSettings& settings);
 
 // Returns windows with about 2,048 tokens of the measured texts in all, evenly spaced. Where there
 // are several texts, the windows are shorter, down to 512 tokens, so that all texts take part.
@@ -56,15 +49,24 @@ struct CalibrationWindows {
   Texts measured{};
   Texts layer_cost{};
   Texts held_out{};
+  // The number of texts that were joined although that was not asked for, because they are too
+  // short one by one; else 0.
+  int64_t joined_texts = 0;
 };
 
-// `measuring` applies to the measured windows, `comparing` to the others, which run dense and
-// sparse at the same time. Errors are those of the functions above.
-absl::StatusOr<CalibrationWindows> calibration_windows(const Texts& texts,
-                                                       const WindowSettings& measuring,
-                                                       const WindowSettings& comparing);
+// How texts become windows.
+struct WindowCut {
+  WindowSettings measuring{};  // of the measured windows
+  WindowSettings comparing{};  // of the others, which run dense and sparse at the same time
+  // Whether texts are joined (texts.h). Unset: only if they are too short one by one.
+  std::optional<bool> join_texts{};
+  std::span<const int32_t> separator{};  // between joined texts
+};
 
-int64_t count_tokens(const Texts& texts);
+// Errors are those of the functions above, of the joined texts where these are too short as well.
+absl::StatusOr<CalibrationWindows> calibration_windows(const CalibrationTexts& texts,
+                                                       const WindowCut& cut);
+
 std::string token_digest(const Texts& texts);  // SHA-256 hex
 
 }  // namespace kascade

@@ -157,19 +157,24 @@ Similarity::Similarity(int32_t layers, int32_t kv_heads)
       self_recall(layers, 0.0),
       layers_(layers),
       kv_heads_(kv_heads),
-      values_(static_cast<size_t>(layers) * layers * kv_heads * kv_heads, 0.0) {
+      values_(static_cast<size_t>(layers) * layers * kv_heads * kv_heads, 0.0),
+      recalls_(values_.size(), 0.0) {
   for (int32_t layer = 0; layer < layers; ++layer) {
     for (int32_t head = 0; head < kv_heads; ++head) at(layer, layer, head, head) = 1;
   }
 }
 
-double& Similarity::at(int32_t a, int32_t b, int32_t g_b, int32_t g_a) {
+size_t Similarity::index(int32_t a, int32_t b, int32_t g_b, int32_t g_a) const {
   const size_t pair = static_cast<size_t>(a) * layers_ + b;
-  return values_[(pair * kv_heads_ + g_b) * kv_heads_ + g_a];
+  return (pair * kv_heads_ + g_b) * kv_heads_ + g_a;
+}
+
+double& Similarity::at(int32_t a, int32_t b, int32_t g_b, int32_t g_a) {
+  return values_[index(a, b, g_b, g_a)];
 }
 
 double Similarity::at(int32_t a, int32_t b, int32_t g_b, int32_t g_a) const {
-  return const_cast<Similarity*>(this)->at(a, b, g_b, g_a);
+  return values_[index(a, b, g_b, g_a)];
 }
 
 std::vector<int32_t> Similarity::head_map(int32_t a, int32_t b) const {

@@ -64,6 +64,7 @@ struct CalibrationRecord {
   int64_t tokens = 0;
   double duration_seconds = 0;
   double threshold = 0;                  // "greedy" only
+  bool auto_threshold = false;           // "greedy": whether it follows from the measurement
   int32_t max_reuse_dist = 0;            // "greedy" only
   bool published_head_map_slip = false;  // "dp": head maps with the published code's mistake
   bool weighted_by_loss = false;         // "dp": by measured layer costs, not importance
@@ -107,6 +108,10 @@ struct Schedule {
   // Whether some reuse layer takes this layer's selection.
   bool selection_used(int32_t layer) const;
 };
+
+// Says why a schedule saves nothing, or less than it may seem, for a model of `context` tokens;
+// empty if there is nothing to say.
+std::string savings_warning(const Schedule& schedule, int32_t context);
 
 // The shape of the model that a schedule must fit.
 struct ScheduleShape {
@@ -158,6 +163,15 @@ class Similarity {
   double& at(int32_t a, int32_t b, int32_t g_b, int32_t g_a);
   double at(int32_t a, int32_t b, int32_t g_b, int32_t g_a) const;
 
+  // The share of the attention of KV head g_b of layer b that falls on the selection of KV head g_a
+  // of layer a and on what is attended to in any case (sinks and own tile).
+  double& recall(int32_t a, int32_t b, int32_t g_b, int32_t g_a) {
+    return recalls_[index(a, b, g_b, g_a)];
+  }
+  double recall(int32_t a, int32_t b, int32_t g_b, int32_t g_a) const {
+    return recalls_[index(a, b, g_b, g_a)];
+  }
+
   // For each g_b the most similar g_a; of equal ones the lowest.
   std::vector<int32_t> head_map(int32_t a, int32_t b) const;
   // The mean over g_b of the maximum over g_a.
@@ -178,9 +192,12 @@ class Similarity {
   std::vector<double> self_recall;
 
  private:
+  size_t index(int32_t a, int32_t b, int32_t g_b, int32_t g_a) const;
+
   int32_t layers_;
   int32_t kv_heads_;
-  std::vector<double> values_;  // [layers, layers, kv_heads, kv_heads]
+  std::vector<double> values_;   // [layers, layers, kv_heads, kv_heads]
+  std::vector<double> recalls_;  // [layers, layers, kv_heads, kv_heads]
 };
 
 // The entry of `layer` in a schedule in which it reuses the selection of `anchor` < `layer`.
@@ -213,33 +230,6 @@ struct GreedyOptions {
 std::vector<LayerSchedule> greedy_schedule(const Similarity& similarity,
                                            const GreedyOptions& options,
                                            const std::vector<int32_t>& dense);
-
-// Named settings of the tile family for the greedy planner. "large-model" is for about 8 billion
-// parameters, "cpu-8b" is for the same size with the least memory, "long" is for long texts.
-struct Preset {
-  std::string_view name;
-  int32_t query_tile;
-  int32_t top_k;
-  double threshold;
-  int32_t max_reuse_dist;
-  int32_t window_tokens = 2048;  // tokens of a measured window
-
-  constexpr GreedyOptions greedy() const { return {threshold, max_reuse_dist}; }
-  constexpr SelectionSettings rule() const {
-    return {.family = Family::kTile, .query_tile = query_tile, .top_k = top_k};
-  }
-};
-inline constexpr Preset kPresets[] = {
-    {"conservative", 16, 16, 0.75, 3}, {"balanced", 16, 12, 0.65, 4},
-    {"aggressive", 16, 10, 0.55, 5},   {"large-model", 16, 8, 0.75, 4},
-    {"cpu-8b", 16, 8, 0.1, 4, 512},    {"long", 32, 16, 0.65, 4},
-};
-constexpr std::optional<Preset> preset(std::string_view name) {
-  for (const Preset& entry : kPresets) {
-    if (entry.name == name) return entry;
-  }
-  return std::nullopt;
-}
 
 }  // namespace kascade
 

@@ -52,6 +52,7 @@ void visit_fields(Visitor& visit, Record& calibration) {
   visit("max_reuse_dist", calibration.max_reuse_dist);
   visit.flag("published_head_map_slip", calibration.published_head_map_slip);
   visit.flag("weighted_by_loss", calibration.weighted_by_loss);
+  visit.flag("auto_threshold", calibration.auto_threshold);
 }
 
 template <typename Visitor, Is<SelectionSettings> Record>
@@ -124,14 +125,13 @@ class Writer {
   }
   template <typename T>
   void with_defaults(const char* key, const T& value) {
-    object_[key] = encode(value);
+    (*this)(key, value);
   }
-  // Omitted when unset, so that a file from before the field existed keeps its schedule_id.
+  // Both are omitted when unset, so that a file from before the field existed keeps its id.
   template <typename T>
   void optional(const char* key, const std::optional<T>& value) {
     if (value) object_[key] = encode(*value);
   }
-  // Omitted when false, for the same reason.
   void flag(const char* key, bool value) {
     if (value) object_[key] = true;
   }

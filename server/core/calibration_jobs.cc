@@ -38,6 +38,7 @@ struct CalibrationJobs::Job {
   std::string id{};
   std::string data_digest{};
   int64_t tokens = 0;
+  std::optional<int64_t> held_out_tokens{};
   absl::Time begin = absl::Now();
 
   std::atomic<bool> stop = false;
@@ -128,6 +129,7 @@ absl::StatusOr<CalibrationJobs::JobPtr> CalibrationJobs::find_or_create(
   job->id = prepared.id;
   job->data_digest = prepared.data_digest;
   job->tokens = prepared.tokens;
+  job->held_out_tokens = prepared.held_out_tokens;
   job->activate = prepared.activate;
   jobs_.push_front(job);
   if (jobs_.size() > kMaxEndedJobs + 1) jobs_.pop_back();
@@ -137,7 +139,7 @@ absl::StatusOr<CalibrationJobs::JobPtr> CalibrationJobs::find_or_create(
 void CalibrationJobs::launch(const JobPtr& job, PreparedCalibration prepared) {
   const std::lock_guard lock(worker_mutex_);
   if (worker_.joinable()) worker_.join();  // has told its subscribers the end, or is about to
-  spdlog::info("calibration {} starts: {} texts, {} tokens", job->id, prepared.texts.size(),
+  spdlog::info("calibration {} starts: {} texts, {} tokens", job->id, prepared.texts.texts.size(),
                prepared.tokens);
   worker_ = std::thread([this, job, prepared = std::move(prepared)] { run(job, prepared); });
 }
@@ -180,7 +182,13 @@ void CalibrationJobs::succeed(const JobPtr& job, CalibrationOutcome outcome) {
       .schedule = std::make_shared<const Schedule>(std::move(outcome.schedule)),
       .candidates = std::move(outcome.table),
       .similarity = std::move(outcome.similarity),
+      .layers = std::move(outcome.layers),
+      .most_similar_pair = outcome.most_similar_pair,
+      .auto_threshold = outcome.auto_threshold,
       .note = std::move(outcome.note)};
+  if (!result.schedule->quality.suspect) {
+    result.warning = savings_warning(*result.schedule, engine_.model().context);
+  }
   const auto file = schedules_.add(result.schedule);
   if (file.ok()) {
     result.saved_file = *file;
@@ -237,7 +245,8 @@ void CalibrationJobs::subscribe(const JobPtr& job, const SubscriberPtr& subscrib
   subscriber->started({.id = job->id,
                        .attached = attached,
                        .data_digest = job->data_digest,
-                       .tokens = job->tokens});
+                       .tokens = job->tokens,
+                       .held_out_tokens = job->held_out_tokens});
   absl::Status status;
   std::optional<CalibrationResult> result;
   {

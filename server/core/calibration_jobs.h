@@ -26,9 +26,10 @@ namespace kascade::core {
 // The job that a subscriber follows.
 struct CalibrationStarted {
   std::string id{};
-  bool attached = false;      // the job was there already
-  std::string data_digest{};  // SHA-256 of the texts' tokens, hex
-  int64_t tokens = 0;         // of all texts
+  bool attached = false;                     // the job was there already
+  std::string data_digest{};                 // SHA-256 of the texts' tokens, hex
+  int64_t tokens = 0;                        // of all texts
+  std::optional<int64_t> held_out_tokens{};  // of the held-out texts, if there are any
 };
 
 struct CalibrationReport {
@@ -40,12 +41,17 @@ struct CalibrationReport {
 };
 
 struct CalibrationResult {
-  std::shared_ptr<const Schedule> schedule{};     // not null
-  std::vector<QualityCheckResult> candidates{};   // in the order in which they were tried
-  std::vector<std::vector<double>> similarity{};  // as in CalibrationOutcome
-  std::string note{};                             // what went otherwise than asked
-  bool activated = false;                         // whether it is the active schedule
-  std::string saved_file{};                       // empty: kept in memory only
+  std::shared_ptr<const Schedule> schedule{};    // not null
+  std::vector<QualityCheckResult> candidates{};  // in the order in which they were tried
+  // The measurements of CalibrationOutcome.
+  std::vector<std::vector<double>> similarity{};
+  std::vector<MeasuredLayer> layers{};
+  std::optional<SimilarPair> most_similar_pair{};
+  std::optional<AutoThreshold> auto_threshold{};
+  std::string note{};        // what went otherwise than asked
+  std::string warning{};     // savings_warning(); empty if the schedule is suspect
+  bool activated = false;    // whether it is the active schedule
+  std::string saved_file{};  // empty: kept in memory only
 
   bool passed() const { return schedule->quality.passed; }
 };

@@ -1,5 +1,6 @@
 #include "server/core/calibration_request.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <set>
 #include <utility>
@@ -31,13 +32,17 @@ std::string text_of(const CalibrationOptions& options) {
   absl::StrAppend(&text, " ", std::string(name_of(rule.pooling)), " ", rule.all_heads, " ",
                   options.published_head_map_slip, " ", static_cast<int>(options.weight));
   for (const int32_t layer : options.dense_layers) absl::StrAppend(&text, " ", layer);
+  if (options.auto_threshold) text += " auto threshold";
+  if (!options.long_window) text += " no long window";
+  if (options.join_texts) text += *options.join_texts ? " joined" : " not joined";
   return text;
 }
 
 std::string id_of(const PreparedCalibration& job, const ModelIdentity& model) {
   const std::string text =
       absl::StrCat(model.weights_digest, "\n", model.config_digest, "\n", model.tokenizer_digest,
-                   "\n", job.data_digest, "\n", text_of(job.options));
+                   "\n", job.data_digest, "\n", text_of(job.options),
+                   job.held_out_tokens ? "\n" + token_digest(job.texts.held_out) : "");
   return absl::StrCat("cal-", digest(text).substr(0, 16));
 }
 
@@ -48,26 +53,49 @@ std::vector<int32_t> distinct_dense_layers(const std::vector<int32_t>& layers) {
   return {distinct.begin(), distinct.end()};
 }
 
+absl::StatusOr<Texts> encode(const std::string& field, const std::vector<std::string_view>& texts,
+                             const CalibrationRequest& request, const Tokenizer& tokenizer) {
+  if (texts.size() > kMaxCalibrationTexts) {
+    return invalid_field(
+        field, absl::StrCat("must be at most ", kMaxCalibrationTexts, ", got ", texts.size()));
+  }
+  Texts encoded;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    auto tokens =
+        tokenizer.encode(texts[i], {.add_special_tokens = false, .parse_special_tokens = false});
+    if (!tokens.ok()) {
+      return invalid_field(absl::StrCat(field, "[", i, "]"), message_of(tokens.status()));
+    }
+    if (request.max_tokens_per_text) {
+      tokens->resize(std::min(tokens->size(), static_cast<size_t>(*request.max_tokens_per_text)));
+    }
+    encoded.push_back(*std::move(tokens));
+  }
+  return encoded;
+}
+
 }  // namespace
 
 absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
                                             const Engine& engine) {
-  if (absl::Status status = check_text_count("texts", request.texts.size()); !status.ok()) {
-    return status;
+  if (request.texts.empty()) {
+    return invalid_field("texts", absl::StrCat("must be 1 to ", kMaxCalibrationTexts, ", got 0"));
   }
   if (absl::Status status = validate(request.options, engine.model()); !status.ok()) return status;
+  if (request.max_tokens_per_text) {
+    absl::Status status = check_max_tokens_per_text(*request.max_tokens_per_text);
+    if (!status.ok()) return status;
+  }
   PreparedCalibration job{.options = request.options, .activate = request.activate};
   job.options.dense_layers = distinct_dense_layers(request.options.dense_layers);
-  for (size_t i = 0; i < request.texts.size(); ++i) {
-    auto tokens = engine.tokenizer().encode(
-        request.texts[i], {.add_special_tokens = false, .parse_special_tokens = false});
-    if (!tokens.ok()) {
-      return invalid_field(absl::StrCat("texts[", i, "]"), message_of(tokens.status()));
-    }
-    job.tokens += static_cast<int64_t>(tokens->size());
-    job.texts.push_back(*std::move(tokens));
-  }
-  job.data_digest = token_digest(job.texts);
+  auto texts = encode("texts", request.texts, request, engine.tokenizer());
+  if (!texts.ok()) return texts.status();
+  auto held_out = encode("held_out_texts", request.held_out_texts, request, engine.tokenizer());
+  if (!held_out.ok()) return held_out.status();
+  job.texts = {*std::move(texts), *std::move(held_out)};
+  job.tokens = count_tokens(job.texts.texts);
+  if (!job.texts.held_out.empty()) job.held_out_tokens = count_tokens(job.texts.held_out);
+  job.data_digest = token_digest(job.texts.texts);
   job.id = id_of(job, engine.identity());
   return job;
 }

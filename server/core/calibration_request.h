@@ -3,6 +3,7 @@
 #define KASCADE_SERVER_CORE_CALIBRATION_REQUEST_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,17 +15,21 @@ namespace kascade::core {
 
 // As a front end fills it in.
 struct CalibrationRequest {
-  CalibrationOptions options{};           // dense_layers in any order, layer 0 and repeats allowed
-  std::vector<std::string_view> texts{};  // UTF-8, 1 to 4,096; they belong to the caller
-  bool activate = true;                   // activate the schedule if it passes its quality check
+  CalibrationOptions options{};  // dense_layers in any order, layer 0 and repeats allowed
+  // UTF-8; they belong to the caller. 1 to 65,536 texts, and as many held-out ones, or none.
+  std::vector<std::string_view> texts{};
+  std::vector<std::string_view> held_out_texts{};
+  std::optional<int32_t> max_tokens_per_text{};  // takes the first tokens of each text only
+  bool activate = true;  // activate the schedule if it passes its quality check
 };
 
 struct PreparedCalibration {
   std::string id{};  // same model, texts and options: same id
   CalibrationOptions options{};
-  std::vector<std::vector<Token>> texts{};
-  std::string data_digest{};  // SHA-256 of the texts' tokens, hex
-  int64_t tokens = 0;         // of all texts
+  CalibrationTexts texts{};
+  std::string data_digest{};                 // SHA-256 of the texts' tokens, hex
+  int64_t tokens = 0;                        // of all texts
+  std::optional<int64_t> held_out_tokens{};  // of the held-out texts, if there are any
   bool activate = true;
 };
 

@@ -9,4 +9,8 @@ absl::Status check_text_count(const std::string& field, size_t count) {
   return invalid_field(field, absl::StrCat("must be 1 to ", kMaxTexts, ", got ", count));
 }
 
+absl::Status check_max_tokens_per_text(int32_t tokens) {
+  return check_range("max_tokens_per_text", tokens, 1, kMaxTokensPerText);
+}
+
 }  // namespace kascade::core

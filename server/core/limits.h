@@ -12,7 +12,10 @@
 
 namespace kascade::core {
 
-inline constexpr int64_t kMaxTexts = 4096;  // of one scoring, tokenization or calibration
+inline constexpr int64_t kMaxTexts = 4096;  // of one scoring or tokenization
+// Of one calibration, which cannot be spread over several requests, as the others can.
+inline constexpr size_t kMaxCalibrationTexts = 65536;
+inline constexpr int32_t kMaxTokensPerText = 1 << 20;  // that a request may cut its texts to
 inline constexpr size_t kMaxStopStrings = 16;
 inline constexpr size_t kMaxStopStringBytes = 1024;
 // Stop tokens that a request may name; the end tokens of model and chat format join them.
@@ -31,6 +34,8 @@ inline constexpr size_t kMaxQueuedBytes = size_t{512} << 20;
 
 // INVALID_ARGUMENT naming `field`: no text, or more than kMaxTexts.
 absl::Status check_text_count(const std::string& field, size_t count);
+// INVALID_ARGUMENT naming "max_tokens_per_text": not in [1, kMaxTokensPerText].
+absl::Status check_max_tokens_per_text(int32_t tokens);
 
 }  // namespace kascade::core
 

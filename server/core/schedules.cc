@@ -97,7 +97,10 @@ absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule
   if (const QualityRecord& quality = schedule->quality; !quality.passed && !force) {
     const std::string why =
         quality.suspect
-            ? std::string("the dense model is hardly better than guessing on its text")
+            ? std::string(
+                  "the dense model is hardly better than guessing on its text, so the "
+                  "model, its tokenizer or their conversion is at fault, no option of "
+                  "the calibration")
             : absl::StrCat("perplexity ", quality.degradation_percent, " % worse, at most ",
                            quality.max_degradation_percent, " % allowed, standard error included");
     return refuse(
@@ -113,6 +116,8 @@ absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule
     return mismatch(status, {{"schedule_id", schedule->schedule_id}});
   }
   spdlog::info("schedule {} is active", schedule->schedule_id);
+  const std::string warning = savings_warning(*schedule, engine_.model().context);
+  if (!warning.empty()) spdlog::warn("{}", warning);
   if (directory_.empty()) return absl::OkStatus();
   const absl::Status saved = save_schedule(*schedule, directory_ / kActiveFile);
   if (!saved.ok()) spdlog::error("a restart will not keep the schedule: {}", message_of(saved));

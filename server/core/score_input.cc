@@ -12,23 +12,35 @@
 namespace kascade::core {
 namespace {
 
+// Leaves `limit` tokens from `begin` on, where the BOS and the context end.
+void cut_short(std::optional<int32_t> limit, int64_t begin, ScoreSequence& out) {
+  if (!limit || static_cast<int64_t>(out.tokens.size()) <= begin + *limit) return;
+  out.tokens.resize(static_cast<size_t>(begin + *limit));
+  out.is_cut_short = true;
+}
+
 absl::Status encode_text(const TextToScore& in, const std::string& field,
-                         const PromptEncoder& encoder, ScoreSequence& out) {
+                         std::optional<int32_t> limit, const PromptEncoder& encoder,
+                         ScoreSequence& out) {
   auto tokens = encoder.text(std::string(in.context).append(in.text), field + ".text");
   if (!tokens.ok()) return tokens.status();
   out.tokens = *std::move(tokens);
-  out.first_scored = std::max<int64_t>(1, static_cast<int64_t>(encoder.bos_count(out.tokens)));
+  auto begin = static_cast<int64_t>(encoder.bos_count(out.tokens));
   out.has_context = !in.context.empty();
   const std::string_view stripped = without_trailing_space(in.context);
-  if (stripped.empty()) return absl::OkStatus();
-  const auto context = encoder.text(stripped, field + ".context");
-  if (!context.ok()) return context.status();
-  out.first_scored = std::max(out.first_scored, static_cast<int64_t>(context->size()));
+  if (!stripped.empty()) {
+    const auto context = encoder.text(stripped, field + ".context");
+    if (!context.ok()) return context.status();
+    begin = std::max(begin, static_cast<int64_t>(context->size()));
+  }
+  out.first_scored = std::max<int64_t>(1, begin);
+  cut_short(limit, begin, out);
   return absl::OkStatus();
 }
 
 absl::Status encode_tokens(const TokensToScore& in, const std::string& field,
-                           const PromptEncoder& encoder, ScoreSequence& out) {
+                           std::optional<int32_t> limit, const PromptEncoder& encoder,
+                           ScoreSequence& out) {
   auto tokens = encoder.ids(in.tokens, field + ".tokens");
   if (!tokens.ok()) return tokens.status();
   out.tokens = *std::move(tokens);
@@ -37,9 +49,11 @@ absl::Status encode_tokens(const TokensToScore& in, const std::string& field,
       check_range(field + ".context_tokens", in.context_tokens, 0, std::max<int64_t>(0, given - 1));
   if (!status.ok()) return status;
   const int64_t added = static_cast<int64_t>(out.tokens.size()) - given;
-  out.first_scored = std::max(
-      {int64_t{1}, static_cast<int64_t>(encoder.bos_count(out.tokens)), added + in.context_tokens});
+  const int64_t begin =
+      std::max(static_cast<int64_t>(encoder.bos_count(out.tokens)), added + in.context_tokens);
+  out.first_scored = std::max<int64_t>(1, begin);
   out.has_context = in.context_tokens > 0;
+  cut_short(limit, begin, out);
   return absl::OkStatus();
 }
 
@@ -130,14 +144,15 @@ absl::StatusOr<ScoreSequence> make_sequence(const ScoreInput& in, const std::str
   ScoreSequence out;
   const auto* text = std::get_if<TextToScore>(&in);
   absl::Status status = text != nullptr
-                            ? encode_text(*text, field, encoder, out)
-                            : encode_tokens(std::get<TokensToScore>(in), field, encoder, out);
+                            ? encode_text(*text, field, cut.max_tokens_per_text, encoder, out)
+                            : encode_tokens(std::get<TokensToScore>(in), field,
+                                            cut.max_tokens_per_text, encoder, out);
   if (!status.ok()) return status;
   const size_t bos_count = encoder.bos_count(out.tokens);
   out.begins_with_bos = bos_count > 0;
   if (status = cut_sequence(cut, bos_count, field, out); !status.ok()) return status;
   std::optional<std::string_view> scored_text;
-  if (text != nullptr && text->context.empty() && bos_count > 0 &&
+  if (text != nullptr && text->context.empty() && bos_count > 0 && !out.is_cut_short &&
       cut.protocol != ScoreProtocol::kChunk) {
     // A BOS that the text spells is a token of its own and not scored.
     const bool own_bos =

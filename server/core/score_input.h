@@ -36,12 +36,15 @@ struct ScoreCut {
   std::optional<ScoreProtocol> protocol{};  // unset: in one piece where that fits, else rolling
   int32_t window_tokens = 0;
   int32_t stride_tokens = 0;  // 0 unless kStrided
+  // Takes so many tokens of each input, BOS and context not counted.
+  std::optional<int32_t> max_tokens_per_text{};
 };
 
 struct ScoreSequence {
   std::vector<Token> tokens{};
   int64_t first_scored = 1;  // those before are BOS or context, or have no predecessor
   bool has_context = false;
+  bool is_cut_short = false;  // by ScoreCut::max_tokens_per_text
   bool begins_with_bos = false;
 
   // What the protocol makes of it.

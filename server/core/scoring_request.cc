@@ -30,7 +30,11 @@ int32_t default_window(std::optional<ScoreProtocol> protocol, int32_t least, int
 }
 
 absl::StatusOr<ScoreCut> cut_of(const ScoringRequest& in, const Engine& engine) {
-  ScoreCut cut{.protocol = in.protocol};
+  ScoreCut cut{.protocol = in.protocol, .max_tokens_per_text = in.max_tokens_per_text};
+  if (in.max_tokens_per_text) {
+    absl::Status status = check_max_tokens_per_text(*in.max_tokens_per_text);
+    if (!status.ok()) return status;
+  }
   const int32_t least = cut.protocol == ScoreProtocol::kChunk ? 3 : 2;
   if (in.window_tokens) {
     absl::Status status =

@@ -28,6 +28,8 @@ struct ScoringRequest {
   std::optional<ScoreProtocol> protocol{};
   std::optional<int32_t> window_tokens{};  // in [2, context + 1]; with kChunk at least 3
   std::optional<int32_t> stride_tokens{};  // with kStrided only, in [1, window_tokens − 1]
+  // Takes so many tokens of each input, BOS and context not counted; in [1, kMaxTokensPerText].
+  std::optional<int32_t> max_tokens_per_text{};
   bool send_tokens = false;
   bool send_ranks = false;
   int32_t top_logprobs = 0;

@@ -81,6 +81,7 @@ absl::Status activate_schedule(const ServerContext& context, const v1::ActivateS
   }
   *out.mutable_schedule() = to_proto(**schedule);
   out.set_saved_file(*file);
+  out.set_warning(savings_warning(**schedule, context.engine.model().context));
   return absl::OkStatus();
 }
 

@@ -1,10 +1,13 @@
 #include "server/grpc/translate_calibration.h"
 
+#include <initializer_list>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/core/score_totals.h"
 #include "server/grpc/translate_schedule.h"
 
 namespace kascade::server {
@@ -12,103 +15,136 @@ namespace {
 
 using Request = v1::CalibrateRequest;
 
-// The kind of schedule that is asked for.
+// The options of a preset; null without one.
+absl::StatusOr<const v1::PresetOptions*> read_preset(const Request& in) {
+  if (in.preset() == v1::CALIBRATION_PRESET_UNSPECIFIED) return nullptr;
+  const auto* value = v1::CalibrationPreset_descriptor()->FindValueByNumber(in.preset());
+  if (value == nullptr) {
+    return invalid_field("preset", absl::StrCat("unknown value ", int{in.preset()}));
+  }
+  return &value->options().GetExtension(v1::preset_options);
+}
+
+// An option that belongs to one family or one planner only.
+struct OwnOption {
+  const char* name;
+  bool set;
+};
+
+// The first of the options that is set; null if none is.
+const char* first_set(std::initializer_list<OwnOption> options) {
+  for (const OwnOption& option : options) {
+    if (option.set) return option.name;
+  }
+  return nullptr;
+}
+
+// The first option in the request that belongs to each family and planner; null if there is none.
+struct OwnOptions {
+  const char* keys;     // family KASCADE
+  const char* tiles;    // family TILE
+  const char* optimal;  // maker DP
+  const char* greedy;   // maker GREEDY
+};
+
+OwnOptions own_options(const Request& in) {
+  return {.keys = first_set({{"ratio", in.has_ratio()},
+                             {"min_keys", in.has_min_keys()},
+                             {"decode_own_tile", in.has_decode_own_tile()},
+                             {"sink_keys", in.has_sink_keys()},
+                             {"pooling", in.has_pooling()},
+                             {"all_heads", in.has_all_heads()}}),
+          .tiles = first_set({{"preset", in.preset() != v1::CALIBRATION_PRESET_UNSPECIFIED},
+                              {"top_k", in.has_top_k()}}),
+          .optimal = first_set({{"anchors", in.has_anchors()},
+                                {"plan_weight", in.has_plan_weight()},
+                                {"published_head_map_slip", in.has_published_head_map_slip()}}),
+          .greedy = first_set({{"preset", in.preset() != v1::CALIBRATION_PRESET_UNSPECIFIED},
+                               {"threshold", in.has_threshold()},
+                               {"auto_threshold", in.auto_threshold()},
+                               {"max_reuse_dist", in.has_max_reuse_dist()}})};
+}
+
+// The kind of schedule that is asked for, and the option that decided it; null where the request
+// names it or nothing decided it.
 struct Kind {
   Family family = Family::kKascade;
   Planner planner = Planner::kDynamicProgramming;
+  const char* family_by = nullptr;
+  const char* planner_by = nullptr;
 };
 
-absl::StatusOr<std::optional<Preset>> read_preset(const Request& in) {
-  switch (in.preset()) {
-    case v1::CALIBRATION_PRESET_UNSPECIFIED:
-      return std::nullopt;
-    case v1::CALIBRATION_PRESET_BALANCED:
-      return preset("balanced");
-    case v1::CALIBRATION_PRESET_CONSERVATIVE:
-      return preset("conservative");
-    case v1::CALIBRATION_PRESET_AGGRESSIVE:
-      return preset("aggressive");
-    case v1::CALIBRATION_PRESET_LARGE_MODEL:
-      return preset("large-model");
-    case v1::CALIBRATION_PRESET_CPU_8B:
-      return preset("cpu-8b");
-    case v1::CALIBRATION_PRESET_LONG:
-      return preset("long");
-    default:
-      return invalid_field("preset", absl::StrCat("unknown value ", int{in.preset()}));
-  }
-}
-
-absl::StatusOr<Kind> read_kind(const Request& in, bool has_preset) {
-  Kind kind;
+absl::Status read_family(const Request& in, const OwnOptions& own, Kind& kind) {
   switch (in.family()) {
-    case v1::SELECTION_FAMILY_UNSPECIFIED:
-      kind.family = has_preset ? Family::kTile : Family::kKascade;
-      break;
+    case v1::SELECTION_FAMILY_UNSPECIFIED: {
+      const bool tiles = own.tiles != nullptr || (own.keys == nullptr && own.greedy != nullptr);
+      kind.family = tiles ? Family::kTile : Family::kKascade;
+      kind.family_by = own.tiles != nullptr ? own.tiles : tiles ? own.greedy : own.keys;
+      return absl::OkStatus();
+    }
     case v1::SELECTION_FAMILY_KASCADE:
       kind.family = Family::kKascade;
-      break;
+      return absl::OkStatus();
     case v1::SELECTION_FAMILY_TILE:
       kind.family = Family::kTile;
-      break;
+      return absl::OkStatus();
     default:
       return invalid_field("family", absl::StrCat("unknown value ", int{in.family()}));
   }
+}
+
+absl::Status read_maker(const Request& in, const OwnOptions& own, Kind& kind) {
   switch (in.maker()) {
-    case v1::SCHEDULE_MAKER_UNSPECIFIED:
-      kind.planner = kind.family == Family::kTile ? Planner::kGreedy : Planner::kDynamicProgramming;
-      break;
+    case v1::SCHEDULE_MAKER_UNSPECIFIED: {
+      const bool undecided = own.greedy == nullptr && own.optimal == nullptr;
+      const bool greedy = undecided ? kind.family == Family::kTile : own.greedy != nullptr;
+      kind.planner = greedy ? Planner::kGreedy : Planner::kDynamicProgramming;
+      kind.planner_by = greedy ? own.greedy : own.optimal;
+      return absl::OkStatus();
+    }
     case v1::SCHEDULE_MAKER_DP:
       kind.planner = Planner::kDynamicProgramming;
-      break;
+      return absl::OkStatus();
     case v1::SCHEDULE_MAKER_GREEDY:
       kind.planner = Planner::kGreedy;
-      break;
+      return absl::OkStatus();
     default:
       return invalid_field("maker", absl::StrCat("unknown value ", int{in.maker()}));
   }
-  if (has_preset && kind.family != Family::kTile) {
-    return invalid_field("preset", "presets are of family TILE; family is KASCADE");
-  }
-  if (has_preset && kind.planner != Planner::kGreedy) {
-    return invalid_field("preset", "presets are of maker GREEDY; maker is DP");
-  }
-  return kind;
 }
 
-// Refuses what was set for another kind of schedule.
-absl::Status check_fit(const Request& in, const Kind& kind) {
-  struct Option {
-    const char* name;
-    bool set;
-    bool fits;
-    const char* belongs;
-  };
-  const bool keys = kind.family == Family::kKascade;
-  const bool optimal = kind.planner == Planner::kDynamicProgramming;
-  const Option options[] = {
-      {"anchors", in.has_anchors(), optimal, "maker DP; maker is GREEDY"},
-      {"threshold", in.has_threshold(), !optimal, "maker GREEDY; maker is DP"},
-      {"max_reuse_dist", in.has_max_reuse_dist(), !optimal, "maker GREEDY; maker is DP"},
-      {"ratio", in.has_ratio(), keys, "family KASCADE; family is TILE"},
-      {"min_keys", in.has_min_keys(), keys, "family KASCADE; family is TILE"},
-      {"decode_own_tile", in.has_decode_own_tile(), keys, "family KASCADE; family is TILE"},
-      {"sink_keys", in.has_sink_keys(), keys, "family KASCADE; family is TILE"},
-      {"pooling", in.has_pooling(), keys, "family KASCADE; family is TILE"},
-      {"all_heads", in.has_all_heads(), keys, "family KASCADE; family is TILE"},
-      {"published_head_map_slip", in.has_published_head_map_slip(), optimal,
-       "maker DP; maker is GREEDY"},
-      {"plan_weight", in.has_plan_weight(), optimal, "maker DP; maker is GREEDY"},
-      {"top_k", in.has_top_k(), !keys, "family TILE; family is KASCADE"},
-      {"min_recall", in.has_min_recall(), in.auto_dense_layers(),
-       "auto_dense_layers; auto_dense_layers is false"},
-  };
-  for (const Option& option : options) {
-    if (option.set && !option.fits) {
-      return invalid_field(option.name, absl::StrCat("is an option of ", option.belongs));
-    }
+// Refuses an option, if there is one, of another family or planner than the request's.
+absl::Status refuse_other(const char* option, const char* owner, const char* chosen,
+                          const char* chosen_by) {
+  if (option == nullptr) return absl::OkStatus();
+  return invalid_field(
+      option,
+      absl::StrCat("is an option of ", owner, "; ", chosen,
+                   chosen_by != nullptr ? absl::StrCat(", as ", chosen_by, " asks for it") : ""));
+}
+
+absl::StatusOr<Kind> read_kind(const Request& in) {
+  const OwnOptions own = own_options(in);
+  Kind kind;
+  absl::Status status = read_family(in, own, kind);
+  if (status.ok()) status = read_maker(in, own, kind);
+  if (!status.ok()) return status;
+  const bool tiles = kind.family == Family::kTile;
+  const bool greedy = kind.planner == Planner::kGreedy;
+  status = tiles ? refuse_other(own.keys, "family KASCADE", "family is TILE", kind.family_by)
+                 : refuse_other(own.tiles, "family TILE", "family is KASCADE", kind.family_by);
+  if (!status.ok()) return status;
+  status = greedy ? refuse_other(own.optimal, "maker DP", "maker is GREEDY", kind.planner_by)
+                  : refuse_other(own.greedy, "maker GREEDY", "maker is DP", kind.planner_by);
+  if (!status.ok()) return status;
+  if (in.has_min_recall() && !in.auto_dense_layers()) {
+    return invalid_field("min_recall",
+                         "is an option of auto_dense_layers; auto_dense_layers is false");
   }
-  return absl::OkStatus();
+  if (in.has_threshold() && in.auto_threshold()) {
+    return invalid_field("auto_threshold", "does not go together with threshold");
+  }
+  return kind;
 }
 
 absl::Status read_pooling(const Request& in, ScorePooling& out) {
@@ -161,13 +197,38 @@ absl::Status read_planner(const Request& in, const ModelConfig& model, Calibrati
     out.anchors = in.anchors();
   }
   if (in.has_threshold()) out.greedy.threshold = in.threshold();
+  out.auto_threshold = in.auto_threshold();
   if (in.has_max_reuse_dist()) out.greedy.max_reuse_dist = in.max_reuse_dist();
   if (in.has_min_recall()) out.min_recall = in.min_recall();
   if (in.has_window_tokens()) out.window_tokens = in.window_tokens();
+  if (in.has_join_texts()) out.join_texts = in.join_texts();
   if (in.has_max_degradation_percent()) {
     out.max_degradation_percent = in.max_degradation_percent();
   }
   return read_weight(in, out.weight);
+}
+
+void apply_preset(const v1::PresetOptions& preset, CalibrationOptions& out) {
+  out.selection.query_tile = preset.tile_size();
+  out.selection.top_k = preset.top_k();
+  out.greedy = {.threshold = preset.threshold(), .max_reuse_dist = preset.max_reuse_dist()};
+  out.window_tokens = preset.window_tokens();
+  out.long_window = false;
+}
+
+void fill(const MeasuredLayer& in, v1::MeasuredLayer& out) {
+  out.set_recall(in.recall);
+  if (!in.similarity) return;
+  out.mutable_similarity()->set_min(in.similarity->min);
+  out.mutable_similarity()->set_median(in.similarity->median);
+  out.mutable_similarity()->set_max(in.similarity->max);
+}
+
+void fill(const SimilarPair& in, v1::SimilarPair& out) {
+  out.set_layer(in.layer);
+  out.set_anchor(in.anchor);
+  out.set_similarity(in.similarity);
+  out.set_threshold(in.threshold);
 }
 
 v1::CalibrationStage to_proto(CalibrationStage stage) {
@@ -211,19 +272,13 @@ void set_time(absl::Time time, google::protobuf::Timestamp& out) {
 
 absl::StatusOr<CalibrationOptions> read_calibration_options(const Request& in,
                                                             const ModelConfig& model) {
-  const auto named = read_preset(in);
-  if (!named.ok()) return named.status();
-  const std::optional<Preset>& preset = *named;
-  const auto kind = read_kind(in, preset.has_value());
+  const auto preset = read_preset(in);
+  if (!preset.ok()) return preset.status();
+  const auto kind = read_kind(in);
   if (!kind.ok()) return kind.status();
-  if (absl::Status status = check_fit(in, *kind); !status.ok()) return status;
   CalibrationOptions out;
   if (kind->family == Family::kTile) out.selection.query_tile = 16;
-  if (preset) {
-    out.selection = preset->rule();
-    out.greedy = preset->greedy();
-    out.window_tokens = preset->window_tokens;
-  }
+  if (*preset != nullptr) apply_preset(**preset, out);
   out.planner = kind->planner;
   absl::Status status = read_selection(in, kind->family, out.selection);
   if (status.ok()) status = read_planner(in, model, out);
@@ -235,9 +290,14 @@ absl::StatusOr<core::CalibrationRequest> read_calibration(const Request& in,
                                                           const ModelConfig& model) {
   auto options = read_calibration_options(in, model);
   if (!options.ok()) return options.status();
-  return core::CalibrationRequest{.options = *std::move(options),
-                                  .texts = {in.texts().begin(), in.texts().end()},
-                                  .activate = !in.has_activate() || in.activate()};
+  std::optional<int32_t> max_tokens_per_text;
+  if (in.has_max_tokens_per_text()) max_tokens_per_text = in.max_tokens_per_text();
+  return core::CalibrationRequest{
+      .options = *std::move(options),
+      .texts = {in.texts().begin(), in.texts().end()},
+      .held_out_texts = {in.held_out_texts().begin(), in.held_out_texts().end()},
+      .max_tokens_per_text = max_tokens_per_text,
+      .activate = !in.has_activate() || in.activate()};
 }
 
 std::span<const FieldName> calibration_fields() {
@@ -254,6 +314,7 @@ void to_proto(const core::CalibrationStarted& started, v1::CalibrationStarted& o
   out.set_attached(started.attached);
   out.set_data_digest(started.data_digest);
   out.set_tokens(started.tokens);
+  if (started.held_out_tokens) out.set_held_out_tokens(*started.held_out_tokens);
 }
 
 void to_proto(const core::CalibrationReport& report, v1::CalibrationProgress& out) {
@@ -275,6 +336,20 @@ void to_proto(const core::CalibrationResult& result, v1::CalibrationResult& out)
   for (const std::vector<double>& row : result.similarity) {
     out.add_similarity()->mutable_to_layers()->Add(row.begin(), row.end());
   }
+  for (const MeasuredLayer& layer : result.layers) fill(layer, *out.add_layers());
+  if (result.most_similar_pair) {
+    fill(*result.most_similar_pair, *out.mutable_most_similar_pair());
+  }
+  if (result.auto_threshold) {
+    out.mutable_auto_threshold()->set_median_similarity(result.auto_threshold->median_similarity);
+    out.mutable_auto_threshold()->set_threshold(result.auto_threshold->threshold);
+  }
+  if (result.schedule->quality.suspect) {
+    for (const std::string_view cause : core::suspect_causes()) {
+      out.add_suspect_causes(std::string(cause));
+    }
+  }
+  out.set_warning(result.warning);
   out.set_passed(result.passed());
   out.set_activated(result.activated);
   out.set_saved_file(result.saved_file);

@@ -44,6 +44,7 @@ void fill(const CalibrationRecord& in, v1::CalibrationSummary& out) {
   if (in.planner == "greedy") {
     out.set_threshold(in.threshold);
     out.set_max_reuse_dist(in.max_reuse_dist);
+    out.set_auto_threshold(in.auto_threshold);
   }
   out.set_published_head_map_slip(in.published_head_map_slip);
   out.set_weighted_by_loss(in.weighted_by_loss);

@@ -162,6 +162,7 @@ absl::StatusOr<core::ScoringRequest> read_score(const v1::ScoreRequest& in, int3
   out.protocol = *protocol;
   if (in.has_window_tokens()) out.window_tokens = in.window_tokens();
   if (in.has_stride_tokens()) out.stride_tokens = in.stride_tokens();
+  if (in.has_max_tokens_per_text()) out.max_tokens_per_text = in.max_tokens_per_text();
   out.prompt_options = read_prompt_options(in);
   out.send_tokens = in.response().tokens();
   out.send_ranks = in.response().ranks();

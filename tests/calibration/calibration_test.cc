@@ -18,7 +18,6 @@ namespace kascade::testing {
 namespace {
 
 using ::testing::HasSubstr;
-using Texts = std::vector<std::vector<Token>>;
 
 EngineOptions options_for(const std::filesystem::path& model) {
   EngineOptions options;
@@ -37,7 +36,8 @@ class TinyCalibrationTest : public ::testing::Test {
     options_.window_tokens = 512;
   }
   absl::StatusOr<CalibrationOutcome> run(const Texts& texts) {
-    return calibrate(*engine_, options_, texts, [](const CalibrationProgress&) {}, stop_);
+    return calibrate(
+        *engine_, options_, {.texts = texts}, [](const CalibrationProgress&) {}, stop_);
   }
   void expect_refused(const Texts& texts, const std::string& field) {
     const auto outcome = run(texts);
@@ -74,9 +74,9 @@ TEST_F(TinyCalibrationTest, FarMemoryGivesTheSameSchedule) {
 
 TEST_F(TinyCalibrationTest, RefusesWhatCannotBeMeasured) {
   expect_refused({}, "texts");
-  expect_refused({random_tokens(9000, 256, 1)}, "2048");
+  expect_refused({random_tokens(5000, 256, 1)}, "the quality check needs at least 1024");
   options_.selection.min_keys = 100000;
-  expect_refused(long_text(), "candidates");
+  expect_refused(long_text(), "min_keys: no query has more candidates than budget within 512");
   options_.selection.min_keys = 16;
   options_.selection.ratio = std::nan("");
   expect_refused(long_text(), "ratio");
@@ -126,7 +126,7 @@ class RepeatedCalibrationTest : public TinyCalibrationTest {
   Stages again(const Texts& texts) {
     Stages stages;
     const auto outcome = calibrate(
-        *engine_, options_, texts,
+        *engine_, options_, {.texts = texts},
         [&](const CalibrationProgress& progress) {
           stages.measured |= progress.stage == CalibrationStage::kMeasuring;
           stages.measured_costs |= progress.stage == CalibrationStage::kMeasuringCosts;
@@ -210,6 +210,7 @@ TEST_F(TinyCalibrationTest, HasNoNoteWhenAllWentAsAsked) {
 // On held-out parts so short that no key is dropped, no quality check could fail.
 TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
   options_.selection.min_keys = 128;
+  options_.join_texts = false;
   expect_refused(Texts(14, random_tokens(800, 256, 2)), "held-out");
   expect_refused(Texts(40, random_tokens(315, 256, 2)), "held-out");
   // The held-out parts of the short texts lie in no window, and one window of 512 tokens is too

@@ -40,7 +40,7 @@ class DemoCalibrationTest : public ::testing::Test {
   }
   absl::StatusOr<CalibrationOutcome> run() {
     return calibrate(
-        *engine_, options_, texts_,
+        *engine_, options_, {.texts = texts_},
         [this](const CalibrationProgress& progress) {
           EXPECT_LE(progress.done_tokens, progress.total_tokens);
           if (progress.stage == stage_) {
@@ -89,11 +89,9 @@ TEST_F(DemoCalibrationTest, TheQualityCheckReportsTheErrorOfItsTokens) {
   options_.anchors = 6;
   const auto outcome = run();
   ASSERT_TRUE(outcome.ok()) << outcome.status();
-  const auto parts = split_held_out(texts_);
-  ASSERT_TRUE(parts.ok());
   const auto windows = held_out_windows(
-      parts->held_out, {options_.selection, options_.window_tokens, engine_->model().context,
-                        engine_->tokenizer().prefix_tokens()});
+      split({.texts = texts_}), {options_.selection, options_.window_tokens,
+                                 engine_->model().context, engine_->tokenizer().prefix_tokens()});
   ASSERT_TRUE(windows.ok()) << windows.status();
   const auto compared = WindowRuns(*engine_, stop_)
                             .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
@@ -117,7 +115,7 @@ TEST_F(DemoCalibrationTest, TilesAreSearchedToo) {
   options_.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 6};
   options_.weight = LayerCost::kImportance;  // layer costs of this selection would take long
   const auto outcome =
-      calibrate(*engine_, options_, texts_, [](const CalibrationProgress&) {}, stop_);
+      calibrate(*engine_, options_, {.texts = texts_}, [](const CalibrationProgress&) {}, stop_);
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   const Schedule& schedule = outcome->schedule;
   EXPECT_TRUE(schedule.quality.passed) << schedule.quality.degradation_percent;

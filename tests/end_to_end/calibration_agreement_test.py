@@ -18,8 +18,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The reference has a kascade.py, which would hide the package of the stubs.
 sys.path.insert(0, str(ROOT / "tests" / "reference"))
 from calibration import (best_anchors, greedy_schedule, jaccard, layer_similarities,
-                         recalled_mass, run_densely, sampled_tiles)  # noqa: E402
-from kascade import Layer, Rule, Schedule  # noqa: E402
+                         pair_similarity, recall, recalled_mass, run_densely,
+                         sampled_tiles)  # noqa: E402
+from kascade import Layer, Rule, Schedule, counts  # noqa: E402
 from llama import Model, forward, log_softmax, logits_of, through_layers  # noqa: E402
 from row_rule import RowRuleAttention  # noqa: E402
 sys.path.pop(0)
@@ -30,15 +31,18 @@ TOLERANCE = 1e-4
 WINDOW, MOST_WINDOWS, WEIGHING_TOKENS = 512, 16, 2048
 KASCADE = Rule(min_keys=16)
 TILE = Rule(family="tile", query_tile=16, top_k=4)
+LARGEST = Rule(min_keys=16, pooling="max")
+ALL_HEADS = Rule(min_keys=16, all_heads=True)
 ROLES = {"LAYER_ROLE_DENSE": "dense", "LAYER_ROLE_ANCHOR": "anchor", "LAYER_ROLE_REUSE": "reuse"}
 
 
-def pieces_of(texts, rule):
+def pieces_of(texts, rule, held_out=False):
     """Windows before they are chosen, without BOS: see "Windows" of the calibration's method.
 
     The last fifth of each text is held out.
     """
-    measured = [text[:len(text) - len(text) // 5] for text in texts]
+    places = [len(text) - len(text) // 5 for text in texts]
+    measured = [text[place:] if held_out else text[:place] for text, place in zip(texts, places)]
     least = rule.query_tile
     while not sampled_tiles(rule, least):
         least += rule.query_tile
@@ -117,6 +121,23 @@ class CalibrationAgreement(unittest.TestCase):
                 return message.result
         return self.fail("the stream ended without a result")
 
+    def check_layers(self, result, rule, measure):
+        """Recall of each layer, and the spread of a reuse layer's similarity over the windows."""
+        windows = self.windows(rule)
+        self.assertEqual(len(result.layers), len(result.schedule.layers))
+        for b, (layer, plan) in enumerate(zip(result.layers, result.schedule.layers)):
+            source, head_map = plan.anchor, list(plan.head_map)
+            heads = np.arange(len(head_map))
+            held = pair_similarity(windows, recall, source, b)[heads, head_map].mean()
+            self.assertAlmostEqual(layer.recall, held, delta=TOLERANCE, msg=f"layer {b}")
+            self.assertEqual(layer.HasField("similarity"), source != b)
+            if source == b:
+                continue
+            values = [measure(window, source, b)[heads, head_map].mean() for window in windows]
+            spread = layer.similarity.min, layer.similarity.median, layer.similarity.max
+            np.testing.assert_allclose(spread, (min(values), np.median(values), max(values)),
+                                       rtol=0, atol=TOLERANCE, err_msg=f"layer {b}")
+
     def check_figures(self, result, similarity, importance):
         layers = len(importance)
         self.assertEqual([len(row.to_layers) for row in result.similarity],
@@ -139,11 +160,12 @@ class CalibrationAgreement(unittest.TestCase):
             self.assertEqual(list(layer.head_map), maps[pair], where)
             self.assertAlmostEqual(layer.similarity, similarity[pair], delta=TOLERANCE, msg=where)
 
-    def check_best_plan(self, count, measure, **fields):
-        similarity, maps, importance = self.reference(KASCADE, measure)
-        result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys, anchors=count,
+    def check_best_plan(self, count, measure, rule=KASCADE, **fields):
+        similarity, maps, importance = self.reference(rule, measure)
+        result = self.calibrate(ratio=rule.ratio, min_keys=rule.min_keys, anchors=count,
                                 plan_weight=self.pb.PLAN_WEIGHT_IMPORTANCE, **fields)
         self.check_figures(result, similarity, importance)
+        self.check_layers(result, rule, measure)
         _, chosen = best_anchors(similarity, importance)[count]
         self.check_chosen(result, chosen, similarity, maps)
 
@@ -255,6 +277,65 @@ class CalibrationAgreement(unittest.TestCase):
             steps = greedy_schedule(similarity, 4, threshold)
             self.check_plan(result, [step.role for step in steps],
                             [step.anchor for step in steps], similarity, maps)
+            self.check_layers(result, TILE, jaccard)
+            pair = result.most_similar_pair
+            self.assertAlmostEqual(pair.similarity, similarity[pair.anchor, pair.layer],
+                                   delta=TOLERANCE)
+            reach = [similarity[a, b] for b in range(2, len(similarity))
+                     for a in range(max(1, b - 3), b)]
+            self.assertAlmostEqual(pair.similarity, max(reach), delta=TOLERANCE)
+
+    def test_automatic_threshold(self):
+        similarity, _, _ = self.reference(TILE, jaccard)
+        result = self.calibrate(top_k=TILE.top_k, auto_threshold=True)
+        median = np.median([similarity[b - 1, b] for b in range(2, len(similarity))])
+        self.assertAlmostEqual(result.auto_threshold.median_similarity, median, delta=TOLERANCE)
+        self.assertAlmostEqual(result.auto_threshold.threshold, 0.9 * median, delta=TOLERANCE)
+        self.assertGreater(result.schedule.reuse_layers_ratio, 0)
+
+    def test_largest_probability(self):
+        self.check_best_plan(4, recalled_mass, rule=LARGEST,
+                             pooling=client.module("schedule_pb2").SCORE_POOLING_MAX)
+
+    def test_one_choice_for_all_heads(self):
+        self.check_best_plan(4, recalled_mass, rule=ALL_HEADS, all_heads=True)
+
+    def test_quality_check(self):
+        """What the gate reports, from log-probabilities of the reference alone."""
+        result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys, anchors=5,
+                                plan_weight=self.pb.PLAN_WEIGHT_IMPORTANCE)
+        layers = tuple(Layer(ROLES[client.module("schedule_pb2").LayerRole.Name(layer.role)],
+                             layer.anchor, tuple(layer.head_map))
+                       for layer in result.schedule.layers)
+        schedule = Schedule(KASCADE, layers)
+        differences, dense_nll, kl, same, attended, causal = [], [], [], [], 0, 0
+        for piece in pieces_of(self.tokens, KASCADE, held_out=True):
+            window = [self.bos] + piece[:-1]
+            first = log_softmax(forward(self.model, window))
+            second = log_softmax(forward(self.model, window, RowRuleAttention(schedule)))
+            rows = np.arange(len(piece))
+            dense_nll += list(-first[rows, piece])
+            differences += list(first[rows, piece] - second[rows, piece])
+            kl += list((np.exp(first) * (first - second)).sum(axis=1))
+            same += list(first.argmax(axis=1) == second.argmax(axis=1))
+            told = counts(schedule, self.model.config.kv_heads, len(window), 0)
+            attended += told["attended"]
+            causal += told["causal"]
+        quality = result.schedule.quality
+        tokens = len(differences)
+        rise, error = np.mean(differences), np.std(differences, ddof=1) / np.sqrt(tokens)
+        self.assertEqual(quality.tokens, tokens)
+        self.assertGreater(tokens, 2000)
+        self.assertAlmostEqual(quality.dense_perplexity / np.exp(np.mean(dense_nll)), 1, delta=1e-5)
+        self.assertAlmostEqual(
+            quality.sparse_perplexity / np.exp(np.mean(dense_nll) + rise), 1, delta=1e-4)
+        self.assertAlmostEqual(quality.degradation_percent, 100 * np.expm1(rise), delta=5e-3)
+        self.assertAlmostEqual(quality.degradation_percent_standard_error,
+                               100 * np.exp(rise) * error, delta=5e-3)
+        self.assertGreater(quality.degradation_percent_standard_error, 0.1)
+        self.assertAlmostEqual(quality.mean_kl, np.mean(kl), delta=2e-4)
+        self.assertAlmostEqual(quality.same_top1_ratio, np.mean(same), delta=2 / tokens)
+        self.assertAlmostEqual(quality.keys_attended_ratio, attended / causal, delta=1e-12)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,10 @@ class WithoutServer(ClientTest):
                         ["calibrate", "a", "--anchors", "many"],
                         ["calibrate", "a", "--dense-layers", "1,,2"],
                         ["calibrate", "a", "--preset", "best"],
+                        ["calibrate", "a", "--threshold", "automatic"],
+                        ["calibrate", "a", "--threshold", "nan"],
+                        ["calibrate", "a", "--threshold", "1.5"],
+                        ["calibrate", "a", "--max-tokens-per-text", "many"],
                         ["calibrate", "a", "--pooling", "mean"],
                         ["score", "a", "--baseline", "best"],
                         ["score", "a", "--page-size", "16"],
@@ -349,11 +353,29 @@ class Dense(ClientTest):
     def test_calibrate_refusals(self):
         self.bad("calibrate", scratch / "short.txt", "--json", code="INVALID_ARGUMENT")
         text = scratch / "calibration.txt"
-        for options in (["--ratio", "0"], ["--ratio", "1.5"], ["--top-k", "4"],
-                        ["--threshold", "0.5"], ["--anchors", str(LAYERS + 1)], ["--dense-layers", str(LAYERS)],
+        for options in (["--ratio", "0"], ["--ratio", "1.5"], ["--top-k", "4", "--select", "kascade"],
+                        ["--threshold", "0.5", "--maker", "dp"],
+                        ["--threshold", "auto", "--anchors", "3"],
+                        ["--anchors", str(LAYERS + 1)], ["--dense-layers", str(LAYERS)],
                         ["--select", "tile", "--ratio", "0.1"],
+                        ["--max-tokens-per-text", "0"],
                         ["--preset", "long", "--ratio", "0.1"]):
-            self.bad("calibrate", text, *options, "--json", code="INVALID_ARGUMENT")
+            message = self.bad("calibrate", text, *options, "--json", code="INVALID_ARGUMENT")
+            self.assertTrue(message.startswith("--"), message)  # an option, no field of the API
+            self.assertNotIn("_", message)
+
+    def test_calibrate_says_how_much_text_is_missing(self):
+        (scratch / "rows.txt").write_text("\n\n = Heading = \n a few words only\n" * 20)
+        for options in (["--lines"], []):
+            message = self.bad("calibrate", scratch / "rows.txt", *options, code="INVALID_ARGUMENT")
+            self.assertRegex(message, r"^FILE: the held-out parts .* have \d+ tokens .*at least "
+                                      r"1024; add \d+ tokens or more, about \d+ words$")
+        message = self.bad("calibrate", scratch / "calibration.txt", "--held-out",
+                           scratch / "rows.txt", code="INVALID_ARGUMENT")
+        self.assertRegex(message, r"^--held-out: the texts have .* about \d+ words$")
+        (scratch / "blank.txt").write_text("\n \n")
+        self.assertIn("blank.txt", self.bad("calibrate", scratch / "blank.txt", "--lines",
+                                            code="INVALID_ARGUMENT"))
 
 
 def chat_model():
@@ -511,11 +533,13 @@ class Sparse(ClientTest):
             self.assertEqual([int(cells[0]) for cells in layers], list(range(LAYERS)))
             for cells in layers:
                 if cells[1] == "ANCHOR":
-                    reason = " ".join(cells[6:]).split(":")[0]
+                    # No similarity and none of its spread; recall, importance, no head map.
+                    self.assertRegex(" ".join(cells[2:10]), r"^- - - - - \d+\.\d\d % \d\.\d{4}$")
+                    reason = " ".join(cells[11:]).split(":")[0]
                     self.assertIn(reason, ("first sparse layer", "low similarity", "distance"))
                     reasons.add(reason)
                 elif cells[1] == "REUSE":
-                    self.assertRegex(" ".join(cells[2:5]), r"^L\d+ \d+\.\d\d %$")
+                    self.assertRegex(" ".join(cells[2:13]), r"^L\d+( \d+\.\d\d %){5}$")
             self.assertRegex(done.stdout, r"Total: \d+ REUSE, \d+ ANCHOR/DENSE")
             self.assertRegex(done.stdout, r"Dense perplexity +\d+\.\d{4}\nSparse perplexity +"
                              r"\d+\.\d{4}\nDegradation +[+-]\d+\.\d{4} % ± \d+\.\d{4}  "
@@ -523,6 +547,7 @@ class Sparse(ClientTest):
                              r"NOTHING TO JUDGE: all keys were attended to|"
                              r"TOO MUCH: 5 % or more; .*--top-k 16)")
             self.assertRegex(done.stdout, "Verdict: (PASSED|NOT PASSED)")
+            self.assertNotIn("-0.0000 %", done.stdout)
             if options == cases[0]:
                 self.assertIn("65.00 %", done.stdout)
         self.assertLessEqual({"first sparse layer", "low similarity"}, reasons)
@@ -731,7 +756,129 @@ class Gate(ClientTest):
         self.assertIn("saves nothing", done.stdout)
         self.assertIn("NOT PASSED: every layer attends to all keys", done.stdout)
         self.assertNotIn("SUCCESS", done.stdout)
-        self.assertIn("lower --threshold", done.stderr.splitlines()[-1])
+        self.assertRegex(done.stderr.splitlines()[-1],
+                         r"the highest similarity met is \d+\.\d\d %, of layer \d+ to layer \d+, "
+                         r"below the threshold 100\.00 %; --threshold 0\.\d\d lets it reuse, "
+                         r"--threshold auto")
+        result = self.json("watch", self.json("jobs")["calibrations"][0]["calibration_id"], expect=3)
+        self.assertIn("saves nothing", result["warning"])
+        # The threshold that was told lets the layer reuse.
+        pair = result["most_similar_pair"]
+        again = self.json("calibrate", scratch / "calibration.txt", "--window-tokens", "512",
+                          "--threshold", pair["threshold"], "--max-degradation", "1000",
+                          "--no-activate")
+        layer = again["schedule"]["layers"][pair["layer"]]
+        self.assertEqual((layer["role"], layer["anchor"]), ("reuse", pair["anchor"]))
+        # Activation by force says that nothing is saved.
+        done = kascade("activate", result["schedule"]["schedule_id"], "--force")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("warning: the schedule saves nothing: no layer reuses", done.stderr)
+        self.good("deactivate")
+
+
+class Presets(ClientTest):
+    """Each preset in the windows of the documents: 512 tokens, or 2,048."""
+
+    def test_presets_act_or_say_why_not(self):
+        reusing = set()
+        for name in ("balanced", "conservative", "aggressive", "large-model", "cpu-8b", "long"):
+            done = kascade("calibrate", scratch / "calibration.txt", "--preset", name,
+                           "--no-activate", "--json")
+            self.assertIn(done.returncode, (0, 3), done.stderr)
+            result = json.loads(done.stdout)
+            calibration = result["schedule"]["calibration"]
+            self.assertEqual(calibration["window_tokens"], 2048 if name == "long" else 512)
+            self.assertEqual(result["schedule"]["selection"]["family"], "tile")
+            pair = result["most_similar_pair"]
+            self.assertEqual(pair["threshold"], math.floor(pair["similarity"] * 100) / 100)
+            roles = [layer["role"] for layer in result["schedule"]["layers"]]
+            if "reuse" in roles:
+                reusing.add(name)
+                self.assertGreaterEqual(pair["similarity"], calibration["threshold"])
+            else:
+                self.assertLess(pair["similarity"], calibration["threshold"])
+                self.assertIn(f"of layer {pair['layer']} to layer {pair['anchor']}", done.stderr)
+                self.assertIn(f"--threshold {pair['threshold']:.2f} lets it reuse", done.stderr)
+        self.assertLessEqual({"aggressive", "cpu-8b"}, reusing)
+
+    def test_help_lists_their_values(self):
+        self.assertRegex(self.good("calibrate", "--help"),
+                         r"aggressive +--threshold 0\.55 --top-k 10 --max-reuse-dist 5 "
+                         r"--tile-size 16 --window-tokens 512")
+
+    def test_threshold_auto(self):
+        done = kascade("calibrate", scratch / "calibration.txt", "--threshold", "auto", "--window",
+                       "512", "--max-degradation", "1000", "--no-activate")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        told = re.search(r"0\.9 × median similarity (\d\.\d{4}) = (\d\.\d{4})", done.stdout)
+        self.assertAlmostEqual(0.9 * float(told[1]), float(told[2]), delta=1e-4)
+        self.assertRegex(done.stdout, rf"threshold {100 * float(told[2]):.1f}\d % \(auto\)")
+        self.assertRegex(done.stdout, r"Similarity to the layer before +min \d+\.\d\d %, median")
+        self.assertIn(" REUSE ", done.stdout)
+
+
+class Rows(ClientTest):
+    """Texts as people have them: a file with a row in each line, as WikiText has them."""
+
+    @classmethod
+    def setUpClass(cls):
+        words = (MODEL / "calibration.txt").read_text().split()
+        rows, begin = [], 0
+        for i in range(100):
+            count = (0, 4, 150, 60, 7, 290, 0, 110)[i % 8]
+            rows.append(" " + " ".join(words[begin:begin + count]) + " " if count else " ")
+            begin += count
+        cls.rows = [row for row in rows if row.strip()]
+        (scratch / "wiki.txt").write_text("\n".join(rows) + "\n")
+
+    def test_calibrate_on_rows(self):
+        result = self.json("calibrate", scratch / "wiki.txt", "--lines", "--max-tokens-per-text",
+                           "200", "--window", "512", "--min-keys", "32", "--anchors", "5",
+                           "--plan-weight", "importance", "--max-degradation", "1000", "--no-activate")
+        self.assertTrue(result["passed"])
+        self.assertEqual(result["note"], "")
+        held_out = result["candidates"][0]["tokens"]
+        self.assertGreaterEqual(held_out, 1024)
+        tokens = sum(min(200, self.json("tokenize", row, "--no-bos")["count"]) for row in self.rows)
+        # A fifth of the rows and the line breaks between them.
+        self.assertAlmostEqual(held_out, (tokens + len(self.rows)) / 5, delta=len(self.rows) + 64)
+
+    def test_calibrate_with_texts_of_their_own_held_out(self):
+        done = kascade("calibrate", scratch / "wiki.txt", "--lines", "--held-out",
+                       scratch / "evaluation.txt", "--window", "512", "--min-keys", "32",
+                       "--anchors", "5", "--plan-weight", "importance", "--max-degradation",
+                       "1000", "--no-activate")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"Text +[\d,]+ tokens, [\d,]+ tokens of other texts held out")
+        self.assertIn(f"{len(self.rows)} lines joined to one text", done.stdout)
+
+    def test_score_rows(self):
+        result = self.json("score", scratch / "wiki.txt", "--lines", "--mode", "dense",
+                           "--max-tokens-per-text", "50")
+        self.assertEqual(len(result["files"]), len(self.rows))
+        self.assertEqual([entry["line"] for entry in result["files"]][:3], [2, 3, 4])
+        self.assertEqual(max(entry["tokens_scored"] for entry in result["files"]), 50)
+        self.assertEqual(result["tokens_scored"],
+                         sum(entry["tokens_scored"] for entry in result["files"]))
+        text = self.good("score", scratch / "wiki.txt", "--lines", "--mode", "dense")
+        self.assertTrue(text.startswith(f"{len(self.rows)} lines scored one by one\n"), text[:80])
+
+    def test_score_more_files_than_a_request_takes(self):
+        folder = scratch / "many"
+        folder.mkdir()
+        for i in range(4100):
+            (folder / f"{i}.txt").write_text(f"the sea {i}")
+        files = sorted(folder.iterdir())
+        result = self.json("score", *files, "--mode", "dense")
+        self.assertEqual(len(result["files"]), 4100)
+        self.assertEqual(result["tokens_scored"],
+                         sum(entry["tokens_scored"] for entry in result["files"]))
+        nll = sum(entry["dense"]["nll_sum"] for entry in result["files"])
+        self.assertAlmostEqual(result["dense"]["nll_sum"], nll, delta=1e-6 * nll)
+        parts = [self.json("score", *files[:4096], "--mode", "dense"),
+                 self.json("score", *files[4096:], "--mode", "dense")]
+        self.assertAlmostEqual(sum(part["dense"]["nll_sum"] for part in parts), nll, delta=1e-6 * nll)
+        self.assertLess(result["nll_standard_error"], parts[1]["nll_standard_error"])
 
 
 class Jobs(ClientTest):

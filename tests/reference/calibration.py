@@ -36,6 +36,8 @@ def unit_masses(rule, q, k, group):
     else:
         p = probabilities(q, k, group.first)
     by_head = p.reshape(k.shape[0], -1, p.shape[-1]).sum(axis=1)
+    if rule.all_heads:
+        by_head = np.broadcast_to(by_head.sum(axis=0, keepdims=True), by_head.shape)
     units = by_head[:, begin:end].reshape(k.shape[0], -1, unit_of(rule)).sum(axis=2)
     return units, by_head[:, end:].sum(axis=1) + by_head[:, :begin].sum(axis=1)
 
@@ -139,6 +141,21 @@ def jaccard(window, a, b):
                 union = left | right
                 result[target, source] += len(left & right) / len(union) if union else 1.0
     return result / len(tiles)
+
+
+def recall(window, a, b):
+    """Mean over tiles of the share of layer b's mass that the choices of layer a hold, own tile and
+    sinks included, [G_b, G_a].
+    """
+    heads = window.own[b][0].shape[0]
+    result = np.zeros((heads, heads))
+    for tile, masses in enumerate(window.masses[b]):
+        for target in range(heads):
+            own = window.own[b][tile][target]
+            for source in range(heads):
+                held = recalled(masses[target], own, window.choices[a][tile][source])
+                result[target, source] += held / (masses[target].sum() + own)
+    return result / len(window.masses[b])
 
 
 def pair_similarity(windows, measure, a, b):

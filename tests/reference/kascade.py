@@ -31,6 +31,8 @@ class Rule:
     top_k: int = 12  # tile: key tiles, the own one not counted
     decode_own_tile: bool = True  # False: row rule without a forced own block (kascade only)
     sink_keys: int = 0  # first keys, always attended, never candidates
+    pooling: str = "sum"  # kascade: over deciding rows and heads; or "max"
+    all_heads: bool = False  # kascade: one choice for all KV heads, whose scores are pooled too
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ class Schedule:
 def read_schedule(path):
     """A schedule file -> Schedule."""
     raw = json.loads(pathlib.Path(path).read_text())
-    names = ("family", "query_tile", "ratio", "min_keys", "top_k", "decode_own_tile", "sink_keys")
+    names = ("family", "query_tile", "ratio", "min_keys", "top_k", "decode_own_tile", "sink_keys",
+             "all_heads")
+    if raw["selection"]["family"] == "kascade":
+        names += ("pooling",)
     rule = Rule(**{name: raw["selection"][name] for name in names if name in raw["selection"]})
     layers = (Layer(x["role"], x["anchor"], tuple(x["head_map"])) for x in raw["layers"])
     return Schedule(rule, tuple(layers))
@@ -117,6 +122,15 @@ def takes_all(rule, group):
     return budget(rule, group) * unit_of(rule) == end - begin
 
 
+def pooled(rule, p, axis):
+    """Family kascade: scores from the probabilities along `axis` of each KV head, which is axis 0."""
+    one = np.max if rule.pooling == "max" else np.sum
+    values = one(p, axis=axis)
+    if rule.all_heads:
+        values = np.broadcast_to(one(values, axis=0, keepdims=True), values.shape)
+    return values
+
+
 def scores(rule, q, k, group):
     """Score of each candidate unit, [G, units].
 
@@ -129,7 +143,7 @@ def scores(rule, q, k, group):
         p = p.reshape(kv_heads, heads // kv_heads, -1, rule.query_tile)
         return p.max(axis=(1, 3))
     p = probabilities(q, k, group.first)[:, :, begin:end]
-    return p.reshape(kv_heads, -1, end - begin).sum(axis=1)
+    return pooled(rule, p.reshape(kv_heads, -1, end - begin), axis=1)
 
 
 def select(values, count):

@@ -64,10 +64,12 @@ def schedule_json(schedule):
         "ratio": rule.ratio,
         "top_k": rule.top_k,
         "min_keys": rule.min_keys,
-        "pooling": "max" if rule.family == "tile" else "sum",
+        "pooling": "max" if rule.family == "tile" else rule.pooling,
         "decode_own_tile": rule.decode_own_tile,
         "sink_keys": rule.sink_keys,
     }
+    if rule.all_heads:
+        selection["all_heads"] = True
     layers = [{"role": layer.role, "anchor": layer.anchor, "head_map": list(layer.head_map),
                "similarity": 1.0, "importance": 0.5, "reason": "test"}
               for layer in schedule.layers]

@@ -6,7 +6,7 @@ what the specification reads like; test_oracle.py compares both.
 
 import numpy as np
 
-from kascade import Group, budget, candidates
+from kascade import Group, budget, candidates, pooled
 from llama import probabilities, weighted_values
 
 
@@ -17,7 +17,7 @@ def kept_keys(rule, p, first, kv_heads):
     kept = np.ones((kv_heads,) + p.shape[1:], dtype=bool)
     kept[:, :, begin:end] = False
     shape = kv_heads, len(p) // kv_heads, p.shape[1], end - begin
-    scores = p[:, :, begin:end].reshape(shape).sum(axis=1)
+    scores = pooled(rule, p[:, :, begin:end].reshape(shape), axis=1)
     best = np.argsort(-scores, axis=-1, kind="stable")[:, :, :budget(rule, row)]
     np.put_along_axis(kept[:, :, begin:end], best, True, axis=-1)
     return kept

@@ -46,11 +46,13 @@ def plain_scores(rule, q, k, group):
         for position in range(group.first, group.last):
             p = plain_probability(q, k, head, shared, position)
             for j in range(begin, end):
-                cell = head // shared, (j - begin) // unit
-                if rule.family == "kascade":
+                cell = 0 if rule.all_heads else head // shared, (j - begin) // unit
+                if rule.family == "kascade" and rule.pooling == "sum":
                     result[cell] += p[j]
-                elif position == group.last - 1:
+                elif rule.family == "kascade" or position == group.last - 1:
                     result[cell] = max(result[cell], p[j])
+    if rule.all_heads:
+        result[:] = result[0]
     return result
 
 
@@ -120,7 +122,9 @@ class SelectionTest(unittest.TestCase):
         for heads, kv_heads in ((2, 2), (4, 2), (3, 1)):
             q, k, _ = random_heads(2, heads, kv_heads, 30, 5)
             for rule in (SMALL, SMALL_TILE, replace(SMALL, sink_keys=3),
-                         replace(SMALL, decode_own_tile=False)):
+                         replace(SMALL, decode_own_tile=False), replace(SMALL, pooling="max"),
+                         replace(SMALL, all_heads=True),
+                         replace(SMALL, all_heads=True, pooling="max", sink_keys=3)):
                 for group in (Group(16, 24, False), Group(24, 30, False), Group(27, 28, True)):
                     got = scores(rule, q[:, group.first:group.last], k, group)
                     wanted = plain_scores(rule, q, k, group)
@@ -138,10 +142,24 @@ class AttentionTest(unittest.TestCase):
                 wanted = sum(p[j] * v[head // 2, j] for j in range(t + 1))
                 np.testing.assert_allclose(out[head, t], wanted, rtol=1e-12, atol=1e-14)
 
+    def test_all_heads_choose_the_same_and_otherwise_not(self):
+        q, k, _ = random_heads(14, 6, 3, 300, 16)
+        group = Group(256, 288, False)
+        chosen = {}
+        for pooling in ("sum", "max"):
+            for all_heads in (False, True):
+                rule = Rule(min_keys=8, pooling=pooling, all_heads=all_heads)
+                sets, _ = choose(rule, q[:, 256:288], k, group)
+                same = all(np.array_equal(sets[0], other) for other in sets[1:])
+                self.assertEqual(same, all_heads)
+                chosen[pooling, all_heads] = sets.tolist()
+        self.assertEqual(len({str(sets) for sets in chosen.values()}), 4)
+
     def test_two_routes_of_an_anchor_agree(self):
         q, k, v = random_heads(4, 6, 2, 300, 16)
         for rule in (Rule(min_keys=8), Rule(min_keys=8, sink_keys=5), SMALL_TILE,
-                     Rule(min_keys=8, decode_own_tile=False)):
+                     Rule(min_keys=8, decode_own_tile=False), Rule(min_keys=8, pooling="max"),
+                     Rule(min_keys=8, all_heads=True)):
             for group in groups_of(rule, 300, 270):
                 rows = q[:, group.first:group.last]
                 sets, _ = choose(rule, rows, k, group)
@@ -295,7 +313,8 @@ class ModelTest(unittest.TestCase):
 
     def test_rows_of_a_tile_at_once_give_the_same(self):
         model, tokens = self.model(), np.random.default_rng(2).integers(0, 257, 77)
-        for rule in (SMALL, replace(SMALL, sink_keys=3)):
+        for rule in (SMALL, replace(SMALL, sink_keys=3), replace(SMALL, pooling="max"),
+                     replace(SMALL, all_heads=True)):
             schedule = two_anchors(rule)
             plain = llama.forward(model, tokens, SparseAttention(schedule, tile_rule_end=0))
             whole_tiles = RowRuleAttention(schedule)

@@ -336,21 +336,5 @@ TEST(Greedy, HeadMapComesFromTheAnchor) {
   EXPECT_DOUBLE_EQ(layers[2].similarity, 0.8);
 }
 
-TEST(Presets, AreFoundByName) {
-  const auto named = [](const char* name) { return preset(name).value_or(Preset{}); };
-  EXPECT_EQ(named("conservative").threshold, 0.75);
-  EXPECT_EQ(named("conservative").max_reuse_dist, 3);
-  EXPECT_EQ(named("balanced").rule().top_k, 12);
-  EXPECT_EQ(named("aggressive").greedy().max_reuse_dist, 5);
-  EXPECT_EQ(named("large-model").rule().top_k, 8);
-  EXPECT_EQ(named("large-model").threshold, 0.75);
-  EXPECT_EQ(named("cpu-8b").window_tokens, 512);
-  EXPECT_EQ(named("long").window_tokens, 2048);
-  EXPECT_EQ(named("cpu-8b").greedy().threshold, 0.1);
-  EXPECT_EQ(named("long").rule().query_tile, 32);
-  EXPECT_EQ(named("long").rule().family, Family::kTile);
-  EXPECT_EQ(preset("best"), std::nullopt);
-}
-
 }  // namespace
 }  // namespace kascade

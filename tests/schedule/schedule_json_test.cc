@@ -82,7 +82,7 @@ TEST(Json, HasTheDocumentedForm) {
                               "\"similarity\":0.9123456789012345,\"importance\":0.0,"
                               "\"reason\":\"\"},\n"));
   Schedule tiles = example();
-  tiles.selection = preset("balanced").value_or(Preset{}).rule();
+  tiles.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 12};
   EXPECT_THAT(to_json(tiles), AllOf(HasSubstr("\"unit\":16"), HasSubstr("\"pooling\":\"max\"")));
 }
 

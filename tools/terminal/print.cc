@@ -30,12 +30,21 @@ std::string with_commas(int64_t value) {
   return (value < 0 ? "-" : "") + out;
 }
 
-std::string percent(double ratio, int decimals) {
-  return fmt::format("{:.{}f} %", ratio * 100, decimals);
+std::string fixed(double value, int decimals) {
+  std::string text = fmt::format("{:.{}f}", value, decimals);
+  const bool zero = text.find_first_not_of("-0.") == std::string::npos;
+  return zero && text.starts_with('-') ? text.substr(1) : text;
 }
 
+std::string signed_fixed(double value, int decimals) {
+  std::string text = fixed(value, decimals);
+  return text.starts_with('-') ? text : "+" + text;
+}
+
+std::string percent(double ratio, int decimals) { return fixed(ratio * 100, decimals) + " %"; }
+
 std::string signed_percent(double percent, int decimals) {
-  return fmt::format("{:+.{}f} %", percent, decimals);
+  return signed_fixed(percent, decimals) + " %";
 }
 
 std::string bytes(double count) {

@@ -9,7 +9,10 @@
 
 namespace kascade::client {
 
-std::string with_commas(int64_t value);                        // 12,345
+std::string with_commas(int64_t value);  // 12,345
+// What rounds to zero has no minus sign, in these four: there is no "-0.00 %".
+std::string fixed(double value, int decimals);                 // -1.5 → "-1.50"
+std::string signed_fixed(double value, int decimals);          // 1.5 → "+1.50"
 std::string percent(double ratio, int decimals = 2);           // 0.9663 → "96.63 %"
 std::string signed_percent(double percent, int decimals = 2);  // 1.5 → "+1.50 %"
 std::string bytes(double count);                               // 1536 → "1.50 KiB"

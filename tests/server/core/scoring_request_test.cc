@@ -89,6 +89,33 @@ TEST_F(ScoringRequestTest, SpecialTokensCountAsTheyAreSpelledOnEveryWay) {
   EXPECT_EQ(result.inputs[3].bytes_scored, 8);
 }
 
+TEST_F(ScoringRequestTest, TextsAreCutToTheirFirstTokens) {
+  open();
+  ScoringRequest request;
+  request.max_tokens_per_text = 3;
+  const std::vector<Token> ids{'a', 'b', 'c', 'd', 'e', 'f'};
+  request.inputs = {TextToScore{"abcdef"}, TextToScore{"ab"},
+                    TextToScore{.text = "cdefgh", .context = "ab"}, TokensToScore{.tokens = ids},
+                    TokensToScore{.tokens = ids, .context_tokens = 2}};
+  const PreparedScoring result = prepared(request);
+  EXPECT_THAT(result.inputs[0].tokens, ElementsAre(kTinyBos, 'a', 'b', 'c'));
+  EXPECT_EQ(result.inputs[0].tokens_to_score, 3);
+  EXPECT_EQ(result.inputs[0].bytes_scored, 3);
+  EXPECT_EQ(result.inputs[1].tokens.size(), 3u);
+  EXPECT_EQ(result.inputs[1].bytes_scored, 2);
+  EXPECT_THAT(result.inputs[2].tokens, ElementsAre(kTinyBos, 'a', 'b', 'c', 'd', 'e'));
+  EXPECT_EQ(result.inputs[2].tokens_to_score, 3);
+  EXPECT_THAT(result.inputs[3].tokens, ElementsAre('a', 'b', 'c'));
+  EXPECT_EQ(result.inputs[3].tokens_to_score, 2);
+  EXPECT_THAT(result.inputs[4].tokens, ElementsAre('a', 'b', 'c', 'd', 'e'));
+  EXPECT_EQ(result.inputs[4].tokens_to_score, 3);
+  for (const int32_t wrong : {0, -1, (1 << 20) + 1}) {
+    request.max_tokens_per_text = wrong;
+    EXPECT_THAT(std::string(prepare(request).status().message()),
+                ::testing::StartsWith("max_tokens_per_text: must be in [1, 1048576]"));
+  }
+}
+
 TEST_F(ScoringRequestTest, ABosOfTwoTokensIsNeverScored) {
   nlohmann::json tokenizer = tiny_tokenizer();
   tokenizer["post_processor"]["special_tokens"]["<|bos|>"]["ids"] = {kTinyBos, kTinyEos};

@@ -1,5 +1,6 @@
 // Tests calibration jobs over gRPC: a client follows a job, leaves it, finds it again, cancels it
 // and activates its schedule.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@ namespace kascade::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class ServerCalibrationTest : public ::testing::Test {
  protected:
@@ -148,6 +150,110 @@ TEST_F(ServerCalibrationTest, AJobIsFollowedToItsResult) {
   EXPECT_EQ(job.schedule_id(), result.schedule().schedule_id());
   EXPECT_EQ(job.result().schedule_json(), result.schedule_json());
   EXPECT_TRUE(all_blocks_free(server()));
+}
+
+// A random model is suspect: what is told blames the model, and no option of the calibration.
+TEST_F(ServerCalibrationTest, ASuspectModelIsBlamedAndNotItsOptions) {
+  v1::CalibrateRequest request;
+  request.add_texts(text(16000, "in the other corner 123 "));
+  request.set_window_tokens(256);
+  request.set_top_k(4);
+  request.set_threshold(1);
+  const auto stream = calibrate(server(), request);
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  const v1::CalibrationResult& result = stream.messages.back().result();
+  ASSERT_TRUE(result.schedule().quality().suspect());
+  EXPECT_EQ(result.schedule().reuse_layers_ratio(), 0);
+  EXPECT_GT(result.suspect_causes_size(), 3);
+  EXPECT_EQ(result.warning(), "");
+  for (const std::string& cause : result.suspect_causes()) {
+    EXPECT_THAT(cause, Not(HasSubstr("threshold")));
+  }
+  // Activation says nevertheless that nothing is saved.
+  v1::ActivateScheduleRequest activation;
+  activation.set_schedule_id(result.schedule().schedule_id());
+  v1::ActivateScheduleResponse response;
+  {
+    grpc::ClientContext context;
+    const auto status = server().calibration->ActivateSchedule(&context, activation, &response);
+    EXPECT_THAT(status.error_message(), HasSubstr("the model, its tokenizer or their conversion"));
+  }
+  activation.set_force(true);
+  grpc::ClientContext context;
+  ASSERT_TRUE(server().calibration->ActivateSchedule(&context, activation, &response).ok());
+  EXPECT_THAT(response.warning(), HasSubstr("saves nothing: no layer reuses"));
+}
+
+TEST_F(ServerCalibrationTest, LayersAreToldWithRecallAndSpread) {
+  const auto stream = calibrate(server(), short_job());
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  const v1::CalibrationResult& result = stream.messages.back().result();
+  ASSERT_EQ(result.layers_size(), 6);
+  for (int32_t i = 0; i < 6; ++i) {
+    const v1::LayerPlan& plan = result.schedule().layers(i);
+    const v1::MeasuredLayer& layer = result.layers(i);
+    EXPECT_GT(layer.recall(), 0);
+    EXPECT_LE(layer.recall(), 1);
+    ASSERT_EQ(layer.has_similarity(), plan.role() == v1::LAYER_ROLE_REUSE);
+    if (!layer.has_similarity()) continue;
+    EXPECT_LE(layer.similarity().min(), plan.similarity());
+    EXPECT_GE(layer.similarity().max(), plan.similarity());
+    EXPECT_LE(layer.similarity().min(), layer.similarity().median());
+    EXPECT_LE(layer.similarity().median(), layer.similarity().max());
+  }
+  EXPECT_FALSE(result.has_most_similar_pair());  // of maker GREEDY only
+  EXPECT_FALSE(result.has_auto_threshold());
+}
+
+TEST_F(ServerCalibrationTest, AnAutomaticThresholdIsToldAndLetsLayersReuse) {
+  v1::CalibrateRequest request;
+  request.add_texts(text(16000, "in the other corner 123 "));
+  request.set_window_tokens(256);
+  request.set_top_k(4);
+  request.set_auto_threshold(true);
+  const auto stream = calibrate(server(), request);
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  const v1::CalibrationResult& result = stream.messages.back().result();
+  ASSERT_TRUE(result.has_auto_threshold());
+  std::vector<double> neighbours;
+  for (int32_t layer = 2; layer < 6; ++layer) {
+    neighbours.push_back(result.similarity(layer - 1).to_layers(1));
+  }
+  std::ranges::sort(neighbours);
+  EXPECT_NEAR(result.auto_threshold().median_similarity(), (neighbours[1] + neighbours[2]) / 2,
+              1e-12);
+  EXPECT_EQ(result.auto_threshold().threshold(), 0.9 * result.auto_threshold().median_similarity());
+  EXPECT_EQ(result.schedule().calibration().threshold(), result.auto_threshold().threshold());
+  EXPECT_TRUE(result.schedule().calibration().auto_threshold());
+  EXPECT_GT(result.schedule().reuse_layers_ratio(), 0);
+  EXPECT_TRUE(result.has_most_similar_pair());
+}
+
+TEST_F(ServerCalibrationTest, ShortTextsAndTextsOfTheirOwnForTheGate) {
+  v1::CalibrateRequest request = short_job();
+  request.clear_texts();
+  for (int32_t i = 0; i < 300; ++i) request.add_texts(text(30, "a row of few words "));
+  for (int32_t i = 0; i < 3; ++i) request.add_held_out_texts(text(2000, "held out for the gate "));
+  request.set_max_tokens_per_text(600);
+  const auto stream = calibrate(server(), request);
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  const auto& started = stream.messages.front().started();
+  EXPECT_EQ(started.held_out_tokens(), 3 * 600);
+  EXPECT_LT(started.tokens(), 300 * 45);
+  const v1::CalibrationResult& result = stream.messages.back().result();
+  EXPECT_THAT(result.note(), HasSubstr("300 texts were joined to one"));
+  EXPECT_GT(result.schedule().quality().tokens(), 1024);
+  // Other held-out texts make another job.
+  request.set_held_out_texts(0, text(2000, "held out for the date "));
+  const auto other = calibrate(server(), request);
+  ASSERT_TRUE(other.status.ok());
+  EXPECT_NE(other.messages.front().started().calibration_id(), started.calibration_id());
+  request.set_join_texts(true);
+  const auto joined = calibrate(server(), request);
+  ASSERT_TRUE(joined.status.ok());
+  EXPECT_EQ(joined.messages.back().result().note(), "");
+  request.set_join_texts(false);
+  EXPECT_EQ(calibrate(server(), request).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_F(ServerCalibrationTest, AFailedGateNeedsForce) {

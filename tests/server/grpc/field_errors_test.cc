@@ -363,9 +363,32 @@ const std::vector<Case<v1::CalibrateRequest>> kCalibrateCases{
     {"too little text", bad("texts"), [](v1::CalibrateRequest&) {}},
     {"anchors of greedy", bad("anchors"),
      [](v1::CalibrateRequest& r) { r.set_maker(v1::SCHEDULE_MAKER_GREEDY), r.set_anchors(2); }},
-    {"threshold of dp", bad("threshold"), [](v1::CalibrateRequest& r) { r.set_threshold(0.5); }},
+    {"threshold of dp", bad("threshold"),
+     [](v1::CalibrateRequest& r) { r.set_maker(v1::SCHEDULE_MAKER_DP), r.set_threshold(0.5); }},
+    {"threshold beside anchors", bad("anchors"),
+     [](v1::CalibrateRequest& r) { r.set_anchors(2), r.set_threshold(0.5); }},
+    {"two thresholds", bad("auto_threshold"),
+     [](v1::CalibrateRequest& r) { r.set_auto_threshold(true), r.set_threshold(0.5); }},
+    {"auto_threshold of dp", bad("auto_threshold"),
+     [](v1::CalibrateRequest& r) {
+       r.set_maker(v1::SCHEDULE_MAKER_DP), r.set_auto_threshold(true);
+     }},
     {"max_reuse_dist of dp", bad("max_reuse_dist"),
-     [](v1::CalibrateRequest& r) { r.set_max_reuse_dist(3); }},
+     [](v1::CalibrateRequest& r) { r.set_maker(v1::SCHEDULE_MAKER_DP), r.set_max_reuse_dist(3); }},
+    {"no tokens of each text", bad("max_tokens_per_text"),
+     [](v1::CalibrateRequest& r) { r.set_max_tokens_per_text(0); }},
+    {"too many tokens of each text", bad("max_tokens_per_text"),
+     [](v1::CalibrateRequest& r) { r.set_max_tokens_per_text((1 << 20) + 1); }},
+    {"too many texts", bad("texts"),
+     [](v1::CalibrateRequest& r) {
+       while (r.texts_size() <= 65536) r.add_texts("x");
+     }},
+    {"too many held-out texts", bad("held_out_texts"),
+     [](v1::CalibrateRequest& r) {
+       while (r.held_out_texts_size() <= 65536) r.add_held_out_texts("x");
+     }},
+    {"too little held-out text", bad("held_out_texts"),
+     [](v1::CalibrateRequest& r) { r.add_held_out_texts("in the other"); }},
     {"ratio of tile", bad("ratio"), [](v1::CalibrateRequest& r) { tile(r), r.set_ratio(0.5); }},
     {"min_keys of tile", bad("min_keys"),
      [](v1::CalibrateRequest& r) { tile(r), r.set_min_keys(5); }},
@@ -389,7 +412,12 @@ const std::vector<Case<v1::CalibrateRequest>> kCalibrateCases{
      }},
     {"unknown plan_weight", bad("plan_weight"),
      [](v1::CalibrateRequest& r) { r.set_plan_weight(static_cast<v1::PlanWeight>(3)); }},
-    {"top_k of kascade", bad("top_k"), [](v1::CalibrateRequest& r) { r.set_top_k(3); }},
+    {"top_k of kascade", bad("top_k"),
+     [](v1::CalibrateRequest& r) { r.set_family(v1::SELECTION_FAMILY_KASCADE), r.set_top_k(3); }},
+    {"ratio beside top_k", bad("ratio"),
+     [](v1::CalibrateRequest& r) { r.set_top_k(3), r.set_ratio(0.2); }},
+    {"anchors beside a preset", bad("anchors"),
+     [](v1::CalibrateRequest& r) { r.set_preset(v1::CALIBRATION_PRESET_LONG), r.set_anchors(2); }},
     {"min_recall alone", bad("min_recall"), [](v1::CalibrateRequest& r) { r.set_min_recall(0.5); }},
     {"preset of kascade", bad("preset"),
      [](v1::CalibrateRequest& r) {
@@ -431,8 +459,13 @@ TEST_F(ServerErrorsTest, CalibrateRefusesBadFields) {
   v1::CalibrateRequest request;
   request.add_texts("x");
   request.set_threshold(0.5);
+  request.set_maker(v1::SCHEDULE_MAKER_DP);
   EXPECT_EQ(calibrate(server(), request).status.error_message(),
             "threshold: is an option of maker GREEDY; maker is DP");
+  request.clear_maker();
+  request.set_anchors(2);
+  EXPECT_EQ(calibrate(server(), request).status.error_message(),
+            "anchors: is an option of maker DP; maker is GREEDY, as threshold asks for it");
 }
 
 TEST_F(ServerErrorsTest, TokenCallsRefuseBadFields) {

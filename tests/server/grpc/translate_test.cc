@@ -1,5 +1,7 @@
 // Tests the translation of gRPC requests to those of the core, and of the core's statuses to gRPC
 // statuses.
+#include <iterator>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -44,8 +46,100 @@ TEST(CalibrationOptionsOfARequest, FollowFamilyMakerAndPreset) {
   EXPECT_EQ(preset->greedy.threshold, 0.55);
   EXPECT_EQ(preset->greedy.max_reuse_dist, 5);
 
-  request.set_preset(v1::CALIBRATION_PRESET_CPU_8B);
-  EXPECT_EQ(read_calibration_options(request, model)->window_tokens, 512);
+  EXPECT_EQ(preset->window_tokens, 512);
+  EXPECT_FALSE(preset->long_window);
+
+  request.set_window_tokens(300);
+  EXPECT_EQ(read_calibration_options(request, model)->window_tokens, 300);
+}
+
+CalibrationOptions options_of(const v1::CalibrateRequest& request) {
+  const auto options = read_calibration_options(request, {.layers = 12, .context = 4096});
+  EXPECT_TRUE(options.ok()) << options.status();
+  return options.value_or(CalibrationOptions{});
+}
+
+// The values of our users' documents.
+TEST(CalibrationOptionsOfARequest, EachPresetHasItsValues) {
+  const struct {
+    v1::CalibrationPreset preset;
+    double threshold;
+    int32_t top_k, max_reuse_dist, tile, window;
+  } presets[] = {{v1::CALIBRATION_PRESET_BALANCED, 0.65, 12, 4, 16, 512},
+                 {v1::CALIBRATION_PRESET_CONSERVATIVE, 0.75, 16, 3, 16, 512},
+                 {v1::CALIBRATION_PRESET_AGGRESSIVE, 0.55, 10, 5, 16, 512},
+                 {v1::CALIBRATION_PRESET_LARGE_MODEL, 0.75, 8, 4, 16, 512},
+                 {v1::CALIBRATION_PRESET_CPU_8B, 0.1, 8, 4, 16, 512},
+                 {v1::CALIBRATION_PRESET_LONG, 0.65, 16, 4, 32, 2048}};
+  EXPECT_EQ(std::ssize(presets) + 1, v1::CalibrationPreset_descriptor()->value_count());
+  for (const auto& expected : presets) {
+    v1::CalibrateRequest request;
+    request.set_preset(expected.preset);
+    const CalibrationOptions options = options_of(request);
+    EXPECT_EQ(options.planner, Planner::kGreedy);
+    EXPECT_EQ(options.selection,
+              (SelectionSettings{
+                  .family = Family::kTile, .query_tile = expected.tile, .top_k = expected.top_k}));
+    EXPECT_EQ(options.greedy.threshold, expected.threshold);
+    EXPECT_EQ(options.greedy.max_reuse_dist, expected.max_reuse_dist);
+    EXPECT_EQ(options.window_tokens, expected.window);
+    EXPECT_FALSE(options.long_window);
+  }
+}
+
+TEST(CalibrationOptionsOfARequest, AnOptionBringsItsFamilyAndItsPlanner) {
+  using Change = void (*)(v1::CalibrateRequest&);
+  const struct {
+    const char* what;
+    Change change;
+    Family family;
+    Planner planner;
+  } cases[] = {
+      {"threshold", [](v1::CalibrateRequest& r) { r.set_threshold(0.5); }, Family::kTile,
+       Planner::kGreedy},
+      {"auto_threshold", [](v1::CalibrateRequest& r) { r.set_auto_threshold(true); }, Family::kTile,
+       Planner::kGreedy},
+      {"max_reuse_dist", [](v1::CalibrateRequest& r) { r.set_max_reuse_dist(3); }, Family::kTile,
+       Planner::kGreedy},
+      {"top_k", [](v1::CalibrateRequest& r) { r.set_top_k(8); }, Family::kTile, Planner::kGreedy},
+      {"top_k and anchors", [](v1::CalibrateRequest& r) { r.set_top_k(8), r.set_anchors(4); },
+       Family::kTile, Planner::kDynamicProgramming},
+      {"top_k and maker",
+       [](v1::CalibrateRequest& r) { r.set_top_k(8), r.set_maker(v1::SCHEDULE_MAKER_DP); },
+       Family::kTile, Planner::kDynamicProgramming},
+      {"ratio and threshold",
+       [](v1::CalibrateRequest& r) { r.set_ratio(0.2), r.set_threshold(0.5); }, Family::kKascade,
+       Planner::kGreedy},
+      {"family and threshold",
+       [](v1::CalibrateRequest& r) {
+         r.set_family(v1::SELECTION_FAMILY_KASCADE), r.set_threshold(0.5);
+       },
+       Family::kKascade, Planner::kGreedy},
+      {"tile_size", [](v1::CalibrateRequest& r) { r.set_tile_size(16); }, Family::kKascade,
+       Planner::kDynamicProgramming},
+      {"tile_size and threshold",
+       [](v1::CalibrateRequest& r) { r.set_tile_size(64), r.set_threshold(0.5); }, Family::kTile,
+       Planner::kGreedy},
+      {"no auto_threshold", [](v1::CalibrateRequest& r) { r.set_auto_threshold(false); },
+       Family::kKascade, Planner::kDynamicProgramming},
+  };
+  for (const auto& [what, change, family, planner] : cases) {
+    v1::CalibrateRequest request;
+    change(request);
+    const CalibrationOptions options = options_of(request);
+    EXPECT_EQ(options.selection.family, family) << what;
+    EXPECT_EQ(options.planner, planner) << what;
+    EXPECT_TRUE(options.long_window) << what;
+  }
+}
+
+TEST(CalibrationOptionsOfARequest, TextsAreJoinedAsIsAskedFor) {
+  v1::CalibrateRequest request;
+  EXPECT_EQ(options_of(request).join_texts, std::nullopt);
+  request.set_join_texts(false);
+  EXPECT_EQ(options_of(request).join_texts, false);
+  request.set_join_texts(true);
+  EXPECT_EQ(options_of(request).join_texts, true);
 }
 
 TEST(CalibrationOptionsOfARequest, TakeEachExperiment) {

@@ -1,0 +1,155 @@
+// What is told of a calibration: of presets, of why nothing reuses, of a suspect model.
+#include "client/views/calibration_view.h"
+
+#include <string>
+
+#include "client/commands/option_names.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tools/terminal/print.h"
+
+namespace kascade::client {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// The layers are an anchor each after layer 0.
+v1::CalibrationResult without_reuse() {
+  v1::CalibrationResult result;
+  auto& schedule = *result.mutable_schedule();
+  for (int i = 0; i < 3; ++i) {
+    auto& layer = *schedule.add_layers();
+    layer.set_role(i == 0 ? v1::LAYER_ROLE_DENSE : v1::LAYER_ROLE_ANCHOR);
+    layer.set_anchor(i);
+    result.add_layers()->set_recall(0.9);
+  }
+  schedule.mutable_calibration()->set_maker("greedy");
+  schedule.mutable_calibration()->set_threshold(0.65);
+  schedule.mutable_quality()->set_keys_attended_ratio(1);
+  auto& pair = *result.mutable_most_similar_pair();
+  pair.set_layer(2);
+  pair.set_anchor(1);
+  pair.set_similarity(0.583);
+  pair.set_threshold(0.58);
+  return result;
+}
+
+TEST(NoReuse, TellsTheHighestSimilarityAndTheThresholdThatWouldDo) {
+  const std::string text = no_reuse_text(without_reuse());
+  EXPECT_THAT(text, HasSubstr("58.30 %, of layer 2 to layer 1, below the threshold 65.00 %"));
+  EXPECT_THAT(text, HasSubstr("--threshold 0.58 lets it reuse, --threshold auto"));
+  EXPECT_THAT(calibration_text(without_reuse()), HasSubstr("58.30 %, of layer 2 to layer 1"));
+}
+
+TEST(NoReuse, TellsThatNoLayerIsInReach) {
+  v1::CalibrationResult result = without_reuse();
+  result.clear_most_similar_pair();
+  EXPECT_THAT(no_reuse_text(result), HasSubstr("layer 0 serves no other layer"));
+}
+
+TEST(NoReuse, OfDynamicProgrammingIsAMatterOfAnchors) {
+  v1::CalibrationResult result = without_reuse();
+  result.clear_most_similar_pair();
+  result.mutable_schedule()->mutable_calibration()->clear_threshold();
+  result.mutable_schedule()->mutable_calibration()->mutable_requested()->set_anchors(3);
+  EXPECT_THAT(no_reuse_text(result), HasSubstr("fewer --anchors"));
+}
+
+TEST(NoReuse, IsNotToldWhereALayerReuses) {
+  v1::CalibrationResult result = without_reuse();
+  result.mutable_schedule()->set_reuse_layers_ratio(0.3);
+  EXPECT_EQ(no_reuse_text(result), "");
+}
+
+TEST(SuspectModel, IsBlamedAndNotTheThreshold) {
+  v1::CalibrationResult result = without_reuse();
+  result.mutable_schedule()->mutable_quality()->set_suspect(true);
+  result.add_suspect_causes("gate and up projections were swapped");
+  EXPECT_EQ(no_reuse_text(result), "");
+  const std::string warning = suspect_text(result);
+  EXPECT_THAT(warning, HasSubstr("the model, its tokenizer or their conversion is at fault"));
+  EXPECT_THAT(warning, HasSubstr("gate and up projections were swapped"));
+  for (const std::string& text : {warning, calibration_text(result)}) {
+    EXPECT_THAT(text, Not(HasSubstr("--threshold")));
+    EXPECT_THAT(text, Not(HasSubstr("--anchors")));
+    EXPECT_THAT(text, Not(HasSubstr("--max-reuse-dist")));
+  }
+}
+
+TEST(CalibrationText, HasSpreadRecallAndTheAutomaticThreshold) {
+  v1::CalibrationResult result = without_reuse();
+  auto& layer = *result.mutable_schedule()->mutable_layers(2);
+  layer.set_role(v1::LAYER_ROLE_REUSE);
+  layer.set_anchor(1);
+  layer.set_similarity(0.583);
+  result.mutable_schedule()->set_reuse_layers_ratio(1.0 / 3);
+  auto& spread = *result.mutable_layers(2)->mutable_similarity();
+  spread.set_min(0.5);
+  spread.set_median(0.6);
+  spread.set_max(0.7);
+  result.mutable_layers(2)->set_recall(0.8765);
+  result.mutable_auto_threshold()->set_median_similarity(0.6);
+  result.mutable_auto_threshold()->set_threshold(0.54);
+  for (const double similarity : {0.2, 0.4, 0.9}) {
+    result.add_similarity()->add_to_layers(1);
+    result.mutable_similarity(result.similarity_size() - 1)->add_to_layers(similarity);
+  }
+  const std::string text = calibration_text(result);
+  EXPECT_THAT(text, HasSubstr("58.30 %  50.00 %  60.00 %  70.00 %  87.65 %"));
+  EXPECT_THAT(text, HasSubstr("0.9 × median similarity 0.6000 = 0.5400"));
+  EXPECT_THAT(text, HasSubstr("min 20.00 %, median 40.00 %, max 90.00 %"));
+  const Json json = measurement_json(result);
+  EXPECT_EQ(json["layers_measured"][2]["similarity"]["median"], 0.6);
+  EXPECT_TRUE(json["layers_measured"][1]["similarity"].is_null());
+  EXPECT_EQ(json["auto_threshold"]["threshold"], 0.54);
+  EXPECT_EQ(json["most_similar_pair"]["layer"], 2);
+}
+
+TEST(Presets, AreListedWithTheirValues) {
+  const std::string text = presets_text();
+  EXPECT_EQ(std::ranges::count(text, '\n'), 6);
+  EXPECT_THAT(text, HasSubstr("  aggressive    --threshold 0.55 --top-k 10 --max-reuse-dist 5 "
+                              "--tile-size 16 --window-tokens 512\n"));
+  EXPECT_THAT(text, HasSubstr("  cpu-8b        --threshold 0.1 "));
+  EXPECT_THAT(text, HasSubstr("  large-model   --threshold 0.75 "));
+  EXPECT_THAT(text, HasSubstr("  long          --threshold 0.65 --top-k 16 --max-reuse-dist 4 "
+                              "--tile-size 32 --window-tokens 2048\n"));
+}
+
+TEST(OptionNames, StandForTheFieldsOfTheApi) {
+  const auto named = [](const char* message) {
+    return std::string(with_option_names(absl::InvalidArgumentError(message)).message());
+  };
+  EXPECT_EQ(named("top_k: is an option of family TILE; family is KASCADE"),
+            "--top-k: is an option of --select tile; --select is kascade");
+  EXPECT_EQ(named("anchors: is an option of maker DP; maker is GREEDY, as threshold asks for it"),
+            "--anchors: is an option of --maker dp; --maker is greedy, as --threshold asks for it");
+  EXPECT_EQ(named("ratio: must be in (0, 1], got 2"), "--ratio: must be in (0, 1], got 2");
+  EXPECT_EQ(named("dense_layers[1]: must be in [0, 3], got 7"),
+            "--dense-layers[1]: must be in [0, 3], got 7");
+  EXPECT_EQ(named("held_out_texts: the texts have 3 tokens"),
+            "--held-out: the texts have 3 tokens");
+  EXPECT_EQ(named("texts: the longest text has 3 tokens"), "FILE: the longest text has 3 tokens");
+  EXPECT_EQ(named("auto_threshold: does not go together with threshold"),
+            "--threshold auto: does not go together with threshold");
+  EXPECT_EQ(named("the ratio of anchors is fine"), "the ratio of anchors is fine");
+}
+
+// A figure that rounds to zero has no minus sign.
+TEST(Print, ThereIsNoMinusZero) {
+  EXPECT_EQ(signed_percent(-0.00004, 4), "+0.0000 %");
+  EXPECT_EQ(signed_percent(-0.00006, 4), "-0.0001 %");
+  EXPECT_EQ(signed_percent(0, 4), "+0.0000 %");
+  EXPECT_EQ(signed_percent(-0.0), "+0.00 %");
+  EXPECT_EQ(signed_fixed(1.5, 2), "+1.50");
+  EXPECT_EQ(signed_fixed(-1.5, 0), "-2");
+  EXPECT_EQ(fixed(-0.00004, 4), "0.0000");
+  EXPECT_EQ(fixed(-0.4, 0), "0");
+  EXPECT_EQ(fixed(-10.0, 1), "-10.0");
+  EXPECT_EQ(percent(-0.000001), "0.00 %");
+  EXPECT_EQ(percent(0.9663), "96.63 %");
+}
+
+}  // namespace
+}  // namespace kascade::client
