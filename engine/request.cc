@@ -142,6 +142,12 @@ absl::Status check_baseline(const std::string& field, const BaselineAttention& b
        check_range(field + ".min_keys", baseline.min_keys, 0, kMaxBaselineKeys),
        check_range(field + ".sink_keys", baseline.sink_keys, 0, quest ? 0 : kMaxBaselineKeys),
        check_range(field + ".page_size", baseline.page_size, 1, kMaxPageSize)});
+  if (status.ok() && baseline.kind == BaselineKind::kWindow) {
+    status = check_range(field + ".window", baseline.window, 1, kMaxBaselineKeys);
+  }
+  if (status.ok() && baseline.kind == BaselineKind::kChunk) {
+    status = check_range(field + ".chunk", baseline.chunk, 1, kMaxBaselineKeys);
+  }
   for (size_t i = 0; status.ok() && i < baseline.dense_layers.size(); ++i) {
     status = check_range(absl::StrCat(field, ".dense_layers[", i, "]"), baseline.dense_layers[i], 0,
                          layers - 1);

@@ -51,6 +51,9 @@ std::shared_ptr<const AttentionPolicy> make_baseline_policy(const BaselineAttent
       return make_streaming_policy(settings, layers);
     case BaselineKind::kQuest:
       return make_quest_policy(settings, layers);
+    case BaselineKind::kWindow:
+    case BaselineKind::kChunk:
+      return make_nearby_policy(settings, layers);
   }
   KASCADE_CHECK(false);
   return nullptr;

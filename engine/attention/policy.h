@@ -57,7 +57,7 @@ enum class LayerKind {
   kDense,      // attends to all causal keys
   kSelecting,  // selects keys
   kReusing,    // attends to keys that an earlier layer selected
-  kWindow,     // attends to the first and the most recent keys; nothing is selected
+  kWindow,     // attends to keys by their position alone; nothing is selected
 };
 inline constexpr int kLayerKinds = 4;
 constexpr std::string_view name_of(LayerKind kind) {

@@ -1,14 +1,15 @@
 // Runs token lists through the forward pass as described by one JSON file and writes logits and
 // selections, so that an independent reference can judge them
 // (tests/reference/engine_agreement.py): engine_probe SPEC.json {"model": DIR, "backend":
-// "reference"|"cpu", "weights": "auto"|"f32"|"bf16"|"int8"|"int4", "threads": N,
-// "max_batch_tokens": N, "runs": [{"tokens": [ids], "tile_rule_end": N, "mode": "dense"|"sparse",
-// "schedule": FILE|null, "ratio": X|null, "baseline": {"kind": "oracle"|"streaming"|"quest",
-// "ratio": X, "min_keys": N, "sink_keys": N, "page_size": N, "dense_layers": [N…]}|null, "chunk": N
-// (0 = max_batch_tokens), "logits": FILE, "selections": FILE|null}]} A sparse run takes its
-// baseline if it has one, else its schedule; a key that a baseline lacks has the baseline's
-// default. logits: f32 [tokens, vocab], all rows. selections: one JSON object a line for each
-// (layer, tile) that selected.
+// "reference"|"cpu", "weights": "auto"|"f32"|"bf16"|"int8"|"int4", "kv_cache_dtype":
+// "auto"|"f32"|"bf16"|"int8", "threads": N, "max_batch_tokens": N, "runs": [{"tokens": [ids],
+// "tile_rule_end": N, "mode": "dense"|"sparse", "schedule": FILE|null, "ratio": X|null, "baseline":
+// {"kind": "oracle"|"streaming"|"quest"|"window"|"chunk", "ratio": X, "min_keys": N, "sink_keys": N,
+// "page_size": N, "window": N, "chunk": N, "dense_layers": [N…]}|null, "chunk": N (0 =
+// max_batch_tokens), "logits": FILE, "selections": FILE|null}]} A sparse run takes its baseline if
+// it has one, else its schedule; a key that a baseline lacks has the baseline's default. logits: f32
+// [tokens, vocab], all rows. selections: one JSON object a line for each (layer, tile) that
+// selected.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -86,11 +87,15 @@ BaselineAttention parse_baseline(const json& spec) {
   BaselineKind kind = BaselineKind::kOracle;
   if (spec.at("kind") == "streaming") kind = BaselineKind::kStreaming;
   if (spec.at("kind") == "quest") kind = BaselineKind::kQuest;
+  if (spec.at("kind") == "window") kind = BaselineKind::kWindow;
+  if (spec.at("kind") == "chunk") kind = BaselineKind::kChunk;
   BaselineAttention baseline = BaselineAttention::defaults(kind);
   baseline.ratio = spec.value("ratio", baseline.ratio);
   baseline.min_keys = spec.value("min_keys", baseline.min_keys);
   baseline.sink_keys = spec.value("sink_keys", baseline.sink_keys);
   baseline.page_size = spec.value("page_size", baseline.page_size);
+  baseline.window = spec.value("window", baseline.window);
+  baseline.chunk = spec.value("chunk", baseline.chunk);
   baseline.dense_layers = spec.value("dense_layers", baseline.dense_layers);
   return baseline;
 }
@@ -185,6 +190,8 @@ int probe(const std::string& path) {
   Checkpoint checkpoint = value_or_exit(open_checkpoint(directory, config));
   const auto backend = value_or_exit(open_backend({.name = backend_name,
                                                    .weights = format_named(weights),
+                                                   .cache = value_or_exit(cache_dtype_named(
+                                                       spec.value("kv_cache_dtype", "auto"))),
                                                    .checkpoint_dtype = checkpoint.dtype,
                                                    .cpu = {.count = spec.value("threads", 1)}}));
   size_t longest = 0;
