@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from kascade import Layer, Rule, Schedule
+from nearby import Nearby
 from probe import Run
 from random_model import Spec
 
@@ -98,6 +99,18 @@ def rule_runs():
             run = Run("random", length, spread(rule, 4), end, note=note)
             close = note == "all but few" or (note == "all tiles" and length < 640)
             runs.append(replace(run, drops=not close))
+    return runs
+
+
+def nearby_runs():
+    """Windows and chunks of one key, around the sizes of blocks and tiles, and of the whole text."""
+    runs = []
+    for kind in ("window", "chunk"):
+        for size in (1, 15, 16, 17, 33, 64, 257, 300):
+            for length, end, chunk in ((257, 257, 0), (257, 200, 100), (65, 0, 0)):
+                runs.append(Run("random", length, None, end, chunk=chunk, drops=size < length,
+                                nearby=Nearby(kind, size)))
+        runs.append(Run("phrase", 640, None, chunk=96, drops=True, nearby=Nearby(kind, 100, (0, 4))))
     return runs
 
 

@@ -65,7 +65,8 @@ class Job:
 def random_jobs(folder):
     """Both backends on every random model."""
     groups = {"lengths": (cases.WIDE, cases.length_runs()),
-              "rules": (cases.WIDE, cases.rule_runs()), "ties": (cases.TIES, cases.tie_runs())}
+              "rules": (cases.WIDE, cases.rule_runs()),
+              "nearby": (cases.WIDE, cases.nearby_runs()), "ties": (cases.TIES, cases.tie_runs())}
     for name, spec in cases.SHAPES.items():
         groups[name] = (spec, cases.shape_runs(spec))
     streams, subjects = cases.streams(), {}

@@ -185,6 +185,21 @@ def judge_dense(run, result, tokens, dense, tolerance):
     return verdict
 
 
+def judge_nearby(model, run, result, tokens, dense, tolerance):
+    """Attention in which nothing is chosen: the logits follow from the definition."""
+    verdict = Verdict()
+    wanted = forward(model, tokens[:run.length], run.nearby.attention)
+    judge_logits(result.logits, wanted, tolerance, verdict)
+    check_drops(run, result, dense, verdict)
+    return verdict
+
+
+def check_drops(run, result, dense, verdict):
+    verdict.away = float(row_errors(result.logits.astype(np.float64), dense).max())
+    if run.drops and verdict.away < DIFFERS:
+        raise Disagreement(f"sparse logits differ from dense ones by {verdict.away:.1e} only")
+
+
 def judge_choices(model, run, result, tokens, tolerance):
     """(verdict on the choices of one run, reference logits that follow from them)."""
     schedule = with_ratio(run.schedule, run.ratio)
@@ -205,6 +220,8 @@ def judge_run(model, run, result, tokens, dense, tolerance, judged=None):
 
     judged: judge_choices of earlier runs, which serve where another backend chose just the same.
     """
+    if run.nearby is not None:
+        return judge_nearby(model, run, result, tokens, dense, tolerance)
     if run.schedule is None:
         return judge_dense(run, result, tokens, dense, tolerance)
     judged, key = {} if judged is None else judged, (run, tolerance, digest_of(result.selections))
@@ -212,9 +229,7 @@ def judge_run(model, run, result, tokens, dense, tolerance, judged=None):
         judged[key] = judge_choices(model, run, result, tokens, tolerance)
     verdict, wanted = copy.copy(judged[key][0]), judged[key][1]
     judge_logits(result.logits, wanted, tolerance, verdict)
-    verdict.away = float(row_errors(result.logits.astype(np.float64), dense).max())
     if run.drops and verdict.choices == 0:
         raise Disagreement("no candidate was dropped")
-    if run.drops and verdict.away < DIFFERS:
-        raise Disagreement(f"sparse logits differ from dense ones by {verdict.away:.1e} only")
+    check_drops(run, result, dense, verdict)
     return verdict
