@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -93,12 +94,11 @@ absl::Status check_score(const Score& task, int64_t size, const ModelLimits& mod
 
 absl::Status check_observe(const Request& request, const ModelLimits& model) {
   const auto size = static_cast<int64_t>(request.tokens.size());
-  if (std::get<Observe>(request.task).observer == nullptr) {
-    return invalid_field("observer", "must be set");
-  }
-  if (!is_dense(request.attention)) {
-    return invalid_field("attention", "an observed text runs densely");
-  }
+  const Observe& task = std::get<Observe>(request.task);
+  if (task.observer == nullptr) return invalid_field("observer", "must be set");
+  absl::Status status =
+      check_range("per_query_from", task.per_query_from, 0, std::numeric_limits<int32_t>::max());
+  if (!status.ok()) return status;
   if (size >= 2 && size <= int64_t{model.context} + 1) return absl::OkStatus();
   return invalid_field("tokens", absl::StrCat("an observed text has 2 to ", model.context + 1,
                                               " tokens, got ", size));

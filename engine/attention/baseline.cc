@@ -25,6 +25,17 @@ void BaselinePolicy::attend(Backend& backend, int32_t layer, const AttentionInpu
   backend.attend(in.q, in.cache, in.step, in.tiles, {&selection, {}}, in.out);
 }
 
+AttendedKeys BaselinePolicy::attended_keys(int32_t layer, const PolicyState& state) const {
+  AttendedKeys out{.source = layer};
+  if (dense_[layer]) return out;
+  out.keys.selection = state.find(0);
+  if (!scores_something()) return out;
+  out.selected = out.keys.selection;
+  out.options = select_options();
+  out.ranked_by_scores = scores() == Scores::kKeys;
+  return out;
+}
+
 KeysRead BaselinePolicy::keys_read(int32_t layer, const TileSpan& tile) const {
   if (dense_[layer]) return all_keys_read(tile);
   KeysRead sum;

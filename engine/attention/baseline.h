@@ -29,6 +29,7 @@ class BaselinePolicy : public AttentionPolicy {
   }
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
               PolicyState& state) const final;
+  AttendedKeys attended_keys(int32_t layer, const PolicyState& state) const final;
   KeysRead keys_read(int32_t layer, const TileSpan& tile) const final;
 
  protected:
@@ -44,6 +45,8 @@ class BaselinePolicy : public AttentionPolicy {
     kSummaries,  // summaries of pages of keys
   };
   virtual Scores scores() const = 0;
+  // How choose() ranks keys; of Quest the unit alone.
+  virtual SelectOptions select_options() const { return {}; }
   const SelectionSettings& settings() const { return settings_; }
 
  private:

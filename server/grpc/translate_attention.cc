@@ -83,21 +83,6 @@ AttentionSource read_schedule(const v1::ScheduleAttention& in) {
   return out;
 }
 
-absl::StatusOr<AttentionSource> read_choice(const v1::AttentionChoice& in, const std::string& field,
-                                            int32_t layers) {
-  switch (in.choice_case()) {
-    case v1::AttentionChoice::kDense:
-      return DenseAttention{};
-    case v1::AttentionChoice::kSchedule:
-      return read_schedule(in.schedule());
-    case v1::AttentionChoice::kBaseline:
-      return read_baseline(in.baseline(), field + ".baseline", layers);
-    case v1::AttentionChoice::CHOICE_NOT_SET:
-      break;
-  }
-  return invalid_field(field, "dense, schedule or baseline must be set");
-}
-
 // What "sparse" stands for: the baseline, else the active schedule.
 absl::StatusOr<AttentionSource> read_sparse(const v1::AttentionOptions& in, int32_t layers) {
   if (in.has_baseline()) return read_baseline(in.baseline(), "attention.baseline", layers);
@@ -193,6 +178,21 @@ void fill(const BaselineAttention& in, v1::AttentionBaseline& out) {
 }
 
 }  // namespace
+
+absl::StatusOr<core::AttentionSource> read_choice(const v1::AttentionChoice& in,
+                                                  const std::string& field, int32_t layers) {
+  switch (in.choice_case()) {
+    case v1::AttentionChoice::kDense:
+      return DenseAttention{};
+    case v1::AttentionChoice::kSchedule:
+      return read_schedule(in.schedule());
+    case v1::AttentionChoice::kBaseline:
+      return read_baseline(in.baseline(), field + ".baseline", layers);
+    case v1::AttentionChoice::CHOICE_NOT_SET:
+      break;
+  }
+  return invalid_field(field, "dense, schedule or baseline must be set");
+}
 
 absl::StatusOr<AttentionSources> read_attention(const v1::AttentionOptions& in, int32_t layers,
                                                 bool may_compare) {

@@ -40,15 +40,13 @@ T value_or_exit(absl::StatusOr<T> result) {
 // Writes what each layer selected, as JSON lines.
 class SelectionWriter final : public LayerObserver {
  public:
-  SelectionWriter(const AttentionPolicy& policy, PolicyState& state, bool baseline,
-                  std::ostream& out)
-      : policy_(policy), state_(state), baseline_(baseline), out_(out) {}
+  explicit SelectionWriter(std::ostream& out) : out_(out) {}
 
-  void attention_computed(Backend& /*backend*/, int32_t layer, const AttentionInput& in) override {
-    // The layers of a baseline use one selection, one after the other.
-    const bool dense = policy_.layer_kind(layer) == LayerKind::kDense;
-    if (baseline_ && dense) return;
-    const Selection* selection = state_.find(baseline_ ? 0 : layer);
+  void attention_computed(Backend& /*backend*/, int32_t layer, const AttentionInput& in,
+                          const AttendedKeys& keys) override {
+    // StreamingLLM, windows and chunks select nothing: an empty selection.
+    const Selection* selection =
+        keys.selected != nullptr || keys.source != layer ? keys.selected : keys.keys.selection;
     if (selection == nullptr) return;
     for (int32_t tile = 0; tile < in.batch.tiles(); ++tile)
       write(layer, in.batch, tile, *selection);
@@ -69,9 +67,6 @@ class SelectionWriter final : public LayerObserver {
          << "\n";
   }
 
-  const AttentionPolicy& policy_;
-  PolicyState& state_;
-  bool baseline_;
   std::ostream& out_;
 };
 
@@ -80,7 +75,6 @@ struct Run {
   int32_t prefill_end = 0;
   int32_t chunk = 0;
   std::shared_ptr<const AttentionPolicy> policy;
-  bool baseline = false;
 };
 
 BaselineAttention parse_baseline(const json& spec) {
@@ -108,7 +102,6 @@ Run parse_run(const json& spec, int32_t max_batch_tokens, int32_t layers) {
   if (run.chunk <= 0) run.chunk = max_batch_tokens;
   if (spec.at("mode") != "sparse") return run;
   if (spec.contains("baseline") && !spec["baseline"].is_null()) {
-    run.baseline = true;
     run.policy = make_policy(parse_baseline(spec["baseline"]), layers);
   } else {
     ScheduledAttention attention{.schedule = std::make_shared<Schedule>(value_or_exit(
@@ -153,7 +146,7 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
     selections_file.open(spec["selections"].get<std::string>());
   }
   PolicyState state;
-  SelectionWriter writer(*run.policy, state, run.baseline, selections_file);
+  SelectionWriter writer(selections_file);
   const auto size = static_cast<int32_t>(run.tokens.size());
   int32_t gap_tokens = 0;
   for (int32_t begin = 0; begin < size;) {
@@ -164,7 +157,7 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
     const PlannedSlice planned{&slice, &sequence, run.policy.get()};
     BuiltBatch built = build_batch({&planned, 1}, blocks.block_size());
     Step step{std::move(built.batch), {{run.policy.get(), built.tiles[0], &state}}, {}};
-    if (selections_file.is_open()) step.observed.push_back({&writer, built.tiles[0]});
+    if (selections_file.is_open()) step.observed.push_back({&writer, built.tiles[0], 0});
     const Tensor hidden = transformer.forward(step, cache);
     write_logits(hidden, transformer, logits_file);
     begin = end;
