@@ -139,7 +139,8 @@ absl::StatusOr<v1::AttentionChoice> choice_named(const std::string& name) {
     out.mutable_baseline()->set_kind(value_of<v1::BaselineKind>(name));
   } else {
     return absl::InvalidArgumentError(
-        "must begin with dense, schedule, schedule:ID, oracle, streaming, quest, window or chunk: " +
+        "must begin with dense, schedule, schedule:ID, oracle, streaming, quest, window or "
+        "chunk: " +
         name);
   }
   return out;
@@ -161,8 +162,7 @@ absl::StatusOr<v1::AttentionChoice> parse_choice(const std::string& text) {
   }
   if (!out.ok()) return out;
   if (const char* missing = missing_setting(out->baseline())) {
-    return absl::InvalidArgumentError(
-        fmt::format("needs a number: {},{}=N", missing, missing));
+    return absl::InvalidArgumentError(fmt::format("needs a number: {},{}=N", missing, missing));
   }
   return out;
 }
@@ -195,8 +195,9 @@ void add_attention_flags(CLI::App& command, const std::vector<std::string>& mode
   command
       .add_option("--mode", flags.mode, "Attention [sparse with --baseline or an active schedule]")
       ->check(CLI::IsMember(modes));
-  command.add_option("--ratio", flags.ratio,
-                     "Share of the keys to choose [the schedule's; of oracle, streaming and quest 0.1]");
+  command.add_option(
+      "--ratio", flags.ratio,
+      "Share of the keys to choose [the schedule's; of oracle, streaming and quest 0.1]");
   CLI::Option* baseline =
       command
           .add_option(

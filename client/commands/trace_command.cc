@@ -118,8 +118,8 @@ void add_what_to_trace(CLI::App& command, TraceCommandOptions& options) {
   CLI::Option* schedule =
       command.add_option("--schedule", options.schedule, "A schedule by its id [the active one]")
           ->type_name("ID");
-  CLI::Option* ratio = command.add_option("--ratio", options.ratio,
-                                          "Share of the keys to choose [the schedule's]");
+  CLI::Option* ratio =
+      command.add_option("--ratio", options.ratio, "Share of the keys to choose [the schedule's]");
   command
       .add_option("--attention", options.attention,
                   "Another way to attend, as --first of score takes it: dense, oracle, quest,"

@@ -91,9 +91,10 @@ double mean_recall(const v1::TraceMap& map) {
 std::string panel(const v1::TraceMap& map, const std::string& title, double x, double y) {
   const double scale = kPanel / std::max(map.rows_size(), 1);
   return label(x, y - 6, title) +
-         fmt::format("<g transform=\"translate({:.1f} {:.1f}) scale({:.5f})\" "
-                     "shape-rendering=\"crispEdges\">\n<title>{}</title>\n{}</g>\n",
-                     x, y, scale, escaped(title), cells_of(map));
+         fmt::format(
+             "<g transform=\"translate({:.1f} {:.1f}) scale({:.5f})\" "
+             "shape-rendering=\"crispEdges\">\n<title>{}</title>\n{}</g>\n",
+             x, y, scale, escaped(title), cells_of(map));
 }
 
 std::string legend(double y) {
@@ -128,19 +129,21 @@ std::string trace_svg(const TraceRun& run) {
   const auto& started = run.started;
   const size_t columns = std::max(started.kv_heads_size(), 1);
   const size_t lines = (run.maps.size() + columns - 1) / columns;
-  const double width = std::max(2 * kMargin + static_cast<double>(columns) * (kPanel + kGap), 760.0);
+  const double width =
+      std::max(2 * kMargin + static_cast<double>(columns) * (kPanel + kGap), 760.0);
   const double height = kTop + static_cast<double>(lines) * (kPanel + kGap) + kLegend;
   std::string out = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" "
       "height=\"{1:.0f}\" font-family=\"sans-serif\" font-size=\"11\" fill=\"#444\">\n"
       "<rect width=\"{0:.0f}\" height=\"{1:.0f}\" fill=\"#fff\"/>\n",
       width, height);
-  out += label(kMargin, 24, fmt::format("Keys attended to, {} in tiles of {}",
-                                        counted(started.last_position() + 1, "token"),
-                                        started.map_tile()),
+  out += label(kMargin, 24,
+               fmt::format("Keys attended to, {} in tiles of {}",
+                           counted(started.last_position() + 1, "token"), started.map_tile()),
                " font-size=\"14\" font-weight=\"bold\"");
-  out += label(kMargin, 42, text_of(started.attention()) +
-                                "; beside each head the share of the mass that its keys hold");
+  out += label(
+      kMargin, 42,
+      text_of(started.attention()) + "; beside each head the share of the mass that its keys hold");
   for (size_t i = 0; i < run.maps.size(); ++i) {
     const double x = kMargin + static_cast<double>(i % columns) * (kPanel + kGap);
     const double y = kTop + 14 + static_cast<double>(i / columns) * (kPanel + kGap);

@@ -62,9 +62,9 @@ std::string run_text(const KeyRun& run) {
 // "12 tiles of 16 keys: 0 (0.8121), 30 (0.0410), … and 3 more".
 std::string selection_text(const v1::HeadTrace& head, int32_t key_tile, int most) {
   const bool tiles = key_tile > 1;
-  std::string out = tiles ? fmt::format("{} of {} keys", counted(head.selected_size(), "tile"),
-                                        key_tile)
-                          : counted(head.selected_size(), "key");
+  std::string out =
+      tiles ? fmt::format("{} of {} keys", counted(head.selected_size(), "tile"), key_tile)
+            : counted(head.selected_size(), "key");
   if (head.takes_all()) return out + ": all candidates";
   const std::vector<KeyRun> all = tiles ? tiles_of(head, key_tile) : runs_of(head);
   const size_t shown = most > 0 ? std::min(all.size(), static_cast<size_t>(most)) : all.size();
@@ -76,10 +76,9 @@ std::string selection_text(const v1::HeadTrace& head, int32_t key_tile, int most
 
 std::string head_text(const v1::LayerTrace& layer, const v1::HeadTrace& head, int32_t key_tile,
                       int most) {
-  std::string out = fmt::format("  head {}  {} of {}, {} of the mass\n", head.kv_head(),
-                                with_commas(head.attended_keys()),
-                                counted(layer.causal_keys(), "token"),
-                                percent(head.attended_mass()));
+  std::string out = fmt::format(
+      "  head {}  {} of {}, {} of the mass\n", head.kv_head(), with_commas(head.attended_keys()),
+      counted(layer.causal_keys(), "token"), percent(head.attended_mass()));
   if (!head.has_selected_mass()) return out;
   out += fmt::format("          selects {}\n", selection_text(head, key_tile, most));
   // Where the layer itself attends to more than it selects for others.

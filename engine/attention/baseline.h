@@ -72,8 +72,8 @@ class PositionPolicy : public BaselinePolicy {
   Scores scores() const final { return Scores::kNothing; }
 };
 
-// The query tile of the baselines with a budget is kBaselineTile, the default of the kascade family;
-// Quest rounds it up to whole pages.
+// The query tile of the baselines with a budget is kBaselineTile, the default of the kascade
+// family; Quest rounds it up to whole pages.
 inline constexpr int32_t kBaselineTile = 32;
 std::shared_ptr<const AttentionPolicy> make_baseline_policy(const BaselineAttention& settings,
                                                             int32_t layers);

@@ -1,6 +1,6 @@
 // Attention to nearby keys alone, as whole models are built with it: a sliding window (Mistral) or
-// chunks (Llama 4). The row at position t attends to the keys (t − window, t], or to the keys of its
-// own chunk, [⌊t / chunk⌋ · chunk, t].
+// chunks (Llama 4). The row at position t attends to the keys (t − window, t], or to the keys of
+// its own chunk, [⌊t / chunk⌋ · chunk, t].
 //
 // The rows of a tile share where their keys begin. In a window every row begins elsewhere, so that
 // each row is a tile of its own. The rows of a chunk all begin with it, so that a tile is as large

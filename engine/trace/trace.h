@@ -45,9 +45,9 @@ struct LayerTrace {
 
 // The queries of row i and the keys of cell i are at positions [i · map_tile, (i + 1) · map_tile).
 struct TraceMapRow {
-  std::vector<float> mass{};              // [i + 1] share of the row's mass on the cell's keys
-  std::vector<float> attended_mass{};     // [i + 1] the part of it on keys attended to
-  std::vector<uint8_t> attended_keys{};   // [i + 1] the most of any query tile of the row; ≤ 128
+  std::vector<float> mass{};             // [i + 1] share of the row's mass on the cell's keys
+  std::vector<float> attended_mass{};    // [i + 1] the part of it on keys attended to
+  std::vector<uint8_t> attended_keys{};  // [i + 1] the most of any query tile of the row; ≤ 128
 };
 struct TraceMap {
   int32_t layer = 0;

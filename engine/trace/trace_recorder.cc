@@ -13,7 +13,9 @@
 namespace kascade {
 namespace {
 
-double sum_of(std::span<const float> mass) { return std::accumulate(mass.begin(), mass.end(), 0.0); }
+double sum_of(std::span<const float> mass) {
+  return std::accumulate(mass.begin(), mass.end(), 0.0);
+}
 
 // The share of the mass that lies on the marked keys.
 double share_of(std::span<const float> mass, const std::vector<bool>& marked) {
@@ -52,7 +54,11 @@ void TraceRecorder::attention_computed(Backend& backend, int32_t layer, const At
   const auto place = static_cast<size_t>(found - options_.layers.begin());
   int32_t end = 0;
   for (int32_t index = in.tiles.begin; index < in.tiles.begin + in.tiles.count; ++index) {
-    const Tile tile{backend, in, keys, index, in.batch.positions[in.batch.tile_start[index]],
+    const Tile tile{backend,
+                    in,
+                    keys,
+                    index,
+                    in.batch.positions[in.batch.tile_start[index]],
                     in.batch.positions[in.batch.tile_start[index + 1] - 1]};
     end = tile.key_count();
     const int32_t position = options_.position;
@@ -101,7 +107,8 @@ void TraceRecorder::record_selection(const Tile& tile, LayerTrace& out) {
   }
   for (HeadTrace& head : out.heads) {
     head.takes_all = takes_all;
-    const std::vector<int32_t> chosen = keys.selected->read(tile.index - keys.first_tile, head.kv_head);
+    const std::vector<int32_t> chosen =
+        keys.selected->read(tile.index - keys.first_tile, head.kv_head);
     for (size_t i = 0; i < chosen.size(); i += static_cast<size_t>(options.unit)) {
       head.selected.push_back(chosen[i]);
     }
@@ -120,8 +127,8 @@ void TraceRecorder::record_maps(const Tile& tile, size_t first_map) {
     std::vector<TraceMapRow>& rows = trace_.maps[first_map + i].rows;
     while (rows.size() <= row) {
       const size_t cells = rows.size() + 1;
-      rows.push_back({std::vector<float>(cells), std::vector<float>(cells),
-                      std::vector<uint8_t>(cells)});
+      rows.push_back(
+          {std::vector<float>(cells), std::vector<float>(cells), std::vector<uint8_t>(cells)});
     }
     add_to_row(tile, options_.kv_heads[i], rows[row]);
   }

@@ -59,9 +59,9 @@ class TraceRecorder final : public LayerObserver {
   // Rows before it are in the maps already. A text that was preempted computes them again.
   int32_t mapped_until_ = 0;
 
-  Buffer device_scores_;         // f32 [kv_heads, keys]; grows with the text
-  std::vector<float> scores_;    // [kv_heads, keys]
-  std::vector<bool> attended_;   // [keys]
+  Buffer device_scores_;        // f32 [kv_heads, keys]; grows with the text
+  std::vector<float> scores_;   // [kv_heads, keys]
+  std::vector<bool> attended_;  // [keys]
 };
 
 }  // namespace kascade

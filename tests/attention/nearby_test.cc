@@ -69,7 +69,8 @@ TEST(NearbyCounts, AreThoseOfTheDefinitions) {
 }
 
 TEST(NearbyTiles, ShareTheBeginOfTheirKeys) {
-  for (const auto& [size, tile] : {std::pair{1, 1}, {15, 15}, {16, 16}, {33, 11}, {37, 1}, {64, 32}}) {
+  for (const auto& [size, tile] :
+       {std::pair{1, 1}, {15, 15}, {16, 16}, {33, 11}, {37, 1}, {64, 32}}) {
     EXPECT_EQ(make_policy(chunk_of(size), kLayers)->tiling().query_tile, tile) << size;
     EXPECT_EQ(make_policy(window_of(size), kLayers)->tiling().query_tile, 1) << size;
   }
@@ -103,7 +104,8 @@ std::vector<double> attended(const AttentionData& data, const AttentionCase& sha
 void set_tiles(const AttentionPolicy& policy, const std::vector<SequenceRows>& sequences,
                Batch& batch) {
   batch.tile_start = {0};
-  for (auto* list : {&batch.tile_seq, &batch.candidate_begin, &batch.candidate_end, &batch.budget}) {
+  for (auto* list :
+       {&batch.tile_seq, &batch.candidate_begin, &batch.candidate_end, &batch.budget}) {
     list->clear();
   }
   for (int32_t seq = 0; seq < std::ssize(sequences); ++seq) {
@@ -134,7 +136,8 @@ TEST(NearbyKeys, AreThoseOfTheDefinitionsInFloat64) {
         const auto step = backend->prepare(data.batch);
         const HostBuffer out(DType::kF32, data.batch.rows(), data.width());
         policy->attend(*backend, 1,
-                       {data.q, {}, data.cache, data.batch, *step, data.tiles(), out.view()}, state);
+                       {data.q, {}, data.cache, data.batch, *step, data.tiles(), out.view()},
+                       state);
         for (int32_t tile = 0; tile < data.batch.tiles(); ++tile) {
           for (int32_t row = data.batch.tile_start[tile]; row < data.batch.tile_start[tile + 1];
                ++row) {
@@ -258,8 +261,8 @@ TEST_P(NearbyTest, BatchedEqualsAloneAndDecodingEqualsPrefill) {
   for (int32_t i = 0; i < 6; ++i) {
     Request request = scoring(text(90 + 61 * i, i), kSizes[i]);
     if (i % 2 == 0) {
-      request.task = Generate{
-          .sampling = {.temperature = 0}, .max_new_tokens = 40, .want_logprobs = true};
+      request.task =
+          Generate{.sampling = {.temperature = 0}, .max_new_tokens = 40, .want_logprobs = true};
     }
     requests.push_back(std::move(request));
   }
@@ -290,7 +293,8 @@ TEST_P(NearbyTest, TokensOutOfReachDoNotMatter) {
   for (size_t i = 0; i < 34; ++i) b.tokens[i] = 255 - b.tokens[i];
   const Reply first = run(*engine, a), second = run(*engine, b);
   // Through the layers a change at 33 reaches kLayers · (kReach − 1) rows further, in chunks none.
-  const size_t safe = GetParam().kind == BaselineKind::kWindow ? 33 + kLayers * (kReach - 1) + 1 : 34;
+  const size_t safe =
+      GetParam().kind == BaselineKind::kWindow ? 33 + kLayers * (kReach - 1) + 1 : 34;
   double reached = 0;
   for (size_t i = 0; i < first.tokens.size(); ++i) {
     const double change = std::abs(first.tokens[i].logprob - second.tokens[i].logprob);

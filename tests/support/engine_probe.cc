@@ -4,11 +4,11 @@
 // "reference"|"cpu", "weights": "auto"|"f32"|"bf16"|"int8"|"int4", "kv_cache_dtype":
 // "auto"|"f32"|"bf16"|"int8", "threads": N, "max_batch_tokens": N, "runs": [{"tokens": [ids],
 // "tile_rule_end": N, "mode": "dense"|"sparse", "schedule": FILE|null, "ratio": X|null, "baseline":
-// {"kind": "oracle"|"streaming"|"quest"|"window"|"chunk", "ratio": X, "min_keys": N, "sink_keys": N,
-// "page_size": N, "window": N, "chunk": N, "dense_layers": [N…]}|null, "chunk": N (0 =
+// {"kind": "oracle"|"streaming"|"quest"|"window"|"chunk", "ratio": X, "min_keys": N, "sink_keys":
+// N, "page_size": N, "window": N, "chunk": N, "dense_layers": [N…]}|null, "chunk": N (0 =
 // max_batch_tokens), "logits": FILE, "selections": FILE|null}]} A sparse run takes its baseline if
-// it has one, else its schedule; a key that a baseline lacks has the baseline's default. logits: f32
-// [tokens, vocab], all rows. selections: one JSON object a line for each (layer, tile) that
+// it has one, else its schedule; a key that a baseline lacks has the baseline's default. logits:
+// f32 [tokens, vocab], all rows. selections: one JSON object a line for each (layer, tile) that
 // selected.
 #include <algorithm>
 #include <cstdio>
@@ -181,12 +181,12 @@ int probe(const std::string& path) {
   const auto max_batch_tokens = spec.value("max_batch_tokens", 512);
   const ModelConfig config = value_or_exit(load_config(directory));
   Checkpoint checkpoint = value_or_exit(open_checkpoint(directory, config));
-  const auto backend = value_or_exit(open_backend({.name = backend_name,
-                                                   .weights = format_named(weights),
-                                                   .cache = value_or_exit(cache_dtype_named(
-                                                       spec.value("kv_cache_dtype", "auto"))),
-                                                   .checkpoint_dtype = checkpoint.dtype,
-                                                   .cpu = {.count = spec.value("threads", 1)}}));
+  const auto backend = value_or_exit(
+      open_backend({.name = backend_name,
+                    .weights = format_named(weights),
+                    .cache = value_or_exit(cache_dtype_named(spec.value("kv_cache_dtype", "auto"))),
+                    .checkpoint_dtype = checkpoint.dtype,
+                    .cpu = {.count = spec.value("threads", 1)}}));
   size_t longest = 0;
   for (const json& run : spec.at("runs")) longest = std::max(longest, run.at("tokens").size());
   constexpr int32_t kBlockSize = 16;
