@@ -27,6 +27,9 @@ class Tolerance:
 
 F32 = Tolerance(logits=1e-4, kl=1e-7, score=1e-4, recall=0.9999)
 BF16 = Tolerance(logits=2e-2, kl=1e-3, score=0.25, recall=0.97)
+# Rounding to a level is a step: where float32 and float64 fall on different sides of it, an activation,
+# key or value differs by a level, one part in 127 of the largest of its row, and so do others after it.
+INTEGERS = Tolerance(logits=3e-2, kl=1e-3, score=0.25, recall=0.97)
 SMALLEST_SCORE = 1e-30  # below, a single-precision probability may be zero
 DIFFERS = 1e-3  # sparse against dense logits where candidates were dropped
 
@@ -188,7 +191,7 @@ def judge_dense(run, result, tokens, dense, tolerance):
 def judge_nearby(model, run, result, tokens, dense, tolerance):
     """Attention in which nothing is chosen: the logits follow from the definition."""
     verdict = Verdict()
-    wanted = forward(model, tokens[:run.length], run.nearby.attention)
+    wanted = forward(model, tokens[:run.length], model.over_cache(run.nearby.attention))
     judge_logits(result.logits, wanted, tolerance, verdict)
     check_drops(run, result, dense, verdict)
     return verdict
@@ -206,7 +209,7 @@ def judge_choices(model, run, result, tokens, tolerance):
     judge = Judge(model, schedule, result, tolerance)
     judge.check_whole_choices()
     attention = SparseAttention(schedule, run.end, judge.given, judge.on_choice)
-    return judge.verdict, forward(model, tokens[:run.length], attention)
+    return judge.verdict, forward(model, tokens[:run.length], model.over_cache(attention))
 
 
 def digest_of(selections):

@@ -94,10 +94,10 @@ def schedule_json(schedule):
 class Probe:
     """engine_probe with one model, backend and weight format."""
 
-    def __init__(self, binary, folder, backend, weights="f32", max_batch_tokens=512):
+    def __init__(self, binary, folder, backend, weights="f32", cache="auto", max_batch_tokens=512):
         self.binary, self.folder = str(binary), pathlib.Path(folder)
-        self.settings = {"backend": backend, "weights": weights, "threads": 2,
-                         "max_batch_tokens": max_batch_tokens}
+        self.settings = {"backend": backend, "weights": weights, "kv_cache_dtype": cache,
+                         "threads": 2, "max_batch_tokens": max_batch_tokens}
         self.schedules = {}  # Schedule -> file
 
     def schedule_file(self, schedule):
