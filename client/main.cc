@@ -44,6 +44,7 @@ int parse_and_run(int argc, char** argv) {
   add_calibrate(app, globals, chosen);
   add_score(app, globals, chosen);
   add_generate(app, globals, chosen);
+  add_trace(app, globals, chosen);
   add_eval(app, globals, chosen);
   add_tokenize(app, globals, chosen);
   add_info(app, globals, chosen);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -93,12 +94,11 @@ absl::Status check_score(const Score& task, int64_t size, const ModelLimits& mod
 
 absl::Status check_observe(const Request& request, const ModelLimits& model) {
   const auto size = static_cast<int64_t>(request.tokens.size());
-  if (std::get<Observe>(request.task).observer == nullptr) {
-    return invalid_field("observer", "must be set");
-  }
-  if (!is_dense(request.attention)) {
-    return invalid_field("attention", "an observed text runs densely");
-  }
+  const Observe& task = std::get<Observe>(request.task);
+  if (task.observer == nullptr) return invalid_field("observer", "must be set");
+  absl::Status status =
+      check_range("per_query_from", task.per_query_from, 0, std::numeric_limits<int32_t>::max());
+  if (!status.ok()) return status;
   if (size >= 2 && size <= int64_t{model.context} + 1) return absl::OkStatus();
   return invalid_field("tokens", absl::StrCat("an observed text has 2 to ", model.context + 1,
                                               " tokens, got ", size));
@@ -142,6 +142,12 @@ absl::Status check_baseline(const std::string& field, const BaselineAttention& b
        check_range(field + ".min_keys", baseline.min_keys, 0, kMaxBaselineKeys),
        check_range(field + ".sink_keys", baseline.sink_keys, 0, quest ? 0 : kMaxBaselineKeys),
        check_range(field + ".page_size", baseline.page_size, 1, kMaxPageSize)});
+  if (status.ok() && baseline.kind == BaselineKind::kWindow) {
+    status = check_range(field + ".window", baseline.window, 1, kMaxBaselineKeys);
+  }
+  if (status.ok() && baseline.kind == BaselineKind::kChunk) {
+    status = check_range(field + ".chunk", baseline.chunk, 1, kMaxBaselineKeys);
+  }
   for (size_t i = 0; status.ok() && i < baseline.dense_layers.size(); ++i) {
     status = check_range(absl::StrCat(field, ".dense_layers[", i, "]"), baseline.dense_layers[i], 0,
                          layers - 1);

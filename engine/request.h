@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -37,15 +38,17 @@ struct Score {
   int32_t top_logprobs = 0;
 };
 
-// Runs the tokens densely, watched by an observer, and gives no logits.
+// Runs the tokens, watched by an observer, and gives no logits. The last token is not fed.
 struct Observe {
   std::shared_ptr<LayerObserver> observer{};  // not null; called on the engine's thread
+  // Rows from this position on select their keys per query, those before it per tile; ≥ 0.
+  int32_t per_query_from = std::numeric_limits<int32_t>::max();
 };
 
 struct Request {
   std::vector<Token> tokens{};  // the prompt, or the text to score or to observe; not empty
   std::variant<Generate, Score, Observe> task{};
-  AttentionChoice attention{};  // Observe: dense
+  AttentionChoice attention{};
   // Score only: the same tokens run a second time under this choice, in lockstep with the first run
   // and with a KV cache of their own, and every scored position is compared.
   std::optional<AttentionChoice> compared_with{};

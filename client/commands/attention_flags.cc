@@ -11,6 +11,8 @@
 namespace kascade::client {
 namespace {
 
+const std::vector<std::string> kBaselines{"oracle", "streaming", "quest", "window", "chunk"};
+
 // Validators for CLI11: each returns an error message, or "" if the value is valid.
 std::string check_layers(const std::string& text) {
   return text == "none" || parse_layers(text) ? "" : "not none and not a list like 0,1: " + text;
@@ -23,6 +25,8 @@ v1::AttentionBaseline baseline_of(const AttentionFlags& flags) {
   if (flags.min_keys) baseline.set_min_keys(*flags.min_keys);
   if (flags.sink_keys) baseline.set_sink_keys(*flags.sink_keys);
   if (flags.page_size) baseline.set_page_size(*flags.page_size);
+  if (flags.window) baseline.set_window(*flags.window);
+  if (flags.chunk) baseline.set_chunk(*flags.chunk);
   if (!flags.dense_layers.empty()) {
     auto& layers = *baseline.mutable_dense_layers()->mutable_layers();
     if (const auto listed = parse_layers(flags.dense_layers)) {
@@ -85,6 +89,10 @@ absl::Status set(const Setting& setting, v1::AttentionBaseline& out) {
     out.set_sink_keys(*keys);
   } else if (setting.name == "page_size") {
     out.set_page_size(*keys);
+  } else if (setting.name == "window") {
+    out.set_window(*keys);
+  } else if (setting.name == "chunk") {
+    out.set_chunk(*keys);
   } else {
     return unknown_setting(setting, "a baseline");
   }
@@ -110,6 +118,14 @@ std::vector<std::string> split(const std::string& text) {
   }
 }
 
+// The setting that the kind has no default for, if it is not set; else null.
+const char* missing_setting(const v1::AttentionBaseline& baseline) {
+  const bool window = baseline.kind() == v1::BASELINE_KIND_WINDOW;
+  const bool chunk = baseline.kind() == v1::BASELINE_KIND_CHUNK;
+  if (window && !baseline.has_window()) return "window";
+  return chunk && !baseline.has_chunk() ? "chunk" : nullptr;
+}
+
 absl::StatusOr<v1::AttentionChoice> choice_named(const std::string& name) {
   constexpr std::string_view kById = "schedule:";
   v1::AttentionChoice out;
@@ -119,11 +135,13 @@ absl::StatusOr<v1::AttentionChoice> choice_named(const std::string& name) {
     out.mutable_schedule();
   } else if (name.starts_with(kById) && name.size() > kById.size()) {
     out.mutable_schedule()->set_schedule_id(name.substr(kById.size()));
-  } else if (name == "oracle" || name == "streaming" || name == "quest") {
+  } else if (std::ranges::find(kBaselines, name) != kBaselines.end()) {
     out.mutable_baseline()->set_kind(value_of<v1::BaselineKind>(name));
   } else {
     return absl::InvalidArgumentError(
-        "must begin with dense, schedule, schedule:ID, oracle, streaming or quest: " + name);
+        "must begin with dense, schedule, schedule:ID, oracle, streaming, quest, window or "
+        "chunk: " +
+        name);
   }
   return out;
 }
@@ -142,7 +160,19 @@ absl::StatusOr<v1::AttentionChoice> parse_choice(const std::string& text) {
                                                 : unknown_setting(setting, "dense");
     if (!status.ok()) return status;
   }
+  if (!out.ok()) return out;
+  if (const char* missing = missing_setting(out->baseline())) {
+    return absl::InvalidArgumentError(fmt::format("needs a number: {},{}=N", missing, missing));
+  }
   return out;
+}
+
+void check_baseline(const AttentionFlags& flags) {
+  if (flags.baseline.empty()) return;
+  if (const char* missing = missing_setting(baseline_of(flags))) {
+    throw CLI::ValidationError("--baseline",
+                               fmt::format("{} needs --{} N", flags.baseline, missing));
+  }
 }
 
 void add_comparison_flags(CLI::App& command, AttentionFlags& flags) {
@@ -152,7 +182,7 @@ void add_comparison_flags(CLI::App& command, AttentionFlags& flags) {
     command
         .add_option(name, *text,
                     fmt::format("Compare: what this run attends to: dense, schedule, schedule:ID, "
-                                "oracle, streaming or quest, with settings as in "
+                                "oracle, streaming, quest, window or chunk, with settings as in "
                                 "quest,ratio=0.2,min_keys=64 [{}]",
                                 standard))
         ->type_name("CHOICE")
@@ -165,15 +195,17 @@ void add_attention_flags(CLI::App& command, const std::vector<std::string>& mode
   command
       .add_option("--mode", flags.mode, "Attention [sparse with --baseline or an active schedule]")
       ->check(CLI::IsMember(modes));
-  command.add_option("--ratio", flags.ratio,
-                     "Share of the keys to choose [the schedule's; of a baseline 0.1]");
+  command.add_option(
+      "--ratio", flags.ratio,
+      "Share of the keys to choose [the schedule's; of oracle, streaming and quest 0.1]");
   CLI::Option* baseline =
       command
           .add_option(
               "--baseline", flags.baseline,
-              "Sparse by this in place of a schedule: each layer's own best keys, the first "
-              "and newest keys, or pages by bounds")
-          ->check(CLI::IsMember({"oracle", "streaming", "quest"}));
+              "Sparse by this in place of a schedule: each layer's own best keys, the first and "
+              "newest keys, pages by bounds, the --window N newest keys, or the keys of the own "
+              "--chunk of N tokens")
+          ->check(CLI::IsMember(kBaselines));
   command.add_option("--min-keys", flags.min_keys, "Baseline: attend to at least so many [128]")
       ->needs(baseline);
   command
@@ -182,9 +214,11 @@ void add_attention_flags(CLI::App& command, const std::vector<std::string>& mode
       ->needs(baseline);
   command.add_option("--page-size", flags.page_size, "Baseline quest: keys of a page [16]")
       ->needs(baseline);
+  command.add_option("--chunk", flags.chunk, "Baseline chunk: tokens of a chunk")->needs(baseline);
   command
       .add_option("--dense-layers", flags.dense_layers,
-                  "Baseline: layers that attend to all keys, or none [0; quest: 0,1]")
+                  "Baseline: layers that attend to all keys, or none [0; quest: 0,1; window and "
+                  "chunk: none]")
       ->type_name("LIST|none")
       ->check(check_layers)
       ->needs(baseline);

@@ -18,6 +18,7 @@ void add_check(CLI::App& app, const Globals& globals, Action& chosen);
 void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen);
 void add_score(CLI::App& app, const Globals& globals, Action& chosen);
 void add_generate(CLI::App& app, const Globals& globals, Action& chosen);
+void add_trace(CLI::App& app, const Globals& globals, Action& chosen);
 void add_eval(CLI::App& app, const Globals& globals, Action& chosen);
 void add_tokenize(CLI::App& app, const Globals& globals, Action& chosen);  // also adds detokenize
 void add_info(CLI::App& app, const Globals& globals, Action& chosen);      // also adds health

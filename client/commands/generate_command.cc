@@ -289,13 +289,19 @@ void add_generate(CLI::App& app, const Globals& globals, Action& chosen) {
   add_stopping_options(*command, *options);
   add_attention_flags(*command, {"dense", "sparse"}, options->attention);
   command
+      ->add_option("--window", options->attention.window,
+                   "Baseline window: keys that a token attends to")
+      ->needs("--baseline");
+  command
       ->add_option("--logprobs", options->logprobs,
                    "Log-probabilities of the tokens, and of the N most likely ones")
       ->type_name("N")
       ->check(whole_number(0, 20));
   command->add_flag("--stats", options->stats, "Figures on standard error at the end");
-  command->callback(
-      [&, options] { chosen = [&globals, options] { return run_generate(globals, *options); }; });
+  command->callback([&, options] {
+    check_baseline(options->attention);
+    chosen = [&globals, options] { return run_generate(globals, *options); };
+  });
 }
 
 }  // namespace kascade::client

@@ -25,6 +25,7 @@ struct ScoreOptions {
   TextFlags texts{};
   std::string phase{}, protocol{};
   AttentionFlags attention{};
+  std::optional<int32_t> window{};  // of the baseline window, else of the protocol
   std::optional<int32_t> window_tokens{}, stride_tokens{};
   bool bos = false;
   bool no_bos = false;
@@ -117,6 +118,18 @@ int run_score(const Globals& globals, const ScoreOptions& options) {
   return kQualityCheck;
 }
 
+// --window stands for --window-tokens, except that it belongs to the baseline of this name.
+void assign_window(const CLI::Option& window_tokens, ScoreOptions& options) {
+  if (!options.window) return;
+  if (options.attention.baseline == "window") {
+    options.attention.window = options.window;
+  } else if (window_tokens.count() > 0) {
+    throw CLI::ExcludesError("--window", "--window-tokens");
+  } else {
+    options.window_tokens = options.window;
+  }
+}
+
 void add_demands(CLI::App& command, ScoreOptions& options) {
   command
       .add_option("--degradation-below", options.degradation_below,
@@ -155,9 +168,14 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
           "How to cut: in one piece; as lm-evaluation-harness, llama-perplexity or Hugging "
           "Face's guide do [whole if it fits, else rolling]")
       ->check(CLI::IsMember({"whole", "rolling", "chunk", "strided"}));
-  command->add_option("--window,--window-tokens", options->window_tokens,
-                      "Tokens of a window [the context and one more, which is only "
-                      "predicted; strided: the context; chunk: 512]");
+  CLI::Option* window_tokens =
+      command->add_option("--window-tokens", options->window_tokens,
+                          "Tokens of a window of the protocol [the context and one more, which is "
+                          "only predicted; strided: the context; chunk: 512]");
+  command
+      ->add_option("--window", options->window,
+                   "The same; with --baseline window the keys that a token attends to")
+      ->type_name("INT");
   command->add_option("--stride", options->stride_tokens,
                       "Strided: tokens from window to window [half a window]");
   CLI::Option* bos = command->add_flag("--bos", options->bos, "Put the BOS token in front");
@@ -167,8 +185,11 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
                     "Special tokens' names in the texts become those tokens");
   command->add_flag("--tokens", options->tokens, "Also one line per token");
   add_demands(*command, *options);
-  command->callback(
-      [&, options] { chosen = [&globals, options] { return run_score(globals, *options); }; });
+  command->callback([&, options, window_tokens] {
+    assign_window(*window_tokens, *options);
+    check_baseline(options->attention);
+    chosen = [&globals, options] { return run_score(globals, *options); };
+  });
 }
 
 }  // namespace kascade::client

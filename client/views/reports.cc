@@ -25,11 +25,13 @@ std::string short_name(const google::protobuf::EnumDescriptor& type, int value) 
 namespace {
 
 Json baseline_json(const v1::AttentionBaseline& baseline) {
-  Json out = {{"kind", name_of(baseline.kind())},
-              {"ratio", baseline.ratio()},
-              {"min_keys", baseline.min_keys()}};
+  Json out = {{"kind", name_of(baseline.kind())}};
+  if (baseline.has_ratio()) out["ratio"] = baseline.ratio();
+  if (baseline.has_min_keys()) out["min_keys"] = baseline.min_keys();
   if (baseline.has_sink_keys()) out["sink_keys"] = baseline.sink_keys();
   if (baseline.has_page_size()) out["page_size"] = baseline.page_size();
+  if (baseline.has_window()) out["window"] = baseline.window();
+  if (baseline.has_chunk()) out["chunk"] = baseline.chunk();
   out["dense_layers"] = baseline.dense_layers().layers();
   return out;
 }

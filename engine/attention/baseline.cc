@@ -25,6 +25,17 @@ void BaselinePolicy::attend(Backend& backend, int32_t layer, const AttentionInpu
   backend.attend(in.q, in.cache, in.step, in.tiles, {&selection, {}}, in.out);
 }
 
+AttendedKeys BaselinePolicy::attended_keys(int32_t layer, const PolicyState& state) const {
+  AttendedKeys out{.source = layer};
+  if (dense_[layer]) return out;
+  out.keys.selection = state.find(0);
+  if (!scores_something()) return out;
+  out.selected = out.keys.selection;
+  out.options = select_options();
+  out.ranked_by_scores = scores() == Scores::kKeys;
+  return out;
+}
+
 KeysRead BaselinePolicy::keys_read(int32_t layer, const TileSpan& tile) const {
   if (dense_[layer]) return all_keys_read(tile);
   KeysRead sum;
@@ -51,6 +62,9 @@ std::shared_ptr<const AttentionPolicy> make_baseline_policy(const BaselineAttent
       return make_streaming_policy(settings, layers);
     case BaselineKind::kQuest:
       return make_quest_policy(settings, layers);
+    case BaselineKind::kWindow:
+    case BaselineKind::kChunk:
+      return make_nearby_policy(settings, layers);
   }
   KASCADE_CHECK(false);
   return nullptr;

@@ -29,6 +29,7 @@ class BaselinePolicy : public AttentionPolicy {
   }
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
               PolicyState& state) const final;
+  AttendedKeys attended_keys(int32_t layer, const PolicyState& state) const final;
   KeysRead keys_read(int32_t layer, const TileSpan& tile) const final;
 
  protected:
@@ -44,6 +45,8 @@ class BaselinePolicy : public AttentionPolicy {
     kSummaries,  // summaries of pages of keys
   };
   virtual Scores scores() const = 0;
+  // How choose() ranks keys; of Quest the unit alone.
+  virtual SelectOptions select_options() const { return {}; }
   const SelectionSettings& settings() const { return settings_; }
 
  private:
@@ -53,8 +56,24 @@ class BaselinePolicy : public AttentionPolicy {
   std::vector<bool> dense_;  // [layers]
 };
 
-// The query tile of the baselines is kBaselineTile, the default of the kascade family; Quest rounds
-// it up to whole pages.
+// A method in which the position of a row alone decides which keys it attends to. Nothing is scored
+// and nothing is selected.
+class PositionPolicy : public BaselinePolicy {
+ public:
+  using BaselinePolicy::BaselinePolicy;
+
+ protected:
+  void choose(Backend& backend, const AttentionInput& in, Selection& selection) const final {
+    backend.select_none(in.cache, in.step, in.tiles, selection);
+  }
+  int64_t rows_to_choose(const Candidates& /*candidates*/, int32_t /*position*/) const final {
+    return 0;
+  }
+  Scores scores() const final { return Scores::kNothing; }
+};
+
+// The query tile of the baselines with a budget is kBaselineTile, the default of the kascade
+// family; Quest rounds it up to whole pages.
 inline constexpr int32_t kBaselineTile = 32;
 std::shared_ptr<const AttentionPolicy> make_baseline_policy(const BaselineAttention& settings,
                                                             int32_t layers);
@@ -65,6 +84,9 @@ std::shared_ptr<const AttentionPolicy> make_streaming_policy(const BaselineAtten
                                                              int32_t layers);
 std::shared_ptr<const AttentionPolicy> make_quest_policy(const BaselineAttention& settings,
                                                          int32_t layers);
+// Window and chunk.
+std::shared_ptr<const AttentionPolicy> make_nearby_policy(const BaselineAttention& settings,
+                                                          int32_t layers);
 
 }  // namespace kascade
 

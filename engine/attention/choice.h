@@ -27,30 +27,43 @@ struct ScheduledAttention {
   auto operator<=>(const ScheduledAttention&) const = default;
 };
 
-// Published methods of sparse attention that need no schedule, for comparison. All layers except
-// dense_layers use the method. A query tile has 32 positions, for Quest rounded up to whole pages.
+// Ways to attend sparsely that need no schedule, for comparison. All layers except dense_layers use
+// the method.
 enum class BaselineKind {
   kOracle,     // each layer selects by the exact probabilities of all keys
   kStreaming,  // StreamingLLM: the first and the most recent keys
   kQuest,      // pages of keys, ranked by an upper bound on q·k
+  kWindow,     // the most recent keys, the row's own included (sliding window)
+  kChunk,      // the keys of the row's own chunk, up to the row itself
 };
+
+// Whether a row attends to the keys just before it and to no others.
+constexpr bool attends_nearby(BaselineKind kind) {
+  return kind == BaselineKind::kWindow || kind == BaselineKind::kChunk;
+}
 
 struct BaselineAttention {
   BaselineKind kind = BaselineKind::kOracle;
+  // Oracle, StreamingLLM and Quest have a budget. Their query tile has 32 positions, for Quest
+  // rounded up to whole pages.
   double ratio = 0.1;      // keys attended to ÷ keys before the query's tile, (0, 1]
   int32_t min_keys = 128;  // at least this many keys are attended to; [0, 1,048,576]
   // The first keys of the sequence are always attended to. Their number adds to the share for the
   // oracle, is part of it for streaming, and is 0 for Quest; [0, 1,048,576].
   int32_t sink_keys = 0;
   int32_t page_size = 16;  // Quest: keys per page, [1, 128]
+  int32_t window = 0;      // kWindow: keys that a row attends to at most; [1, 1,048,576]
+  int32_t chunk = 0;       // kChunk: tokens of a chunk; [1, 1,048,576]
   std::vector<int32_t> dense_layers{0};
   auto operator<=>(const BaselineAttention&) const = default;
 
-  // The published settings, where they correspond to a setting here.
+  // The published settings, where they correspond to a setting here. Window and chunk are what some
+  // models have in all layers; how many keys they attend to has no default.
   static BaselineAttention defaults(BaselineKind kind) {
     BaselineAttention baseline{.kind = kind};
     if (kind == BaselineKind::kStreaming) baseline.sink_keys = 4;
     if (kind == BaselineKind::kQuest) baseline.dense_layers = {0, 1};
+    if (attends_nearby(kind)) baseline.dense_layers = {};
     return baseline;
   }
 };

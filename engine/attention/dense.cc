@@ -15,6 +15,9 @@ class DensePolicy final : public AttentionPolicy {
               PolicyState& /*state*/) const override {
     backend.attend(in.q, in.cache, in.step, in.tiles, KeySet{}, in.out);
   }
+  AttendedKeys attended_keys(int32_t layer, const PolicyState& /*state*/) const override {
+    return {.source = layer};
+  }
   KeysRead keys_read(int32_t /*layer*/, const TileSpan& tile) const override {
     return all_keys_read(tile);
   }

@@ -41,18 +41,27 @@ class KascadePolicy final : public AttentionPolicy {
 
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
               PolicyState& state) const override {
-    const LayerSchedule& scheduled = schedule_->layers[layer];
-    if (scheduled.role == Role::kReuse) {
-      const KeySet keys{&state.selection(backend, scheduled.anchor), scheduled.head_map};
-      return backend.attend(in.q, in.cache, in.step, in.tiles, keys, in.out);
-    }
-    KeySet keys{};
     if (selects(layer)) {
-      Selection& own = state.selection(backend, layer);
-      backend.select_keys(in.q, in.cache, in.step, in.tiles, to_select_options(settings_), own);
-      if (attends_sparsely(layer)) keys.selection = &own;
+      backend.select_keys(in.q, in.cache, in.step, in.tiles, to_select_options(settings_),
+                          state.selection(backend, layer));
     }
-    backend.attend(in.q, in.cache, in.step, in.tiles, keys, in.out);
+    backend.attend(in.q, in.cache, in.step, in.tiles, attended_keys(layer, state).keys, in.out);
+  }
+
+  AttendedKeys attended_keys(int32_t layer, const PolicyState& state) const override {
+    const LayerSchedule& scheduled = schedule_->layers[layer];
+    AttendedKeys out{.source = layer};
+    if (scheduled.role == Role::kReuse) {
+      out.source = scheduled.anchor;
+      out.keys = {state.find(scheduled.anchor), scheduled.head_map};
+      KASCADE_CHECK(out.keys.selection != nullptr);
+    } else if (selects(layer)) {
+      out.selected = state.find(layer);
+      out.options = to_select_options(settings_);
+      out.ranked_by_scores = true;
+      if (attends_sparsely(layer)) out.keys.selection = out.selected;
+    }
+    return out;
   }
 
   KeysRead keys_read(int32_t layer, const TileSpan& tile) const override {
@@ -73,7 +82,9 @@ class KascadePolicy final : public AttentionPolicy {
     return role(layer) == Role::kAnchor && settings_.family == Family::kKascade;
   }
   // A selection that no layer attends to is not computed.
-  bool selects(int32_t layer) const { return selection_used_[layer] || attends_sparsely(layer); }
+  bool selects(int32_t layer) const {
+    return role(layer) != Role::kReuse && (selection_used_[layer] || attends_sparsely(layer));
+  }
 
   // `decides`: whether the row's queries take part in the selection.
   KeysRead keys_read_by_row(int32_t layer, int32_t position, bool per_query, bool decides) const {

@@ -15,11 +15,13 @@ namespace kascade {
 class LayerObserver {
  public:
   virtual ~LayerObserver() = default;
-  // The query tile of the observed sequence; [1, 128].
+  // The query tile of the observed sequence if it runs densely; [1, 128].
   virtual int32_t query_tile() const { return 32; }
 
-  // Called when the layer's attention was computed: in.out holds it, before the output projection.
-  virtual void attention_computed(Backend& backend, int32_t layer, const AttentionInput& in) = 0;
+  // Called when the layer's attention was computed: in.out holds it, before the output projection,
+  // and `keys` is what the layer attended to.
+  virtual void attention_computed(Backend& backend, int32_t layer, const AttentionInput& in,
+                                  const AttendedKeys& keys) = 0;
   // Called with the residual stream before and after the output of the attention block was added;
   // f32 [batch rows, hidden]. Steps with an observer copy the residual stream for this.
   virtual void residual_added(Backend& backend, int32_t layer, const Batch& batch, TileRange tiles,

@@ -14,12 +14,13 @@ class OraclePolicy final : public BaselinePolicy {
 
  protected:
   void choose(Backend& backend, const AttentionInput& in, Selection& selection) const override {
-    backend.select_keys(in.q, in.cache, in.step, in.tiles, {Pooling::kSum, 1}, selection);
+    backend.select_keys(in.q, in.cache, in.step, in.tiles, select_options(), selection);
   }
   int64_t rows_to_choose(const Candidates& /*candidates*/, int32_t position) const override {
     return int64_t{position} + 1;
   }
   Scores scores() const override { return Scores::kKeys; }
+  SelectOptions select_options() const override { return {Pooling::kSum, 1}; }
 };
 
 }  // namespace

@@ -52,12 +52,25 @@ class PolicyState {
   std::vector<std::unique_ptr<Selection>> selections_;
 };
 
+// What one layer selected and attends to in a step. It is valid from the layer's attend() to the
+// next attend() with the same state, and as long as the policy.
+struct AttendedKeys {
+  KeySet keys{};                        // as Backend::attend() takes it
+  const Selection* selected = nullptr;  // the layer's own selection; null if it made none
+  // How the keys of `selected` were ranked. By pool_scores(), unless the method ranks by something
+  // else; then `options.unit` alone has a meaning.
+  SelectOptions options{};
+  bool ranked_by_scores = false;
+  int32_t source = 0;      // layer whose selection it attends to; the layer itself unless it reuses
+  int32_t first_tile = 0;  // tile of the batch that is the first one of the selections
+};
+
 // The kinds of layers that statistics distinguish.
 enum class LayerKind {
   kDense,      // attends to all causal keys
   kSelecting,  // selects keys
   kReusing,    // attends to keys that an earlier layer selected
-  kWindow,     // attends to the first and the most recent keys; nothing is selected
+  kWindow,     // attends to keys by their position alone; nothing is selected
 };
 inline constexpr int kLayerKinds = 4;
 constexpr std::string_view name_of(LayerKind kind) {
@@ -81,6 +94,8 @@ class AttentionPolicy {
 
   virtual void attend(Backend& backend, int32_t layer, const AttentionInput& in,
                       PolicyState& state) const = 0;
+  // For observers: what the latest attend() of the layer did. `first_tile` is left at 0.
+  virtual AttendedKeys attended_keys(int32_t layer, const PolicyState& state) const = 0;
 
   virtual KeysRead keys_read(int32_t layer, const TileSpan& tile) const = 0;
   virtual LayerKind layer_kind(int32_t layer) const = 0;

@@ -38,6 +38,7 @@ class QuestPolicy final : public BaselinePolicy {
     return 2 * int64_t{candidates.count() / page_size_};
   }
   Scores scores() const override { return Scores::kSummaries; }
+  SelectOptions select_options() const override { return {.unit = page_size_}; }
 
  private:
   int32_t page_size_;

@@ -9,10 +9,10 @@
 namespace kascade {
 namespace {
 
-class StreamingPolicy final : public BaselinePolicy {
+class StreamingPolicy final : public PositionPolicy {
  public:
   StreamingPolicy(const BaselineAttention& settings, int32_t layers)
-      : BaselinePolicy(settings, kBaselineTile, layers) {}
+      : PositionPolicy(settings, kBaselineTile, layers) {}
 
   // Nothing is selected. The window of most recent keys begins so far before the query's tile that
   // the window and the sinks together use the whole budget.
@@ -25,15 +25,6 @@ class StreamingPolicy final : public BaselinePolicy {
     const int32_t window = keys.end - (keys.budget - sinks);
     return {.begin = sinks, .end = window, .budget = 0};
   }
-
- protected:
-  void choose(Backend& backend, const AttentionInput& in, Selection& selection) const override {
-    backend.select_none(in.cache, in.step, in.tiles, selection);
-  }
-  int64_t rows_to_choose(const Candidates& /*candidates*/, int32_t /*position*/) const override {
-    return 0;
-  }
-  Scores scores() const override { return Scores::kNothing; }
 };
 
 }  // namespace

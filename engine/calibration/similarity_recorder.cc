@@ -82,7 +82,8 @@ SimilarityRecorder::SimilarityRecorder(const SelectionSettings& settings, Simila
 }
 
 void SimilarityRecorder::attention_computed(Backend& backend, int32_t layer,
-                                            const AttentionInput& in) {
+                                            const AttentionInput& in,
+                                            const AttendedKeys& /*keys*/) {
   if (layer == 0) open_.clear();
   for (int32_t tile = in.tiles.begin; tile < in.tiles.begin + in.tiles.count; ++tile) {
     const int32_t first = in.batch.positions[in.batch.tile_start[tile]];

@@ -45,7 +45,8 @@ class SimilarityRecorder final : public LayerObserver {
                      const RecorderShape& shape, int32_t window_tokens);
 
   int32_t query_tile() const override { return settings_.query_tile; }
-  void attention_computed(Backend& backend, int32_t layer, const AttentionInput& in) override;
+  void attention_computed(Backend& backend, int32_t layer, const AttentionInput& in,
+                          const AttendedKeys& keys) override;
   void residual_added(Backend& backend, int32_t layer, const Batch& batch, TileRange tiles,
                       Tensor before, Tensor after) override;
 

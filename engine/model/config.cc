@@ -131,6 +131,24 @@ void require_llama(const Fields& fields) {
   }
 }
 
+// Refuses ways to attend that are not computed here, by their name. This comes before the check of
+// the model's type, because it is the reason that helps.
+void refuse_attention_kinds(const Fields& fields) {
+  if (const json* rank = fields.find("kv_lora_rank")) {
+    fields.unsupported("kv_lora_rank", "null (no multi-head latent attention, MLA)", *rank);
+  }
+  if (!fields.boolean_or("is_causal", true)) {
+    fields.unsupported("is_causal", "true (causal attention, not full attention)", false);
+  }
+  if (const json* window = fields.find("sliding_window")) {
+    fields.unsupported("sliding_window", "null (no sliding window in the model itself)", *window);
+  }
+  if (const json* chunk = fields.find("attention_chunk_size")) {
+    fields.unsupported("attention_chunk_size", "null (no chunked attention in the model itself)",
+                       *chunk);
+  }
+}
+
 // Refuses options of Hugging Face's Llama, and of models derived from it, that would change the
 // result.
 void refuse_variants(const Fields& fields) {
@@ -143,8 +161,8 @@ void refuse_variants(const Fields& fields) {
     const json* value = fields.find(key);
     if (value && *value != 1) fields.unsupported(key, "1", *value);
   }
-  for (const char* key : {"sliding_window", "quantization_config"}) {
-    if (const json* value = fields.find(key)) fields.unsupported(key, "null", *value);
+  if (const json* value = fields.find("quantization_config")) {
+    fields.unsupported("quantization_config", "null", *value);
   }
 }
 
@@ -279,6 +297,7 @@ absl::StatusOr<ModelConfig> parse_config(std::string_view config_json,
   absl::Status error;
   const Fields fields(*document, "config.json: ", error);
   ModelConfig config;
+  refuse_attention_kinds(fields);
   require_llama(fields);
   refuse_variants(fields);
   read_sizes(fields, config);

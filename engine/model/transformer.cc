@@ -168,7 +168,10 @@ void Transformer::attention(int32_t index, const Step& step, const StepInput& in
     group.policy->attend(backend_, index, input_of(group.tiles), *group.state);
   }
   for (const ObservedTiles& observed : step.observed) {
-    observed.observer->attention_computed(backend_, index, input_of(observed.tiles));
+    const AttentionGroup& group = step.groups[observed.group];
+    AttendedKeys keys = group.policy->attended_keys(index, *group.state);
+    keys.first_tile = group.tiles.begin;
+    observed.observer->attention_computed(backend_, index, input_of(observed.tiles), keys);
   }
 }
 

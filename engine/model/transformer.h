@@ -61,6 +61,7 @@ struct AttentionGroup {
 struct ObservedTiles {
   LayerObserver* observer = nullptr;
   TileRange tiles{};
+  size_t group = 0;  // index in Step::groups of the group that the tiles belong to
 };
 
 struct Step {

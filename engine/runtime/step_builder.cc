@@ -46,7 +46,7 @@ void StepBuilder::add_groups(StepLayout& layout) {
       groups.back().tiles.count += tiles.count;
     }
     if (const auto* watched = std::get_if<Observe>(&ActiveRequest::of(*sequence).task)) {
-      layout.step.observed.push_back({watched->observer.get(), tiles});
+      layout.step.observed.push_back({watched->observer.get(), tiles, groups.size() - 1});
     }
   }
 }

@@ -66,7 +66,8 @@ std::shared_ptr<const AttentionPolicy> StepLoop::policy_of(const AttentionChoice
 }
 
 std::vector<std::shared_ptr<const AttentionPolicy>> StepLoop::policies_of(const Request& request) {
-  if (const auto* watched = std::get_if<Observe>(&request.task)) {
+  const auto* watched = std::get_if<Observe>(&request.task);
+  if (watched != nullptr && is_dense(request.attention)) {
     return {make_dense_policy(watched->observer->query_tile())};
   }
   std::vector<std::shared_ptr<const AttentionPolicy>> policies{policy_of(request.attention)};
@@ -94,6 +95,7 @@ SequenceSpec StepLoop::spec_of(const QueuedRequest& queued) {
     if (per_query) spec.prefill_end = score->first_scored;
   } else {
     spec.first_logit = std::numeric_limits<int32_t>::max();
+    spec.prefill_end = std::min(size, std::get<Observe>(request.task).per_query_from);
   }
   for (const auto& policy : spec.policies) {
     const Tiling tiling = policy->tiling();

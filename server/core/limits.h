@@ -27,6 +27,11 @@ inline constexpr size_t kMaxUnsentBytes = size_t{64} << 20;
 // Inputs of one scoring that are in the engine at once.
 inline constexpr int kMaxParallelInputs = 8;
 
+// Tokens that a trace runs at most: it computes the probabilities of every key once more.
+inline constexpr int32_t kMaxTracedTokens = 16384;
+// Most selected keys, and most cells of maps, that a trace holds in memory.
+inline constexpr int64_t kMaxTracedValues = int64_t{1} << 22;
+
 // Larger requests are tokenized on the work queue instead of the thread that received them.
 inline constexpr size_t kMaxInlineBytes = size_t{64} << 10;
 // Bytes of all requests that are on the work queue or wait for it, together.

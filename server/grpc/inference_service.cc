@@ -10,6 +10,7 @@
 #include "server/grpc/errors.h"
 #include "server/grpc/generate_call.h"
 #include "server/grpc/score_call.h"
+#include "server/grpc/trace_call.h"
 #include "server/grpc/translate_generate.h"
 #include "server/grpc/translate_model.h"
 #include "server/grpc/unary_call.h"
@@ -52,6 +53,11 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
 grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(
     grpc::CallbackServerContext* call, const v1::ScoreRequest* request) {
   return start_stream(std::make_shared<ScoreCall>(context_, *request), context_, *call, *request);
+}
+
+grpc::ServerWriteReactor<v1::TraceResponse>* InferenceService::Trace(
+    grpc::CallbackServerContext* call, const v1::TraceRequest* request) {
+  return start_stream(std::make_shared<TraceCall>(context_, *request), context_, *call, *request);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* call,

@@ -21,27 +21,52 @@ absl::StatusOr<BaselineKind> read_kind(const v1::AttentionBaseline& in, const st
       return BaselineKind::kStreaming;
     case v1::BASELINE_KIND_QUEST:
       return BaselineKind::kQuest;
+    case v1::BASELINE_KIND_WINDOW:
+      return BaselineKind::kWindow;
+    case v1::BASELINE_KIND_CHUNK:
+      return BaselineKind::kChunk;
     default:
       return invalid_field(field + ".kind", absl::StrCat("unknown value ", int{in.kind()}));
   }
+}
+
+// Refuses settings of another kind, and the lack of those that have no default.
+absl::Status check_settings(const v1::AttentionBaseline& in, BaselineKind kind,
+                            const std::string& field) {
+  const bool window = kind == BaselineKind::kWindow, chunk = kind == BaselineKind::kChunk;
+  const bool quest = kind == BaselineKind::kQuest, has_budget = !window && !chunk;
+  const struct {
+    const char* name;
+    bool is_set, allowed;
+    const char* owners;
+  } settings[] = {{"ratio", in.has_ratio(), has_budget, "ORACLE, STREAMING and QUEST"},
+                  {"min_keys", in.has_min_keys(), has_budget, "ORACLE, STREAMING and QUEST"},
+                  {"sink_keys", in.has_sink_keys(), has_budget && !quest, "ORACLE and STREAMING"},
+                  {"page_size", in.has_page_size(), quest, "QUEST"},
+                  {"window", in.has_window(), window, "WINDOW"},
+                  {"chunk", in.has_chunk(), chunk, "CHUNK"}};
+  for (const auto& setting : settings) {
+    if (!setting.is_set || setting.allowed) continue;
+    return invalid_field(absl::StrCat(field, ".", setting.name),
+                         absl::StrCat("is an option of kind ", setting.owners));
+  }
+  if (window && !in.has_window()) return invalid_field(field + ".window", "must be set");
+  if (chunk && !in.has_chunk()) return invalid_field(field + ".chunk", "must be set");
+  return absl::OkStatus();
 }
 
 absl::StatusOr<AttentionSource> read_baseline(const v1::AttentionBaseline& in,
                                               const std::string& field, int32_t layers) {
   const auto kind = read_kind(in, field);
   if (!kind.ok()) return kind.status();
-  const bool quest = *kind == BaselineKind::kQuest;
-  if (in.has_page_size() && !quest) {
-    return invalid_field(field + ".page_size", "is an option of kind QUEST");
-  }
-  if (in.has_sink_keys() && quest) {
-    return invalid_field(field + ".sink_keys", "is no option of kind QUEST");
-  }
+  if (absl::Status status = check_settings(in, *kind, field); !status.ok()) return status;
   BaselineAttention out = BaselineAttention::defaults(*kind);
   if (in.has_ratio()) out.ratio = in.ratio();
   if (in.has_min_keys()) out.min_keys = in.min_keys();
   if (in.has_sink_keys()) out.sink_keys = in.sink_keys();
   if (in.has_page_size()) out.page_size = in.page_size();
+  if (in.has_window()) out.window = in.window();
+  if (in.has_chunk()) out.chunk = in.chunk();
   if (in.has_dense_layers()) {
     const auto& asked = in.dense_layers().layers();
     out.dense_layers.assign(asked.begin(), asked.end());
@@ -56,21 +81,6 @@ AttentionSource read_schedule(const v1::ScheduleAttention& in) {
   if (in.has_schedule_id()) out.id = in.schedule_id();
   if (in.has_ratio()) out.ratio = in.ratio();
   return out;
-}
-
-absl::StatusOr<AttentionSource> read_choice(const v1::AttentionChoice& in, const std::string& field,
-                                            int32_t layers) {
-  switch (in.choice_case()) {
-    case v1::AttentionChoice::kDense:
-      return DenseAttention{};
-    case v1::AttentionChoice::kSchedule:
-      return read_schedule(in.schedule());
-    case v1::AttentionChoice::kBaseline:
-      return read_baseline(in.baseline(), field + ".baseline", layers);
-    case v1::AttentionChoice::CHOICE_NOT_SET:
-      break;
-  }
-  return invalid_field(field, "dense, schedule or baseline must be set");
 }
 
 // What "sparse" stands for: the baseline, else the active schedule.
@@ -131,17 +141,34 @@ absl::StatusOr<AttentionSources> read_comparison(const v1::AttentionOptions& in,
   return AttentionSources{*std::move(first), *std::move(second)};
 }
 
+v1::BaselineKind to_proto(BaselineKind kind) {
+  switch (kind) {
+    case BaselineKind::kOracle:
+      return v1::BASELINE_KIND_ORACLE;
+    case BaselineKind::kStreaming:
+      return v1::BASELINE_KIND_STREAMING;
+    case BaselineKind::kQuest:
+      return v1::BASELINE_KIND_QUEST;
+    case BaselineKind::kWindow:
+      return v1::BASELINE_KIND_WINDOW;
+    case BaselineKind::kChunk:
+      return v1::BASELINE_KIND_CHUNK;
+  }
+  return v1::BASELINE_KIND_UNSPECIFIED;
+}
+
+// Only the settings that the kind has.
 void fill(const BaselineAttention& in, v1::AttentionBaseline& out) {
-  const bool quest = in.kind == BaselineKind::kQuest;
-  out.set_kind(quest                                 ? v1::BASELINE_KIND_QUEST
-               : in.kind == BaselineKind::kStreaming ? v1::BASELINE_KIND_STREAMING
-                                                     : v1::BASELINE_KIND_ORACLE);
-  out.set_ratio(in.ratio);
-  out.set_min_keys(in.min_keys);
-  if (quest) {
-    out.set_page_size(in.page_size);
+  out.set_kind(to_proto(in.kind));
+  if (in.kind == BaselineKind::kWindow) {
+    out.set_window(in.window);
+  } else if (in.kind == BaselineKind::kChunk) {
+    out.set_chunk(in.chunk);
   } else {
-    out.set_sink_keys(in.sink_keys);
+    out.set_ratio(in.ratio);
+    out.set_min_keys(in.min_keys);
+    if (in.kind == BaselineKind::kQuest) out.set_page_size(in.page_size);
+    if (in.kind != BaselineKind::kQuest) out.set_sink_keys(in.sink_keys);
   }
   std::vector<int32_t> layers = in.dense_layers;  // in order and each once, however they were sent
   std::ranges::sort(layers);
@@ -151,6 +178,21 @@ void fill(const BaselineAttention& in, v1::AttentionBaseline& out) {
 }
 
 }  // namespace
+
+absl::StatusOr<core::AttentionSource> read_choice(const v1::AttentionChoice& in,
+                                                  const std::string& field, int32_t layers) {
+  switch (in.choice_case()) {
+    case v1::AttentionChoice::kDense:
+      return DenseAttention{};
+    case v1::AttentionChoice::kSchedule:
+      return read_schedule(in.schedule());
+    case v1::AttentionChoice::kBaseline:
+      return read_baseline(in.baseline(), field + ".baseline", layers);
+    case v1::AttentionChoice::CHOICE_NOT_SET:
+      break;
+  }
+  return invalid_field(field, "dense, schedule or baseline must be set");
+}
 
 absl::StatusOr<AttentionSources> read_attention(const v1::AttentionOptions& in, int32_t layers,
                                                 bool may_compare) {

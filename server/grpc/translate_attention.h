@@ -3,6 +3,7 @@
 #define KASCADE_SERVER_GRPC_TRANSLATE_ATTENTION_H_
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -22,6 +23,9 @@ struct AttentionSources {
 // are the engine's to check. `layers` of the model: the default dense layers end there.
 absl::StatusOr<AttentionSources> read_attention(const v1::AttentionOptions& in, int32_t layers,
                                                 bool may_compare);
+// One way to attend, at `field`.
+absl::StatusOr<core::AttentionSource> read_choice(const v1::AttentionChoice& in,
+                                                  const std::string& field, int32_t layers);
 // How a client knows the fields that the engine finds at fault.
 std::vector<FieldName> attention_fields(const v1::AttentionOptions& in);
 

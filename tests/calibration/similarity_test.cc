@@ -214,7 +214,8 @@ Similarity record(const Window& window, const SelectionSettings& settings, Simil
                                    batch,
                                    *step,
                                    all,
-                                   out.view()});
+                                   out.view()},
+                                  {.source = layer});
       // x = (1, 0, 0, 0), y = x + (0, 1, 0, 0): cosine 1/√2 everywhere.
       HostBuffer before(DType::kF32, rows, 4);
       for (int32_t row = 0; row < rows; ++row) {

@@ -37,6 +37,9 @@ TEST(ParseChoice, TakesEveryWayToAttend) {
   EXPECT_THAT(quest.baseline().dense_layers().layers(), ElementsAre(0, 3));
   EXPECT_TRUE(choice("streaming,dense_layers=none").baseline().has_dense_layers());
   EXPECT_EQ(choice("streaming,sink_keys=2").baseline().sink_keys(), 2);
+  EXPECT_EQ(choice("window,window=128").baseline().window(), 128);
+  EXPECT_FALSE(choice("window,window=128").baseline().has_chunk());
+  EXPECT_EQ(choice("chunk,chunk=512,dense_layers=3").baseline().chunk(), 512);
 }
 
 TEST(ParseChoice, SaysWhatIsWrong) {
@@ -50,6 +53,9 @@ TEST(ParseChoice, SaysWhatIsWrong) {
       {"quest,ratio=", "ratio: not a number"},
       {"quest,ratio", "ratio: not a number"},
       {"quest,min_keys=3x", "min_keys: not a number: 3x"},
+      {"window", "needs a number: window,window=N"},
+      {"chunk,dense_layers=0", "needs a number: chunk,chunk=N"},
+      {"chunk,chunk=x", "chunk: not a number: x"},
       {"quest,dense_layers=0,1", "1: not a number"}};
   for (const auto& [text, words] : cases) {
     const auto parsed = parse_choice(text);

@@ -19,12 +19,13 @@ import tempfile
 import time
 import unittest
 
+from stubs import generate_stubs
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/api.md"
 PROTOS = ROOT / "proto"
 GO_FOLDER = ROOT / "build/api-docs-go"
 GO_MODULE = "example.com/kascade-client"
-SKIPPED = 77
 SERVER = None
 
 
@@ -45,18 +46,6 @@ def agrees(output, expected):
     """Whether the output is as expected, "…" standing for anything, line breaks included."""
     pattern = ".*?".join(re.escape(part) for part in expected.strip().split("…"))
     return re.fullmatch(pattern, output.strip(), re.DOTALL) is not None
-
-
-def generate_stubs(folder):
-    plugin = shutil.which("grpc_python_plugin")
-    if plugin is None or shutil.which("protoc") is None:
-        print("skipped: protoc or grpc_python_plugin not found")
-        sys.exit(SKIPPED)
-    subprocess.run(
-        ["protoc", f"-I{PROTOS}", f"--python_out={folder}", f"--grpc_out={folder}",
-         f"--plugin=protoc-gen-grpc={plugin}", *map(str, PROTOS.glob("kascade/v1/*.proto"))],
-        check=True)
-    sys.path.insert(0, str(folder))
 
 
 def start_server(folder):

@@ -162,6 +162,12 @@ class WithoutServer(ClientTest):
                         ["score", "a", "--first", "sparse"],
                         ["score", "a", "--second", "quest,pages=3"],
                         ["score", "a", "--baseline", "quest", "--dense-layers", "few"],
+                        ["score", "a", "--baseline", "window"],
+                        ["score", "a", "--baseline", "chunk", "--window", "9"],
+                        ["score", "a", "--chunk", "9"],
+                        ["score", "a", "--window", "9", "--window-tokens", "9"],
+                        ["generate", "a", "--baseline", "window"],
+                        ["generate", "a", "--window", "9"],
                         ["info", "--timeout", "-1"]):
             self.bad(*command, code="INVALID_ARGUMENT", exit_code=2)
         self.assertIn("frobnicate", self.bad("frobnicate", code="INVALID_ARGUMENT", exit_code=2))
@@ -326,6 +332,36 @@ class Dense(ClientTest):
                            "none")
         self.assertEqual((result["mode"], result["baseline"]["sink_keys"]), ("sparse", 4))
         self.assertLess(result["keys_attended_ratio"], 0.3)
+
+    def test_window_and_chunk(self):
+        file, text = scratch / "short.txt", (scratch / "short.txt").read_text()
+        rows = self.json("score", file, "--mode", "dense")["positions"]  # the last token is not fed
+        causal = rows * (rows + 1) // 2
+        for kind, size in (("window", 33), ("chunk", 48)):
+            score = self.json("score", file, "--mode", "compare", "--baseline", kind,
+                              f"--{kind}", str(size))
+            self.assertEqual(score["baseline"], {"kind": kind, kind: size, "dense_layers": []})
+            keys = sum(min(t + 1, size) if kind == "window" else t % size + 1 for t in range(rows))
+            self.assertAlmostEqual(score["keys_attended_ratio"], keys / causal, places=12)
+            self.assertAlmostEqual(score["kv_bytes_read_per_token"] /
+                                   score["dense_kv_bytes_read_per_token"], keys / causal, places=12)
+            self.assertGreater(score["mean_kl"], 0)
+            by_choice = self.json("score", file, "--second", f"{kind},{kind}={size}")
+            self.assertEqual(by_choice["sparse"], score["sparse"])
+            whole = self.json("score", file, "--mode", "compare", "--baseline", kind,
+                              f"--{kind}", "4096")
+            self.assertEqual(whole["keys_attended_ratio"], 1)
+            self.assertLess(whole["mean_kl"], 1e-3)
+            result = self.json("generate", text, "--max-tokens", "2", "--baseline", kind,
+                               f"--{kind}", "16")
+            self.assertEqual(result["baseline"][kind], 16)
+            self.assertLess(result["keys_attended_ratio"], 0.3)
+        # --window is the protocol's where no baseline of this name takes it.
+        both = self.json("score", file, "--baseline", "window", "--window", "33",
+                         "--window-tokens", "65")
+        self.assertEqual((both["baseline"]["window"], both["window_tokens"]), (33, 65))
+        self.assertEqual(self.json("score", file, "--baseline", "quest", "--window", "65")
+                         ["window_tokens"], 65)
 
     def test_no_schedule(self):
         self.bad("schedule", code="NOT_FOUND")

@@ -9,7 +9,6 @@ import importlib
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,9 +18,10 @@ import urllib.request
 
 import grpc
 
+from stubs import generate_stubs
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/operations.md"
-SKIPPED = 77
 SERVER = None
 
 
@@ -42,18 +42,6 @@ def scraped(text):
         known = found[name]
         known[1] = (known[1] or set()) | set(re.findall(r'(\w+)="', labels)) - {"le"}
     return {name: tuple(value) for name, value in found.items()}
-
-
-def generate_stubs(folder):
-    plugin = shutil.which("grpc_python_plugin")
-    if plugin is None:
-        print("skipped: grpc_python_plugin not found")
-        sys.exit(SKIPPED)
-    subprocess.run(
-        ["protoc", f"-I{ROOT / 'proto'}", f"--python_out={folder}", f"--grpc_out={folder}",
-         f"--plugin=protoc-gen-grpc={plugin}",
-         *map(str, (ROOT / "proto").glob("kascade/v1/*.proto"))], check=True)
-    sys.path.insert(0, str(folder))
 
 
 class MetricsDocs(unittest.TestCase):

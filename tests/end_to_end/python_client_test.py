@@ -9,7 +9,6 @@ import importlib
 import math
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,21 +19,10 @@ import urllib.request
 
 import grpc
 
+from stubs import generate_stubs
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SKIPPED = 77
 SERVER = None
-
-
-def generate_stubs(folder):
-    plugin = shutil.which("grpc_python_plugin")
-    if plugin is None:
-        print("skipped: grpc_python_plugin not found")
-        sys.exit(SKIPPED)
-    protos = sorted((ROOT / "proto").glob("kascade/v1/*.proto"))
-    subprocess.run(
-        ["protoc", f"-I{ROOT / 'proto'}", f"--python_out={folder}", f"--grpc_out={folder}",
-         f"--plugin=protoc-gen-grpc={plugin}", *map(str, protos)], check=True)
-    sys.path.insert(0, str(folder))
 
 
 def start_server(port_file, *flags):

@@ -213,7 +213,12 @@ const Bad kBad[] = {
     {"hidden_act", "\"gelu\"", "only \"silu\" is supported, found \"gelu\""},
     {"pretraining_tp", "2", "found 2"},
     {"partial_rotary_factor", "0.5", "found 0.5"},
+    {"sliding_window", "4096", "only null (no sliding window in the model itself) is supported"},
     {"sliding_window", "4096", "found 4096"},
+    {"kv_lora_rank", "512", "(no multi-head latent attention, MLA) is supported, found 512"},
+    {"is_causal", "false", "only true (causal attention, not full attention)"},
+    {"is_causal", "1", "true or false, found 1"},
+    {"attention_chunk_size", "8192", "(no chunked attention in the model itself)"},
     {"quantization_config", R"({"bits": 4})", R"(found {"bits":4})"},
     {"bos_token_id", "128256", "0..128255, found 128256"},
     {"bos_token_id", "[1]", "found [1]"},
@@ -253,6 +258,20 @@ TEST(Config, RefusesEveryBadFieldOfLlama3Scaling) {
     EXPECT_THAT(error, HasSubstr("rope_scaling.")) << key << value;
     EXPECT_THAT(error, HasSubstr(key)) << value;
   }
+}
+
+// Such a checkpoint has another model_type, too, but that would not tell why.
+TEST(Config, NamesTheAttentionBeforeTheFamily) {
+  json deepseek = with("model_type", "deepseek_v3");
+  deepseek["kv_lora_rank"] = 512;
+  EXPECT_THAT(error_of(parse(deepseek)), HasSubstr("MLA"));
+  json mistral = with("model_type", "mistral");
+  mistral["sliding_window"] = 4096;
+  EXPECT_THAT(error_of(parse(mistral)), HasSubstr("sliding window"));
+  mistral["sliding_window"] = nullptr;
+  EXPECT_THAT(error_of(parse(mistral)), HasSubstr("model_type"));
+  EXPECT_TRUE(parse(with("is_causal", true)).ok());
+  EXPECT_TRUE(parse(with("kv_lora_rank", nullptr)).ok());
 }
 
 TEST(Config, TellsUnsupportedFromNonsense) {

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from kascade import Layer, Rule, Schedule
+from nearby import Nearby
 from probe import Run
 from random_model import Spec
 
@@ -20,6 +21,7 @@ SHAPES = {
     "R4 D80 tied": Spec(seed=4, layers=6, heads=8, kv_heads=2, head_dim=80, tied=True),
     "R8 D128 one KV head": Spec(seed=5, layers=6, heads=8, kv_heads=1, head_dim=128, width=64),
 }
+INTEGERS = Spec(seed=8, layers=6, heads=8, kv_heads=4, head_dim=16, width=80)
 TIES = Spec(seed=6, layers=6, heads=4, kv_heads=2, head_dim=16, theta=1e9,
             positions=False, zero_heads=(1,))
 
@@ -102,6 +104,27 @@ def rule_runs():
             run = Run("random", length, spread(rule, 4), end, note=note)
             close = note == "all but few" or (note == "all tiles" and length < 640)
             runs.append(replace(run, drops=not close))
+    return runs
+
+
+def nearby_runs():
+    """Windows and chunks of one key, around the sizes of blocks and tiles, and of the whole text."""
+    runs = []
+    for kind in ("window", "chunk"):
+        for size in (1, 15, 16, 17, 33, 64, 257, 300):
+            for length, end, chunk in ((257, 257, 0), (257, 200, 100), (65, 0, 0)):
+                runs.append(Run("random", length, None, end, chunk=chunk, drops=size < length,
+                                nearby=Nearby(kind, size)))
+        runs.append(Run("phrase", 640, None, chunk=96, drops=True, nearby=Nearby(kind, 100, (0, 4))))
+    return runs
+
+
+def integer_runs():
+    """Short texts, in which rounding rarely decides, and longer ones with both families."""
+    runs = [Run("random", length) for length in (1, 2, 17, 33, 257)]
+    for rule in (KEYS, TILES):
+        runs.append(Run("random", 257, spread(rule, 4), 200, drops=True))
+        runs.append(Run("phrase", 257, adjacent(rule, 4), drops=True, chunk=96))
     return runs
 
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import agreement_cases as cases
-from judge import BF16, F32, Tolerance, judge_run
+from judge import BF16, F32, INTEGERS, Tolerance, judge_run
 from kascade import Layer, Rule, Schedule
 from llama import Model, continued, forward, log_softmax
 from probe import Disagreement, Probe, Run
+from quantized import QuantizedModel
 from random_model import write_model
 from test_oracle import PASS_KEY
 
@@ -42,12 +43,13 @@ class Subject:
     judged: dict = field(default_factory=dict)  # see judge_run
 
     def __post_init__(self):
-        self.model = Model(self.folder)
+        if self.model is None:
+            self.model = Model(self.folder)
 
     def dense(self, stream, length):
         known = self.dense_logits.get(stream)
         if known is None or len(known) < length:
-            known = forward(self.model, self.streams[stream][:length])
+            known = forward(self.model, self.streams[stream][:length], self.model.over_cache())
             self.dense_logits[stream] = known
         return known[:length]
 
@@ -60,12 +62,14 @@ class Job:
     backend: str
     weights: str = "f32"
     tolerance: Tolerance = F32
+    cache: str = "auto"
 
 
 def random_jobs(folder):
     """Both backends on every random model."""
     groups = {"lengths": (cases.WIDE, cases.length_runs()),
-              "rules": (cases.WIDE, cases.rule_runs()), "ties": (cases.TIES, cases.tie_runs())}
+              "rules": (cases.WIDE, cases.rule_runs()),
+              "nearby": (cases.WIDE, cases.nearby_runs()), "ties": (cases.TIES, cases.tie_runs())}
     for name, spec in cases.SHAPES.items():
         groups[name] = (spec, cases.shape_runs(spec))
     streams, subjects = cases.streams(), {}
@@ -75,6 +79,17 @@ def random_jobs(folder):
             subjects[spec] = Subject(path, streams)
         for backend in ("reference", "cpu"):
             yield Job(f"{name}, {backend}", subjects[spec], runs, backend)
+
+
+def integer_jobs(folder):
+    """int8 and int4 weights, and an int8 cache, against a float64 model that rounds as they do."""
+    streams = cases.streams()
+    path = write_model(folder / "integers", cases.INTEGERS)
+    for weights, cache in (("int8", "f32"), ("int4", "f32"), ("f32", "int8"), ("int8", "int8")):
+        subject = Subject(path, streams, QuantizedModel(path, weights, cache))
+        for backend in ("reference", "cpu"):
+            yield Job(f"{weights} weights, {cache} cache, {backend}", subject, cases.integer_runs(),
+                      backend, weights, INTEGERS, cache)
 
 
 def real_streams(folder, prompt, length):
@@ -141,6 +156,7 @@ def stories_jobs():
 
 def all_jobs(folder):
     yield from random_jobs(folder)
+    yield from integer_jobs(folder)
     yield from demo_jobs()
     if STORIES.exists():
         yield from stories_jobs()
@@ -182,7 +198,7 @@ def run_all(binary, wanted, folder):
     for job in all_jobs(folder):
         if wanted not in job.title:
             continue
-        probe = Probe(binary, folder / f"job{count}", job.backend, job.weights)
+        probe = Probe(binary, folder / f"job{count}", job.backend, job.weights, job.cache)
         started = probe.start(job.subject.folder, job.runs, job.subject.streams)
         if waiting is not None:
             failed += judge_job(*waiting)

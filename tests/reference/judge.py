@@ -27,6 +27,9 @@ class Tolerance:
 
 F32 = Tolerance(logits=1e-4, kl=1e-7, score=1e-4, recall=0.9999)
 BF16 = Tolerance(logits=2e-2, kl=1e-3, score=0.25, recall=0.97)
+# Rounding to a level is a step: where float32 and float64 fall on different sides of it, an activation,
+# key or value differs by a level, one part in 127 of the largest of its row, and so do others after it.
+INTEGERS = Tolerance(logits=3e-2, kl=1e-3, score=0.25, recall=0.97)
 SMALLEST_SCORE = 1e-30  # below, a single-precision probability may be zero
 DIFFERS = 1e-3  # sparse against dense logits where candidates were dropped
 
@@ -185,13 +188,28 @@ def judge_dense(run, result, tokens, dense, tolerance):
     return verdict
 
 
+def judge_nearby(model, run, result, tokens, dense, tolerance):
+    """Attention in which nothing is chosen: the logits follow from the definition."""
+    verdict = Verdict()
+    wanted = forward(model, tokens[:run.length], model.over_cache(run.nearby.attention))
+    judge_logits(result.logits, wanted, tolerance, verdict)
+    check_drops(run, result, dense, verdict)
+    return verdict
+
+
+def check_drops(run, result, dense, verdict):
+    verdict.away = float(row_errors(result.logits.astype(np.float64), dense).max())
+    if run.drops and verdict.away < DIFFERS:
+        raise Disagreement(f"sparse logits differ from dense ones by {verdict.away:.1e} only")
+
+
 def judge_choices(model, run, result, tokens, tolerance):
     """(verdict on the choices of one run, reference logits that follow from them)."""
     schedule = with_ratio(run.schedule, run.ratio)
     judge = Judge(model, schedule, result, tolerance)
     judge.check_whole_choices()
     attention = SparseAttention(schedule, run.end, judge.given, judge.on_choice)
-    return judge.verdict, forward(model, tokens[:run.length], attention)
+    return judge.verdict, forward(model, tokens[:run.length], model.over_cache(attention))
 
 
 def digest_of(selections):
@@ -205,6 +223,8 @@ def judge_run(model, run, result, tokens, dense, tolerance, judged=None):
 
     judged: judge_choices of earlier runs, which serve where another backend chose just the same.
     """
+    if run.nearby is not None:
+        return judge_nearby(model, run, result, tokens, dense, tolerance)
     if run.schedule is None:
         return judge_dense(run, result, tokens, dense, tolerance)
     judged, key = {} if judged is None else judged, (run, tolerance, digest_of(result.selections))
@@ -212,9 +232,7 @@ def judge_run(model, run, result, tokens, dense, tolerance, judged=None):
         judged[key] = judge_choices(model, run, result, tokens, tolerance)
     verdict, wanted = copy.copy(judged[key][0]), judged[key][1]
     judge_logits(result.logits, wanted, tolerance, verdict)
-    verdict.away = float(row_errors(result.logits.astype(np.float64), dense).max())
     if run.drops and verdict.choices == 0:
         raise Disagreement("no candidate was dropped")
-    if run.drops and verdict.away < DIFFERS:
-        raise Disagreement(f"sparse logits differ from dense ones by {verdict.away:.1e} only")
+    check_drops(run, result, dense, verdict)
     return verdict

@@ -115,6 +115,10 @@ class Model:
         self.projections = {name: np.ascontiguousarray(weight.T)
                             for name, weight in self.weights.items() if "_proj." in name}
 
+    def over_cache(self, attention=None):
+        """The attention over keys and values as the KV cache holds them; here exactly."""
+        return attention or dense_attention
+
     def layer(self, index, name):
         return self.weights[f"model.layers.{index}.{name}.weight"]
 

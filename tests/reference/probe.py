@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kascade import Schedule, unit_of
+from nearby import Nearby
 
 PROBE_SECONDS = 900
 
@@ -27,20 +28,21 @@ class Run:
 
     stream: str
     length: int
-    schedule: Schedule | None = None  # None: dense
+    schedule: Schedule | None = None  # None: dense, or by `nearby`
     tile_rule_end: int | None = None  # None: length
     ratio: float | None = None
     chunk: int = 0
     drops: bool = False  # candidates must be dropped, and the output must differ from dense
     greedy_from: int | None = None  # from this row on the tokens are the greedy continuation
     note: str = ""
+    nearby: Nearby | None = None  # in place of a schedule
 
     @property
     def end(self):
         return self.length if self.tile_rule_end is None else self.tile_rule_end
 
     def __str__(self):
-        kind = "dense" if self.schedule is None else self.schedule.rule.family
+        kind = str(self.nearby or "dense") if self.schedule is None else self.schedule.rule.family
         parts = [f"{self.stream}[{self.length}]", kind, self.note]
         parts += [f"rows from {self.end}"] if self.end < self.length else []
         parts += [f"chunk {self.chunk}"] if self.chunk else []
@@ -94,10 +96,10 @@ def schedule_json(schedule):
 class Probe:
     """engine_probe with one model, backend and weight format."""
 
-    def __init__(self, binary, folder, backend, weights="f32", max_batch_tokens=512):
+    def __init__(self, binary, folder, backend, weights="f32", cache="auto", max_batch_tokens=512):
         self.binary, self.folder = str(binary), pathlib.Path(folder)
-        self.settings = {"backend": backend, "weights": weights, "threads": 2,
-                         "max_batch_tokens": max_batch_tokens}
+        self.settings = {"backend": backend, "weights": weights, "kv_cache_dtype": cache,
+                         "threads": 2, "max_batch_tokens": max_batch_tokens}
         self.schedules = {}  # Schedule -> file
 
     def schedule_file(self, schedule):
@@ -110,13 +112,14 @@ class Probe:
         return self.schedules[schedule]
 
     def request(self, number, run, tokens):
-        sparse = run.schedule is not None
+        sparse = run.schedule is not None or run.nearby is not None
         return {
             "tokens": [int(token) for token in tokens[:run.length]],
             "tile_rule_end": run.end,
             "mode": "sparse" if sparse else "dense",
             "schedule": self.schedule_file(run.schedule),
             "ratio": run.ratio,
+            "baseline": run.nearby.baseline() if run.nearby is not None else None,
             "chunk": run.chunk,
             "logits": str(self.folder / f"logits{number}.f32"),
             "selections": str(self.folder / f"selections{number}.jsonl") if sparse else None,

@@ -13,6 +13,7 @@ import random_model
 from kascade import (Group, Layer, Rule, Schedule, SparseAttention, attend, attend_by_mask,
                      attended_keys, budget, candidates, choose, counts, groups_of, scores, select,
                      takes_all)
+from nearby import Nearby
 from row_rule import RowRuleAttention
 
 LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 159, 160, 161, 255, 256, 257)
@@ -250,6 +251,30 @@ class AttentionTest(unittest.TestCase):
         self.assertEqual(got["attended"], before + 2 * (17 + 3 * 9))
         self.assertEqual(got["scored"], 2 * 2 * 17)
         self.assertEqual(got["rows_read"], 2 * before + 2 * (34 + 18 + (17 + 9) + 18))
+
+
+class NearbyTest(unittest.TestCase):
+
+    def test_against_plain_loops(self):
+        q, k, v = random_heads(12, 4, 2, 50, 6)
+        for kind in ("window", "chunk"):
+            for size in (1, 15, 16, 17, 33):
+                out = Nearby(kind, size).attention(0, q, k, v)
+                for head in range(4):
+                    for t in range(50):
+                        first = max(0, t + 1 - size) if kind == "window" else t - t % size
+                        near = k[:, first:], v[head // 2, first:]
+                        p = plain_probability(q[:, first:], near[0], head, 2, t - first)
+                        wanted = sum(x * near[1][j] for j, x in enumerate(p))
+                        np.testing.assert_allclose(out[head, t], wanted, rtol=1e-11, atol=1e-13)
+
+    def test_whole_text_and_dense_layers_are_dense(self):
+        q, k, v = random_heads(13, 4, 2, 40, 6)
+        dense = llama.dense_attention(0, q, k, v)
+        for kind in ("window", "chunk"):
+            np.testing.assert_allclose(Nearby(kind, 40).attention(0, q, k, v), dense, atol=1e-13)
+            np.testing.assert_array_equal(Nearby(kind, 3, (0,)).attention(0, q, k, v), dense)
+            self.assertGreater(np.abs(Nearby(kind, 39).attention(0, q, k, v) - dense).max(), 1e-6)
 
 
 class ModelTest(unittest.TestCase):

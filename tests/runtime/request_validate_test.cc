@@ -125,6 +125,16 @@ const Fault kScoreFaults[] = {
      "compared_with.baseline.min_keys: must be in [0, 1048576], got -1"},
     {[](Request& r) { r.attention = BaselineAttention{.page_size = 129}; },
      "attention.baseline.page_size: must be in [1, 128], got 129"},
+    {[](Request& r) { r.attention = BaselineAttention{.kind = BaselineKind::kWindow}; },
+     "attention.baseline.window: must be in [1, 1048576], got 0"},
+    {[](Request& r) {
+       r.attention = BaselineAttention{.kind = BaselineKind::kWindow, .window = 1048577};
+     },
+     "attention.baseline.window: must be in [1, 1048576], got 1048577"},
+    {[](Request& r) {
+       r.compared_with = BaselineAttention{.kind = BaselineKind::kChunk, .chunk = -1};
+     },
+     "compared_with.baseline.chunk: must be in [1, 1048576], got -1"},
     {[](Request& r) { r.attention = BaselineAttention{.dense_layers = {0, 4}}; },
      "attention.baseline.dense_layers[1]: must be in [0, 3], got 4"},
     {[](Request& r) { r.compared_with = ScheduledAttention{.schedule = nullptr, .ratio = 1.5}; },

@@ -17,7 +17,7 @@ BASE = ["engine/base/*"]
 
 # The engine as the server sees it.
 ENGINE = ["engine/engine.h", "engine/request.h", "engine/calibration/calibration.h",
-          "engine/calibration/windows.h", "engine/schedule/*.h", "engine/quality/*",
+          "engine/calibration/windows.h", "engine/trace/*.h", "engine/schedule/*.h", "engine/quality/*",
           "engine/sampling/scored_token.h", "engine/tokenizer/chat.h",
           "engine/tokenizer/tokenizer.h", "engine/tokenizer/utf8.h", "engine/model/config.h"]
 
@@ -51,6 +51,8 @@ RULES = [
                               "engine/backend/host/select.h",
                               "engine/schedule/*", "engine/quality/*", "engine/model/config.h",
                               "engine/engine.h", "engine/request.h", "engine/runtime/*"]),
+    ("engine/trace/*", ["engine/trace/*", "engine/attention/*", "engine/backend/*",
+                        "engine/backend/host/select.h"]),
     # The engine itself puts the parts together.
     ("engine/engine*", ["engine/**"]),
     # kascade-convert: reads other people's files, writes ours. Nothing uses it.

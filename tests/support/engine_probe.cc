@@ -1,14 +1,15 @@
 // Runs token lists through the forward pass as described by one JSON file and writes logits and
 // selections, so that an independent reference can judge them
 // (tests/reference/engine_agreement.py): engine_probe SPEC.json {"model": DIR, "backend":
-// "reference"|"cpu", "weights": "auto"|"f32"|"bf16"|"int8"|"int4", "threads": N,
-// "max_batch_tokens": N, "runs": [{"tokens": [ids], "tile_rule_end": N, "mode": "dense"|"sparse",
-// "schedule": FILE|null, "ratio": X|null, "baseline": {"kind": "oracle"|"streaming"|"quest",
-// "ratio": X, "min_keys": N, "sink_keys": N, "page_size": N, "dense_layers": [N…]}|null, "chunk": N
-// (0 = max_batch_tokens), "logits": FILE, "selections": FILE|null}]} A sparse run takes its
-// baseline if it has one, else its schedule; a key that a baseline lacks has the baseline's
-// default. logits: f32 [tokens, vocab], all rows. selections: one JSON object a line for each
-// (layer, tile) that selected.
+// "reference"|"cpu", "weights": "auto"|"f32"|"bf16"|"int8"|"int4", "kv_cache_dtype":
+// "auto"|"f32"|"bf16"|"int8", "threads": N, "max_batch_tokens": N, "runs": [{"tokens": [ids],
+// "tile_rule_end": N, "mode": "dense"|"sparse", "schedule": FILE|null, "ratio": X|null, "baseline":
+// {"kind": "oracle"|"streaming"|"quest"|"window"|"chunk", "ratio": X, "min_keys": N, "sink_keys":
+// N, "page_size": N, "window": N, "chunk": N, "dense_layers": [N…]}|null, "chunk": N (0 =
+// max_batch_tokens), "logits": FILE, "selections": FILE|null}]} A sparse run takes its baseline if
+// it has one, else its schedule; a key that a baseline lacks has the baseline's default. logits:
+// f32 [tokens, vocab], all rows. selections: one JSON object a line for each (layer, tile) that
+// selected.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -39,15 +40,13 @@ T value_or_exit(absl::StatusOr<T> result) {
 // Writes what each layer selected, as JSON lines.
 class SelectionWriter final : public LayerObserver {
  public:
-  SelectionWriter(const AttentionPolicy& policy, PolicyState& state, bool baseline,
-                  std::ostream& out)
-      : policy_(policy), state_(state), baseline_(baseline), out_(out) {}
+  explicit SelectionWriter(std::ostream& out) : out_(out) {}
 
-  void attention_computed(Backend& /*backend*/, int32_t layer, const AttentionInput& in) override {
-    // The layers of a baseline use one selection, one after the other.
-    const bool dense = policy_.layer_kind(layer) == LayerKind::kDense;
-    if (baseline_ && dense) return;
-    const Selection* selection = state_.find(baseline_ ? 0 : layer);
+  void attention_computed(Backend& /*backend*/, int32_t layer, const AttentionInput& in,
+                          const AttendedKeys& keys) override {
+    // StreamingLLM, windows and chunks select nothing: an empty selection.
+    const Selection* selection =
+        keys.selected != nullptr || keys.source != layer ? keys.selected : keys.keys.selection;
     if (selection == nullptr) return;
     for (int32_t tile = 0; tile < in.batch.tiles(); ++tile)
       write(layer, in.batch, tile, *selection);
@@ -68,9 +67,6 @@ class SelectionWriter final : public LayerObserver {
          << "\n";
   }
 
-  const AttentionPolicy& policy_;
-  PolicyState& state_;
-  bool baseline_;
   std::ostream& out_;
 };
 
@@ -79,18 +75,21 @@ struct Run {
   int32_t prefill_end = 0;
   int32_t chunk = 0;
   std::shared_ptr<const AttentionPolicy> policy;
-  bool baseline = false;
 };
 
 BaselineAttention parse_baseline(const json& spec) {
   BaselineKind kind = BaselineKind::kOracle;
   if (spec.at("kind") == "streaming") kind = BaselineKind::kStreaming;
   if (spec.at("kind") == "quest") kind = BaselineKind::kQuest;
+  if (spec.at("kind") == "window") kind = BaselineKind::kWindow;
+  if (spec.at("kind") == "chunk") kind = BaselineKind::kChunk;
   BaselineAttention baseline = BaselineAttention::defaults(kind);
   baseline.ratio = spec.value("ratio", baseline.ratio);
   baseline.min_keys = spec.value("min_keys", baseline.min_keys);
   baseline.sink_keys = spec.value("sink_keys", baseline.sink_keys);
   baseline.page_size = spec.value("page_size", baseline.page_size);
+  baseline.window = spec.value("window", baseline.window);
+  baseline.chunk = spec.value("chunk", baseline.chunk);
   baseline.dense_layers = spec.value("dense_layers", baseline.dense_layers);
   return baseline;
 }
@@ -103,7 +102,6 @@ Run parse_run(const json& spec, int32_t max_batch_tokens, int32_t layers) {
   if (run.chunk <= 0) run.chunk = max_batch_tokens;
   if (spec.at("mode") != "sparse") return run;
   if (spec.contains("baseline") && !spec["baseline"].is_null()) {
-    run.baseline = true;
     run.policy = make_policy(parse_baseline(spec["baseline"]), layers);
   } else {
     ScheduledAttention attention{.schedule = std::make_shared<Schedule>(value_or_exit(
@@ -148,7 +146,7 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
     selections_file.open(spec["selections"].get<std::string>());
   }
   PolicyState state;
-  SelectionWriter writer(*run.policy, state, run.baseline, selections_file);
+  SelectionWriter writer(selections_file);
   const auto size = static_cast<int32_t>(run.tokens.size());
   int32_t gap_tokens = 0;
   for (int32_t begin = 0; begin < size;) {
@@ -159,7 +157,7 @@ void execute(const json& spec, Run& run, Transformer& transformer, const KvCache
     const PlannedSlice planned{&slice, &sequence, run.policy.get()};
     BuiltBatch built = build_batch({&planned, 1}, blocks.block_size());
     Step step{std::move(built.batch), {{run.policy.get(), built.tiles[0], &state}}, {}};
-    if (selections_file.is_open()) step.observed.push_back({&writer, built.tiles[0]});
+    if (selections_file.is_open()) step.observed.push_back({&writer, built.tiles[0], 0});
     const Tensor hidden = transformer.forward(step, cache);
     write_logits(hidden, transformer, logits_file);
     begin = end;
@@ -183,10 +181,12 @@ int probe(const std::string& path) {
   const auto max_batch_tokens = spec.value("max_batch_tokens", 512);
   const ModelConfig config = value_or_exit(load_config(directory));
   Checkpoint checkpoint = value_or_exit(open_checkpoint(directory, config));
-  const auto backend = value_or_exit(open_backend({.name = backend_name,
-                                                   .weights = format_named(weights),
-                                                   .checkpoint_dtype = checkpoint.dtype,
-                                                   .cpu = {.count = spec.value("threads", 1)}}));
+  const auto backend = value_or_exit(
+      open_backend({.name = backend_name,
+                    .weights = format_named(weights),
+                    .cache = value_or_exit(cache_dtype_named(spec.value("kv_cache_dtype", "auto"))),
+                    .checkpoint_dtype = checkpoint.dtype,
+                    .cpu = {.count = spec.value("threads", 1)}}));
   size_t longest = 0;
   for (const json& run : spec.at("runs")) longest = std::max(longest, run.at("tokens").size());
   constexpr int32_t kBlockSize = 16;

@@ -161,6 +161,34 @@ const std::vector<Case<v1::GenerateRequest>> kBaselineCases{
      [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_ORACLE).set_page_size(16); }},
     {"page_size", bad("attention.baseline.page_size"),
      [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_QUEST).set_page_size(129); }},
+    {"window missing", bad("attention.baseline.window"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_WINDOW); }},
+    {"window 0", bad("attention.baseline.window"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_WINDOW).set_window(0); }},
+    {"chunk missing", bad("attention.baseline.chunk"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_CHUNK); }},
+    {"chunk too large", bad("attention.baseline.chunk"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_CHUNK).set_chunk((1 << 20) + 1); }},
+    {"window of quest", bad("attention.baseline.window"),
+     [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_QUEST).set_window(16); }},
+    {"chunk of window", bad("attention.baseline.chunk"),
+     [](v1::GenerateRequest& r) {
+       auto& window = baseline(r, v1::BASELINE_KIND_WINDOW);
+       window.set_window(16);
+       window.set_chunk(16);
+     }},
+    {"ratio of window", bad("attention.baseline.ratio"),
+     [](v1::GenerateRequest& r) {
+       auto& window = baseline(r, v1::BASELINE_KIND_WINDOW);
+       window.set_window(16);
+       window.set_ratio(0.1);
+     }},
+    {"min_keys of chunk", bad("attention.baseline.min_keys"),
+     [](v1::GenerateRequest& r) {
+       auto& chunk = baseline(r, v1::BASELINE_KIND_CHUNK);
+       chunk.set_chunk(16);
+       chunk.set_min_keys(16);
+     }},
     {"dense layer", bad("attention.baseline.dense_layers.layers[0]"),
      [](v1::GenerateRequest& r) {
        baseline(r, v1::BASELINE_KIND_QUEST).mutable_dense_layers()->add_layers(99);

@@ -200,6 +200,18 @@ TEST(BaselineOfARequest, HasThePublishedDefaults) {
   EXPECT_FALSE(report.baseline().has_sink_keys());
   EXPECT_THAT(report.baseline().dense_layers().layers(), ElementsAre(3, 7));
 
+  v1::AttentionOptions nearby;
+  nearby.mutable_baseline()->set_kind(v1::BASELINE_KIND_WINDOW);
+  nearby.mutable_baseline()->set_window(48);
+  const BaselineAttention window = baseline_of(nearby, 12);
+  EXPECT_EQ(window.window, 48);
+  EXPECT_TRUE(window.dense_layers.empty());
+  const v1::AttentionBaseline told =
+      report_attention({}, window, v1::ATTENTION_MODE_SPARSE).baseline();
+  EXPECT_EQ(told.kind(), v1::BASELINE_KIND_WINDOW);
+  EXPECT_EQ(told.window(), 48);
+  EXPECT_FALSE(told.has_ratio() || told.has_min_keys() || told.has_chunk());
+
   asked.set_kind(v1::BASELINE_KIND_STREAMING);
   asked.clear_page_size();
   EXPECT_EQ(baseline_of(in, 12).sink_keys, 4);

@@ -1,0 +1,87 @@
+"""Integer weights and an integer KV cache, in float64 but for the rounding itself.
+
+Written from the definitions in engine/backend/quantization.h. A *level* is the small integer that a
+value is rounded to.
+
+int8   an output channel is level · scale, scale = largest magnitude / 127.
+int4   an output channel is level · multiple · scale, levels in [-8, 7], one multiple in [-127, 127]
+       for each 16 inputs, the best of those tried by squared error; the output head is int8.
+Rows of activations are rounded like int8 channels wherever they meet integer weights. An int8 cache
+rounds each key and each value of a head like an int8 channel.
+"""
+
+import numpy as np
+
+from llama import Model, dense_attention
+
+GROUP = 16
+TRIED = np.arange(6.0, 10.5, 0.5)  # levels that the largest value of a group may come to
+
+
+def int8_levels(rows):
+    """[n, size] -> levels [n, size] and scales [n, 1]."""
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    scales = np.where(largest > 0, largest / 127.0, 1.0)
+    return np.rint(rows / scales), scales
+
+
+def int8_rounded(rows):
+    """Rows of the last axis, rounded to int8."""
+    levels, scales = int8_levels(rows.reshape(-1, rows.shape[-1]))
+    return (levels * scales).reshape(rows.shape)
+
+
+def int4_steps(rows):
+    """[n, size] -> level · multiple [n, size] and scales [n, 1]."""
+    n, size = rows.shape
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    scales = np.where(largest > 0, largest, 1.0) / (TRIED[0] * 127.0)
+    padded = np.zeros((n, -(-size // GROUP) * GROUP))
+    padded[:, :size] = rows / scales
+    groups = padded.reshape(-1, GROUP)
+    peak = groups[np.arange(len(groups)), np.abs(groups).argmax(axis=1)][:, None]
+    best, least = np.zeros_like(groups), np.full((len(groups), 1), np.inf)
+    for level in TRIED:
+        multiple = np.clip(np.rint(np.abs(peak) / level), 1, 127)
+        for candidate in (np.where(peak > 0, -multiple, multiple),
+                          np.where(peak > 0, multiple, -multiple)):
+            steps = np.clip(np.rint(groups / candidate), -8, 7) * candidate
+            error = ((groups - steps) ** 2).sum(axis=1, keepdims=True)
+            best = np.where(error < least, steps, best)
+            least = np.minimum(error, least)
+    best[peak[:, 0] == 0] = 0
+    return best.reshape(n, -1)[:, :size], scales
+
+
+class IntegerMatrix:
+    """A matrix [outputs, inputs] that stands for its transpose: `x @ matrix`, x [L, inputs]."""
+
+    __array_ufunc__ = None  # numpy asks __rmatmul__
+
+    def __init__(self, weight, form):
+        self.steps, self.scales = int8_levels(weight) if form == "int8" else int4_steps(weight)
+        self.shape = weight.shape[::-1]
+
+    def __rmatmul__(self, x):
+        levels, scales = int8_levels(x)
+        return (levels @ self.steps.T) * self.scales.T * scales
+
+
+class QuantizedModel(Model):
+    """A model whose projections and head are integers (weights: int8, int4; else f32), and whose
+    keys and values are (cache: int8; else f32).
+    """
+
+    def __init__(self, folder, weights="f32", cache="f32"):
+        super().__init__(folder)
+        self.cache = cache
+        if weights == "f32":
+            return
+        self.projections = {name: IntegerMatrix(weight, weights)
+                            for name, weight in self.weights.items() if "_proj." in name}
+        self.head = IntegerMatrix(self.output, "int8")
+
+    def over_cache(self, attention=dense_attention):
+        if self.cache == "f32":
+            return attention
+        return lambda layer, q, k, v: attention(layer, q, int8_rounded(k), int8_rounded(v))
