@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "client/rpc/calibration_stream.h"
+#include "client/rpc/score_stream.h"
 
 namespace kascade::client {
 namespace {
@@ -41,7 +42,9 @@ absl::Status Benchmark::count_tokens() {
   const auto& texts = inputs_.calibration.texts();
   const auto calibration = session_.encode({texts.begin(), texts.end()});
   if (!calibration.ok()) return calibration.status();
-  const auto held_out = session_.encode(inputs_.held_out);
+  std::vector<std::string> to_score;
+  for (const NamedText& text : inputs_.held_out) to_score.push_back(text.text);
+  const auto held_out = session_.encode(to_score);
   if (!held_out.ok()) return held_out.status();
   for (const auto& text : *calibration) {
     results_.calibration_tokens += static_cast<int64_t>(text.size());
@@ -81,19 +84,15 @@ absl::Status Benchmark::calibrate() {
 absl::Status Benchmark::score() {
   const auto begin = Clock::now();
   v1::ScoreRequest request;
-  for (const std::string& text : inputs_.held_out) request.add_inputs()->set_text(text);
   request.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);
   request.mutable_attention()->mutable_second()->mutable_schedule()->set_schedule_id(
       results_.calibration.schedule().schedule_id());
-  auto scored = session_.score(request, [this](const v1::ScoreProgress& progress) {
-    if (!on_progress_) return;
-    on_progress_({.stage = "dense and sparse run",
-                  .done = progress.tokens_done(),
-                  .total = progress.tokens_total(),
-                  .tokens_per_second = progress.tokens_per_second()});
-  });
-  if (!scored.ok()) return scored.status();
-  results_.score = std::move(scored->total);
+  if (const auto& most = inputs_.max_tokens_per_text) request.set_max_tokens_per_text(*most);
+  ScoreRun run;
+  const absl::Status status =
+      score_texts(session_.globals(), session_.inference(), request, inputs_.held_out, run);
+  if (!status.ok()) return status;
+  results_.score = std::move(run.total);
   results_.score_seconds = seconds_since(begin);
   return absl::OkStatus();
 }

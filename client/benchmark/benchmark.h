@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "client/benchmark/run_times.h"
+#include "client/commands/texts.h"
 #include "client/rpc/session.h"
 #include "kascade/v1/calibration_service.pb.h"
 #include "kascade/v1/score.pb.h"
@@ -18,11 +20,12 @@
 namespace kascade::client {
 
 struct BenchmarkInputs {
-  v1::CalibrateRequest calibration{};   // settings and texts
-  std::vector<std::string> held_out{};  // texts that are scored, UTF-8
-  std::vector<int32_t> lengths{};       // of the timed prompts, tokens; empty: default_lengths
-  int32_t runs = 5;                     // of each kind, after one that is not counted; ≥ 1
-  int32_t new_tokens = 32;              // decoded after each timed prompt; ≥ 2
+  v1::CalibrateRequest calibration{};            // settings and texts
+  std::vector<NamedText> held_out{};             // texts that are scored
+  std::optional<int32_t> max_tokens_per_text{};  // of a held-out text; the rest is not scored
+  std::vector<int32_t> lengths{};  // of the timed prompts, tokens; empty: default_lengths
+  int32_t runs = 5;                // of each kind, after one that is not counted; ≥ 1
+  int32_t new_tokens = 32;         // decoded after each timed prompt; ≥ 2
 };
 
 struct BenchmarkResults {

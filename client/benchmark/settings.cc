@@ -1,5 +1,7 @@
 #include "client/benchmark/settings.h"
 
+#include <google/protobuf/descriptor.h>
+
 namespace kascade::client {
 namespace {
 
@@ -11,23 +13,13 @@ struct PresetValues {
 // Families' defaults where no preset is named.
 constexpr PresetValues kNoPreset = {0.65, 12, 4, 16, 2048};
 
+// As calibration_service.proto states them.
 PresetValues values_of(v1::CalibrationPreset preset) {
-  switch (preset) {
-    case v1::CALIBRATION_PRESET_BALANCED:
-      return {0.65, 12, 4, 16, 512};
-    case v1::CALIBRATION_PRESET_CONSERVATIVE:
-      return {0.75, 16, 3, 16, 512};
-    case v1::CALIBRATION_PRESET_AGGRESSIVE:
-      return {0.55, 10, 5, 16, 512};
-    case v1::CALIBRATION_PRESET_LARGE_MODEL:
-      return {0.75, 8, 4, 16, 512};
-    case v1::CALIBRATION_PRESET_CPU_8B:
-      return {0.1, 8, 4, 16, 512};
-    case v1::CALIBRATION_PRESET_LONG:
-      return {0.65, 16, 4, 32, 2048};
-    default:
-      return kNoPreset;
-  }
+  const auto* value = v1::CalibrationPreset_descriptor()->FindValueByNumber(preset);
+  if (value == nullptr || !value->options().HasExtension(v1::preset_options)) return kNoPreset;
+  const v1::PresetOptions& options = value->options().GetExtension(v1::preset_options);
+  return {options.threshold(), options.top_k(), options.max_reuse_dist(), options.tile_size(),
+          options.window_tokens()};
 }
 
 }  // namespace
@@ -36,9 +28,11 @@ v1::CalibrateRequest with_defaults(const v1::CalibrateRequest& request) {
   const PresetValues preset = values_of(request.preset());
   v1::CalibrateRequest out = request;
   out.clear_texts();
-  const bool named = request.preset() != v1::CALIBRATION_PRESET_UNSPECIFIED;
+  const bool implies_tiles = request.preset() != v1::CALIBRATION_PRESET_UNSPECIFIED ||
+                             request.has_threshold() || request.auto_threshold() ||
+                             request.has_top_k() || request.has_max_reuse_dist();
   if (!out.has_family()) {
-    out.set_family(named ? v1::SELECTION_FAMILY_TILE : v1::SELECTION_FAMILY_KASCADE);
+    out.set_family(implies_tiles ? v1::SELECTION_FAMILY_TILE : v1::SELECTION_FAMILY_KASCADE);
   }
   const bool tile = out.family() == v1::SELECTION_FAMILY_TILE;
   if (!out.has_maker()) {
@@ -49,7 +43,7 @@ v1::CalibrateRequest with_defaults(const v1::CalibrateRequest& request) {
   if (!tile && !out.has_ratio()) out.set_ratio(0.1);
   if (!tile && !out.has_min_keys()) out.set_min_keys(128);
   if (out.maker() == v1::SCHEDULE_MAKER_GREEDY) {
-    if (!out.has_threshold()) out.set_threshold(preset.threshold);
+    if (!out.has_threshold() && !out.auto_threshold()) out.set_threshold(preset.threshold);
     if (!out.has_max_reuse_dist()) out.set_max_reuse_dist(preset.max_reuse_dist);
   }
   if (!out.has_window_tokens()) out.set_window_tokens(preset.window_tokens);

@@ -14,6 +14,8 @@
 #include "client/commands/commands.h"
 #include "client/commands/files.h"
 #include "client/commands/server_flags.h"
+#include "client/commands/texts.h"
+#include "client/commands/threshold.h"
 #include "client/eval/report_files.h"
 #include "client/rpc/failure.h"
 #include "client/views/benchmark_view.h"
@@ -27,8 +29,10 @@ namespace {
 struct BenchmarkOptions {
   std::vector<std::string> texts{}, calibration{}, held_out{};
   ServerFlags server{};
+  TextFlags text_flags{};
   std::string preset{};
-  std::optional<double> ratio{}, threshold{};
+  std::string threshold{};
+  std::optional<double> ratio{};
   std::optional<int32_t> top_k{}, tile_size{}, max_reuse_dist{}, window_tokens{};
   std::vector<int32_t> lengths{};
   int32_t runs = 5;
@@ -41,12 +45,8 @@ void fill_calibration(const BenchmarkOptions& options, v1::CalibrateRequest& req
   if (!options.preset.empty()) {
     request.set_preset(value_of<v1::CalibrationPreset>(options.preset));
   }
-  if (options.threshold || options.top_k || options.max_reuse_dist) {
-    request.set_family(v1::SELECTION_FAMILY_TILE);
-    request.set_maker(v1::SCHEDULE_MAKER_GREEDY);
-  }
   if (options.ratio) request.set_ratio(*options.ratio);
-  if (options.threshold) request.set_threshold(*options.threshold);
+  set_threshold(options.threshold, request);
   if (options.top_k) request.set_top_k(*options.top_k);
   if (options.tile_size) request.set_tile_size(*options.tile_size);
   if (options.max_reuse_dist) request.set_max_reuse_dist(*options.max_reuse_dist);
@@ -59,15 +59,15 @@ absl::Status split_texts(const BenchmarkOptions& options, BenchmarkInputs& input
   auto texts = read_texts(options.texts);
   if (!texts.ok()) return texts.status();
   for (size_t i = 0; i < texts->size(); ++i) {
-    const std::string& text = (*texts)[i];
+    const std::string &text = (*texts)[i], &file = options.texts[i];
     const size_t middle = place_to_cut(text, text.size() / 2);
     if (middle == 0 || middle == text.size()) {
-      return absl::InvalidArgumentError(options.texts[i] + " is too short to be cut in halves");
+      return absl::InvalidArgumentError(file + " is too short to be cut in halves");
     }
     inputs.calibration.add_texts(text.substr(0, middle));
-    inputs.held_out.push_back(text.substr(middle));
-    settings.calibration_files.push_back(options.texts[i] + ", first half");
-    settings.held_out_files.push_back(options.texts[i] + ", second half");
+    inputs.held_out.push_back({.text = text.substr(middle), .file = file});
+    settings.calibration_files.push_back(file + ", first half");
+    settings.held_out_files.push_back(file + ", second half");
   }
   return absl::OkStatus();
 }
@@ -90,10 +90,15 @@ absl::Status read_all_texts(const BenchmarkOptions& options, BenchmarkInputs& in
   if (!held_out.ok()) return held_out.status();
   settings.calibration_files = *std::move(calibration);
   settings.held_out_files = *std::move(held_out);
-  auto texts = read_texts(settings.calibration_files);
+  const auto texts = read_named_texts(settings.calibration_files, options.text_flags);
   if (!texts.ok()) return texts.status();
-  for (std::string& text : *texts) inputs.calibration.add_texts(std::move(text));
-  auto tests = read_texts(settings.held_out_files);
+  for (const NamedText& text : *texts) inputs.calibration.add_texts(text.text);
+  if (options.text_flags.lines) inputs.calibration.set_join_texts(true);
+  if (const auto& most = options.text_flags.max_tokens_per_text) {
+    inputs.calibration.set_max_tokens_per_text(*most);
+    inputs.max_tokens_per_text = *most;
+  }
+  auto tests = read_named_texts(settings.held_out_files, options.text_flags);
   if (!tests.ok()) return tests.status();
   inputs.held_out = *std::move(tests);
   return absl::OkStatus();
@@ -193,6 +198,7 @@ int run_benchmark(const Globals& globals, const BenchmarkOptions& options) {
 }
 
 void add_texts(CLI::App& command, BenchmarkOptions& options) {
+  add_text_flags(command, options.text_flags);
   CLI::Option* texts =
       command.add_option("TEXT", options.texts,
                          "UTF-8 texts: the first half of each makes the schedule, the second is "
@@ -216,8 +222,11 @@ void add_schedule_options(CLI::App& command, BenchmarkOptions& options) {
       ->check(CLI::IsMember(
           {"balanced", "conservative", "aggressive", "large-model", "cpu-8b", "long"}));
   command.add_option("--ratio", options.ratio, "kascade: share of the keys to choose [0.1]");
-  command.add_option("--threshold", options.threshold,
-                     "tile, greedy: least similarity of a reuse layer, 0 to 1 [0.65]");
+  command
+      .add_option("--threshold", options.threshold,
+                  "tile, greedy: least similarity of a reuse layer, 0 to 1, or auto [0.65]")
+      ->type_name("auto|N")
+      ->check(check_threshold);
   command.add_option("--top-k", options.top_k, "tile: key tiles to choose [12]");
   command.add_option("--tile-size", options.tile_size,
                      "Tokens of a tile: 16, 32, 64, 128 [kascade: 32, tile: 16]");

@@ -2,7 +2,6 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +12,7 @@
 #include "client/commands/commands.h"
 #include "client/commands/option_names.h"
 #include "client/commands/texts.h"
+#include "client/commands/threshold.h"
 #include "client/rpc/calibration_stream.h"
 #include "client/rpc/failure.h"
 #include "client/views/calibration_view.h"
@@ -54,20 +54,6 @@ std::string check_anchors(const std::string& text) {
   return text == "auto" || (numbers && numbers->size() == 1) ? "" : "not auto or a number: " + text;
 }
 
-// The threshold as a number; nullopt for "auto" and for what is none.
-std::optional<double> parse_threshold(const std::string& text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-std::string check_threshold(const std::string& text) {
-  const std::optional<double> value = parse_threshold(text);
-  return text == "auto" || (value && *value >= 0 && *value <= 1)
-             ? ""
-             : "not auto or a number from 0 to 1: " + text;
-}
-
 void fill_numbers(const CalibrateOptions& options, v1::CalibrateRequest& request) {
   if (const auto anchors = parse_layers(options.anchors)) request.set_anchors(anchors->front());
   if (options.dense_layers == "auto") request.set_auto_dense_layers(true);
@@ -78,10 +64,7 @@ void fill_numbers(const CalibrateOptions& options, v1::CalibrateRequest& request
   if (options.min_keys) request.set_min_keys(*options.min_keys);
   if (options.tile_size) request.set_tile_size(*options.tile_size);
   if (options.top_k) request.set_top_k(*options.top_k);
-  if (options.threshold == "auto") request.set_auto_threshold(true);
-  if (const auto threshold = parse_threshold(options.threshold)) {
-    request.set_threshold(*threshold);
-  }
+  set_threshold(options.threshold, request);
   if (options.max_reuse_dist) request.set_max_reuse_dist(*options.max_reuse_dist);
   if (options.sink_keys) request.set_sink_keys(*options.sink_keys);
   if (options.min_recall) request.set_min_recall(*options.min_recall);

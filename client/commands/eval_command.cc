@@ -35,10 +35,10 @@ struct EvalOptions {
   std::string command{};
 };
 
-absl::StatusOr<NamedText> read_named(const std::string& file) {
+absl::StatusOr<SuiteText> read_named(const std::string& file) {
   auto text = read_text(file);
   if (!text.ok()) return text.status();
-  return NamedText{std::filesystem::path(file).filename().string(), *std::move(text)};
+  return SuiteText{std::filesystem::path(file).filename().string(), *std::move(text)};
 }
 
 // Shortens a large text to a length that suffices for calibration and scoring.
@@ -50,8 +50,8 @@ void keep_beginning(std::string& text) {
 // Refuses to score a text that is also calibrated on, because it cannot show what the schedule
 // costs on other texts.
 absl::Status check_different(const QualityInputs& inputs) {
-  std::vector<const NamedText*> texts = {&inputs.calibration, &inputs.held_out};
-  for (const NamedText& other : inputs.others) texts.push_back(&other);
+  std::vector<const SuiteText*> texts = {&inputs.calibration, &inputs.held_out};
+  for (const SuiteText& other : inputs.others) texts.push_back(&other);
   for (size_t i = 0; i < texts.size(); ++i) {
     for (size_t j = i + 1; j < texts.size(); ++j) {
       const auto& [shorter, longer] =

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "client/commands/files.h"
+#include "client/commands/number_checks.h"
 
 namespace kascade::client {
 namespace {
@@ -44,7 +45,8 @@ void add_text_flags(CLI::App& command, TextFlags& flags) {
   command
       .add_option("--max-tokens-per-text", flags.max_tokens_per_text,
                   "Take the first N tokens of each text only, 1 to 1048576 [whole texts]")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(whole_number(1, 1048576));
 }
 
 absl::StatusOr<std::vector<NamedText>> read_named_texts(const std::vector<std::string>& files,

@@ -89,7 +89,7 @@ absl::Status Suite::prepare() {
                     kWindows[0], model().context_length()));
   }
   std::vector<std::string> texts = {inputs_.held_out.text};
-  for (const NamedText& other : inputs_.others) {
+  for (const SuiteText& other : inputs_.others) {
     auto [first, second] = halves(other.text);
     other_halves_.push_back(std::move(first));
     texts.push_back(std::move(second));
@@ -291,7 +291,7 @@ absl::Status Suite::measure_all() {
                    .context = model().context_length(),
                    .held_out = held_out_.name,
                    .groups = inputs_.groups};
-  for (const NamedText& other : inputs_.others) plan.others.push_back(other.name);
+  for (const SuiteText& other : inputs_.others) plan.others.push_back(other.name);
   plan.default_anchors = model().layers();
   expected_ = expected_rows(plan);
   if (auto status = add(default_variants(plan)); !status.ok()) return status;

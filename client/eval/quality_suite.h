@@ -16,17 +16,17 @@
 
 namespace kascade::client {
 
-struct NamedText {
+struct SuiteText {
   std::string name{};
   std::string text{};  // UTF-8
 };
 
 struct QualityInputs {
-  NamedText calibration{};  // the text that schedules are calibrated on
-  NamedText held_out{};     // the text that is scored and that pass keys are hidden in
+  SuiteText calibration{};  // the text that schedules are calibrated on
+  SuiteText held_out{};     // the text that is scored and that pass keys are hidden in
   // Texts of other kinds. The second half of each is scored; for some rows the schedule is
   // calibrated on the first halves too.
-  std::vector<NamedText> others{};
+  std::vector<SuiteText> others{};
   // groups of rows to measure besides the default schedule; empty means all
   std::vector<std::string> groups{};
   // Tokens scored of each text. Rows of group "domain" score up to three times as many.

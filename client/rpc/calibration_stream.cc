@@ -1,6 +1,7 @@
 #include "client/rpc/calibration_stream.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <string>
 
@@ -99,8 +100,10 @@ int report_calibration(const Globals& globals, const Followed& followed, ResultF
   status.Update(print_result(globals, id, result));
   if (!status.ok()) return fail(status);
   const auto& quality = result.schedule().quality();
-  const std::string warning = perplexity_warning(quality.dense_perplexity());
-  if (!quality.suspect() && !warning.empty()) fmt::print(stderr, "kascade: warning: {}\n", warning);
+  if (!quality.suspect() && quality.has_doubt()) {
+    fmt::print(stderr, "kascade: warning: {}. Usual causes: {}\n", quality.doubt(),
+               fmt::join(result.suspect_causes(), "; "));
+  }
   return result.passed() ? kSuccess : gate_failure(result);
 }
 

@@ -85,16 +85,13 @@ absl::Status Session::restore(const std::string& schedule_json) {
       .status();
 }
 
-absl::StatusOr<Session::Scored> Session::score(
-    const v1::ScoreRequest& request,
-    const std::function<void(const v1::ScoreProgress&)>& on_progress) {
+absl::StatusOr<Session::Scored> Session::score(const v1::ScoreRequest& request) {
   Call call(globals_);
   const auto reader = inference_->Score(&call.context(), request);
   std::optional<v1::ScoreSummary> total;
   std::vector<float> kl;
   v1::ScoreResponse response;
   while (reader->Read(&response)) {
-    if (response.has_progress() && on_progress) on_progress(response.progress());
     if (response.has_total()) total = std::move(*response.mutable_total());
     kl.insert(kl.end(), response.tokens().kl().begin(), response.tokens().kl().end());
   }

@@ -22,6 +22,8 @@ class Session {
   static absl::StatusOr<std::unique_ptr<Session>> open(const Globals& globals);
 
   const v1::GetModelInfoResponse& info() const { return info_; }
+  const Globals& globals() const { return globals_; }
+  v1::InferenceService::Stub& inference() { return *inference_; }
 
   // Encodes each text without BOS.
   absl::StatusOr<std::vector<std::vector<int32_t>>> encode(const std::vector<std::string>& texts);
@@ -40,9 +42,7 @@ class Session {
     v1::ScoreSummary total{};
     std::vector<float> kl{};  // KL of each token in order, if a comparison of one input requests it
   };
-  absl::StatusOr<Scored> score(
-      const v1::ScoreRequest& request,
-      const std::function<void(const v1::ScoreProgress&)>& on_progress = {});
+  absl::StatusOr<Scored> score(const v1::ScoreRequest& request);
   struct Generated {
     std::string text{};
     v1::GenerateFinished finished{};

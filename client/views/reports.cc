@@ -76,15 +76,6 @@ Verdict degradation_verdict(double percent, double keys_attended_ratio) {
           Colour::kRed};
 }
 
-std::string perplexity_warning(double perplexity) {
-  constexpr double kUnusual = 100;
-  if (perplexity <= kUnusual) return "";
-  return fmt::format(
-      "perplexity {:.1f} is above {:g}, unusual for natural text: the text is not of the kind that "
-      "the model was trained on, or the checkpoint or its tokenizer is not what it should be",
-      perplexity, kUnusual);
-}
-
 std::string degradation_text(const v1::QualityReport& quality) {
   if (!quality.has_degradation_percent()) return "not told";
   std::string text = signed_percent(quality.degradation_percent(), 4);

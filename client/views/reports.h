@@ -62,8 +62,6 @@ std::string text_of(const Verdict& verdict);
 // Rates sparse attention that increases perplexity by `percent` while it attends to
 // `keys_attended_ratio` of the causal keys.
 Verdict degradation_verdict(double percent, double keys_attended_ratio);
-// Returns a warning if the dense perplexity is unusual for text, else an empty string.
-std::string perplexity_warning(double perplexity);
 // Returns the degradation, "+0.9423 %", or why there is none.
 std::string degradation_text(const v1::QualityReport& quality);
 

@@ -150,7 +150,7 @@ std::string chosen_text(const v1::QualityReport& quality) {
   facts.add("Dense perplexity", fmt::format("{:.4f}", quality.dense_perplexity()));
   facts.add("Sparse perplexity", fmt::format("{:.4f}", quality.sparse_perplexity()));
   std::string degradation = degradation_text(quality);
-  if (quality.has_degradation_percent()) {
+  if (quality.has_degradation_percent() && !quality.has_doubt()) {
     degradation += "  " + text_of(degradation_verdict(quality.degradation_percent(),
                                                       quality.keys_attended_ratio()));
   }
@@ -165,6 +165,13 @@ std::string verdict(const v1::CalibrationResult& result) {
            ": the dense model is hardly better than guessing on this text, so nothing can pass; "
            "see "
            "the warning about the model";
+  }
+  if (quality.has_doubt()) {
+    return fmt::format(
+        "{}: the dense model does not do what a working one does on natural text ({}); the check "
+        "was {}passed, and the schedule is {}active",
+        paint(Colour::kRed, "DOUBTFUL"), quality.doubt(), result.passed() ? "" : "not ",
+        result.activated() ? "" : "not ");
   }
   if (saves_nothing(quality)) {
     return paint(Colour::kRed, "NOT PASSED") +
@@ -264,6 +271,7 @@ Json quality_json(const v1::QualityReport& quality) {
           {"dense_kv_bytes_read_per_token", quality.dense_kv_bytes_read_per_token()},
           {"max_degradation_percent", quality.max_degradation_percent()},
           {"suspect", quality.suspect()},
+          {"doubt", quality.has_doubt() ? Json(quality.doubt()) : Json()},
           {"passed", quality.passed()}};
 }
 

@@ -1,7 +1,9 @@
 #include "engine/calibration/quality_check.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/quality/comparison.h"
+#include "engine/quality/doubt.h"
 
 namespace kascade {
 namespace {
@@ -31,6 +33,9 @@ void record_verdict(const WindowComparison& compared, const QualityCheckOptions&
                     QualityRecord& quality) {
   const ComparisonSums& sums = compared.sums;
   quality.suspect = is_suspect(mean_nll(sums.first_nll, sums.tokens), options.vocab);
+  const std::vector<std::string> reasons =
+      doubts(mean_nll(sums.first_nll, sums.tokens), sums.tokens, compared.doubt);
+  if (!reasons.empty()) quality.doubt = absl::StrJoin(reasons, "; ");
   quality.max_degradation_percent = options.max_degradation_percent;
   quality.passed = passes_quality_check(
       {.drops_keys = compared.counts.attended < compared.counts.causal,

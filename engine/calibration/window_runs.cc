@@ -62,6 +62,18 @@ class RequestGroup {
   absl::Status submitted_;
 };
 
+// [windows][scored tokens] −log p by TokenCounts, over all windows as one text. The first token of
+// a window is not scored.
+std::vector<std::vector<double>> counts_nll(const Texts& windows, int32_t vocab) {
+  TokenCounts counts(vocab);
+  std::vector<std::vector<double>> out;
+  for (const auto& window : windows) {
+    auto& nll = out.emplace_back();
+    for (size_t j = 1; j < window.size(); ++j) nll.push_back(counts.add(window[j]));
+  }
+  return out;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<Similarity>> WindowRuns::measure(const SelectionSettings& settings,
@@ -94,13 +106,19 @@ absl::StatusOr<std::vector<Similarity>> WindowRuns::measure(const SelectionSetti
 absl::StatusOr<WindowComparison> WindowRuns::compare(
     const std::shared_ptr<const Schedule>& schedule, const Texts& windows, const TokensDone& done) {
   WindowComparison result;
+  // Windows run side by side; what counting predicts must not depend on which one is ahead.
+  const std::vector<std::vector<double>> counted = counts_nll(windows, engine_.model().vocab);
+  std::vector<size_t> scored(windows.size(), 0);
   RequestGroup group;
   for (size_t i = 0; i < windows.size() && group.all_submitted(); ++i) {
-    auto sink = group.sink([&](const Event& event) {
+    auto sink = group.sink([&, i](const Event& event) {
       KASCADE_CHECK(event.comparisons.size() == event.tokens.size());
       for (size_t j = 0; j < event.tokens.size(); ++j) {
         const TokenComparison& token = event.comparisons[j];
-        result.sums.add(event.tokens[j].logprob, token.second.logprob, token.kl, token.same_top1);
+        const double logprob = event.tokens[j].logprob;
+        result.sums.add(logprob, token.second.logprob, token.kl, token.same_top1);
+        const size_t place = scored[i]++;  // of the token in counted[i]; it follows one more token
+        result.doubt.add(static_cast<int64_t>(place) + 1, -logprob, counted[i][place]);
       }
       if (event.finish && event.finish->status.ok()) result.counts += event.finish->counts.at(1);
       done(result.sums.tokens);

@@ -14,6 +14,7 @@
 #include "engine/calibration/windows.h"
 #include "engine/engine.h"
 #include "engine/quality/comparison.h"
+#include "engine/quality/doubt.h"
 #include "engine/schedule/schedule.h"
 
 namespace kascade {
@@ -22,6 +23,7 @@ namespace kascade {
 struct WindowComparison {
   ComparisonSums sums{};     // the first run is dense, the second sparse
   AttentionCounts counts{};  // of the sparse run
+  DoubtSums doubt{};         // of the dense run
 };
 
 // Called on the engine's thread with the number of tokens processed so far.

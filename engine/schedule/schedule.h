@@ -91,7 +91,9 @@ struct QualityRecord {
   std::optional<double> dense_kv_bytes_read_per_token{};
   double max_degradation_percent = 1.0;
   bool suspect = false;  // mean NLL of the dense run > ln(vocabulary) − 1
-  bool passed = false;   // what engine/quality/comparison.h demands
+  // Why the dense run is not what a working model reaches, for people; unset if there is no doubt.
+  std::optional<std::string> doubt{};
+  bool passed = false;  // what engine/quality/comparison.h demands
 };
 
 struct Schedule {

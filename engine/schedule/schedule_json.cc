@@ -102,6 +102,7 @@ void visit_fields(Visitor& visit, Record& quality) {
   visit.optional("dense_kv_bytes_read_per_token", quality.dense_kv_bytes_read_per_token);
   visit("max_degradation_percent", quality.max_degradation_percent);
   visit("suspect", quality.suspect);
+  visit.optional("doubt", quality.doubt);
   visit("passed", quality.passed);
 }
 
@@ -215,9 +216,9 @@ class Reader {
   static std::string printable(const Json& value) {
     if (value.is_object()) return "an object";
     if (value.is_array()) return "an array";
-    std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
-    if (text.size() > 64) text = text.substr(0, 64) + "…";
-    return text;
+    const std::string text =
+        value.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
+    return text.size() > 64 ? text.substr(0, 64) + "…" : text;
   }
   static std::string printable(const std::string& key) {
     const std::string quoted = printable(Json(key));

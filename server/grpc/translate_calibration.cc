@@ -344,7 +344,7 @@ void to_proto(const core::CalibrationResult& result, v1::CalibrationResult& out)
     out.mutable_auto_threshold()->set_median_similarity(result.auto_threshold->median_similarity);
     out.mutable_auto_threshold()->set_threshold(result.auto_threshold->threshold);
   }
-  if (result.schedule->quality.suspect) {
+  if (result.schedule->quality.suspect || result.schedule->quality.doubt) {
     for (const std::string_view cause : core::suspect_causes()) {
       out.add_suspect_causes(std::string(cause));
     }

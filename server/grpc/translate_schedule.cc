@@ -98,6 +98,7 @@ void fill(const QualityRecord& in, v1::QualityReport& out) {
   }
   out.set_max_degradation_percent(in.max_degradation_percent);
   out.set_suspect(in.suspect);
+  if (in.doubt) out.set_doubt(*in.doubt);
   out.set_passed(in.passed);
 }
 
