@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <span>
 #include <utility>
 
 #include "client/rpc/calibration_stream.h"
@@ -46,10 +47,15 @@ absl::Status Benchmark::count_tokens() {
   for (const NamedText& text : inputs_.held_out) to_score.push_back(text.text);
   const auto held_out = session_.encode(to_score);
   if (!held_out.ok()) return held_out.status();
-  for (const auto& text : *calibration) {
-    results_.calibration_tokens += static_cast<int64_t>(text.size());
+  const auto taken = [this](const std::vector<int32_t>& text) {
+    const auto most = static_cast<size_t>(inputs_.max_tokens_per_text.value_or(INT32_MAX));
+    return std::span(text).first(std::min(text.size(), most));
+  };
+  for (const auto& text : *calibration) results_.calibration_tokens += std::ssize(taken(text));
+  for (const auto& text : *held_out) {
+    const auto tokens = taken(text);
+    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   }
-  for (const auto& text : *held_out) tokens_.insert(tokens_.end(), text.begin(), text.end());
   results_.held_out_tokens = static_cast<int64_t>(tokens_.size());
   if (tokens_.empty()) return absl::InvalidArgumentError("the held-out texts have no tokens");
   results_.lengths = inputs_.lengths;
