@@ -19,7 +19,7 @@
 #include "client/eval/report_files.h"
 #include "client/rpc/failure.h"
 #include "client/views/benchmark_view.h"
-#include "client/views/schedule_view.h"
+#include "client/views/calibration_view.h"
 #include "client/views/score_view.h"
 #include "tools/terminal/progress.h"
 
@@ -133,8 +133,7 @@ class Presentation {
     show(weights_line(info_));
     show(texts_text(results, settings_));
     if (auto status = benchmark_.calibrate(); !status.ok()) return status;
-    show(schedule_text(results.calibration.schedule()));
-    show(quality_check_text(results.calibration));
+    show(calibration_text(results.calibration));
     if (auto status = benchmark_.score(); !status.ok()) return status;
     display_.finish();
     if (const std::string warning = suspicion(results.score); !warning.empty()) {

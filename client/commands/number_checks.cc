@@ -48,7 +48,7 @@ CLI::Validator number_between(double least, double most) {
   return {[=](const std::string& text) -> std::string {
             const auto number = parse<double>(text);
             if (number && *number >= least && *number <= most) return "";
-            return fmt::format("must be a number from {:g} to {:g}, not {}", least, most, text);
+            return fmt::format("must be a number from {:.15g} to {:.15g}, not {}", least, most, text);
           },
           ""};
 }
