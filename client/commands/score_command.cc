@@ -130,7 +130,9 @@ void assign_window(const CLI::Option& window_tokens, ScoreOptions& options) {
   }
 }
 
-void add_demands(CLI::App& command, ScoreOptions& options) {
+// What is printed, and what must hold.
+void add_output_options(CLI::App& command, ScoreOptions& options) {
+  command.add_flag("--tokens", options.tokens, "Also one line per token");
   command
       .add_option("--degradation-below", options.degradation_below,
                   "Compare: exit 3 unless the perplexity rises by less, percent")
@@ -183,8 +185,7 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
       ->excludes(bos);
   command->add_flag("--parse-special", options->parse_special,
                     "Special tokens' names in the texts become those tokens");
-  command->add_flag("--tokens", options->tokens, "Also one line per token");
-  add_demands(*command, *options);
+  add_output_options(*command, *options);
   command->callback([&, options, window_tokens] {
     assign_window(*window_tokens, *options);
     check_baseline(options->attention);

@@ -1,6 +1,5 @@
 // The JSON format of schedules. One list of fields per record serves both the writer and the
 // reader, so that they cannot differ.
-
 #include <algorithm>
 #include <concepts>
 #include <limits>
