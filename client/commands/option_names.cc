@@ -57,7 +57,7 @@ bool is_name(std::string_view name, std::string_view message, size_t at) {
 
 absl::Status with_option_names(const absl::Status& status) {
   if (status.ok()) return status;
-  const std::string_view message = status.message();
+  const std::string message(status.message());
   std::string out;
   for (size_t at = 0; at < message.size();) {
     const auto* found = std::end(kNames);

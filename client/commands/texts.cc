@@ -64,7 +64,7 @@ absl::StatusOr<std::vector<NamedText>> read_named_texts(const std::vector<std::s
 
 absl::Status with_text_names(const absl::Status& status, const std::string& field,
                              const std::vector<NamedText>& texts) {
-  const std::string_view message = status.message();
+  const std::string message(status.message());
   if (!message.starts_with(field + "[")) return status;
   const char* begin = message.data() + field.size() + 1;
   const char* end = message.data() + message.size();
@@ -72,10 +72,10 @@ absl::Status with_text_names(const absl::Status& status, const std::string& fiel
   const auto [after, error] = std::from_chars(begin, end, index);
   const size_t colon = message.find(": ");
   if (error != std::errc() || after == end || *after != ']' || index >= texts.size() ||
-      colon == std::string_view::npos) {
+      colon == std::string::npos) {
     return status;
   }
-  return {status.code(), texts[index].name() + std::string(message.substr(colon))};
+  return {status.code(), texts[index].name() + message.substr(colon)};
 }
 
 }  // namespace kascade::client
