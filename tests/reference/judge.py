@@ -15,6 +15,11 @@ import numpy as np
 from kascade import SparseAttention, budget, candidates, unit_of, with_ratio
 from llama import forward, log_softmax
 from probe import Disagreement
+from rounding import SAFETY
+
+
+SMALLEST_SCORE = 1e-30  # below, a single-precision probability may be zero
+DIFFERS = 1e-3  # sparse against dense logits where candidates were dropped
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,15 @@ class Tolerance:
     recall: float  # score sum of a choice over that of the best choice, at least
 
 
-F32 = Tolerance(logits=1e-4, kl=1e-7, score=1e-4, recall=0.9999)
-BF16 = Tolerance(logits=2e-2, kl=1e-3, score=0.25, recall=0.97)
 # Rounding to a level is a step: where float32 and float64 fall on different sides of it, an activation,
 # key or value differs by a level, one part in 127 of the largest of its row, and so do others after it.
 INTEGERS = Tolerance(logits=3e-2, kl=1e-3, score=0.25, recall=0.97)
-SMALLEST_SCORE = 1e-30  # below, a single-precision probability may be zero
-DIFFERS = 1e-3  # sparse against dense logits where candidates were dropped
+
+
+def tolerance_of(effect):
+    """What an engine may differ by, from what rounding does (rounding.py). KL grows with the square."""
+    return Tolerance(logits=SAFETY * effect.logits, kl=SAFETY ** 2 * effect.kl,
+                     score=SAFETY * effect.score, recall=1 - SAFETY * effect.recall)
 
 
 @dataclass
