@@ -139,9 +139,13 @@ void add_map(v1::TraceMap map, TraceRun& run) {
 std::string layer_title(const v1::LayerTrace& layer) {
   const std::string name = fmt::format("L{} ", layer.layer());
   if (layer.kind() != v1::TRACED_LAYER_KIND_REUSE) {
-    const bool serves = layer.kind() == v1::TRACED_LAYER_KIND_DENSE && layer.heads_size() > 0 &&
-                        layer.heads(0).has_selected_mass();
-    return name + name_of(layer.kind()) + (serves ? ", selects for others" : "");
+    const bool selects = layer.heads_size() > 0 && layer.heads(0).has_selected_mass();
+    const bool dense = layer.kind() == v1::TRACED_LAYER_KIND_DENSE;
+    const bool idle = layer.kind() == v1::TRACED_LAYER_KIND_ANCHOR && !selects;
+    return name + name_of(layer.kind()) +
+           (dense && selects ? ", selects for others"
+            : idle           ? ", selects nothing, as no layer reuses it"
+                             : "");
   }
   std::vector<std::string> map;
   for (const auto& head : layer.heads()) {

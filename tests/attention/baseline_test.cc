@@ -67,6 +67,9 @@ Counted counted(const BaselineAttention& baseline, int32_t t) {
       const int32_t pages = std::min(std::max(wanted / page, 1), before / page);
       return {own + pages * page, pages * page < before ? 2 * (before / page) : 0};
     }
+    case BaselineKind::kWindow:
+    case BaselineKind::kChunk:
+      break;  // without a budget; nearby_test.cc
   }
   return {};
 }

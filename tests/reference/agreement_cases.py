@@ -119,9 +119,15 @@ def nearby_runs():
     return runs
 
 
+def starts():
+    """Short streams: name -> tokens [20]."""
+    rng = np.random.default_rng(9)
+    return {f"start {i}": rng.integers(0, 257, 20) for i in range(12)}
+
+
 def integer_runs():
-    """Short texts, in which rounding rarely decides, and longer ones with both families."""
-    runs = [Run("random", length) for length in (1, 2, 17, 33, 257)]
+    """Many texts for their first rows, and longer ones with both families."""
+    runs = [Run(name, 20) for name in starts()] + [Run("random", 257)]
     for rule in (KEYS, TILES):
         runs.append(Run("random", 257, spread(rule, 4), 200, drops=True))
         runs.append(Run("phrase", 257, adjacent(rule, 4), drops=True, chunk=96))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import agreement_cases as cases
-from judge import INTEGERS, Tolerance, judge_run, tolerance_of
+from judge import INTEGERS, INTEGERS_IN_BF16, Tolerance, judge_run, tolerance_of
 from kascade import Layer, Rule, Schedule
 from llama import Model, continued, forward, log_softmax
 from probe import Disagreement, Probe, Run
@@ -98,13 +98,14 @@ def random_jobs(folder):
 
 def integer_jobs(folder):
     """int8 and int4 weights, and an int8 cache, against a float64 model that rounds as they do."""
-    streams = cases.streams()
+    streams = {**cases.streams(), **cases.starts()}
     path = write_model(folder / "integers", cases.INTEGERS)
     for weights, cache in (("int8", "f32"), ("int4", "f32"), ("f32", "int8"), ("int8", "int8")):
         subject = Subject(path, streams, QuantizedModel(path, weights, cache))
         for backend in ("reference", "cpu"):
+            in_bf16 = backend == "cpu" and cache == "int8"
             yield Job(f"{weights} weights, {cache} cache, {backend}", subject, cases.integer_runs(),
-                      backend, weights, INTEGERS, cache)
+                      backend, weights, INTEGERS_IN_BF16 if in_bf16 else INTEGERS, cache)
 
 
 def real_streams(folder, prompt, length):
