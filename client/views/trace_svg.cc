@@ -111,7 +111,7 @@ std::string legend(double y) {
     entry(level.colour, level.least > 0 ? fmt::format("from {}", level.label) : level.label);
   }
   return out + label(kMargin, y + 28,
-                     "Rows: query tiles from the first to the last. Columns: key tiles. Colour: "
+                     "Rows: query tiles. Columns: key tiles. Colour: "
                      "share of the row's attention mass on the tile's attended keys.");
 }
 
@@ -141,9 +141,8 @@ std::string trace_svg(const TraceRun& run) {
                fmt::format("Keys attended to, {} in tiles of {}",
                            counted(started.last_position() + 1, "token"), started.map_tile()),
                " font-size=\"14\" font-weight=\"bold\"");
-  out += label(
-      kMargin, 42,
-      text_of(started.attention()) + "; beside each head the share of the mass that its keys hold");
+  out += label(kMargin, 42,
+               text_of(started.attention()) + "; beside each head: the mass that its keys hold");
   for (size_t i = 0; i < run.maps.size(); ++i) {
     const double x = kMargin + static_cast<double>(i % columns) * (kPanel + kGap);
     const double y = kTop + 14 + static_cast<double>(i / columns) * (kPanel + kGap);

@@ -37,10 +37,10 @@ absl::StatusOr<int32_t> position_of(const std::optional<int32_t>& asked, int64_t
                                     int32_t context) {
   const int64_t limit = std::min<int64_t>(context, kMaxTracedTokens);
   if (!asked && tokens > limit) {
-    return invalid_field(
-        "tokens",
-        absl::StrCat("must be at most ", limit, ", got ", tokens, "; name a position below that"),
-        reason::kTooLong);
+    return invalid_field("tokens",
+                         absl::StrCat("has ", tokens, " tokens; at most ", limit,
+                                      " can be traced; name a position below that"),
+                         reason::kTooLong);
   }
   if (!asked) return static_cast<int32_t>(tokens) - 1;
   absl::Status status = check_range("position", *asked, 0, std::min(tokens, limit) - 1);

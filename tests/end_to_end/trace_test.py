@@ -110,7 +110,7 @@ class AgainstFloat64(TraceTest):
 
     def judge(self, rule, phase):
         schedule = read_schedule(self.schedule(rule))
-        tokens = self.json("tokenize", (scratch / "text.txt").read_text())["texts"][0]["token_ids"]
+        tokens = self.json("tokenize", (scratch / "text.txt").read_text())["token_ids"]
         position = len(tokens) - 1
         seen = {}
         end = position if phase == "row" else len(tokens)
@@ -198,7 +198,7 @@ class AsUsersRunIt(TraceTest):
         quest = self.json("trace", scratch / "text.txt", "--attention", "quest,min_keys=64")
         self.assertEqual((quest["key_tile"], len(quest["layers"][5]["heads"][0]["selected"])), (16, 4))
         file = self.schedule(schedules.KEYS)
-        by_id = self.json("schedule")["schedule_id"]
+        by_id = self.json("trace", scratch / "text.txt")["schedule_id"]
         self.good("deactivate")
         self.assertTrue(file.exists())
         self.assertEqual(self.json("trace", scratch / "text.txt", "--schedule", by_id)["schedule_id"],

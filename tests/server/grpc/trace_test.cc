@@ -253,6 +253,9 @@ TEST_F(TraceServerTest, RefusesWhatItCannotTrace) {
   EXPECT_EQ(trace(server(), request).status.error_message(), "position: must be in [0, 2], got 3");
   // A text beyond the context can be traced within it.
   request.set_text(std::string(600, 'x'));
+  request.clear_position();
+  EXPECT_EQ(trace(server(), request).status.error_message(),
+            "text: has 601 tokens; at most 512 can be traced; name a position below that");
   request.set_position(511);
   EXPECT_EQ(told(request)[0].started().tokens(), 601);
 }
