@@ -403,11 +403,12 @@ class Dense(ClientTest):
     def test_calibrate_says_how_much_text_is_missing(self):
         (scratch / "rows.txt").write_text("\n\n = Heading = \n a few words only\n" * 20)
         for options in (["--lines"], []):
-            message = self.bad("calibrate", scratch / "rows.txt", *options, code="INVALID_ARGUMENT")
+            message = self.bad("calibrate", scratch / "rows.txt", *options, "--json",
+                               code="INVALID_ARGUMENT")
             self.assertRegex(message, r"^FILE: the held-out parts .* have \d+ tokens .*at least "
                                       r"1024; add \d+ tokens or more, about \d+ words$")
         message = self.bad("calibrate", scratch / "calibration.txt", "--held-out",
-                           scratch / "rows.txt", code="INVALID_ARGUMENT")
+                           scratch / "rows.txt", "--json", code="INVALID_ARGUMENT")
         self.assertRegex(message, r"^--held-out: the texts have .* about \d+ words$")
         (scratch / "blank.txt").write_text("\n \n")
         self.assertIn("blank.txt", self.bad("calibrate", scratch / "blank.txt", "--lines",
