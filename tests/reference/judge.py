@@ -42,9 +42,16 @@ INTEGERS_IN_BF16 = replace(INTEGERS, first_row=np.inf)
 
 
 def tolerance_of(effect):
-    """What an engine may differ by, from what rounding does (rounding.py). KL grows with the square."""
-    return Tolerance(logits=SAFETY * effect.logits, kl=SAFETY ** 2 * effect.kl,
-                     score=SAFETY * effect.score, recall=1 - SAFETY * effect.recall)
+    """What an engine may differ by, from what rounding does (rounding.py). KL grows with the square.
+
+    Keys that are at most `score` on the wrong side of the threshold lose at most 2 · score of the best
+    choice. Where rounding changes many choices, what they lose is known more closely; where it hardly
+    changes any, a few draws do not show what one costs.
+    """
+    score, lost = SAFETY * effect.score, SAFETY * effect.recall
+    recall = 1 - (lost if lost > 0.02 * score else 2 * score)
+    return Tolerance(logits=SAFETY * effect.logits, kl=SAFETY ** 2 * effect.kl, score=score,
+                     recall=recall)
 
 
 @dataclass

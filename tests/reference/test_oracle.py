@@ -10,6 +10,7 @@ import numpy as np
 
 import llama
 import random_model
+import rounding
 from kascade import (Group, Layer, Rule, Schedule, SparseAttention, attend, attend_by_mask,
                      attended_keys, budget, candidates, choose, counts, groups_of, scores, select,
                      takes_all)
@@ -352,6 +353,17 @@ class ModelTest(unittest.TestCase):
             np.testing.assert_array_equal(llama.logits_of(model, rest), got)
         with self.assertRaises(ValueError):
             RowRuleAttention(two_anchors(SMALL_TILE))
+
+    def test_the_effect_of_rounding_grows_with_its_unit(self):
+        model, tokens = self.model(), np.random.default_rng(3).integers(0, 257, 200)
+        small, large = (rounding.effect(model, tokens, 2.0 ** -k) for k in (14, 12))
+        # The draws are the same, so first-order effects are four times as large, and KL 16 times.
+        self.assertAlmostEqual(large.logits / small.logits, 4, delta=0.5)
+        self.assertAlmostEqual(large.score / small.score, 4, delta=0.5)
+        self.assertAlmostEqual(large.kl / small.kl, 16, delta=3)
+        self.assertTrue(0 < large.recall < 2 * large.score)
+        single = rounding.effect(model, tokens, rounding.F32_UNIT)
+        self.assertTrue(2.0 ** -24 < single.logits < 1e-4)
 
     def test_given_choices_replace_the_own_ones(self):
         model, schedule = self.model(), two_anchors(SMALL)
