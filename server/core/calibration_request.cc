@@ -9,6 +9,7 @@
 #include "engine/base/refusal.h"
 #include "engine/calibration/windows.h"
 #include "server/core/limits.h"
+#include "server/core/prompt.h"
 
 namespace kascade::core {
 namespace {
@@ -64,6 +65,8 @@ absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
     if (!tokens.ok()) {
       return invalid_field(absl::StrCat("texts[", i, "]"), message_of(tokens.status()));
     }
+    const std::string field = absl::StrCat("texts[", i, "]");
+    if (absl::Status known = check_known(engine, *tokens, field); !known.ok()) return known;
     job.tokens += static_cast<int64_t>(tokens->size());
     job.texts.push_back(*std::move(tokens));
   }

@@ -14,14 +14,15 @@ namespace {
 
 absl::Status encode_text(const TextToScore& in, const std::string& field,
                          const PromptEncoder& encoder, ScoreSequence& out) {
-  auto tokens = encoder.text(std::string(in.context).append(in.text), field + ".text");
+  auto tokens =
+      encoder.text(std::string(in.context).append(in.text), field + ".text", /*is_complete=*/true);
   if (!tokens.ok()) return tokens.status();
   out.tokens = *std::move(tokens);
   out.first_scored = std::max<int64_t>(1, static_cast<int64_t>(encoder.bos_count(out.tokens)));
   out.has_context = !in.context.empty();
   const std::string_view stripped = without_trailing_space(in.context);
   if (stripped.empty()) return absl::OkStatus();
-  const auto context = encoder.text(stripped, field + ".context");
+  const auto context = encoder.text(stripped, field + ".context", /*is_complete=*/false);
   if (!context.ok()) return context.status();
   out.first_scored = std::max(out.first_scored, static_cast<int64_t>(context->size()));
   return absl::OkStatus();
@@ -140,8 +141,8 @@ absl::StatusOr<ScoreSequence> make_sequence(const ScoreInput& in, const std::str
   if (text != nullptr && text->context.empty() && bos_count > 0 &&
       cut.protocol != ScoreProtocol::kChunk) {
     // A BOS that the text spells is a token of its own and not scored.
-    const bool own_bos =
-        parse_special_tokens && text->text.starts_with(tokenizer.token_text(out.tokens.front()));
+    const std::string_view bos = tokenizer.token_text(out.tokens.front());
+    const bool own_bos = parse_special_tokens && !bos.empty() && text->text.starts_with(bos);
     if (!own_bos) scored_text = text->text;
   }
   measure(scored_text, tokenizer, out);
