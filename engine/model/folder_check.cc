@@ -119,6 +119,9 @@ absl::Status no_config(const fs::path& folder, const std::vector<std::string>& n
   }
   const std::string other = convertible(folder, names);
   if (!other.empty()) return fault(folder, other);
+  if (std::ranges::count(names, "adapter_config.json") > 0) {
+    return fault(folder, "is an adapter (adapter_config.json); merge it into its base model first");
+  }
   const std::string below = model_below(folder, names);
   return absl::NotFoundError(absl::StrCat(
       folder.string(), ": has no config.json; a model is a folder with config.json, ",
@@ -136,7 +139,11 @@ absl::Status no_weights(const fs::path& folder, const std::vector<std::string>& 
                  "them; download it too");
   }
   const std::string other = convertible(folder, names);
-  return other.empty() ? absl::OkStatus() : fault(folder, other);
+  if (!other.empty()) return fault(folder, other);
+  const std::string file = first_named(names, "", ".safetensors");
+  if (file.empty()) return absl::OkStatus();
+  return fault(folder, absl::StrCat("holds ", file, ", but not model.safetensors or an index; ",
+                                    "rename it if it is the whole model"));
 }
 
 }  // namespace

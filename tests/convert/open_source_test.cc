@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/gguf_writer.h"
 #include "tests/support/tiny_model.h"
 #include "tools/convert/destination.h"
 #include "tools/convert/source.h"
@@ -44,6 +45,17 @@ TEST(OpenSource, TellsWhatIncompleteFoldersLack) {
   const TempDir dir;
   std::ofstream(dir / "file.gguf") << pointer;
   EXPECT_THAT(open_source(dir / "file.gguf", {}).status().message(), HasSubstr("git lfs pull"));
+}
+
+TEST(OpenSource, AFolderOfSplitPartsIsNoChoice) {
+  const TempDir dir;
+  for (const char* number : {"2", "3", "1"}) {
+    testing::GgufWriter part;
+    part.set("split.count", 3u).set("split.no", static_cast<uint32_t>(number[0] - '1'));
+    std::ofstream(dir / ("model-0000" + std::string(number) + "-of-00003.gguf"), std::ios::binary)
+        << part.file();
+  }
+  EXPECT_THAT(open_source(dir.path(), {}).status().message(), HasSubstr("found part 1 of 3"));
 }
 
 TEST(OpenSource, NamesDamagedSideFiles) {

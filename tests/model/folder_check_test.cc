@@ -161,6 +161,14 @@ TEST(ModelFolder, MissingShardsAreAllNamed) {
                     HasSubstr("model-00004-of-00004.safetensors"), HasSubstr("incomplete")));
 }
 
+TEST(ModelFolder, OtherNamesAndAdapters) {
+  TempDir dir;
+  fill(dir, {{"adapter_config.json", "{}"}, {"adapter_model.safetensors", "x"}});
+  EXPECT_THAT(fault_of(dir.path()), HasSubstr("is an adapter"));
+  fill(dir, {{"config.json", "{}"}});
+  EXPECT_THAT(fault_of(dir.path()), HasSubstr("holds adapter_model.safetensors"));
+}
+
 TEST(ModelFolder, FoldersWithoutAModel) {
   TempDir dir;
   EXPECT_THAT(fault_of(dir.path()), HasSubstr("is an empty folder"));

@@ -126,10 +126,13 @@ absl::Status nothing_in(const fs::path& folder) {
 
 // The only GGUF or llama2.c file of a folder.
 absl::StatusOr<std::unique_ptr<Source>> open_only_file(const fs::path& folder,
-                                                       const std::vector<fs::path>& files,
+                                                       std::vector<fs::path> files,
                                                        const SourceOptions& options) {
   if (files.empty()) return nothing_in(folder);
-  if (files.size() == 1) return open_single_file(files.front(), options);
+  std::ranges::sort(files);
+  // Of the parts of one model, the first one says so.
+  const bool are_parts = files.front().string().find("-00001-of-") != std::string::npos;
+  if (files.size() == 1 || are_parts) return open_single_file(files.front(), options);
   return absl::InvalidArgumentError(absl::StrCat(folder.string(), ": holds ", files.size(),
                                                  " GGUF or llama2.c files; name one of them"));
 }
