@@ -100,8 +100,9 @@ class LlamaTemplate {
     const fs::path file = directory_ / "special_tokens_map.json";
     const auto map = read_side_file(file);
     if (!map.ok()) return map.status();
-    if (!*map) return std::nullopt;
-    return token_of(**map, file, name);
+    const std::optional<Json>& tokens = *map;
+    if (!tokens) return std::nullopt;
+    return token_of(*tokens, file, name);
   }
 
   const fs::path& directory_;
@@ -135,15 +136,16 @@ absl::Status apply_tokenizer_config(const fs::path& directory, Json& tokenizer) 
   const auto map = read_side_file(directory / "special_tokens_map.json");
   if (!map.ok()) return map.status();
   const fs::path file = directory / "tokenizer_config.json";
-  const auto config = read_side_file(file);
-  if (!config.ok()) return config.status();
-  if (!*config || !tokenizer.is_object()) return absl::OkStatus();
-  const Json name = (*config)->value("tokenizer_class", Json());
+  const auto found = read_side_file(file);
+  if (!found.ok()) return found.status();
+  const std::optional<Json>& config = *found;
+  if (!config || !tokenizer.is_object()) return absl::OkStatus();
+  const Json name = config->value("tokenizer_class", Json());
   if (!name.is_null() && !name.is_string()) {
     return in_file(file, std::string(malformed("tokenizer_class", name, "a string").message()));
   }
   if (name != "LlamaTokenizer" && name != "LlamaTokenizerFast") return absl::OkStatus();
-  auto post_processor = LlamaTemplate(directory, **config, tokenizer).build();
+  auto post_processor = LlamaTemplate(directory, *config, tokenizer).build();
   if (!post_processor.ok()) return post_processor.status();
   tokenizer["post_processor"] = *std::move(post_processor);
   return absl::OkStatus();
