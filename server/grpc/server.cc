@@ -108,9 +108,10 @@ absl::Status Server::listen() {
   builder.RegisterService(&calibration_);
   grpc_ = builder.BuildAndStart();
   if (!grpc_ || port_ == 0) {
-    // The address was free a moment ago.
+    // The address itself was free a moment ago.
     return absl::UnavailableError(
-        absl::StrCat("cannot listen on ", address->text(), ": another process was quicker"));
+        absl::StrCat("cannot listen on ", address->text(),
+                     ": another process took it, or listens on the same port of all interfaces"));
   }
   return absl::OkStatus();
 }
