@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/base/refusal.h"
+#include "engine/model/folder_check.h"
 #include "engine/model/weights_cache.h"
 #include "engine/runtime/engine_impl.h"
 
@@ -105,17 +106,15 @@ absl::StatusOr<ModelIdentity> identify(const std::filesystem::path& directory,
                        *std::move(tokenizer_digest)};
 }
 
+// The tokenizer may know ids that the model has no row for; whoever meets one in a text is refused
+// (PromptEncoder in server/core). Only what every text begins with must be there.
 absl::Status check_tokenizer(const Tokenizer& tokenizer, const ModelConfig& config) {
-  if (tokenizer.vocab_size() > config.vocab) {
-    return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", tokenizer.vocab_size(),
-                                                   " ids, config.json's vocab_size is ",
-                                                   config.vocab));
-  }
-  const auto bos = config.bos_token;
-  if (bos.has_value() && *bos >= tokenizer.vocab_size()) {
-    return absl::InvalidArgumentError(absl::StrCat("config.json: bos_token_id ", *bos,
-                                                   " is not in the tokenizer, which has ",
-                                                   tokenizer.vocab_size(), " ids"));
+  for (const Token token : tokenizer.prefix_tokens()) {
+    if (token < config.vocab) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("the tokenizer begins every text with token ", token, " (",
+                     std::string(tokenizer.token_text(token)),
+                     "), but config.json's vocab_size is ", config.vocab));
   }
   return absl::OkStatus();
 }
@@ -147,6 +146,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   if (absl::Status status = check_options(options); !status.ok()) return status;
   if (auto format = weight_format_named(options.weights); !format.ok()) return format.status();
   if (auto dtype = cache_dtype_named(options.kv_cache_dtype); !dtype.ok()) return dtype.status();
+  if (auto found = check_model_folder(options.model_directory); !found.ok()) return found;
   auto config = load_config(options.model_directory);
   if (!config.ok()) return config.status();
   auto tokenizer = open_tokenizer(options.model_directory);

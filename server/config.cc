@@ -3,16 +3,25 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdint>
-#include <map>
+#include <string>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/net/address.h"
 #include "spdlog/fmt/fmt.h"
+#include "tools/options/number_option.h"
 #include "tools/version/version.h"
 
 namespace kascade::server {
 namespace {
+
+using options::add_bytes;
+using options::add_number;
+using options::add_whole;
+
+// A step has room for one row of each sequence, and for so many rows of prompts.
+constexpr int32_t kRowsBesideSequences = 256;
 
 void add_model_flags(CLI::App& app, EngineOptions& engine) {
   app.add_option("--model", engine.model_directory, "Llama checkpoint folder, Hugging Face layout")
@@ -34,61 +43,76 @@ void add_model_flags(CLI::App& app, EngineOptions& engine) {
   app.add_option("--weights-cache", engine.weights_cache,
                  "Keeps packed weights here and maps them at later starts; default: packs at each")
       ->type_name("DIR");
-  const std::map<std::string, int64_t> units{
-      {"KiB", int64_t{1} << 10}, {"MiB", int64_t{1} << 20}, {"GiB", int64_t{1} << 30}};
-  app.add_option("--kv-memory", engine.kv_memory_bytes,
-                 "Bytes of the KV cache, or a number with KiB, MiB, GiB; 0 = what --max-sequences "
-                 "full contexts need, at most a quarter of the free memory")
-      ->transform(CLI::AsNumberWithUnit(units, CLI::AsNumberWithUnit::CASE_INSENSITIVE, "BYTES"))
-      ->capture_default_str();
+  add_bytes(app, "--kv-memory", engine.kv_memory_bytes, options::binary_units(), 0, INT64_MAX,
+            "Bytes of the KV cache, or a number with KiB, MiB, GiB; 0 = what --max-sequences "
+            "full contexts need, at most a quarter of the free memory");
 }
 
+// The ranges are those of the engine (check_options in engine/engine.cc), which would refuse the
+// values too, but in the words of its own fields.
 void add_step_flags(CLI::App& app, EngineOptions& engine) {
-  app.add_option("--threads", engine.threads, "Compute threads; 0 = one per usable core")
-      ->capture_default_str();
+  add_whole(app, "--threads", engine.threads, 0, 1024, "Compute threads; 0 = one per usable core");
   app.add_flag("--pin-threads", engine.pin_threads,
                "Binds each compute thread to a CPU of its own, in the order of the affinity mask");
-  app.add_option("--max-batch-tokens", engine.max_batch_tokens,
-                 "Tokens computed in one step; at least --max-sequences + 256")
-      ->capture_default_str();
-  app.add_option("--max-step-ms", engine.max_step_ms,
-                 "While sequences decode, prompts are fed in chunks that let a step take about so "
-                 "long at most; 0 = no limit")
-      ->capture_default_str();
-  app.add_option("--max-sequences", engine.max_sequences,
-                 "Sequences running at once; a comparison counts as two")
-      ->capture_default_str();
-  app.add_option("--max-queue", engine.max_queue, "Sequences waiting; more get RESOURCE_EXHAUSTED")
-      ->capture_default_str();
+  add_whole(app, "--max-batch-tokens", engine.max_batch_tokens, 1 + kRowsBesideSequences, 65536,
+            "Tokens computed in one step; at least --max-sequences + 256");
+  add_whole(app, "--max-step-ms", engine.max_step_ms, 0, 3'600'000,
+            "While sequences decode, prompts are fed in chunks that let a step take about so "
+            "long at most; 0 = no limit");
+  add_whole(app, "--max-sequences", engine.max_sequences, 1, 4096,
+            "Sequences running at once; a comparison counts as two");
+  add_whole(app, "--max-queue", engine.max_queue, 1, 1 << 20,
+            "Sequences waiting; more get RESOURCE_EXHAUSTED");
+}
+
+// Checks an address as the server will parse it, so that a wrong one is wrong usage.
+CLI::Option* add_address(CLI::App& app, const std::string& name, std::string& value,
+                         net::Sockets allowed, bool may_be_empty, const std::string& description) {
+  const auto check = [=, &value](const std::string& text) {
+    if (!text.empty() || !may_be_empty) {
+      const auto address = net::parse_address(text, allowed);
+      if (!address.ok()) throw CLI::ValidationError(name, std::string(address.status().message()));
+    }
+    value = text;
+  };
+  return app.add_option_function<std::string>(name, check, description)
+      ->type_name("HOST:PORT")
+      ->default_str(value);
 }
 
 void add_server_flags(CLI::App& app, Configuration& configuration) {
   ServerOptions& server = configuration.server;
-  app.add_option("--listen", server.listen, "gRPC address, HOST:PORT; port 0 = any free one")
-      ->capture_default_str();
-  app.add_option("--metrics-listen", server.metrics_listen,
-                 "Prometheus address, HOST:PORT; empty = none")
-      ->capture_default_str();
+  add_address(app, "--listen", server.listen, net::Sockets::kTcpAndUnix, false,
+              "gRPC address, HOST:PORT or unix:PATH; port 0 = any free one");
+  add_address(app, "--metrics-listen", server.metrics_listen, net::Sockets::kTcpOnly, true,
+              "Prometheus address, HOST:PORT; empty = none");
   app.add_option("--schedule", server.schedule_file, "Schedule file that is activated at start")
       ->check(CLI::ExistingFile)
       ->type_name("FILE");
   app.add_option("--schedule-dir", server.schedule_directory,
                  "Where schedules are kept, and which one is active; default: in memory only")
       ->type_name("DIR");
-  app.add_option("--max-message-bytes", server.max_message_bytes, "Largest request, bytes")
-      ->check(CLI::Range(int64_t{1} << 16, (int64_t{1} << 31) - 1))
-      ->capture_default_str();
-  app.add_option("--drain-seconds", configuration.drain_seconds,
-                 "Time for running requests after SIGTERM or SIGINT; a second signal, or one while "
-                 "the model is loading, ends at once")
-      ->check(CLI::Range(0.0, 86400.0))
-      ->capture_default_str();
+  add_whole(app, "--max-message-bytes", server.max_message_bytes, int64_t{1} << 16,
+            (int64_t{1} << 31) - 1, "Largest request, bytes");
+  add_number(app, "--drain-seconds", configuration.drain_seconds, 0, 86400,
+             "Time for running requests after SIGTERM or SIGINT; a second signal, or one while "
+             "the model is loading, ends at once");
   app.add_option("--log-level", configuration.log_level)
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
   app.add_option("--port-file", configuration.port_file,
                  "Written once the server serves: the gRPC port and the metrics port, a line each")
       ->type_name("FILE");
+}
+
+// What no option can check alone.
+void check_together(const EngineOptions& engine) {
+  const int32_t least = engine.max_sequences + kRowsBesideSequences;
+  if (engine.max_batch_tokens >= least) return;
+  throw CLI::ValidationError(
+      "--max-batch-tokens",
+      absl::StrCat("expected at least --max-sequences + ", kRowsBesideSequences, ", ", least,
+                   ", found ", engine.max_batch_tokens));
 }
 
 // Every option can also be given as KASCADE_SERVER_NAME in the environment.
@@ -117,6 +141,7 @@ ParsedConfiguration parse_configuration(int argc, char** argv) {
   add_environment(app);
   try {
     app.parse(argc, argv);
+    check_together(configuration.server.engine);
   } catch (const CLI::ParseError& error) {
     return {.exit_code = app.exit(error) == 0 ? 0 : 2};
   }

@@ -22,7 +22,7 @@ struct Configuration {
 // --config names, and the file over the environment (KASCADE_SERVER_LISTEN for --listen).
 struct ParsedConfiguration {
   std::optional<Configuration> configuration{};
-  int exit_code = 0;  // 2 for an error
+  int exit_code = 0;  // 2 for wrong usage, 1 if what was asked for could not be printed
 };
 ParsedConfiguration parse_configuration(int argc, char** argv);
 

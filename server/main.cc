@@ -11,11 +11,13 @@
 #include <string>
 #include <system_error>
 
+#include "google/protobuf/stubs/logging.h"
 #include "grpc/support/log.h"
 #include "server/config.h"
 #include "server/grpc/server.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
+#include "tools/terminal/standard_streams.h"
 
 namespace {
 
@@ -95,6 +97,11 @@ int run(const Configuration& configuration) {
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   spdlog::set_level(spdlog::level::from_str(configuration.log_level));
   gpr_set_log_function(+[](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
+  // Else whoever sends a text that is not UTF-8 writes a line to standard error.
+  google::protobuf::SetLogHandler(
+      [](google::protobuf::LogLevel, const char*, int, const std::string& message) {
+        spdlog::debug("protobuf: {}", message);
+      });
 
   auto server = start(configuration.server, signals);
   if (!server.ok()) return fail(std::string(server.status().message()));
@@ -113,6 +120,9 @@ int run(const Configuration& configuration) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  kascade::client::open_standard_streams();
   const auto parsed = kascade::server::parse_configuration(argc, argv);
-  return parsed.configuration ? run(*parsed.configuration) : parsed.exit_code;
+  if (parsed.configuration) return run(*parsed.configuration);
+  return kascade::client::run_with_standard_output("kascade-server",
+                                                   [&] { return parsed.exit_code; });
 }

@@ -4,41 +4,33 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
-#include <cmath>
 #include <limits>
-#include <optional>
-#include <string_view>
+#include <system_error>
+
+#include "tools/options/number_option.h"
 
 namespace kascade::client {
 namespace {
 
-// The number that the whole text is. `Number` is large enough for every text that may be valid.
-template <typename Number>
-std::optional<Number> parse(std::string_view text) {
-  if (text.starts_with('+')) text.remove_prefix(1);
-  Number number{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
-
 std::string finite(const std::string& text) {
-  const auto number = parse<double>(text);
-  return number && std::isfinite(*number) ? "" : "must be a finite number, not " + text;
+  constexpr double kLargest = std::numeric_limits<double>::max();
+  return options::parse_number(text, -kLargest, kLargest) ? "" : "must be a number, not " + text;
 }
 
 }  // namespace
 
 std::string unsigned_number(const std::string& text) {
-  if (parse<uint64_t>(text)) return "";
+  uint64_t number = 0;
+  const char* end = text.data() + text.size();
+  const auto [parsed, error] = std::from_chars(text.data(), end, number);
+  if (error == std::errc() && parsed == end) return "";
   return fmt::format("must be a whole number from 0 to {}, not {}",
                      std::numeric_limits<uint64_t>::max(), text);
 }
 
 CLI::Validator whole_number(int64_t least, int64_t most) {
   return {[=](const std::string& text) -> std::string {
-            const auto number = parse<int64_t>(text);
-            if (number && *number >= least && *number <= most) return "";
+            if (options::parse_whole(text, least, most)) return "";
             return fmt::format("must be a whole number from {} to {}, not {}", least, most, text);
           },
           ""};
@@ -46,9 +38,9 @@ CLI::Validator whole_number(int64_t least, int64_t most) {
 
 CLI::Validator number_between(double least, double most) {
   return {[=](const std::string& text) -> std::string {
-            const auto number = parse<double>(text);
-            if (number && *number >= least && *number <= most) return "";
-            return fmt::format("must be a number from {:.15g} to {:.15g}, not {}", least, most, text);
+            if (options::parse_number(text, least, most)) return "";
+            return fmt::format("must be a number from {:.15g} to {:.15g}, not {}", least, most,
+                               text);
           },
           ""};
 }

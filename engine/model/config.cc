@@ -131,6 +131,18 @@ void require_llama(const Fields& fields) {
   }
 }
 
+// A window that is switched off, or never shorter than the text, leaves nothing out.
+void refuse_sliding_window(const Fields& fields) {
+  const json* window = fields.find("sliding_window");
+  const std::optional<int64_t> size = window ? as_integer(*window) : std::nullopt;
+  const json* context = fields.find("max_position_embeddings");
+  const auto positions = context ? as_integer(*context) : std::nullopt;
+  const bool covers_all = size && positions && *size >= *positions;
+  if (window && !covers_all && fields.boolean_or("use_sliding_window", true)) {
+    fields.unsupported("sliding_window", "null (no sliding window in the model itself)", *window);
+  }
+}
+
 // Refuses ways to attend that are not computed here, by their name. This comes before the check of
 // the model's type, because it is the reason that helps.
 void refuse_attention_kinds(const Fields& fields) {
@@ -140,9 +152,7 @@ void refuse_attention_kinds(const Fields& fields) {
   if (!fields.boolean_or("is_causal", true)) {
     fields.unsupported("is_causal", "true (causal attention, not full attention)", false);
   }
-  if (const json* window = fields.find("sliding_window")) {
-    fields.unsupported("sliding_window", "null (no sliding window in the model itself)", *window);
-  }
+  refuse_sliding_window(fields);
   if (const json* chunk = fields.find("attention_chunk_size")) {
     fields.unsupported("attention_chunk_size", "null (no chunked attention in the model itself)",
                        *chunk);
@@ -155,15 +165,18 @@ void refuse_variants(const Fields& fields) {
   for (const char* key : {"attention_bias", "mlp_bias"}) {
     if (fields.boolean_or(key, false)) fields.unsupported(key, "false", true);
   }
+  // "swish" is another name of the same function.
   const std::string activation = fields.maybe_text("hidden_act").value_or("silu");
-  if (activation != "silu") fields.unsupported("hidden_act", "\"silu\"", activation);
-  for (const char* key : {"pretraining_tp", "partial_rotary_factor"}) {
-    const json* value = fields.find(key);
-    if (value && *value != 1) fields.unsupported(key, "1", *value);
+  if (activation != "silu" && activation != "swish") {
+    fields.unsupported("hidden_act", "\"silu\"", activation);
   }
-  if (const json* value = fields.find("quantization_config")) {
-    fields.unsupported("quantization_config", "null", *value);
+  const json* partial = fields.find("partial_rotary_factor");
+  if (partial && *partial != 1) fields.unsupported("partial_rotary_factor", "1", *partial);
+  if (const json* quantized = fields.find("quantization_config")) {
+    fields.unsupported("quantization_config", "null", *quantized);
   }
+  // Into how many sums a product was divided for training, which changes rounding alone.
+  fields.integer_or("pretraining_tp", 1, kMaxHidden, 1);
 }
 
 void read_heads(const Fields& fields, ModelConfig& config) {
@@ -196,8 +209,18 @@ void read_sizes(const Fields& fields, ModelConfig& config) {
   read_heads(fields, config);
 }
 
+// Parameters of other rope types. Hugging Face's code for the types "default" and "llama3" does not
+// look at them, and neither does this one.
+const std::set<std::string>& rope_keys_without_effect() {
+  static const std::set<std::string> kKeys = {
+      "attention_factor", "beta_fast", "beta_slow", "finetuned",      "long_factor",
+      "mscale",           "truncate",  "rope_dim",  "mscale_all_dim", "short_factor"};
+  return kKeys;
+}
+
 void allow_only(const Fields& rope, const std::string& type, const std::set<std::string>& allowed) {
   for (const auto& [key, value] : rope.object().items()) {
+    if (rope_keys_without_effect().contains(key)) continue;
     if (allowed.count(key) == 0 && !value.is_null()) {
       rope.unsupported(key, absl::StrCat("null in rope type ", shown(type)), value);
     }
@@ -227,7 +250,14 @@ std::optional<Llama3RopeScaling> read_rope_object(const Fields& rope) {
   std::set<std::string> allowed = {"type", "rope_type", "rope_theta", "partial_rotary_factor"};
   const json* partial = rope.find("partial_rotary_factor");
   if (partial && *partial != 1) rope.unsupported("partial_rotary_factor", "1", *partial);
-  if (type == "default") {
+  const std::set<std::string> of_llama3 = {"factor", "low_freq_factor", "high_freq_factor",
+                                           "original_max_position_embeddings"};
+  const bool is_named = old_type || rope.find("rope_type");
+  if (is_named || type != "default") allowed.insert(of_llama3.begin(), of_llama3.end());
+  // Positions divided by 1 are the positions.
+  const json* factor = rope.find("factor");
+  const bool divides_by_1 = factor && *factor == 1 && (type == "linear" || type == "dynamic");
+  if (type == "default" || divides_by_1) {
     allow_only(rope, type, allowed);
     return std::nullopt;
   }
@@ -235,8 +265,6 @@ std::optional<Llama3RopeScaling> read_rope_object(const Fields& rope) {
     rope.unsupported("rope_type", "\"default\" or \"llama3\"", type);
     return std::nullopt;
   }
-  allowed.merge(std::set<std::string>{"factor", "low_freq_factor", "high_freq_factor",
-                                      "original_max_position_embeddings"});
   allow_only(rope, type, allowed);
   return read_llama3(rope);
 }
@@ -317,11 +345,18 @@ absl::StatusOr<ModelConfig> parse_config(std::string_view config_json,
   return config;
 }
 
+absl::StatusOr<std::string> read_generation_config(const std::filesystem::path& directory) {
+  const std::filesystem::path file = directory / "generation_config.json";
+  auto text = read_file(file, kMaxConfigBytes);
+  if (absl::IsNotFound(text.status())) return std::string();
+  if (!text.ok() || !text->empty()) return text;
+  return absl::InvalidArgumentError(absl::StrCat(file.string(), ": is empty"));
+}
+
 absl::StatusOr<ModelConfig> load_config(const std::filesystem::path& directory) {
   const auto text = read_file(directory / "config.json", kMaxConfigBytes);
   if (!text.ok()) return text.status();
-  auto generation = read_file(directory / "generation_config.json", kMaxConfigBytes);
-  if (absl::IsNotFound(generation.status())) generation = std::string();
+  const auto generation = read_generation_config(directory);
   if (!generation.ok()) return generation.status();
   auto config = parse_config(*text, *generation);
   if (!config.ok()) {

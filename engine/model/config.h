@@ -52,8 +52,14 @@ struct ModelConfig {
 // UNIMPLEMENTED for architectures, activations, biases or rope types that are not supported,
 // INVALID_ARGUMENT for values that make no sense, NOT_FOUND for a missing file.
 absl::StatusOr<ModelConfig> load_config(const std::filesystem::path& directory);
+// The same from the content of both files; an empty one stands for a generation_config.json that is
+// not there.
 absl::StatusOr<ModelConfig> parse_config(std::string_view config_json,
                                          std::string_view generation_config_json);
+
+// The content of generation_config.json, empty if there is none. INVALID_ARGUMENT for an empty
+// file.
+absl::StatusOr<std::string> read_generation_config(const std::filesystem::path& directory);
 
 // The angular frequency of each rotary pair, [head_dim / 2], with rope scaling applied, in double.
 std::vector<double> rope_frequencies(const ModelConfig& config);

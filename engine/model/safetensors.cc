@@ -50,10 +50,9 @@ struct Entry {
 // Parses the description of one tensor in the header.
 class EntryReader {
  public:
-  // The bytes after the header begin at `data_begin` in the file, and there are `data_bytes` of
-  // them.
-  EntryReader(std::string file, int64_t data_begin, int64_t data_bytes)
-      : file_(std::move(file)), data_begin_(data_begin), data_bytes_(data_bytes) {}
+  // There are `data_bytes` bytes after the header.
+  EntryReader(std::string file, int64_t data_bytes)
+      : file_(std::move(file)), data_bytes_(data_bytes) {}
 
   absl::StatusOr<Entry> read(const std::string& name, const json& description) {
     where_ = absl::StrCat(file_, ": tensor ", shown(name));
@@ -97,8 +96,9 @@ class EntryReader {
     const auto begin = as_integer((*offsets)[0]);
     const auto end = as_integer((*offsets)[1]);
     if (!begin || !end || *begin < 0 || *begin > *end || *end > data_bytes_) {
-      return invalid(where_, absl::StrCat("data_offsets must be a range in 0..", data_bytes_,
-                                          " (is the file cut short?), found ", shown(*offsets)));
+      return invalid(where_,
+                     absl::StrCat("data_offsets must be a range in 0..", data_bytes_, ", found ",
+                                  shown(*offsets), " (is the file cut short? Download it again)"));
     }
     entry.begin = *begin;
     entry.end = *end;
@@ -111,12 +111,6 @@ class EntryReader {
     const StoredTensor& tensor = entry.tensor;
     int64_t bytes = element_bytes(tensor.dtype);
     if (bytes == 0) return absl::OkStatus();
-    const int64_t position = data_begin_ + entry.begin;
-    if (position % bytes != 0) {
-      return invalid(
-          where_, absl::StrCat("data begins at byte ", position, ", which is not aligned to the ",
-                               bytes, " bytes of ", tensor.dtype, "; save the file again"));
-    }
     for (const int64_t size : tensor.shape) {
       if (__builtin_mul_overflow(bytes, size, &bytes)) {
         return invalid(where_, "shape overflows 63 bits");
@@ -130,7 +124,6 @@ class EntryReader {
 
   std::string file_;
   std::string where_;
-  int64_t data_begin_;
   int64_t data_bytes_;
 };
 
@@ -170,8 +163,9 @@ absl::StatusOr<int64_t> read_header_length(const std::string& file, std::string_
   std::memcpy(&length, content.data(), sizeof(length));
   const int64_t longest = std::min(kMaxHeaderBytes, file_bytes - kLengthBytes);
   if (length <= static_cast<uint64_t>(longest)) return static_cast<int64_t>(length);
-  return invalid(file, absl::StrCat("expected a header of at most ", longest, " bytes, found ",
-                                    length, "; not safetensors, or cut short"));
+  return invalid(file,
+                 absl::StrCat("expected a header of at most ", longest, " bytes, found ", length,
+                              "; this is no safetensors file, or its download is incomplete"));
 }
 
 absl::StatusOr<Header> read_header(const std::string& file, std::string_view content) {
@@ -183,7 +177,7 @@ absl::StatusOr<Header> read_header(const std::string& file, std::string_view con
   const auto document = parse_json_object(text, file);
   if (!document.ok()) return document.status();
   const int64_t data_bytes = static_cast<int64_t>(content.size()) - header.data_begin;
-  EntryReader reader(file, header.data_begin, data_bytes);
+  EntryReader reader(file, data_bytes);
   for (const auto& [name, description] : document->items()) {
     if (name == "__metadata__") continue;
     auto entry = reader.read(name, description);
@@ -235,6 +229,19 @@ absl::StatusOr<std::map<std::string, StoredTensor>> parse_safetensors(const std:
   return tensors;
 }
 
+// Whoever reads the values relies on aligned addresses. The format does not ask writers for
+// padding, so tensors that lie elsewhere are copied.
+void Safetensors::align(StoredTensor& tensor) {
+  const int64_t unit = element_bytes(tensor.dtype);
+  if (unit <= 1 || reinterpret_cast<uintptr_t>(tensor.data) % static_cast<size_t>(unit) == 0)
+    return;
+  auto copy = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(tensor.bytes));
+  std::memcpy(copy.get(), tensor.data, static_cast<size_t>(tensor.bytes));
+  for (const MappedFile& file : mappings_) file.release(tensor.data, tensor.bytes);
+  tensor.data = copy.get();
+  copies_.push_back(std::move(copy));
+}
+
 absl::Status Safetensors::add_file(const std::filesystem::path& file,
                                    const std::set<std::string>* expected) {
   auto mapped = MappedFile::open(file);
@@ -244,10 +251,11 @@ absl::Status Safetensors::add_file(const std::filesystem::path& file,
   if (expected) {
     if (auto status = check_names(file.string(), *tensors, *expected); !status.ok()) return status;
   }
-  tensors_.merge(*tensors);
   mapped_bytes_ += mapped->bytes();
   mappings_.push_back(*std::move(mapped));
   paths_.push_back(file);
+  for (auto& [name, tensor] : *tensors) align(tensor);
+  tensors_.merge(*tensors);
   return absl::OkStatus();
 }
 

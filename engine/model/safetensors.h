@@ -25,15 +25,15 @@ namespace kascade {
 struct StoredTensor {
   std::string dtype{};              // as the file spells it: "F32", "BF16", "F16", …
   std::vector<int64_t> shape{};     // row-major
-  const std::byte* data = nullptr;  // aligned to the dtype, if it is a known one
+  const std::byte* data = nullptr;  // aligned to the dtype, if a Safetensors gave it
   int64_t bytes = 0;
 };
 
 // The DType for "F32", "BF16" or "F16"; unset for any other name.
 std::optional<DType> float_type(std::string_view stored);
 
-// Parses a file whose bytes are `content`, which must be aligned to 8 bytes. The tensors point into
-// it; `name` is for error messages.
+// Parses a file whose bytes are `content`. The tensors point into it, at whatever addresses the
+// file puts them; `name` is for error messages.
 absl::StatusOr<std::map<std::string, StoredTensor>> parse_safetensors(const std::string& name,
                                                                       std::string_view content);
 
@@ -41,7 +41,8 @@ class Safetensors {
  public:
   // Opens model.safetensors in the folder or, if absent, the shards of
   // model.safetensors.index.json. An index that names a missing tensor or shard, or a path outside
-  // the folder, is refused. Errors name the file and the tensor.
+  // the folder, is refused. Tensors that do not lie at a multiple of their dtype's size are copied
+  // to memory. Errors name the file and the tensor.
   static absl::StatusOr<std::unique_ptr<Safetensors>> open_folder(
       const std::filesystem::path& directory);
   static absl::StatusOr<std::unique_ptr<Safetensors>> open_file(const std::filesystem::path& file);
@@ -59,9 +60,11 @@ class Safetensors {
   absl::Status add_shards(const std::filesystem::path& index);
   // If `expected` is not null, the file must hold exactly the tensors of these names.
   absl::Status add_file(const std::filesystem::path& file, const std::set<std::string>* expected);
+  void align(StoredTensor& tensor);
 
   std::vector<MappedFile> mappings_;
-  std::vector<std::filesystem::path> paths_;  // paths of the mappings
+  std::vector<std::filesystem::path> paths_;          // paths of the mappings
+  std::vector<std::unique_ptr<std::byte[]>> copies_;  // of tensors that are not aligned in the file
   std::map<std::string, StoredTensor> tensors_;
   int64_t mapped_bytes_ = 0;
 };

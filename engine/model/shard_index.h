@@ -14,7 +14,8 @@ namespace kascade {
 
 // Reads the index's weight_map as a map from file names to the names of the tensors in each file.
 // Every file must lie in the folder of the index and its name must end with `suffix`
-// (".safetensors"); otherwise INVALID_ARGUMENT. NOT_FOUND if there is no index.
+// (".safetensors"), and be there; otherwise INVALID_ARGUMENT, which names all that are missing.
+// NOT_FOUND if there is no index.
 absl::StatusOr<std::map<std::string, std::set<std::string>>> read_shard_index(
     const std::filesystem::path& index, std::string_view suffix);
 

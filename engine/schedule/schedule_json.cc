@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/digest.h"
+#include "engine/base/json_fault.h"
 #include "engine/schedule/schedule.h"
 
 namespace kascade {
@@ -382,7 +383,7 @@ absl::StatusOr<Schedule> parse_schedule(std::string_view json) {
         absl::StrCat("not a schedule: nested deeper than ", kMaxDepth, " levels"));
   }
   const Json parsed = Json::parse(json, /*cb=*/nullptr, /*allow_exceptions=*/false);
-  if (parsed.is_discarded()) return absl::InvalidArgumentError("not valid JSON");
+  if (parsed.is_discarded()) return absl::InvalidArgumentError(json_fault<Json>(json));
   Schedule schedule;
   Reader reader(parsed, "");
   visit_fields(reader, schedule);

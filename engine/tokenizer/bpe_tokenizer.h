@@ -37,6 +37,7 @@ class BpeTokenizer : public Tokenizer {
   std::optional<int32_t> token_id(std::string_view token_text) const override;
   bool is_special(int32_t id) const override;
   std::span<const int32_t> prefix_tokens() const override { return around_.prefix; }
+  std::span<const int32_t> suffix_tokens() const override { return around_.suffix; }
   bool strips_leading_space() const override { return strips_leading_space_; }
 
  private:

@@ -49,9 +49,10 @@ absl::StatusOr<ChatPrompt> encode_chat(const Tokenizer& tokenizer, ChatFormat fo
                                        std::span<const ChatMessage> messages);
 
 // Finds the chat format of the model in `directory` from its chat template (chat_template.jinja, or
-// the field chat_template in tokenizer_config.json). A folder without a template has Llama 3's
-// format if the tokenizer has Llama 3's header tokens. FAILED_PRECONDITION if the format cannot be
-// told; INVALID_ARGUMENT for a damaged file.
+// the field chat_template in tokenizer_config.json). A template is known by the digest of its whole
+// text; one that only resembles a known one may ask for more, and is refused. A folder without a
+// template has Llama 3's format if the tokenizer has Llama 3's header tokens. FAILED_PRECONDITION
+// if the format cannot be told; INVALID_ARGUMENT for a damaged file.
 absl::StatusOr<ChatFormat> find_chat_format(const std::filesystem::path& directory,
                                             const Tokenizer& tokenizer);
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/json_fault.h"
 
 namespace kascade::bpe {
 namespace {
@@ -52,15 +53,13 @@ std::string describe(const Json& value) {
 }  // namespace
 
 absl::StatusOr<Json> parse_json(std::string_view text) {
+  if (text.empty()) return absl::InvalidArgumentError("is empty");
   if (is_nested_too_deeply(text)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tokenizer.json nests deeper than ", kMaxDepth, " levels"));
+    return absl::InvalidArgumentError(absl::StrCat("nests deeper than ", kMaxDepth, " levels"));
   }
   Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) {
-    return absl::InvalidArgumentError("tokenizer.json is not valid JSON in UTF-8");
-  }
-  return json;
+  if (!json.is_discarded()) return json;
+  return absl::InvalidArgumentError(json_fault<Json>(text));
 }
 
 absl::Status malformed(const std::string& path, const Json& found, const std::string& expected) {

@@ -16,7 +16,9 @@ namespace kascade::bpe {
 
 using Json = nlohmann::json;
 
-// Parses `text`. INVALID_ARGUMENT if it is not JSON, not UTF-8 or nested too deeply.
+// Parses `text`. INVALID_ARGUMENT if it is empty, not JSON, not UTF-8 or nested too deeply, or has
+// a number that no double holds; the message names the byte and the last key before it, not the
+// file.
 absl::StatusOr<Json> parse_json(std::string_view text);
 
 // Whether `value` is a whole number ≥ 0. The JSON library stores parsed numbers of this kind as

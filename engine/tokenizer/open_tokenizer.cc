@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/json_fields.h"
+#include "engine/tokenizer/side_files.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/vocabulary_files.h"
 #include "engine/tokenizer/vocabulary_json.h"
@@ -72,9 +73,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> open_tokenizer(const std::filesystem:
   if (!path.ok()) return path.status();
   const absl::StatusOr<std::string> bytes = read_bytes(*path);
   if (!bytes.ok()) return bytes.status();
-  const absl::StatusOr<bpe::Json> json =
+  absl::StatusOr<bpe::Json> json =
       path->filename() == kJsonName ? bpe::parse_json(*bytes) : vocabulary_json(*bytes);
   if (!json.ok()) return in_file(*path, json.status());
+  if (auto status = bpe::apply_tokenizer_config(directory, *json); !status.ok()) return status;
   auto tokenizer = bpe::BpeTokenizer::parse(*json);
   if (!tokenizer.ok()) return in_file(*path, tokenizer.status());
   return tokenizer;

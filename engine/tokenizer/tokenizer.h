@@ -31,7 +31,8 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Number of token ids, including those of added tokens. Valid ids are [0, vocab_size()).
+  // Number of token ids, including those of added tokens. A model may have more rows than that
+  // (tables are padded): their ids, like ids that no token has, stand for an empty text everywhere.
   virtual int32_t vocab_size() const = 0;
 
   // Encodes `text`. A character that the vocabulary cannot express becomes the unknown token, or is
@@ -41,23 +42,25 @@ class Tokenizer {
                                                       const EncodeOptions& options) const = 0;
 
   // Decodes the whole sequence. Special tokens are left out if `skip_special`. Bytes that are not
-  // valid UTF-8 are replaced by U+FFFD. INVALID_ARGUMENT for an id outside the vocabulary; the
-  // message names the id and its position.
+  // valid UTF-8 are replaced by U+FFFD. INVALID_ARGUMENT for a negative id; the message names the
+  // id and its position.
   virtual absl::StatusOr<std::string> decode(std::span<const int32_t> ids,
                                              bool skip_special) const = 0;
 
   // Returns the bytes that the token adds to the text when it is not the first one. They may be a
   // part of a UTF-8 character. They are empty for special tokens and for ids without a token.
-  // CHECKs that the id is in [0, vocab_size()).
   virtual std::string_view token_bytes(int32_t id) const = 0;
 
-  // Returns the token as the vocabulary spells it, for display ("Ġthe", "<0x0A>").
+  // Returns the token as the vocabulary spells it, for display ("Ġthe", "<0x0A>"); empty for ids
+  // without a token.
   virtual std::string_view token_text(int32_t id) const = 0;
   virtual std::optional<int32_t> token_id(std::string_view token_text) const = 0;
   virtual bool is_special(int32_t id) const = 0;
 
   // Returns the tokens that encode() puts before a text if add_special_tokens is set.
   virtual std::span<const int32_t> prefix_tokens() const = 0;
+  // The same for those behind a text: an EOS in tokenizers that were made for training.
+  virtual std::span<const int32_t> suffix_tokens() const = 0;
 
   // Whether decode() drops one space at the start of the text, as SentencePiece-like tokenizers do.
   virtual bool strips_leading_space() const = 0;
@@ -68,7 +71,8 @@ class Tokenizer {
 absl::StatusOr<std::filesystem::path> find_tokenizer_file(const std::filesystem::path& directory);
 
 // Opens the file that find_tokenizer_file() finds; its first byte tells the kind of a
-// tokenizer.model. UNIMPLEMENTED, naming the field, for anything that the file asks for and this
+// tokenizer.model. A tokenizer_config.json beside it is applied as Hugging Face's Llama tokenizers
+// do. UNIMPLEMENTED, naming the field, for anything that the file asks for and this
 // implementation does not support (another type of model, normalizer or pre-tokenizer, dropout …);
 // INVALID_ARGUMENT for a damaged file; NOT_FOUND for a missing one.
 absl::StatusOr<std::unique_ptr<Tokenizer>> open_tokenizer(const std::filesystem::path& directory);

@@ -10,6 +10,7 @@
 #include "engine/base/refusal.h"
 #include "engine/calibration/windows.h"
 #include "server/core/limits.h"
+#include "server/core/prompt.h"
 
 namespace kascade::core {
 namespace {
@@ -54,18 +55,18 @@ std::vector<int32_t> distinct_dense_layers(const std::vector<int32_t>& layers) {
 }
 
 absl::StatusOr<Texts> encode(const std::string& field, const std::vector<std::string_view>& texts,
-                             const CalibrationRequest& request, const Tokenizer& tokenizer) {
+                             const CalibrationRequest& request, const Engine& engine) {
   if (texts.size() > kMaxCalibrationTexts) {
     return invalid_field(
         field, absl::StrCat("must be at most ", kMaxCalibrationTexts, ", got ", texts.size()));
   }
   Texts encoded;
   for (size_t i = 0; i < texts.size(); ++i) {
-    auto tokens =
-        tokenizer.encode(texts[i], {.add_special_tokens = false, .parse_special_tokens = false});
-    if (!tokens.ok()) {
-      return invalid_field(absl::StrCat(field, "[", i, "]"), message_of(tokens.status()));
-    }
+    const std::string text = absl::StrCat(field, "[", i, "]");
+    auto tokens = engine.tokenizer().encode(
+        texts[i], {.add_special_tokens = false, .parse_special_tokens = false});
+    if (!tokens.ok()) return invalid_field(text, message_of(tokens.status()));
+    if (absl::Status known = check_known(engine, *tokens, text); !known.ok()) return known;
     if (request.max_tokens_per_text) {
       tokens->resize(std::min(tokens->size(), static_cast<size_t>(*request.max_tokens_per_text)));
     }
@@ -88,9 +89,9 @@ absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
   }
   PreparedCalibration job{.options = request.options, .activate = request.activate};
   job.options.dense_layers = distinct_dense_layers(request.options.dense_layers);
-  auto texts = encode("texts", request.texts, request, engine.tokenizer());
+  auto texts = encode("texts", request.texts, request, engine);
   if (!texts.ok()) return texts.status();
-  auto held_out = encode("held_out_texts", request.held_out_texts, request, engine.tokenizer());
+  auto held_out = encode("held_out_texts", request.held_out_texts, request, engine);
   if (!held_out.ok()) return held_out.status();
   job.texts = {*std::move(texts), *std::move(held_out)};
   job.tokens = count_tokens(job.texts.texts);

@@ -37,11 +37,27 @@ absl::StatusOr<EncodedPrompt> encode_chat(const Conversation& chat, const Prompt
   auto prompt = kascade::encode_chat(engine.tokenizer(), *format, chat.messages);
   if (absl::IsFailedPrecondition(prompt.status())) return no_chat_format(prompt.status());
   if (!prompt.ok()) return below_field("chat", prompt.status());
+  for (const auto& tokens : {prompt->tokens, prompt->end_tokens}) {
+    if (absl::Status status = check_known(engine, tokens, "chat"); !status.ok()) return status;
+  }
   return EncodedPrompt{.tokens = std::move(prompt->tokens),
                        .end_tokens = std::move(prompt->end_tokens)};
 }
 
 }  // namespace
+
+absl::Status check_known(const Engine& engine, std::span<const Token> tokens,
+                         const std::string& field) {
+  const int32_t vocab = engine.model().vocab;
+  const auto found = std::ranges::find_if(tokens, [vocab](Token token) { return token >= vocab; });
+  if (found == tokens.end()) return absl::OkStatus();
+  return invalid_field(
+      field,
+      absl::StrCat("it has the token ", std::string(engine.tokenizer().token_text(*found)),
+                   " with the id ", *found, ", but the model's vocabulary has ", vocab,
+                   " ids (vocab_size)"),
+      reason::kUnknownToken);
+}
 
 absl::StatusOr<PromptEncoder> PromptEncoder::create(const Engine& engine,
                                                     const PromptOptions& options) {
@@ -49,6 +65,8 @@ absl::StatusOr<PromptEncoder> PromptEncoder::create(const Engine& engine,
   if (options.add_bos == false) return encoder;
   const auto prefix = engine.tokenizer().prefix_tokens();
   encoder.text_bos_.assign(prefix.begin(), prefix.end());
+  const auto suffix = engine.tokenizer().suffix_tokens();
+  encoder.text_end_.assign(suffix.begin(), suffix.end());
   if (!options.add_bos.has_value()) return encoder;
   if (encoder.text_bos_.empty()) {
     const auto& bos = engine.model().bos_token;
@@ -60,7 +78,8 @@ absl::StatusOr<PromptEncoder> PromptEncoder::create(const Engine& engine,
 }
 
 absl::StatusOr<std::vector<Token>> PromptEncoder::text(std::string_view text,
-                                                       const std::string& field) const {
+                                                       const std::string& field,
+                                                       bool is_complete) const {
   auto tokens = engine_->tokenizer().encode(
       text, {.add_special_tokens = false, .parse_special_tokens = parse_special_tokens_});
   if (!tokens.ok()) {
@@ -72,9 +91,11 @@ absl::StatusOr<std::vector<Token>> PromptEncoder::text(std::string_view text,
     }
     return invalid_field(field, message_of(tokens.status()));
   }
+  if (absl::Status status = check_known(*engine_, *tokens, field); !status.ok()) return status;
   if (!starts_with(*tokens, text_bos_)) {
     tokens->insert(tokens->begin(), text_bos_.begin(), text_bos_.end());
   }
+  if (is_complete) tokens->insert(tokens->end(), text_end_.begin(), text_end_.end());
   return tokens;
 }
 
@@ -101,7 +122,7 @@ absl::StatusOr<EncodedPrompt> encode_prompt(const Prompt& prompt, const PromptOp
   const auto encoder = PromptEncoder::create(engine, options);
   if (!encoder.ok()) return encoder.status();
   const auto* text = std::get_if<TextPrompt>(&prompt);
-  auto tokens = text != nullptr ? encoder->text(text->text, "text")
+  auto tokens = text != nullptr ? encoder->text(text->text, "text", /*is_complete=*/false)
                                 : encoder->ids(std::get<TokenPrompt>(prompt).tokens, "tokens");
   if (!tokens.ok()) return tokens.status();
   const bool continues_text = tokens->size() > encoder->bos_count(*tokens);

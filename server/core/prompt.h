@@ -16,6 +16,12 @@
 
 namespace kascade::core {
 
+// Tokenizers may know tokens that the model has no row for, such as one for padding that was added
+// later: the model serves, and a text that has one is refused. INVALID_ARGUMENT names `field`, the
+// token and the size of the model's vocabulary.
+absl::Status check_known(const Engine& engine, std::span<const Token> tokens,
+                         const std::string& field);
+
 struct PromptOptions {
   // Whether the BOS token goes in front unless it is there already. Unset: texts get what the
   // tokenizer's post-processor puts in front, token ids get nothing.
@@ -30,14 +36,19 @@ class PromptEncoder {
   // `engine` must outlive the encoder. INVALID_ARGUMENT: add_bos for a model without a BOS.
   static absl::StatusOr<PromptEncoder> create(const Engine& engine, const PromptOptions& options);
 
-  // Both give the tokens with the BOS. INVALID_ARGUMENT naming `field`: text that is not UTF-8 or
-  // beyond what the tokenizer's pattern can match; naming "field[i]": an id outside the vocabulary.
-  absl::StatusOr<std::vector<Token>> text(std::string_view text, const std::string& field) const;
+  // Both give the tokens with the BOS. A text that is complete, and is not to be continued, also
+  // gets what the tokenizer puts behind texts (an EOS, with add_eos_token). INVALID_ARGUMENT naming
+  // `field`: text that is not UTF-8, beyond what the tokenizer's pattern can match, or with a token
+  // that the model lacks; naming "field[i]": an id outside the vocabulary.
+  absl::StatusOr<std::vector<Token>> text(std::string_view text, const std::string& field,
+                                          bool is_complete) const;
   absl::StatusOr<std::vector<Token>> ids(std::span<const Token> ids,
                                          const std::string& field) const;
 
   // How many tokens at the front of an encoded text are its BOS.
   size_t bos_count(const std::vector<Token>& tokens) const;
+  // How many tokens at the end of a complete text are not of the text.
+  size_t end_count() const { return text_end_.size(); }
 
  private:
   PromptEncoder(const Engine& engine, bool parse_special_tokens)
@@ -46,6 +57,7 @@ class PromptEncoder {
   const Engine* engine_;
   bool parse_special_tokens_;
   std::vector<Token> text_bos_;  // goes before texts
+  std::vector<Token> text_end_;  // goes behind complete texts
   std::vector<Token> ids_bos_;   // goes before token ids
 };
 

@@ -22,14 +22,15 @@ void cut_short(std::optional<int32_t> limit, int64_t begin, ScoreSequence& out) 
 absl::Status encode_text(const TextToScore& in, const std::string& field,
                          std::optional<int32_t> limit, const PromptEncoder& encoder,
                          ScoreSequence& out) {
-  auto tokens = encoder.text(std::string(in.context).append(in.text), field + ".text");
+  auto tokens =
+      encoder.text(std::string(in.context).append(in.text), field + ".text", /*is_complete=*/true);
   if (!tokens.ok()) return tokens.status();
   out.tokens = *std::move(tokens);
   auto begin = static_cast<int64_t>(encoder.bos_count(out.tokens));
   out.has_context = !in.context.empty();
   const std::string_view stripped = without_trailing_space(in.context);
   if (!stripped.empty()) {
-    const auto context = encoder.text(stripped, field + ".context");
+    const auto context = encoder.text(stripped, field + ".context", /*is_complete=*/false);
     if (!context.ok()) return context.status();
     begin = std::max(begin, static_cast<int64_t>(context->size()));
   }
@@ -155,8 +156,8 @@ absl::StatusOr<ScoreSequence> make_sequence(const ScoreInput& in, const std::str
   if (text != nullptr && text->context.empty() && bos_count > 0 && !out.is_cut_short &&
       cut.protocol != ScoreProtocol::kChunk) {
     // A BOS that the text spells is a token of its own and not scored.
-    const bool own_bos =
-        parse_special_tokens && text->text.starts_with(tokenizer.token_text(out.tokens.front()));
+    const std::string_view bos = tokenizer.token_text(out.tokens.front());
+    const bool own_bos = parse_special_tokens && !bos.empty() && text->text.starts_with(bos);
     if (!own_bos) scored_text = text->text;
   }
   measure(scored_text, tokenizer, out);

@@ -27,7 +27,8 @@ absl::StatusOr<std::vector<TokenizedText>> tokenize(const Engine& engine,
                                                     std::span<const std::string_view> texts,
                                                     const PromptOptions& options, bool details);
 
-// Bytes that form no UTF-8 are replaced by U+FFFD. INVALID_ARGUMENT names "tokens[i]".
+// Bytes that form no UTF-8 are replaced by U+FFFD. Ids of the model that the tokenizer lacks add no
+// text. INVALID_ARGUMENT names "tokens[i]": an id outside the model's vocabulary.
 absl::StatusOr<std::string> detokenize(const Engine& engine, std::span<const Token> tokens,
                                        bool skip_special_tokens);
 

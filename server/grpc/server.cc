@@ -10,6 +10,8 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
+#include "server/grpc/malformed_requests.h"
+#include "server/net/address.h"
 #include "spdlog/spdlog.h"
 
 namespace kascade::server {
@@ -21,6 +23,21 @@ constexpr absl::Duration kFlushTime = absl::Milliseconds(500);
 
 int32_t message_limit(int64_t bytes) {
   return static_cast<int32_t>(std::clamp<int64_t>(bytes, 1 << 16, INT32_MAX));
+}
+
+absl::Status in_field(const char* field, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(field, ": ", status.message()));
+}
+
+// Both sides may ask whether the other is still there, on idle connections too.
+void allow_pings(grpc::ServerBuilder& builder) {
+  // Finds out about clients that vanished without closing, so that their blocks are freed.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  // Clients may ping every 10 seconds (docs/api.md). A ping that was sent 10 seconds after the last
+  // one may arrive a little earlier than that.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
 }
 
 }  // namespace
@@ -63,29 +80,38 @@ absl::Status Server::load_schedules() {
   return schedules_.load_active(options_.schedule_file);
 }
 
+absl::Status Server::listen_for_metrics() {
+  if (options_.metrics_listen.empty()) return absl::OkStatus();
+  const auto address = net::parse_address(options_.metrics_listen, net::Sockets::kTcpOnly);
+  if (!address.ok()) return in_field("metrics_listen", address.status());
+  auto listener = metrics::serve_metrics(*address, metrics_, engine_metrics_);
+  if (!listener.ok()) return listener.status();
+  metrics_listener_ = *std::move(listener);
+  return absl::OkStatus();
+}
+
 absl::Status Server::listen() {
-  if (!options_.metrics_listen.empty()) {
-    auto listener = metrics::Listener::start(options_.metrics_listen, metrics_, engine_metrics_);
-    if (!listener.ok()) return listener.status();
-    metrics_listener_ = *std::move(listener);
-  }
+  const auto address = net::parse_address(options_.listen, net::Sockets::kTcpAndUnix);
+  if (!address.ok()) return in_field("listen", address.status());
+  if (absl::Status status = net::check_free(*address); !status.ok()) return status;
+  if (absl::Status status = listen_for_metrics(); !status.ok()) return status;
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &port_);
+  builder.AddListeningPort(address->text(), grpc::InsecureServerCredentials(), &port_);
   // Two servers on one port would share its connections at random.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // Finds out about clients that vanished without closing, so that their blocks are freed.
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+  allow_pings(builder);
   builder.SetMaxReceiveMessageSize(message_limit(options_.max_message_bytes));
+  builder.experimental().SetInterceptorCreators(refuse_malformed_requests(context_));
   builder.RegisterService(&inference_);
   builder.RegisterService(&calibration_);
   grpc_ = builder.BuildAndStart();
   if (!grpc_ || port_ == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", options_.listen,
-                                               ": the address is bad or the port is in use"));
+    // The address itself was free a moment ago.
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", address->text(),
+                     ": another process took it, or listens on the same port of all interfaces"));
   }
   return absl::OkStatus();
 }

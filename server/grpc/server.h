@@ -29,8 +29,9 @@ namespace kascade::server {
 
 struct ServerOptions {
   EngineOptions engine{};
-  std::string listen = "127.0.0.1:50051";         // port 0: any free one
-  std::string metrics_listen = "127.0.0.1:9464";  // empty: none
+  // Both as server/net/address.h parses them; port 0: any free one.
+  std::string listen = "127.0.0.1:50051";         // HOST:PORT or unix:PATH
+  std::string metrics_listen = "127.0.0.1:9464";  // HOST:PORT; empty: none
   std::filesystem::path schedule_file{};          // activated at start
   std::filesystem::path schedule_directory{};     // empty: schedules live in memory only
   int64_t max_message_bytes = int64_t{64} << 20;
@@ -58,6 +59,7 @@ class Server {
  private:
   Server(const ServerOptions& options, std::unique_ptr<Engine> engine);
   absl::Status load_schedules();
+  absl::Status listen_for_metrics();
   absl::Status listen();
   void set_serving(bool serving);
 
@@ -73,7 +75,7 @@ class Server {
   core::CalibrationJobs jobs_;
   InferenceService inference_;
   CalibrationService calibration_;
-  std::unique_ptr<metrics::Listener> metrics_listener_;
+  std::unique_ptr<net::HttpServer> metrics_listener_;
   std::unique_ptr<grpc::Server> grpc_;
   int port_ = 0;
 };

@@ -1,30 +1,24 @@
 #include "server/metrics/exposition.h"
 
-#include <exception>
 #include <utility>
-#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "prometheus/text_serializer.h"
 
 namespace kascade::metrics {
 
-absl::StatusOr<std::unique_ptr<Listener>> Listener::start(
-    const std::string& address, const ServerMetrics& metrics,
+absl::StatusOr<std::unique_ptr<net::HttpServer>> serve_metrics(
+    const net::Address& address, const ServerMetrics& metrics,
     std::shared_ptr<prometheus::Collectable> engine) {
-  std::unique_ptr<Listener> listener(new Listener());
-  listener->engine_ = std::move(engine);
-  try {
-    listener->exposer_ = std::make_unique<prometheus::Exposer>(address);
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot serve metrics on ", address, ": ", error.what()));
-  }
-  const std::vector<int> ports = listener->exposer_->GetListeningPorts();
-  if (!ports.empty()) listener->port_ = ports.front();
-  listener->exposer_->RegisterCollectable(metrics.registry);
-  listener->exposer_->RegisterCollectable(listener->engine_);
-  return listener;
+  auto server =
+      net::HttpServer::start(address, {.path = "/metrics",
+                                       .content_type = "text/plain; version=0.0.4; charset=utf-8",
+                                       .body = [&metrics, engine = std::move(engine)] {
+                                         return exposition_text(metrics, *engine);
+                                       }});
+  if (server.ok()) return server;
+  return absl::Status(server.status().code(), absl::StrCat("metrics: ", server.status().message()));
 }
 
 std::string exposition_text(const ServerMetrics& metrics, const prometheus::Collectable& engine) {

@@ -7,30 +7,19 @@
 
 #include "absl/status/statusor.h"
 #include "prometheus/collectable.h"
-#include "prometheus/exposer.h"
 #include "server/metrics/metrics.h"
+#include "server/net/address.h"
+#include "server/net/http_server.h"
 
 namespace kascade::metrics {
 
-// The HTTP listener; stops when destroyed.
-class Listener {
- public:
-  // `address` is "host:port". UNAVAILABLE: cannot listen there.
-  static absl::StatusOr<std::unique_ptr<Listener>> start(
-      const std::string& address, const ServerMetrics& metrics,
-      std::shared_ptr<prometheus::Collectable> engine);
+// Serves the text of exposition_text() at `address`; both must outlive the listener. UNAVAILABLE:
+// cannot listen there, with the reason.
+absl::StatusOr<std::unique_ptr<net::HttpServer>> serve_metrics(
+    const net::Address& address, const ServerMetrics& metrics,
+    std::shared_ptr<prometheus::Collectable> engine);
 
-  int port() const { return port_; }
-
- private:
-  Listener() = default;
-
-  std::shared_ptr<prometheus::Collectable> engine_;
-  std::unique_ptr<prometheus::Exposer> exposer_;
-  int port_ = 0;
-};
-
-// The text that /metrics gives; for tests.
+// The text that /metrics gives.
 std::string exposition_text(const ServerMetrics& metrics, const prometheus::Collectable& engine);
 
 }  // namespace kascade::metrics

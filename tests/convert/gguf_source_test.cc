@@ -257,8 +257,27 @@ TEST(GgufConfig, RefusesWhatIsNoLlama) {
               HasSubstr("general.architecture: expected a string, found 1"));
   EXPECT_THAT(error_of(tiny().set("general.type", "adapter")),
               HasSubstr("general.type: only \"model\" is supported, found \"adapter\""));
+}
+
+TEST(GgufConfig, NamesPartsOfASplitModel) {
   EXPECT_THAT(error_of(tiny().set("split.count", 2u)),
               HasSubstr("split.count: only a model in one file"));
+  EXPECT_THAT(error_of(tiny().set("split.count", 3u).set("split.no", 0u)),
+              HasSubstr("found part 1 of 3"));
+  // llama-gguf-split --no-tensor-first-split puts all tensors into later parts.
+  GgufWriter first;
+  first.set("general.architecture", "llama");
+  EXPECT_THAT(error_of(first), HasSubstr("holds a vocabulary only"));
+  EXPECT_THAT(error_of(first.set("split.count", 3u).set("split.no", 0u)),
+              HasSubstr("split.count: only a model in one file"));
+  // Later parts have no metadata but their number.
+  GgufWriter later = tiny();
+  later.erase("general.architecture");
+  constexpr uint32_t kUint16 = 2;  // the type that llama-gguf-split writes
+  EXPECT_THAT(error_of(later.set_raw("split.count", kUint16, testing::raw_bytes(uint16_t{2}))
+                           .set_raw("split.no", kUint16, testing::raw_bytes(uint16_t{1}))),
+              HasSubstr("found part 2 of 2"));
+  EXPECT_EQ(error_of(tiny().set("split.count", 1u).set("split.no", 0u)), "accepted");
 }
 
 TEST(GgufConfig, RefusesVariants) {

@@ -211,7 +211,8 @@ const Bad kBad[] = {
     {"mlp_bias", "true", "only false is supported"},
     {"mlp_bias", "\"no\"", "true or false"},
     {"hidden_act", "\"gelu\"", "only \"silu\" is supported, found \"gelu\""},
-    {"pretraining_tp", "2", "found 2"},
+    {"pretraining_tp", "0", "found 0"},
+    {"pretraining_tp", "2.5", "found 2.5"},
     {"partial_rotary_factor", "0.5", "found 0.5"},
     {"sliding_window", "4096", "only null (no sliding window in the model itself) is supported"},
     {"sliding_window", "4096", "found 4096"},
@@ -219,6 +220,8 @@ const Bad kBad[] = {
     {"is_causal", "false", "only true (causal attention, not full attention)"},
     {"is_causal", "1", "true or false, found 1"},
     {"attention_chunk_size", "8192", "(no chunked attention in the model itself)"},
+    {"sliding_window", "131071", "found 131071"},
+    {"sliding_window", "1e300", "found 1e+300"},
     {"quantization_config", R"({"bits": 4})", R"(found {"bits":4})"},
     {"bos_token_id", "128256", "0..128255, found 128256"},
     {"bos_token_id", "[1]", "found [1]"},
@@ -234,6 +237,9 @@ const Bad kBad[] = {
     {"rope_scaling", R"({"rope_type": "longrope"})", "found \"longrope\""},
     {"rope_scaling", R"({"rope_type": "llama3", "type": "yarn"})", "rope_scaling.type"},
     {"rope_scaling", R"({"factor": 8.0})", "rope_scaling.factor"},
+    {"rope_scaling", R"({"type": "dynamic", "factor": 2})", "found \"dynamic\""},
+    {"rope_scaling", R"({"type": "yarn", "factor": 1.0})", "found \"yarn\""},
+    {"rope_scaling", R"({"type": "default", "section": [1]})", "rope_scaling.section"},
     {"rope_scaling", R"({"rope_type": "llama3"})", "rope_scaling.factor: is missing"},
     {"rope_parameters", R"({"full_attention": {}})", "rope_parameters.full_attention"},
 };
@@ -250,7 +256,7 @@ TEST(Config, RefusesEveryBadFieldOfLlama3Scaling) {
                                                      {"high_freq_factor", "-4"},
                                                      {"original_max_position_embeddings", "0"},
                                                      {"original_max_position_embeddings", "8192.5"},
-                                                     {"attention_factor", "1.0"}};
+                                                     {"attention_scale", "1.0"}};
   for (const auto& [key, value] : bad) {
     json config = base();
     config["rope_scaling"][key] = json::parse(value);
@@ -272,6 +278,57 @@ TEST(Config, NamesTheAttentionBeforeTheFamily) {
   EXPECT_THAT(error_of(parse(mistral)), HasSubstr("model_type"));
   EXPECT_TRUE(parse(with("is_causal", true)).ok());
   EXPECT_TRUE(parse(with("kv_lora_rank", nullptr)).ok());
+}
+
+// What people's files have besides, and what changes no result.
+TEST(Config, KeysWithoutEffectAreIgnored) {
+  const auto plain = parse(base());
+  ASSERT_TRUE(plain.ok());
+  const std::pair<const char*, const char*> top[] = {
+      {"pretraining_tp", "2"},       {"pretraining_tp", "8"},    {"hidden_act", "\"swish\""},
+      {"sliding_window", "131072"},  {"sliding_window", "null"}, {"pad_token_id", "-1"},
+      {"attention_dropout", "0.1"},  {"use_cache", "false"},     {"torch_dtype", "\"float64\""},
+      {"transformers_version", "4"}, {"unsloth_fixed", "true"},  {"_name_or_path", "\"/x\""},
+      {"initializer_range", "1e30"}};
+  for (const auto& [key, value] : top) {
+    const auto config = parse(with(key, json::parse(value)));
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->parameters(), plain->parameters());
+    EXPECT_EQ(rope_frequencies(*config), rope_frequencies(*plain));
+  }
+  json windowed = with("sliding_window", 4096);
+  windowed["use_sliding_window"] = false;
+  EXPECT_TRUE(parse(windowed).ok());
+}
+
+TEST(Config, RopeParametersOfOtherTypesAreIgnored) {
+  const auto unscaled = parse(without("rope_scaling"));
+  ASSERT_TRUE(unscaled.ok());
+  for (const char* rope :
+       {R"({"rope_type": "default", "factor": 8.0})", R"({"type": "linear", "factor": 1.0})",
+        R"({"type": "dynamic", "factor": 1, "original_max_position_embeddings": 4096})",
+        R"({"rope_type": "default", "attention_factor": 2.0, "beta_fast": 32, "mscale": 1})",
+        R"({"rope_type": "default", "low_freq_factor": 1, "short_factor": [1, 2]})"}) {
+    const auto config = parse(with("rope_scaling", json::parse(rope)));
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(rope_frequencies(*config), rope_frequencies(*unscaled)) << rope;
+  }
+  json config = base();
+  for (const char* key : {"attention_factor", "beta_fast", "beta_slow", "mscale", "finetuned"}) {
+    config["rope_scaling"][key] = 3;
+  }
+  EXPECT_EQ(parse(config)->rope_scaling, parse(base())->rope_scaling);
+}
+
+TEST(Config, AnEmptyGenerationConfigIsDamaged) {
+  TempDir dir;
+  testing::write_file(dir / "config.json", base().dump());
+  EXPECT_TRUE(load_config(dir.path()).ok());
+  for (const char* text : {"", "{", "[]", "null", "{\"eos_token_id\": \"2\"}",
+                           "{\"eos_token_id\": 1e999}", "{\"eos_token_id\": 4294967298}"}) {
+    testing::write_file(dir / "generation_config.json", text);
+    EXPECT_THAT(error_of(load_config(dir.path())), HasSubstr("generation_config.json")) << text;
+  }
 }
 
 TEST(Config, TellsUnsupportedFromNonsense) {

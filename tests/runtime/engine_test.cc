@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/cpu/panel_kernels.h"
@@ -421,12 +422,27 @@ TEST_P(EngineTest, RunningSequenceKeepsItsSchedule) {
   ASSERT_NE(first->schedule_id, second->schedule_id);
   ASSERT_TRUE(engine->activate(first).ok());
   const Reply alone = run(*engine, greedy(*engine, text(200), Mode::kSparse, 80));
+  // The sequence is held at its first token, on the engine's thread, until the schedule has
+  // changed: what it computes from then on would be the second schedule's if the engine looked it
+  // up.
+  absl::Notification at_first_token;
+  absl::Notification changed;
   PendingReply pending;
-  ASSERT_TRUE(engine->submit(greedy(*engine, text(200), Mode::kSparse, 80), pending.sink()).ok());
-  while (!pending.started()) absl::SleepFor(absl::Milliseconds(1));
-  ASSERT_TRUE(engine->activate(second).ok());
+  const EventSink hold = [&, collect = pending.sink()](const Event& event) {
+    if (!at_first_token.HasBeenNotified()) at_first_token.Notify();
+    changed.WaitForNotification();
+    collect(event);
+  };
+  ASSERT_TRUE(engine->submit(greedy(*engine, text(200), Mode::kSparse, 80), hold).ok());
+  at_first_token.WaitForNotification();
+  EXPECT_TRUE(engine->activate(second).ok());
+  EXPECT_EQ(engine->active_schedule()->schedule_id, second->schedule_id);
+  changed.Notify();
   const Reply kept = pending.wait();
   expect_same(alone, kept, company_tolerance());
+  EXPECT_EQ(kept.finish.counts.back().attended, alone.finish.counts.back().attended);
+  const Reply otherwise = run(*engine, greedy(*engine, text(200), Mode::kSparse, 80));
+  EXPECT_NE(otherwise.finish.counts.back().attended, alone.finish.counts.back().attended);
   const Reply later = run(*engine, scoring(*engine, text(200), Mode::kSparse));
   Request by_second = scoring(*engine, text(200), Mode::kDense);
   by_second.attention = ScheduledAttention{.schedule = second};

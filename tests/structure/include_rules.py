@@ -58,16 +58,20 @@ RULES = [
     # kascade-convert: reads other people's files, writes ours. Nothing uses it.
     ("tools/terminal/*", ["tools/terminal/*"]),
     ("tools/version/*", ["tools/version/*"]),
-    ("tools/convert/*", ["tools/convert/*", "tools/terminal/*", "tools/version/*", "engine/model/*",
-                         "engine/tokenizer/*", "engine/backend/tensor.h"]),
+    ("tools/options/*", ["tools/options/*"]),
+    ("tools/convert/*", ["tools/convert/*", "tools/options/*", "tools/terminal/*",
+                         "tools/version/*", "engine/model/*", "engine/tokenizer/*",
+                         "engine/backend/tensor.h"]),
     # What the server does, without a wire. LIBRARIES below keeps gRPC and protobuf out.
-    ("server/metrics/*", ["server/metrics/*", "engine/engine.h"]),
+    ("server/net/*", ["server/net/*"]),
+    ("server/metrics/*", ["server/metrics/*", "server/net/*", "engine/engine.h"]),
     ("server/core/*", ["server/core/*", "server/metrics/metrics.h"] + ENGINE),
-    ("server/grpc/*", ["server/grpc/*", "server/core/*", "server/metrics/*", "kascade/v1/*"] +
-     ENGINE),
+    ("server/grpc/*", ["server/grpc/*", "server/core/*", "server/metrics/*", "server/net/*",
+                       "kascade/v1/*"] + ENGINE),
     # Configuration and start.
-    ("server/*", ["server/config.h", "server/grpc/server.h", "tools/version/*"]),
-    ("client/**", ["client/**", "kascade/v1/*", "grpc/health/**", "tools/terminal/*",
+    ("server/*", ["server/config.h", "server/grpc/server.h", "server/net/address.h",
+                  "tools/options/*", "tools/terminal/*", "tools/version/*"]),
+    ("client/**", ["client/**", "kascade/v1/*", "grpc/health/**", "tools/options/*", "tools/terminal/*",
                    "tools/version/*"]),
     ("tools/demo_model/*", []),
 ]

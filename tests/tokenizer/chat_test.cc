@@ -13,6 +13,8 @@
 #include "engine/tokenizer/vocabulary_files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/support/chat_templates.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/vocabulary_examples.h"
 
@@ -199,39 +201,51 @@ class ChatFolder : public ::testing::Test {
   std::filesystem::path folder_;
 };
 
-constexpr const char* kLlama3Template =
-    "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\\n\\n{{ "
-    "m['content'] | trim }}<|eot_id|>{% endfor %}";
-constexpr const char* kLlama2Template =
-    "{{ bos_token }}[INST] <<SYS>>\\n{{ system }}\\n<</SYS>>\\n\\n{{ m['content'] }} [/INST]";
+using testing::llama2_template;
+using testing::llama3_template;
+using Json = nlohmann::json;
+
+std::string config_with(const Json& chat_template) {
+  return Json{{"bos_token", nullptr}, {"chat_template", chat_template}}.dump();
+}
 
 TEST_F(ChatFolder, TemplateDecides) {
   const auto llama3 = llama3_tokenizer();
   const auto llama2 = llama2_tokenizer();
-  const auto config = [](const std::string& text) {
-    return "{\"bos_token\": null, \"chat_template\": \"" + text + "\"}";
-  };
-  write("tokenizer_config.json", config(kLlama3Template));
-  EXPECT_EQ(*find_chat_format(folder_, *llama2), ChatFormat::kLlama3);
-  write("tokenizer_config.json", config(kLlama2Template));
-  EXPECT_EQ(*find_chat_format(folder_, *llama3), ChatFormat::kLlama2);
-  write(
-      "tokenizer_config.json",
-      std::string("{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"x\"}, {\"name\": "
-                  "\"default\", \"template\": \"") +
-          kLlama2Template + "\"}]}");
-  EXPECT_EQ(*find_chat_format(folder_, *llama3), ChatFormat::kLlama2);
-  for (const char* other :
-       {"<|im_start|>{{ role }}", "{{ bos_token }}[INST] {{ m }} [/INST]", ""}) {
-    write("tokenizer_config.json", config(other));
-    const auto format = find_chat_format(folder_, *llama3);
-    EXPECT_EQ(format.status().code(), absl::StatusCode::kFailedPrecondition);
-    EXPECT_THAT(std::string(format.status().message()),
-                HasSubstr("the model's chat template is not one of llama3, llama2"));
+  for (const bool real_line_feeds : {true, false}) {
+    write("tokenizer_config.json", config_with(llama3_template(real_line_feeds)));
+    EXPECT_EQ(*find_chat_format(folder_, *llama2), ChatFormat::kLlama3);
+    write("tokenizer_config.json", config_with(llama2_template(real_line_feeds)));
+    EXPECT_EQ(*find_chat_format(folder_, *llama3), ChatFormat::kLlama2);
   }
-  // The file of its own is the newer place.
-  write("chat_template.jinja", kLlama3Template);
-  EXPECT_EQ(*find_chat_format(folder_, *llama3), ChatFormat::kLlama3);
+  write("tokenizer_config.json",
+        config_with({{{"name", "tool_use"}, {"template", "x"}},
+                     {{"name", "default"}, {"template", llama2_template()}}}));
+  EXPECT_EQ(*find_chat_format(folder_, *llama3), ChatFormat::kLlama2);
+  // The file of its own is the newer place. Jinja drops a line feed at its end.
+  for (const char* end : {"", "\n"}) {
+    write("chat_template.jinja", llama3_template() + end);
+    EXPECT_EQ(*find_chat_format(folder_, *llama3), ChatFormat::kLlama3);
+  }
+}
+
+// A template that has all marks of a format may still say more than the format does.
+TEST_F(ChatFolder, OnlyKnownTemplatesAreFollowed) {
+  const auto llama3 = llama3_tokenizer();
+  const std::string known = llama3_template();
+  std::string other_trim = known;
+  other_trim.replace(other_trim.find(" | trim"), 7, "");
+  for (const std::string& other :
+       {std::string("<|im_start|>{{ role }}"), std::string("{{ bos_token }}[INST] {{ m }} [/INST]"),
+        std::string(), known + " ", known + "\n\n", known.substr(1), other_trim,
+        "{{- 'Cutting Knowledge Date: December 2023' }}" + known,
+        "{% if tools %}{{ tools }}{% endif %}" + llama2_template(), known + llama2_template()}) {
+    write("tokenizer_config.json", config_with(other));
+    const auto format = find_chat_format(folder_, *llama3);
+    EXPECT_EQ(format.status().code(), absl::StatusCode::kFailedPrecondition) << other;
+    EXPECT_THAT(std::string(format.status().message()),
+                HasSubstr("the model's chat template is not exactly one of those known"));
+  }
 }
 
 TEST_F(ChatFolder, WithoutTemplateTheTokensDecide) {

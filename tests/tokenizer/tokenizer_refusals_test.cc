@@ -34,8 +34,6 @@ TEST(TokenizerRefusals, NameTheField) {
   };
   const std::vector<Mutation> mutations = {
       {"/version", "2.0", "version"},
-      {"/truncation", Json::object(), "truncation"},
-      {"/padding", Json::object(), "padding"},
       {"/surprise", 1, "surprise"},
       {"/normalizer", {{"type", "NFC"}}, "normalizer.type: found \"NFC\""},
       {"/model/merge_ranks", {0}, "model.merge_ranks: found 1"},

@@ -180,9 +180,15 @@ TEST(TokenizerAddedTokens, LongestMatchAndSpaces) {
   EXPECT_THAT(*tokenizer->encode("baab<x>", kPlain), ElementsAre(1, 12, 1));
   // Ids 3 to 9 are holes.
   EXPECT_EQ(tokenizer->token_bytes(5), "");
-  const std::vector<int32_t> hole = {0, 5};
-  EXPECT_THAT(std::string(tokenizer->decode(hole, true).status().message()),
-              HasSubstr("5 at position 1"));
+  // So are ids behind the last one, which a model with a padded table has.
+  EXPECT_EQ(tokenizer->token_bytes(13), "");
+  EXPECT_EQ(tokenizer->token_text(1 << 20), "");
+  const std::vector<int32_t> holes = {0, 5, 13, 1 << 20, 1};
+  EXPECT_EQ(*tokenizer->decode(holes, true), "ab");
+  EXPECT_EQ(*tokenizer->decode(holes, false), "ab");
+  const std::vector<int32_t> negative = {0, -5};
+  EXPECT_THAT(std::string(tokenizer->decode(negative, true).status().message()),
+              HasSubstr("-5 at position 1"));
   const std::vector<int32_t> ids = {10, 12, 0};
   EXPECT_EQ(*tokenizer->decode(ids, true), "aaa");
   EXPECT_EQ(*tokenizer->decode(ids, false), "<x>aaa");

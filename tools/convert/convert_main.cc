@@ -11,16 +11,21 @@
 #include <string>
 
 #include "tools/convert/convert.h"
+#include "tools/convert/destination.h"
 #include "tools/convert/source.h"
 #include "tools/convert/verify.h"
+#include "tools/options/number_option.h"
 #include "tools/terminal/print.h"
 #include "tools/terminal/progress.h"
+#include "tools/terminal/standard_streams.h"
 #include "tools/version/version.h"
 
 namespace kascade::convert {
 namespace {
 
+constexpr char kProgram[] = "kascade-convert";
 constexpr int kInterrupted = 130;
+constexpr int kUsage = 2;
 
 std::atomic<bool> interrupted{false};
 static_assert(std::atomic<bool>::is_always_lock_free, "set by a signal handler");
@@ -52,8 +57,13 @@ void print_config(const ModelConfig& config) {
 }
 
 int fail(const absl::Status& status) {
-  fmt::print(stderr, "kascade-convert: {}\n", std::string(status.message()));
+  fmt::print(stderr, "{}: {}\n", kProgram, std::string(status.message()));
   return absl::IsCancelled(status) ? kInterrupted : 1;
+}
+
+int fail_usage(const std::string& message) {
+  fmt::print(stderr, "{}: {} (see --help)\n", kProgram, message);
+  return kUsage;
 }
 
 int run_convert(const Arguments& arguments) {
@@ -116,7 +126,7 @@ int run_verify(const std::string& folder) {
 void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("SOURCE", arguments.source,
                  "folder of Meta or Hugging Face, or a GGUF or llama2.c file");
-  app.add_option("DEST", arguments.destination, "folder to make");
+  app.add_option("DEST", arguments.destination, "folder to make [SOURCE-kascade]");
   app.add_option("--verify", arguments.verify,
                  "check this folder instead: shapes, digests, finite values");
   app.add_option("--dtype", arguments.dtype, "of the weights")
@@ -126,14 +136,11 @@ void add_options(CLI::App& app, Arguments& arguments) {
       ->transform(CLI::CheckedTransformer(std::map<std::string, Layout>{
           {"shards", Layout::kShards}, {"per-layer", Layout::kPerLayer}}))
       ->default_str("shards");
-  app.add_option("--max-shard-size", arguments.convert.max_shard_bytes,
-                 "bytes, or with a unit: 2GB, 500MB, 1GiB")
-      ->transform(CLI::AsSizeValue(true))
-      ->check(CLI::PositiveNumber)
+  options::add_bytes(app, "--max-shard-size", arguments.convert.max_shard_bytes,
+                     options::storage_units(), 1, INT64_MAX, "bytes, or with a unit: 2GB, 1GiB")
       ->default_str("2GB");
-  app.add_option("--rope-factor", arguments.source_options.rope_factor,
-                 "of llama3 rope scaling, instead of what the source says")
-      ->check(CLI::Range(1.0, 1e6));
+  options::add_number(app, "--rope-factor", arguments.source_options.rope_factor, 1, 1e6,
+                      "of llama3 rope scaling, instead of what the source says");
   app.add_flag("--force", arguments.convert.force, "replace DEST");
   app.set_version_flag("--version", version_line());
 }
@@ -145,19 +152,14 @@ void set_dtype(Arguments& arguments) {
   if (found != kTypes.end()) arguments.convert.dtype = found->second;
 }
 
-int run(int argc, char** argv) {
-  CLI::App app(
-      "Checkpoints of Meta, Hugging Face, llama2.c and GGUF -> a folder for kascade-server");
-  Arguments arguments;
-  add_options(app, arguments);
-  CLI11_PARSE(app, argc, argv);
+int run_command(Arguments& arguments) {
   if (!arguments.verify.empty()) {
     if (arguments.source.empty()) return run_verify(arguments.verify);
-    return fail(absl::InvalidArgumentError("--verify DIR stands alone, without SOURCE"));
+    return fail_usage("--verify DIR stands alone, without SOURCE");
   }
+  if (arguments.source.empty()) return fail_usage("expected SOURCE [DEST], or --verify DIR");
   if (arguments.destination.empty()) {
-    return fail(
-        absl::InvalidArgumentError("expected SOURCE and DEST, or --verify DIR (see --help)"));
+    arguments.destination = default_destination(arguments.source).string();
   }
   set_dtype(arguments);
   arguments.convert.cancelled = &interrupted;
@@ -167,7 +169,28 @@ int run(int argc, char** argv) {
   return run_convert(arguments);
 }
 
+int run(int argc, char** argv) {
+  CLI::App app(
+      "Checkpoints of Meta, Hugging Face, llama2.c and GGUF -> a folder for kascade-server",
+      kProgram);
+  Arguments arguments;
+  add_options(app, arguments);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return fail_usage(error.what());
+  }
+  return run_command(arguments);
+}
+
 }  // namespace
 }  // namespace kascade::convert
 
-int main(int argc, char** argv) { return kascade::convert::run(argc, argv); }
+int main(int argc, char** argv) {
+  using namespace kascade;
+  client::open_standard_streams();
+  return client::run_with_standard_output(convert::kProgram,
+                                          [&] { return convert::run(argc, argv); });
+}

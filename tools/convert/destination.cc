@@ -86,6 +86,18 @@ fs::path without_slash(const fs::path& folder) {
 
 }  // namespace
 
+fs::path default_destination(const fs::path& source) {
+  fs::path base = source.lexically_normal();
+  // "model/" names the same folder as "model"; "." and ".." have a name only in full.
+  if (!base.has_filename()) base = base.parent_path();
+  if (!base.has_filename() || base.filename() == "." || base.filename() == "..") {
+    base = without_slash(source);
+  }
+  std::error_code error;
+  if (fs::is_regular_file(source, error)) base.replace_extension();
+  return base += "-kascade";
+}
+
 Destination::Destination(fs::path folder, fs::path partial, int lock)
     : folder_(std::move(folder)), partial_(std::move(partial)), lock_(lock) {}
 

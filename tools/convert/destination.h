@@ -12,6 +12,10 @@
 
 namespace kascade::convert {
 
+// Where a source goes if nothing else is said: beside it, under its name with "-kascade"; the
+// extension of a file is left out.
+std::filesystem::path default_destination(const std::filesystem::path& source);
+
 class Destination {
  public:
   // Creates the temporary folder `.NAME.partial` beside `folder`. Files left there by a conversion

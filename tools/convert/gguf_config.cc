@@ -29,14 +29,19 @@ absl::Status invalid(const GgufFile& file, const std::string& fault) {
   return absl::InvalidArgumentError(absl::StrCat(file.name(), ": ", fault));
 }
 
+void require_whole(GgufFields& fields) {
+  const auto parts = fields.maybe_integer("split.count").value_or(1);
+  if (parts == 1 || parts == 0) return;
+  const auto number = fields.maybe_integer("split.no");
+  fields.unsupported(
+      "split.count",
+      "a model in one file (`llama-gguf-split --merge FIRST-PART OUT.gguf` makes one)",
+      absl::StrCat(number ? absl::StrCat("part ", *number + 1, " of ") : "", parts));
+}
+
 void require_llama(GgufFields& fields) {
   const std::string type = fields.maybe_text("general.type").value_or("model");
   if (type != "model") fields.unsupported("general.type", "\"model\"", shown(type));
-  const auto parts = fields.maybe_integer("split.count").value_or(1);
-  if (parts > 1) {
-    fields.unsupported("split.count", "a model in one file (llama-gguf-split --merge makes one)",
-                       absl::StrCat(parts));
-  }
   const std::string architecture = fields.text("general.architecture");
   if (architecture != "llama") {
     fields.unsupported("general.architecture", "\"llama\"", shown(architecture));
@@ -171,10 +176,13 @@ absl::StatusOr<std::optional<Llama3RopeScaling>> recover_rope_scaling(
 }
 
 absl::StatusOr<ModelConfig> gguf_config(const GgufFile& file) {
+  GgufFields fields(file);
+  // The first part of a split model may hold no tensors, and the others no architecture.
+  require_whole(fields);
+  if (!fields.error().ok()) return fields.error();
   if (file.tensors().empty()) {
     return invalid(file, "has no tensors: it holds a vocabulary only, not a model's weights");
   }
-  GgufFields fields(file);
   require_llama(fields);
   refuse_variants(fields);
   refuse_rope_variants(fields);

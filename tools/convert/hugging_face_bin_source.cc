@@ -52,6 +52,7 @@ class BinReader {
     if (!text.ok()) return text.status();
     auto config = parse_hugging_face_config(folder_, *text);
     if (!config.ok()) return config.status();
+    if (auto status = check_side_files(folder_); !status.ok()) return status;
     model_.config_json = *std::move(text);
     model_.config = *std::move(config);
     model_.config.name = folder_name(folder_);

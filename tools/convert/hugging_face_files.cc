@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "engine/model/file.h"
+#include "engine/model/json.h"
 #include "tools/convert/config_json.h"
 
 namespace kascade::convert {
@@ -12,6 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxConfigBytes = 1 << 20;
+constexpr int64_t kMaxSideFileBytes = 16 << 20;
 
 }  // namespace
 
@@ -27,6 +29,17 @@ std::vector<SideFile> hugging_face_side_files(const fs::path& folder) {
   return files;
 }
 
+absl::Status check_side_files(const fs::path& folder) {
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const auto text = read_file(folder / name, kMaxSideFileBytes);
+    if (absl::IsNotFound(text.status())) continue;
+    if (!text.ok()) return text.status();
+    const auto object = parse_json_object(*text, (folder / name).string());
+    if (!object.ok()) return object.status();
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> hugging_face_config(const fs::path& folder,
                                                 const SourceOptions& options) {
   auto text = read_file(folder / "config.json", kMaxConfigBytes);
@@ -36,8 +49,7 @@ absl::StatusOr<std::string> hugging_face_config(const fs::path& folder,
 
 absl::StatusOr<ModelConfig> parse_hugging_face_config(const fs::path& folder,
                                                       const std::string& config_json) {
-  auto generation = read_file(folder / "generation_config.json", kMaxConfigBytes);
-  if (absl::IsNotFound(generation.status())) generation = std::string();
+  const auto generation = read_generation_config(folder);
   if (!generation.ok()) return generation.status();
   return parse_config(config_json, *generation);
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "tools/convert/source.h"
 
@@ -14,6 +15,10 @@ namespace kascade::convert {
 // Returns those of tokenizer.json, tokenizer.model, tokenizer_config.json, special_tokens_map.json,
 // chat_template.jinja and generation_config.json that exist.
 std::vector<SideFile> hugging_face_side_files(const std::filesystem::path& folder);
+
+// Checks that tokenizer_config.json and special_tokens_map.json, which are passed on as they are,
+// are JSON objects if they are there. INVALID_ARGUMENT names the file.
+absl::Status check_side_files(const std::filesystem::path& folder);
 
 // Returns the content of config.json, with the rope factor of `options` if it is set.
 absl::StatusOr<std::string> hugging_face_config(const std::filesystem::path& folder,

@@ -71,6 +71,7 @@ absl::StatusOr<std::unique_ptr<Source>> open_hugging_face(const fs::path& folder
   if (!config_json.ok()) return config_json.status();
   auto config = parse_hugging_face_config(folder, *config_json);
   if (!config.ok()) return config.status();
+  if (auto status = check_side_files(folder); !status.ok()) return status;
   auto checkpoint = open_checkpoint(folder, *config);
   if (!checkpoint.ok()) return checkpoint.status();
   return std::make_unique<HuggingFaceSource>(folder, *std::move(config_json), *std::move(config),

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/file.h"
+#include "engine/model/folder_check.h"
 #include "tools/convert/source.h"
 
 namespace kascade::convert {
@@ -59,6 +60,7 @@ absl::StatusOr<Kind> kind_of_file(const fs::path& file) {
 
 absl::StatusOr<std::unique_ptr<Source>> open_single_file(const fs::path& file,
                                                          const SourceOptions& options) {
+  if (const auto pointer = lfs_pointer_fault(file)) return absl::InvalidArgumentError(*pointer);
   const auto kind = kind_of_file(file);
   if (!kind.ok()) return kind.status();
   switch (*kind) {
@@ -84,6 +86,7 @@ struct FolderContents {
   bool config_json = false;
   bool consolidated = false;  // a file with the name that Meta gives its PyTorch files
   bool safetensors = false;
+  bool pytorch_bin = false;              // pytorch_model*.bin, or its index
   std::vector<fs::path> single_files{};  // GGUF and llama2.c files
 };
 
@@ -100,6 +103,7 @@ absl::StatusOr<FolderContents> list(const fs::path& folder) {
     if (!kind.ok()) return kind.status();
     contents.consolidated |= *kind == Kind::kTorchZip && name.starts_with("consolidated");
     contents.safetensors |= *kind == Kind::kSafetensors;
+    contents.pytorch_bin |= name.starts_with("pytorch_model");
     if (*kind == Kind::kGguf || *kind == Kind::kLlama2c) {
       contents.single_files.push_back(entry.path());
     }
@@ -110,8 +114,32 @@ absl::StatusOr<FolderContents> list(const fs::path& folder) {
   return contents;
 }
 
+// What to say of a folder in which no checkpoint was found.
+absl::Status nothing_in(const fs::path& folder) {
+  for (const auto& known : {hub_cache_fault(folder), incomplete_download_fault(folder)}) {
+    if (known) return absl::InvalidArgumentError(*known);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      folder.string(), ": expected params.json with consolidated.NN.pth (Meta), config.json with ",
+      "*.safetensors or pytorch_model*.bin (Hugging Face), a GGUF or a llama2.c file; found none"));
+}
+
+// The only GGUF or llama2.c file of a folder.
+absl::StatusOr<std::unique_ptr<Source>> open_only_file(const fs::path& folder,
+                                                       std::vector<fs::path> files,
+                                                       const SourceOptions& options) {
+  if (files.empty()) return nothing_in(folder);
+  std::ranges::sort(files);
+  // Of the parts of one model, the first one says so.
+  const bool are_parts = files.front().string().find("-00001-of-") != std::string::npos;
+  if (files.size() == 1 || are_parts) return open_single_file(files.front(), options);
+  return absl::InvalidArgumentError(absl::StrCat(folder.string(), ": holds ", files.size(),
+                                                 " GGUF or llama2.c files; name one of them"));
+}
+
 absl::StatusOr<std::unique_ptr<Source>> open_folder(const fs::path& folder,
                                                     const SourceOptions& options) {
+  if (const auto pointer = lfs_pointer_in(folder)) return absl::InvalidArgumentError(*pointer);
   const auto contents = list(folder);
   if (!contents.ok()) return contents.status();
   // The download of a Llama from Hugging Face may hold both formats; its safetensors are complete.
@@ -119,17 +147,15 @@ absl::StatusOr<std::unique_ptr<Source>> open_folder(const fs::path& folder,
   if (contents->params_json && (contents->consolidated || !contents->config_json)) {
     return open_meta(folder, options);
   }
-  if (contents->config_json) return open_hugging_face_bin(folder, options);
-  if (contents->single_files.size() == 1)
-    return open_single_file(contents->single_files[0], options);
-  if (contents->single_files.size() > 1) {
-    return absl::InvalidArgumentError(absl::StrCat(folder.string(), ": holds ",
-                                                   contents->single_files.size(),
-                                                   " GGUF or llama2.c files; name one of them"));
+  if (contents->config_json && contents->pytorch_bin) return open_hugging_face_bin(folder, options);
+  // Folders of GGUF files often have the config.json of the model that they were made from.
+  if (contents->config_json && contents->single_files.empty()) {
+    if (const auto part = incomplete_download_fault(folder)) {
+      return absl::InvalidArgumentError(*part);
+    }
+    return open_hugging_face(folder, options);  // which says what is missing
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      folder.string(), ": expected params.json with consolidated.NN.pth (Meta), config.json with ",
-      "*.safetensors or pytorch_model*.bin (Hugging Face), a GGUF or a llama2.c file; found none"));
+  return open_only_file(folder, contents->single_files, options);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/file.h"
+#include "engine/model/folder_check.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "tools/convert/conversion_record.h"
 #include "tools/convert/value_cast.h"
@@ -65,16 +66,14 @@ absl::Status check_tokenizer(const fs::path& folder, Verification& result) {
   if (absl::IsNotFound(tokenizer.status())) return absl::OkStatus();
   if (!tokenizer.ok()) return tokenizer.status();
   result.tokenizer_ids = (*tokenizer)->vocab_size();
-  if (result.tokenizer_ids <= result.config.vocab) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(folder.string(), ": the tokenizer has ", result.tokenizer_ids,
-                   " ids, expected at most vocab_size, ", result.config.vocab));
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<Verification> verify(const fs::path& folder) {
   Verification result;
+  if (auto status = check_model_folder(folder); !status.ok()) return status;
   auto config = load_config(folder);
   if (!config.ok()) return config.status();
   result.config = *std::move(config);

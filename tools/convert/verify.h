@@ -33,9 +33,9 @@ struct Verification {
   int32_t tokenizer_ids = 0;  // 0 when the folder has no tokenizer
 };
 
-// Checks `folder`. Returns the errors of load_config, open_checkpoint and open_tokenizer; DATA_LOSS
-// for a file that differs from its recorded digest; INVALID_ARGUMENT for a tokenizer with more ids
-// than the model has. Values that are not finite are counted and are not an error.
+// Checks `folder`. Returns the errors of check_model_folder, load_config, open_checkpoint and
+// open_tokenizer; DATA_LOSS for a file that differs from its recorded digest. Values that are not
+// finite are counted and are not an error.
 absl::StatusOr<Verification> verify(const std::filesystem::path& folder);
 
 }  // namespace kascade::convert

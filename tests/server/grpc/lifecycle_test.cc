@@ -183,7 +183,7 @@ TEST_F(ServerLifecycleTest, ABusyPortIsAClearError) {
   EXPECT_THAT(error_of(options), HasSubstr("cannot listen on " + options.listen));
   options = server_options(dir_.path());
   options.metrics_listen = absl::StrCat("127.0.0.1:", first->metrics_port());
-  EXPECT_THAT(error_of(options), HasSubstr("cannot serve metrics on " + options.metrics_listen));
+  EXPECT_THAT(error_of(options), HasSubstr("metrics: cannot listen on " + options.metrics_listen));
 }
 
 TEST_F(ServerLifecycleTest, ABadModelFolderIsAClearError) {

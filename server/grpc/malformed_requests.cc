@@ -1,0 +1,76 @@
+#include "server/grpc/malformed_requests.h"
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/refusal.h"
+
+namespace kascade::server {
+namespace {
+
+using grpc::experimental::InterceptionHookPoints;
+using grpc::experimental::InterceptorBatchMethods;
+
+constexpr std::string_view kPackage = "/kascade.v1.";
+// Beside the reasons of engine/base/refusal.h: the engine and the core never see such a request.
+constexpr char kMalformedRequest[] = "MALFORMED_REQUEST";
+
+// Every method NAME of our services takes a message NAMERequest (buf lint checks it).
+absl::Status malformed(const std::string& rpc) {
+  return refuse(absl::StatusCode::kInvalidArgument,
+                absl::StrCat("the request is no kascade.v1.", rpc,
+                             "Request: its bytes are cut short or damaged, or a string field holds "
+                             "bytes that are not UTF-8"),
+                {.reason = kMalformedRequest});
+}
+
+class Interceptor final : public grpc::experimental::Interceptor {
+ public:
+  Interceptor(ServerContext& context, std::string rpc) : context_(context), rpc_(std::move(rpc)) {}
+
+  void Intercept(InterceptorBatchMethods* methods) override {
+    // Our methods receive one message, before anything is sent; without one it was not parsed.
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE)) {
+      is_malformed_ = methods->GetRecvMessage() == nullptr;
+    }
+    if (is_malformed_ &&
+        methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
+      RpcRecord record(context_, rpc_);
+      methods->ModifySendStatus(record.finish(malformed(rpc_)));
+    }
+    methods->Proceed();
+  }
+
+ private:
+  ServerContext& context_;
+  const std::string rpc_;
+  bool is_malformed_ = false;
+};
+
+class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  explicit Factory(ServerContext& context) : context_(context) {}
+
+  grpc::experimental::Interceptor* CreateServerInterceptor(
+      grpc::experimental::ServerRpcInfo* info) override {
+    const std::string_view method = info->method();  // "/package.Service/Name"
+    if (!method.starts_with(kPackage)) return nullptr;
+    return new Interceptor(context_, std::string(method.substr(method.rfind('/') + 1)));
+  }
+
+ private:
+  ServerContext& context_;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
+refuse_malformed_requests(ServerContext& context) {
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
+  factories.push_back(std::make_unique<Factory>(context));
+  return factories;
+}
+
+}  // namespace kascade::server

@@ -1,0 +1,193 @@
+// Tests the configuration of kascade-server: flags, environment and file, what wins, and which
+// values are refused in which words.
+#include "server/config.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace kascade::server {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+struct Parsed {
+  ParsedConfiguration result{};
+  std::string errors{};
+};
+
+Parsed parse(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "kascade-server");
+  std::vector<char*> pointers;
+  for (std::string& argument : arguments) pointers.push_back(argument.data());
+  ::testing::internal::CaptureStderr();
+  Parsed parsed{.result = parse_configuration(static_cast<int>(pointers.size()), pointers.data())};
+  parsed.errors = ::testing::internal::GetCapturedStderr();
+  return parsed;
+}
+
+Configuration accepted(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {"--model", "m"});
+  Parsed parsed = parse(std::move(arguments));
+  EXPECT_TRUE(parsed.result.configuration.has_value()) << parsed.errors;
+  return std::move(parsed.result.configuration).value_or(Configuration{});
+}
+
+std::string refused(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {"--model", "m"});
+  const Parsed parsed = parse(std::move(arguments));
+  EXPECT_FALSE(parsed.result.configuration.has_value());
+  EXPECT_EQ(parsed.result.exit_code, 2) << parsed.errors;
+  return parsed.errors;
+}
+
+// A variable of the environment while it lives.
+class Variable {
+ public:
+  Variable(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
+  ~Variable() { unsetenv(name_); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  const char* name_;
+};
+
+std::string config_file(const std::string& text) {
+  const auto path = std::filesystem::path(::testing::TempDir()) / "kascade-server.toml";
+  std::ofstream(path) << text;
+  return path.string();
+}
+
+TEST(Configuration, Defaults) {
+  const Configuration configuration = accepted({});
+  const ServerOptions& server = configuration.server;
+  EXPECT_EQ(server.engine.model_directory, "m");
+  EXPECT_EQ(server.listen, "127.0.0.1:50051");
+  EXPECT_EQ(server.metrics_listen, "127.0.0.1:9464");
+  EXPECT_EQ(server.engine.max_batch_tokens, 512);
+  EXPECT_EQ(server.engine.kv_memory_bytes, 0);
+  EXPECT_EQ(configuration.drain_seconds, 30);
+}
+
+TEST(Configuration, ReadsEveryNumber) {
+  const Configuration configuration =
+      accepted({"--threads", "3", "--max-batch-tokens", "1000", "--max-step-ms", "50",
+                "--max-sequences", "64", "--max-queue", "9", "--max-message-bytes", "65536",
+                "--drain-seconds", "0.5", "--kv-memory", "64MiB"});
+  const EngineOptions& engine = configuration.server.engine;
+  EXPECT_EQ(engine.threads, 3);
+  EXPECT_EQ(engine.max_batch_tokens, 1000);
+  EXPECT_EQ(engine.max_step_ms, 50);
+  EXPECT_EQ(engine.max_sequences, 64);
+  EXPECT_EQ(engine.max_queue, 9);
+  EXPECT_EQ(configuration.server.max_message_bytes, 65536);
+  EXPECT_EQ(configuration.drain_seconds, 0.5);
+  EXPECT_EQ(engine.kv_memory_bytes, 64 << 20);
+  for (const char* spelling : {"67108864", "64 mib", "65536kib", "64MIB"}) {
+    EXPECT_EQ(accepted({"--kv-memory", spelling}).server.engine.kv_memory_bytes, 64 << 20);
+  }
+}
+
+TEST(Configuration, NoNumberWrapsOrSaturates) {
+  const std::vector<std::string> whole = {
+      "--threads",   "--max-batch-tokens", "--max-step-ms",      "--max-sequences",
+      "--max-queue", "--kv-memory",        "--max-message-bytes"};
+  const std::vector<std::string> bad = {"-1",
+                                        "1.5",
+                                        "1e309",
+                                        "nan",
+                                        "inf",
+                                        "18446744073709551616",
+                                        "12x",
+                                        "0x10",
+                                        "1e3",
+                                        "1,000",
+                                        "9223372036854775808",
+                                        "--5",
+                                        "+-5"};
+  for (const std::string& flag : whole) {
+    for (const std::string& value : bad) {
+      EXPECT_THAT(refused({flag + "=" + value}),
+                  AllOf(HasSubstr(flag + ": expected"), HasSubstr("found \"" + value + "\""),
+                        Not(HasSubstr("0000000000000000000000"))))
+          << value;
+    }
+  }
+  for (const char* value : {"-1", "nan", "inf", "-inf", "1e309", "86401", "x", "1.5s"}) {
+    EXPECT_THAT(refused({absl::StrCat("--drain-seconds=", value)}),
+                HasSubstr("--drain-seconds: expected a number from 0 to 86400"));
+  }
+  EXPECT_THAT(refused({"--threads", ""}), HasSubstr("--threads"));
+  EXPECT_THAT(refused({"--threads="}), HasSubstr("--threads"));
+  for (const char* value : {"1.5GiB", "16GB", "9007199254740992GiB", "-1MiB", "MiB", "1 2"}) {
+    EXPECT_THAT(refused({"--kv-memory", value}), HasSubstr("--kv-memory: expected bytes, or a"));
+  }
+}
+
+TEST(Configuration, RangesAreNamed) {
+  EXPECT_THAT(refused({"--threads", "1025"}), HasSubstr("a whole number from 0 to 1024"));
+  EXPECT_THAT(refused({"--max-sequences", "0"}), HasSubstr("from 1 to 4096"));
+  EXPECT_THAT(refused({"--max-queue", "1048577"}), HasSubstr("from 1 to 1048576"));
+  EXPECT_THAT(refused({"--max-message-bytes", "2147483648"}),
+              HasSubstr("from 65536 to 2147483647"));
+  EXPECT_THAT(refused({"--max-batch-tokens", "300", "--max-sequences", "64"}),
+              HasSubstr("--max-batch-tokens: expected at least --max-sequences + 256, 320"));
+}
+
+TEST(Configuration, AddressesAreCheckedAtOnce) {
+  for (const char* address : {"0", "localhost", ":1", "127.0.0.1:65536", "::1:5"}) {
+    EXPECT_THAT(refused({"--listen", address}),
+                AllOf(HasSubstr("--listen: expected HOST:PORT"), HasSubstr("0 to 65535")));
+    EXPECT_THAT(refused({"--metrics-listen", address}),
+                HasSubstr("--metrics-listen: expected HOST:PORT"));
+  }
+  EXPECT_THAT(refused({"--metrics-listen", "unix:/tmp/x"}), HasSubstr("not served here"));
+  EXPECT_THAT(refused({"--listen", ""}), HasSubstr("HOST:PORT"));
+  EXPECT_EQ(accepted({"--metrics-listen", ""}).server.metrics_listen, "");
+  EXPECT_EQ(accepted({"--listen", "unix:/tmp/x"}).server.listen, "unix:/tmp/x");
+  EXPECT_EQ(accepted({"--metrics-listen", "[::1]:0"}).server.metrics_listen, "[::1]:0");
+}
+
+TEST(Configuration, AFlagWinsOverTheFileAndTheFileOverTheEnvironment) {
+  const Variable queue("KASCADE_SERVER_MAX_QUEUE", "7");
+  const Variable listen("KASCADE_SERVER_LISTEN", "127.0.0.1:7");
+  EXPECT_EQ(accepted({}).server.engine.max_queue, 7);
+  EXPECT_EQ(accepted({}).server.listen, "127.0.0.1:7");
+  const std::string file = config_file("max-queue=8\nlisten=\"127.0.0.1:8\"\n");
+  EXPECT_EQ(accepted({"--config", file}).server.engine.max_queue, 8);
+  EXPECT_EQ(accepted({"--config", file}).server.listen, "127.0.0.1:8");
+  EXPECT_EQ(accepted({"--config", file, "--max-queue", "9"}).server.engine.max_queue, 9);
+}
+
+TEST(Configuration, BadValuesAreRefusedWhereverTheyStand) {
+  for (const char* value : {"nan", "-1", "99999999999"}) {
+    const Variable threads("KASCADE_SERVER_THREADS", value);
+    EXPECT_THAT(refused({}), HasSubstr("--threads: expected a whole number"));
+  }
+  {
+    const Variable listen("KASCADE_SERVER_METRICS_LISTEN", "9464");
+    EXPECT_THAT(refused({}), HasSubstr("--metrics-listen: expected HOST:PORT"));
+  }
+  for (const char* line : {"listen=\"localhost\"", "max-queue=2.5", "drain-seconds=inf"}) {
+    EXPECT_THAT(refused({"--config", config_file(line)}), HasSubstr(": expected "));
+  }
+}
+
+TEST(Configuration, WrongUsageIsExitCodeTwo) {
+  EXPECT_EQ(parse({}).result.exit_code, 2);  // no model
+  EXPECT_NE(refused({"--no-such-option"}), "");
+  EXPECT_NE(refused({"--weights", "fp8"}), "");
+  EXPECT_NE(refused({"--threads"}), "");
+}
+
+}  // namespace
+}  // namespace kascade::server
