@@ -8,7 +8,7 @@ on the hidden states that follow from the choices before it.
 import copy
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,8 +37,9 @@ class Tolerance:
 # differ as much as by rounding anew, some 4 % of the largest for int8, and the distributions hardly.
 INTEGERS = Tolerance(logits=0.1, kl=1e-3, score=0.5, recall=0.93, first_row=1e-4)
 # Over an int8 cache the cpu backend computes attention in bf16, so that levels differ from the first
-# row on.
-INTEGERS_IN_BF16 = replace(INTEGERS, first_row=np.inf)
+# row on, and by more than one: twice as much is allowed, and of the KL divergence, which goes with the
+# square, four times as much.
+INTEGERS_IN_BF16 = Tolerance(logits=0.2, kl=4e-3, score=1.0, recall=0.86)
 
 
 def tolerance_of(effect):
