@@ -144,8 +144,9 @@ std::string trace_svg(const TraceRun& run) {
   out += label(kMargin, 42,
                text_of(started.attention()) + "; beside each head: the mass that its keys hold");
   for (size_t i = 0; i < run.maps.size(); ++i) {
-    const double x = kMargin + static_cast<double>(i % columns) * (kPanel + kGap);
-    const double y = kTop + 14 + static_cast<double>(i / columns) * (kPanel + kGap);
+    const size_t line = i / columns, column = i % columns;
+    const double x = kMargin + static_cast<double>(column) * (kPanel + kGap);
+    const double y = kTop + 14 + static_cast<double>(line) * (kPanel + kGap);
     out += panel(run.maps[i], title_of(run, run.maps[i]), x, y);
   }
   return out + legend(height - kLegend + 10) + "</svg>\n";

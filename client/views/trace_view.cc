@@ -36,7 +36,9 @@ std::vector<KeyRun> runs_of(const v1::HeadTrace& head) {
       continue;
     }
     runs.back().last = key.last;
-    if (key.score) runs.back().score = std::max(*runs.back().score, *key.score);
+    if (key.score) {
+      runs.back().score = std::max(runs.back().score.value_or(*key.score), *key.score);
+    }
   }
   std::ranges::stable_sort(runs, std::greater<>(), &KeyRun::score);
   return runs;

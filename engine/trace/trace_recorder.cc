@@ -90,11 +90,12 @@ void TraceRecorder::record_query(const Tile& tile, LayerTrace& out) {
     mark(tile, keys.selected, g);
     head.selected_mass = share_of(scores_of(tile, g), attended_);
   }
-  if (out.selects) record_selection(tile, out);
+  record_selection(tile, out);
 }
 
 void TraceRecorder::record_selection(const Tile& tile, LayerTrace& out) {
   const AttendedKeys& keys = tile.keys;
+  if (keys.selected == nullptr) return;
   const SelectOptions& options = keys.options;
   const bool ranked = keys.ranked_by_scores;
   const Batch& batch = tile.in.batch;

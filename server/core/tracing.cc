@@ -15,7 +15,7 @@ constexpr int64_t kCellBytes = 10;
 
 }  // namespace
 
-void Tracing::start(const TracingRequest& request, std::shared_ptr<const void> owner) {
+void Tracing::start(const TracingRequest& request, const std::shared_ptr<const void>& owner) {
   auto prepared = prepare(request, context_.engine, context_.schedules);
   if (!prepared.ok()) return sink_.ended(prepared.status());
   trace_ = *std::move(prepared);

@@ -46,7 +46,7 @@ class Tracing {
 
   // Checks and submits, then returns. `owner` keeps the trace and its sink alive until the engine
   // is done with both. Called once.
-  void start(const TracingRequest& request, std::shared_ptr<const void> owner);
+  void start(const TracingRequest& request, const std::shared_ptr<const void>& owner);
   // The client is gone: nothing more is computed. Thread-safe, at any time.
   void cancel();
 
