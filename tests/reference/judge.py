@@ -19,6 +19,7 @@ from rounding import SAFETY
 
 
 SMALLEST_SCORE = 1e-30  # below, a single-precision probability may be zero
+LEAST_RECALL = 0.97  # whatever the precision
 DIFFERS = 1e-3  # sparse against dense logits where candidates were dropped
 
 
@@ -46,13 +47,11 @@ def tolerance_of(effect):
     """What an engine may differ by, from what rounding does (rounding.py). KL grows with the square.
 
     Keys that are at most `score` on the wrong side of the threshold lose at most 2 · score of the best
-    choice. Where rounding changes many choices, what they lose is known more closely; where it hardly
-    changes any, a few draws do not show what one costs.
+    choice.
     """
-    score, lost = SAFETY * effect.score, SAFETY * effect.recall
-    recall = 1 - (lost if lost > 0.02 * score else 2 * score)
+    score = SAFETY * effect.score
     return Tolerance(logits=SAFETY * effect.logits, kl=SAFETY ** 2 * effect.kl, score=score,
-                     recall=recall)
+                     recall=max(LEAST_RECALL, 1 - 2 * score))
 
 
 @dataclass

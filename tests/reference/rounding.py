@@ -30,7 +30,6 @@ class Effect:
     logits: float  # largest difference of a row, relative to its largest magnitude
     kl: float  # KL(exact ‖ rounded) of a row, nats
     score: float  # relative change of the probability of a key
-    recall: float  # what the keys lose that are most probable after rounding, as a share
 
 
 class Product:
@@ -85,32 +84,17 @@ def probability_change(exact, rounded):
     return worst
 
 
-def recall_loss(exact, rounded):
-    """Of the most probable tenth of the keys after rounding, the share of mass that they have less than
-    those that are most probable without; the largest over all rows.
-    """
-    worst = 0.0
-    for p, other in zip(exact, rounded):
-        count = max(1, p.shape[-1] // 10)
-        best = -np.sort(-p, axis=-1)[..., :count].sum(axis=-1)
-        chosen = np.argsort(-other, axis=-1, kind="stable")[..., :count]
-        kept = np.take_along_axis(p, chosen, axis=-1).sum(axis=-1)
-        worst = max(worst, float((1 - kept / best).max()))
-    return worst
-
-
 def effect(model, tokens, unit):
     """What rounding to `unit` does to the dense run of `tokens`."""
     watched = Watched()
     exact = forward(model, tokens, watched)
     reference = log_softmax(exact)
-    worst = Effect(0.0, 0.0, 0.0, 0.0)
+    worst = Effect(0.0, 0.0, 0.0)
     for seed in range(DRAWS):
         seen = Watched()
         logits = forward(RoundedModel(model, unit, seed), tokens, seen)
         errors = np.abs(logits - exact).max(axis=1) / np.abs(exact).max(axis=1)
         kl = (np.exp(reference) * (reference - log_softmax(logits))).sum(axis=1)
         worst = Effect(max(worst.logits, float(errors.max())), max(worst.kl, float(kl.max())),
-                       max(worst.score, probability_change(watched.layers, seen.layers)),
-                       max(worst.recall, recall_loss(watched.layers, seen.layers)))
+                       max(worst.score, probability_change(watched.layers, seen.layers)))
     return worst

@@ -361,7 +361,6 @@ class ModelTest(unittest.TestCase):
         self.assertAlmostEqual(large.logits / small.logits, 4, delta=0.5)
         self.assertAlmostEqual(large.score / small.score, 4, delta=0.5)
         self.assertAlmostEqual(large.kl / small.kl, 16, delta=3)
-        self.assertTrue(0 < large.recall < 2 * large.score)
         single = rounding.effect(model, tokens, rounding.F32_UNIT)
         self.assertTrue(2.0 ** -24 < single.logits < 1e-4)
 
