@@ -247,7 +247,7 @@ class Dense(ClientTest):
         self.assertIn("-1", message)
         self.bad("generate", "", "--no-bos", code="INVALID_ARGUMENT")
         self.bad("generate", "a", "--max-tokens", "0", code="INVALID_ARGUMENT")
-        self.bad("generate", "a", "--logprobs", "21", code="INVALID_ARGUMENT")
+        self.bad("generate", "a", "--logprobs", "21", code="INVALID_ARGUMENT", exit_code=2)
         self.bad("generate", "word " * 5000, code="INVALID_ARGUMENT")
         self.bad("generate", "a", "--mode", "sparse", code="FAILED_PRECONDITION")
 
@@ -389,12 +389,14 @@ class Dense(ClientTest):
     def test_calibrate_refusals(self):
         self.bad("calibrate", scratch / "short.txt", "--json", code="INVALID_ARGUMENT")
         text = scratch / "calibration.txt"
+        self.assertIn("--max-tokens-per-text",
+                      self.bad("calibrate", text, "--max-tokens-per-text", "0",
+                               code="INVALID_ARGUMENT", exit_code=2))
         for options in (["--ratio", "0"], ["--ratio", "1.5"], ["--top-k", "4", "--select", "kascade"],
                         ["--threshold", "0.5", "--maker", "dp"],
                         ["--threshold", "auto", "--anchors", "3"],
                         ["--anchors", str(LAYERS + 1)], ["--dense-layers", str(LAYERS)],
                         ["--select", "tile", "--ratio", "0.1"],
-                        ["--max-tokens-per-text", "0"],
                         ["--preset", "long", "--ratio", "0.1"]):
             message = self.bad("calibrate", text, *options, "--json", code="INVALID_ARGUMENT")
             self.assertTrue(message.startswith("--"), message)  # an option, no field of the API
@@ -737,15 +739,19 @@ class Sparse(ClientTest):
 
     def test_demands(self):
         command = ["score", scratch / "short.txt", "--mode", "compare"]
-        self.good(*command, "--keys-attended-below", "1.01", "--reuse-layers-at-least", "0.25",
+        self.good(*command, "--keys-attended-below", "1", "--reuse-layers-at-least", "0.25",
                   "--degradation-below", "1000")
-        for demand in (["--keys-attended-below", "0.01"], ["--keys-attended-below", "nan"],
+        for demand in (["--keys-attended-below", "0.01"],
                        ["--reuse-layers-at-least", "0.9"],
                        ["--degradation-below", "-50"]):
             done = kascade(*command, *demand)
             self.assertEqual(done.returncode, 3)
             self.assertIn("Verdict", done.stdout)
             self.assertRegex(done.stderr, r"kascade: FAILED_PRECONDITION: .*" + demand[0])
+        for wrong in (["--keys-attended-below", "nan"], ["--reuse-layers-at-least", "1.5"],
+                      ["--degradation-below", "inf"]):
+            self.assertIn(wrong[0], self.bad(*command, *wrong, code="INVALID_ARGUMENT",
+                                             exit_code=2))
 
     def test_generate(self):
         prompt = (MODEL / "pass-key.txt").read_text()
