@@ -128,7 +128,7 @@ class Writer {
   void with_defaults(const char* key, const T& value) {
     (*this)(key, value);
   }
-  // Both are omitted when unset, so that a file from before the field existed keeps its id.
+  // Both are omitted when unset, so that older files keep their ids.
   template <typename T>
   void optional(const char* key, const std::optional<T>& value) {
     if (value) object_[key] = encode(*value);
@@ -194,9 +194,8 @@ class Reader {
   template <typename T>
   void fixed(const char* key, const T& value) {
     const Json expected = value;
-    const Json* found = find(key, /*required=*/true);
-    if (found == nullptr || *found == expected) return;
-    refuse(absl::StrCat(path_, path_.empty() ? "" : ".", key), expected.dump(), *found);
+    if (const Json* found = find(key, /*required=*/true); found && *found != expected)
+      refuse(absl::StrCat(path_, path_.empty() ? "" : ".", key), expected.dump(), *found);
   }
 
   // Must be called after all fields were visited.
