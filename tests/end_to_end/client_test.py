@@ -950,6 +950,45 @@ class Jobs(ClientTest):
         self.assertEqual(self.good("cancel", name), name + ": cancelled\n")
 
 
+class StandardOutput(ClientTest):
+    """What cannot be written is told, whatever the command, and the exit code is 1."""
+
+    COMMANDS = (["generate", "Hi", "--max-tokens", "3"],
+                ["generate", "Hi", "--max-tokens", "3", "--json"],
+                ["generate", "Hi", "--max-tokens", "3", "--stats", "--logprobs", "2"],
+                ["score", "-"], ["score", "-", "--tokens", "--json"], ["tokenize", "the sea"],
+                ["detokenize", "65", "66"], ["info"], ["health"], ["schedules"], ["jobs"],
+                ["score", "--help"], ["--version"])
+
+    def check(self, command, words, **streams):
+        done = subprocess.run([client_path, "--server", address, *command], text=True,
+                              input="It was a dark and stormy night; the rain fell.",
+                              stderr=subprocess.PIPE, timeout=120, env=ENVIRONMENT, **streams)
+        self.assertEqual(done.returncode, 1, command)
+        # Where a part was lost before the end, the reason of the system is, too.
+        self.assertRegex(done.stderr, "kascade: DATA_LOSS: standard output: "
+                         f"({words}|cannot be written to)", command)
+
+    def test_full(self):
+        for command in self.COMMANDS:
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                self.check(command, "No space left on device", stdout=full)
+
+    def test_closed(self):
+        for command in self.COMMANDS:
+            # The number 1 must not go to the connection to the server instead.
+            self.check(command, "it is closed", preexec_fn=lambda: os.close(1))
+
+    def test_pipe_that_nobody_reads(self):
+        for command in self.COMMANDS:
+            reader, writer = os.pipe()
+            os.close(reader)
+            try:
+                self.check(command, "Broken pipe", stdout=writer)
+            finally:
+                os.close(writer)
+
+
 if __name__ == "__main__":
     server_path, client_path = sys.argv[1:3]
     unittest.main(argv=[sys.argv[0]] + sys.argv[3:], verbosity=2)
