@@ -152,9 +152,8 @@ void combine_doubts(Totals totals, v1::ScoreSummary& out) {
   double doubtful = 0;
   for (const auto& total : totals) doubtful += total.doubts().empty() ? 0 : tokens_of(total);
   if (doubtful < tokens_of(out) / 2) return;
-  const auto first = std::ranges::find_if(totals, [](const v1::ScoreSummary& total) {
-    return !total.doubts().empty();
-  });
+  const auto first = std::ranges::find_if(
+      totals, [](const v1::ScoreSummary& total) { return !total.doubts().empty(); });
   if (first != totals.end()) *out.mutable_doubts() = first->doubts();
 }
 
