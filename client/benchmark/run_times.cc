@@ -72,6 +72,13 @@ std::string speed_sentence(const SpeedComparison& comparison) {
       fmt::format("{} at {} (attention is {} of {})", noun(comparison.work),
                   counted(comparison.tokens, "token"), percent(comparison.attention_share, 1),
                   whole(comparison.work));
+  const double most = 1 / (1 - comparison.attention_share);
+  if (speedup > kFaster && speedup > most) {
+    return fmt::format(
+        "Faster than explained: {:.2f}x in {}, where attention that takes no time would give "
+        "{:.2f}x; run again with more --runs, the machine may have been busy",
+        speedup, place, most);
+  }
   if (speedup > kFaster) return fmt::format("Faster: {:.2f}x in {}", speedup, place);
   if (speedup >= kSlower) {
     return fmt::format(

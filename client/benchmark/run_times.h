@@ -46,7 +46,7 @@ double attention_share(Work work, int32_t tokens, const v1::ModelInfo& model,
                        const v1::RuntimeInfo& runtime);
 
 // A sentence about the speedup: above 1.2 it is faster, from 0.8 to 1.2 about equal, below slower,
-// and why.
+// and why. One above 1.2 that attention's share cannot explain is not praised: it is likely luck.
 std::string speed_sentence(const SpeedComparison& comparison);
 
 }  // namespace kascade::client

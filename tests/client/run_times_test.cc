@@ -23,20 +23,28 @@ TEST(RunTimes, MeanAndEnds) {
   EXPECT_EQ(times.milliseconds.front(), 3);  // the order is kept
 }
 
-SpeedComparison comparison(double dense, double sparse) {
+SpeedComparison comparison(double dense, double sparse, double share = 0.043) {
   return {.work = Work::kPrefill,
           .tokens = 512,
-          .attention_share = 0.043,
+          .attention_share = share,
           .dense = {{dense}},
           .sparse = {{sparse}}};
 }
 
 TEST(SpeedSentence, HasThreeTiers) {
-  EXPECT_THAT(speed_sentence(comparison(12.1, 10)), StartsWith("Faster: 1.21x"));
+  EXPECT_THAT(speed_sentence(comparison(12.1, 10, 0.5)), StartsWith("Faster: 1.21x"));
   EXPECT_THAT(speed_sentence(comparison(12, 10)), StartsWith("About equal: 1.20x"));
   EXPECT_THAT(speed_sentence(comparison(8, 10)), StartsWith("About equal: 0.80x"));
   EXPECT_THAT(speed_sentence(comparison(7.9, 10)), StartsWith("Slower: 0.79x"));
   EXPECT_THAT(speed_sentence(comparison(10, 10)), HasSubstr("4.3 % of the arithmetic"));
+}
+
+TEST(SpeedSentence, DoesNotPraiseWhatAttentionCannotExplain) {
+  // Attention that takes no time makes a half of the work twice as fast, and 4.3 % of it 1.04
+  // times.
+  EXPECT_THAT(speed_sentence(comparison(21, 10, 0.5)), StartsWith("Faster than explained: 2.10x"));
+  EXPECT_THAT(speed_sentence(comparison(19, 10, 0.5)), StartsWith("Faster: 1.90x"));
+  EXPECT_THAT(speed_sentence(comparison(13.8, 10)), HasSubstr("would give 1.04x"));
 }
 
 // The tiny model: 2 layers, width 64, 2 heads of 32, feed-forward 128, vocabulary 256.
