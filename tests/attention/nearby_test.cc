@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/engine_client.h"
 #include "tests/support/kernel_cases.h"
+#include "tests/support/same_reply.h"
 #include "tests/support/tiny_model.h"
 
 namespace kascade::testing {
@@ -195,17 +196,7 @@ class NearbyTest : public ::testing::TestWithParam<EngineCase> {
   static std::vector<Token> text(int32_t count, uint64_t seed = 7) {
     return random_tokens(count, 256, seed);
   }
-  // A row computed in a tile and alone differs in the last bits with f32 kernels (engine_test).
-  static double tolerance() {
-    return GetParam().backend == "cpu" && GetParam().weights == "f32" ? 2e-4 : 0.0;
-  }
-  static void expect_same(const Reply& a, const Reply& b, double tolerance) {
-    ASSERT_EQ(a.tokens.size(), b.tokens.size());
-    for (size_t i = 0; i < a.tokens.size(); ++i) {
-      EXPECT_EQ(a.tokens[i].token, b.tokens[i].token) << i;
-      EXPECT_NEAR(a.tokens[i].logprob, b.tokens[i].logprob, tolerance) << i;
-    }
-  }
+  static double tolerance() { return row_tolerance(GetParam().backend, GetParam().weights); }
 
   TempDir dir_;
 };
