@@ -218,6 +218,12 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
   info.parameters = config.parameters();
   info.mapped_bytes = transformer.mapped_bytes();
   info.packed_bytes = transformer.packed_bytes();
+  double weights = 0;
+  for (const Matrix* matrix : transformer.matrices()) {
+    weights +=
+        static_cast<double>(matrix->out_features()) * static_cast<double>(matrix->in_features());
+  }
+  info.bits_per_weight = 8 * static_cast<double>(info.packed_bytes) / weights;
   info.kv_bytes_per_token = shape.bytes_per_token();
   info.kv_pool_bytes = shape.bytes_per_token() * shape.block_size * shape.blocks;
 }

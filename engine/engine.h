@@ -26,7 +26,7 @@ namespace kascade {
 struct EngineOptions {
   std::filesystem::path model_directory{};
   std::string backend = "auto";         // auto, reference, cpu, cuda
-  std::string weights = "auto";         // auto, f32, bf16, int8, int4
+  std::string weights = "auto";         // auto, f32, bf16, int8, int4, native
   std::string kv_cache_dtype = "auto";  // auto (f32 with f32 weights, else bf16), f32, bf16, int8
   int32_t threads = 0;                  // 0 = one thread per core that this process may use
   // Binds compute thread i to the i-th CPU that this process may use, where thread 0 is the
@@ -92,8 +92,9 @@ struct EngineInfo {
   int32_t threads = 1;
   std::vector<int32_t> cpus{};  // [threads] CPU that each thread is bound to, or empty
   int64_t parameters = 0;
-  int64_t mapped_bytes = 0;  // bytes of the mapped checkpoint
-  int64_t packed_bytes = 0;  // bytes of weights in the backend's layout
+  int64_t mapped_bytes = 0;    // bytes of the mapped checkpoint
+  int64_t packed_bytes = 0;    // bytes of weights in the backend's layout
+  double bits_per_weight = 0;  // of these
   int64_t kv_bytes_per_token = 0;
   int64_t kv_pool_bytes = 0;
   absl::Duration load_time{};

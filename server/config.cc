@@ -32,8 +32,9 @@ void add_model_flags(CLI::App& app, EngineOptions& engine) {
       ->capture_default_str();
   app.add_option("--weights", engine.weights,
                  "Computed with; auto keeps the checkpoint's where the backend can; int8 and int4 "
-                 "round them to save memory and time")
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}))
+                 "round them to save memory and time; native keeps each matrix as the checkpoint "
+                 "has it")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4", "native"}))
       ->capture_default_str();
   app.add_option("--kv-cache-dtype", engine.kv_cache_dtype,
                  "Keys and values; auto is f32 beside f32 weights, else bf16; int8 holds nearly "
@@ -153,13 +154,14 @@ std::string configuration_line(const Configuration& configuration, Server& serve
   const EngineOptions& engine = options.engine;
   const EngineInfo& info = server.engine().info();
   return fmt::format(
-      "serving model={} backend={} weights={} cache={} threads={} pinned_cpus={} listen={} port={} "
+      "serving model={} backend={} weights={} weight_bytes={} bits_per_weight={:.2f} cache={} "
+      "threads={} pinned_cpus={} listen={} port={} "
       "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_step_ms={} "
       "max_sequences={} "
       "max_queue={} max_message_bytes={} drain_seconds={} schedule_file={} schedule_dir={} "
       "weights_cache=\"{}\" load_seconds={:.2f}",
       engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
-      std::string(name_of(info.cache)), info.threads,
+      info.packed_bytes, info.bits_per_weight, std::string(name_of(info.cache)), info.threads,
       info.cpus.empty() ? "none" : absl::StrJoin(info.cpus, ","), options.listen, server.port(),
       options.metrics_listen.empty() ? "none" : options.metrics_listen, server.metrics_port(),
       info.kv_pool_bytes, engine.max_batch_tokens, engine.max_step_ms, engine.max_sequences,

@@ -85,7 +85,7 @@ absl::StatusOr<AllKeysCheck> check_all_keys(Session& session, const std::string&
   AllKeysCheck out{
       .tolerance = all_keys_tolerance(info.runtime().weights_dtype()),
       .forward_tokens = forward_tokens,
-      .weight_bytes = static_cast<int64_t>(bytes_per_weight(info.runtime().weights_dtype()) *
+      .weight_bytes = static_cast<int64_t>(bytes_per_weight(info.runtime(), info.model()) *
                                            static_cast<double>(info.model().parameters())),
       .kv_bytes_per_token = info.runtime().kv_bytes_per_token()};
   const auto tokens = session.encode({text});

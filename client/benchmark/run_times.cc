@@ -22,10 +22,13 @@ const char* whole(Work work) {
 
 }  // namespace
 
-double bytes_per_weight(const std::string& dtype) {
+double bytes_per_weight(const v1::RuntimeInfo& runtime, const v1::ModelInfo& model) {
+  const std::string& dtype = runtime.weights_dtype();
   if (dtype == "f32") return 4;
   if (dtype == "bf16") return 2;
-  return dtype == "int8" ? 1 : 0.5;
+  if (dtype == "int8") return 1;
+  if (dtype == "int4") return 0.5;
+  return static_cast<double>(runtime.packed_bytes()) / static_cast<double>(model.parameters());
 }
 
 double RunTimes::mean() const {
@@ -55,8 +58,7 @@ double attention_share(Work work, int32_t tokens, const v1::ModelInfo& model,
   const double head_weights = double{1} * model.vocab_size() * model.hidden_size();
   if (work == Work::kDecode) {
     const double cache = rows * static_cast<double>(runtime.kv_bytes_per_token());
-    const double weights =
-        (layer_weights + head_weights) * bytes_per_weight(runtime.weights_dtype());
+    const double weights = (layer_weights + head_weights) * bytes_per_weight(runtime, model);
     return cache / (cache + weights);
   }
   // A multiplication and an addition for each weight and row; q·k and the weighted sum of values

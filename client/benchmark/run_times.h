@@ -21,7 +21,7 @@ struct RunTimes {
 };
 
 // Of a weight in this format; the scales of integer formats are left out.
-double bytes_per_weight(const std::string& dtype);
+double bytes_per_weight(const v1::RuntimeInfo& runtime, const v1::ModelInfo& model);
 
 enum class Work { kPrefill, kDecode };
 

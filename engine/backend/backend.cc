@@ -34,7 +34,9 @@ absl::StatusOr<std::unique_ptr<Backend>> open_cpu(const BackendOptions& options)
   if (weights == WeightFormat::kAuto) {
     const bool bf16 =
         options.checkpoint_dtype == DType::kBF16 && cpu::pick_bf16_kernels() != nullptr;
-    weights = bf16 ? WeightFormat::kBF16 : WeightFormat::kF32;
+    weights = has_blocks(options.checkpoint_dtype) ? WeightFormat::kNative
+              : bf16                               ? WeightFormat::kBF16
+                                                   : WeightFormat::kF32;
   } else if (weights == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) {
     return absl::UnavailableError(
         "weights bf16: this machine has no bf16 instructions (avx512_bf16); use f32 or int8");
@@ -50,12 +52,13 @@ absl::StatusOr<std::unique_ptr<Backend>> open_cpu(const BackendOptions& options)
 }  // namespace
 
 absl::StatusOr<WeightFormat> weight_format_named(std::string_view name) {
-  for (const WeightFormat format : {WeightFormat::kAuto, WeightFormat::kF32, WeightFormat::kBF16,
-                                    WeightFormat::kInt8, WeightFormat::kInt4}) {
+  for (const WeightFormat format :
+       {WeightFormat::kAuto, WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt8,
+        WeightFormat::kInt4, WeightFormat::kNative}) {
     if (name == name_of(format)) return format;
   }
   return absl::InvalidArgumentError(absl::StrCat(
-      "weights: must be auto, f32, bf16, int8 or int4, is \"", std::string(name), "\""));
+      "weights: must be auto, f32, bf16, int8, int4 or native, is \"", std::string(name), "\""));
 }
 
 absl::StatusOr<std::optional<DType>> cache_dtype_named(std::string_view name) {
@@ -75,10 +78,12 @@ absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& opti
       return absl::InvalidArgumentError("pin_threads: backend reference has no threads to pin");
     }
     if (options.weights == WeightFormat::kBF16) {
-      return absl::UnavailableError("weights bf16: backend reference has f32, int8 and int4");
+      return absl::UnavailableError("weights bf16: backend reference has f32, int8, int4, native");
     }
+    const WeightFormat automatic =
+        has_blocks(options.checkpoint_dtype) ? WeightFormat::kNative : WeightFormat::kF32;
     const bool chosen = options.weights != WeightFormat::kAuto;
-    return make_reference_backend(chosen ? options.weights : WeightFormat::kF32, options.cache);
+    return make_reference_backend(chosen ? options.weights : automatic, options.cache);
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "backend: must be auto, reference, cpu or cuda, is \"", std::string(options.name), "\""));

@@ -120,7 +120,8 @@ class Backend {
   // ---- Weights ----
 
   // Concatenates the parts along their rows (q, then k, then v) and packs the result. Parts are
-  // f32, bf16 or f16 with equal cols, in host memory; the matrix does not refer to them afterwards.
+  // f32, bf16, f16 or have blocks, with equal cols, in host memory; the matrix does not refer to
+  // them afterwards.
   virtual std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) = 0;
   // The form in which pack() lays out a matrix of this shape; unset if its bytes have no meaning
   // outside this process, so that they cannot be kept in a file.
@@ -137,8 +138,8 @@ class Backend {
                                         MatrixUse /*use*/) {
     return nullptr;
   }
-  // `table` is host memory, [vocab, hidden] in f32, bf16 or f16. The backend may use it in place,
-  // so it must outlive the result.
+  // `table` is host memory, [vocab, hidden] in f32, bf16, f16 or with blocks. The backend may use
+  // it in place, so it must outlive the result.
   virtual std::unique_ptr<EmbeddingTable> adopt_embedding(Tensor table) = 0;
 
   // ---- A step ----
@@ -219,9 +220,11 @@ struct CpuThreads {
 struct BackendOptions {
   std::string_view name = "auto";  // auto, reference, cpu, cuda
   WeightFormat weights = WeightFormat::kAuto;
-  std::optional<DType> cache{};          // f32, bf16 or int8; unset = default_cache(weights)
-  DType checkpoint_dtype = DType::kF32;  // of the weight files; decides what kAuto means
-  CpuThreads cpu{};                      // backend cpu only
+  std::optional<DType> cache{};  // f32, bf16 or int8; unset = default_cache(weights)
+  // Of the weight files, the first with blocks if some matrices have blocks; decides what kAuto
+  // means: native for blocks, bf16 for bf16 if the machine can, else f32.
+  DType checkpoint_dtype = DType::kF32;
+  CpuThreads cpu{};  // backend cpu only
 };
 
 // UNAVAILABLE: the machine lacks what was asked for (bf16 instructions, a CUDA device).
@@ -230,7 +233,7 @@ struct BackendOptions {
 absl::StatusOr<std::unique_ptr<Backend>> open_backend(const BackendOptions& options);
 
 // The backend of plain loops, which other backends are tested against and which runs everywhere.
-// Weights may be f32, int8 or int4; the cache may be f32, bf16 or int8.
+// Weights may be f32, int8, int4 or native; the cache may be f32, bf16 or int8.
 std::unique_ptr<Backend> make_reference_backend(WeightFormat weights = WeightFormat::kF32,
                                                 std::optional<DType> cache = {});
 

@@ -74,7 +74,32 @@ GroupSearch search(const Group& values, float scale) {
   return best;
 }
 
+void rotate_block(float* values, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    if (changes_sign(i)) values[i] = -values[i];
+  }
+  for (int64_t distance = 1; distance < size; distance *= 2) {
+    for (int64_t i = 0; i < size; ++i) {
+      if ((i & distance) != 0) continue;
+      const float first = values[i], second = values[i + distance];
+      values[i] = first + second;
+      values[i + distance] = first - second;
+    }
+  }
+  // The size is a power of 4, so that this division is exact.
+  const float root = std::sqrt(static_cast<float>(size));
+  for (int64_t i = 0; i < size; ++i) values[i] /= root;
+}
+
 }  // namespace
+
+void rotate_inputs(float* values, int64_t size) {
+  int64_t block = kRotationBlock;
+  for (int64_t first = 0; first < size; first += block) {
+    while (block > size - first) block /= 4;
+    rotate_block(values + first, block);
+  }
+}
 
 float quantize_int8(const float* values, int64_t size, int8_t* levels) {
   const float largest = largest_of(values, size);
@@ -109,6 +134,13 @@ float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* m
     multiples[first / kInt4Group] = static_cast<int8_t>(best.multiple);
   }
   return largest * kScale;
+}
+
+void quantize_int8_groups(const float* values, int64_t size, int64_t group, int8_t* levels,
+                          float* scales) {
+  for (int64_t first = 0; first < size; first += group) {
+    *scales++ = quantize_int8(values + first, std::min(group, size - first), levels + first);
+  }
 }
 
 void write_int8_row(const float* values, Tensor to, int64_t row) {

@@ -12,40 +12,63 @@
 namespace kascade {
 
 // A row of kInt8 is `cols` one-byte levels, followed by the f32 scale by which they are multiplied,
-// which need not be aligned.
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kInt8 };
+// which need not be aligned. From kQ8_0 on, a row consists of blocks of quantised weights as GGUF
+// files hold them (engine/backend/block_formats.h); only weight matrices have these dtypes.
+enum class DType : uint8_t {
+  kF32,
+  kBF16,
+  kF16,
+  kI32,
+  kInt8,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+};
 
+// Inputs and bytes of a block; both are 1 if the dtype has no blocks.
+struct BlockSize {
+  int64_t inputs = 1;
+  int64_t bytes = 1;
+};
+constexpr BlockSize block_size_of(DType dtype) {
+  constexpr BlockSize kSizes[] = {{32, 34}, {32, 18},   {32, 20},   {32, 22},
+                                  {32, 24}, {256, 144}, {256, 176}, {256, 210}};
+  if (dtype < DType::kQ8_0) return {};
+  return kSizes[static_cast<int>(dtype) - static_cast<int>(DType::kQ8_0)];
+}
+constexpr bool has_blocks(DType dtype) { return dtype >= DType::kQ8_0; }
+constexpr int32_t kBlockDTypes = 8;
+
+// Bytes of an element. The elements of a dtype with blocks are the bytes of its blocks.
 constexpr int64_t size_of(DType dtype) {
-  if (dtype == DType::kInt8) return 1;
+  if (dtype == DType::kInt8 || has_blocks(dtype)) return 1;
   return dtype == DType::kF32 || dtype == DType::kI32 ? 4 : 2;
 }
-// Elements from one row to the next if rows lie without gaps.
+// Elements from one row to the next if rows lie without gaps. With blocks, `cols` is a multiple of
+// the inputs of a block.
 constexpr int64_t row_elements(DType dtype, int64_t cols) {
-  return dtype == DType::kInt8 ? cols + 4 : cols;
+  const BlockSize block = block_size_of(dtype);
+  return dtype == DType::kInt8 ? cols + 4 : cols / block.inputs * block.bytes;
 }
 
 constexpr std::string_view name_of(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return "f32";
-    case DType::kBF16:
-      return "bf16";
-    case DType::kF16:
-      return "f16";
-    case DType::kI32:
-      return "i32";
-    case DType::kInt8:
-      return "int8";
-  }
-  return "?";
+  constexpr std::string_view kNames[] = {"f32",  "bf16", "f16",  "i32",  "int8", "Q8_0", "Q4_0",
+                                         "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"};
+  return kNames[static_cast<size_t>(dtype)];
 }
 
-// The format in which weights are stored and multiplied. engine/backend/quantization.h defines the
-// integer formats.
-enum class WeightFormat { kAuto, kF32, kBF16, kInt8, kInt4 };
+// The format in which weights are stored and multiplied. engine/backend/quantization.h defines int8
+// and int4. kNative keeps every matrix in the format of the checkpoint, which may differ from
+// matrix to matrix; blocks are multiplied as engine/backend/block_formats.h says.
+enum class WeightFormat { kAuto, kF32, kBF16, kInt8, kInt4, kNative };
 
 constexpr std::string_view name_of(WeightFormat format) {
-  constexpr std::string_view kNames[] = {"auto", "f32", "bf16", "int8", "int4"};
+  constexpr std::string_view kNames[] = {"auto", "f32", "bf16", "int8", "int4", "native"};
   return kNames[static_cast<size_t>(format)];
 }
 
@@ -61,7 +84,7 @@ constexpr float from_bf16(uint16_t value) {
 }
 inline float from_f16(uint16_t value) { return static_cast<float>(std::bit_cast<_Float16>(value)); }
 
-// A view of [rows, cols] elements; `stride` elements lie between the starts of two rows. A vector
+// A view of [rows, cols] values; `stride` elements lie between the starts of two rows. A vector
 // is one row. Copying a Tensor copies the view, never the elements. The elements lie in the memory
 // of one backend, and only that backend may read or write them. Where a function says so, they lie
 // in host memory instead (the weights of a checkpoint file).

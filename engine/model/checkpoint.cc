@@ -65,7 +65,8 @@ class Taker {
   explicit Taker(const std::map<std::string, StoredTensor>& stored) : left_(stored) {}
 
   bool has(const std::string& name) const { return left_.count(name) > 0; }
-  DType dtype() const { return matrix_type_.value_or(DType::kF32); }
+  // Of the first matrix with blocks, else of all matrices.
+  DType dtype() const { return blocks_type_.value_or(matrix_type_.value_or(DType::kF32)); }
 
   absl::Status take(const std::string& name, int32_t rows, int32_t cols, Tensor& out) {
     const auto found = left_.find(name);
@@ -77,23 +78,20 @@ class Taker {
     if (stored.shape != shape) {
       return invalid(name, absl::StrCat("shape ", shape_text(shape)), shape_text(stored.shape));
     }
-    const auto dtype = float_type(stored.dtype);
-    if (!dtype) return invalid(name, "dtype F32, BF16 or F16", shown(stored.dtype));
-    if (rows != kVector && *dtype != matrix_type_.value_or(*dtype)) {
-      return invalid(
-          name,
-          absl::StrCat("dtype ", std::string(name_of(*matrix_type_)), " like ", first_matrix_),
-          std::string(name_of(*dtype)));
+    const auto dtype = rows == kVector ? float_type(stored.dtype) : weight_type(stored.dtype);
+    if (!dtype) {
+      const char* blocks = rows == kVector ? "" : " or a block format of GGUF";
+      return invalid(name, absl::StrCat("dtype F32, BF16, F16", blocks), shown(stored.dtype));
     }
-    if (rows != kVector && !matrix_type_) {
-      matrix_type_ = dtype;
-      first_matrix_ = name;
-    }
+    if (rows != kVector) note_matrix(name, *dtype);
     // Tensor has no read-only form; the mapping itself refuses writes.
     void* data = const_cast<std::byte*>(stored.data);
-    out = {data, *dtype, std::max(rows, 1), cols, cols};
+    out = {data, *dtype, std::max(rows, 1), cols, row_elements(*dtype, cols)};
     return absl::OkStatus();
   }
+
+  // Matrices may have several dtypes only if some of them have blocks.
+  absl::Status expect_one_dtype() const { return blocks_type_ ? absl::OkStatus() : mixed_; }
 
   absl::Status expect_nothing_left(const ModelConfig& config) const {
     for (const auto& [name, tensor] : left_) {
@@ -107,9 +105,23 @@ class Taker {
   }
 
  private:
+  void note_matrix(const std::string& name, DType dtype) {
+    if (has_blocks(dtype) && !blocks_type_) blocks_type_ = dtype;
+    if (!matrix_type_) {
+      matrix_type_ = dtype;
+      first_matrix_ = name;
+    }
+    if (dtype == *matrix_type_ || !mixed_.ok()) return;
+    mixed_ = invalid(
+        name, absl::StrCat("dtype ", std::string(name_of(*matrix_type_)), " like ", first_matrix_),
+        std::string(name_of(dtype)));
+  }
+
   std::map<std::string, StoredTensor> left_;
   std::optional<DType> matrix_type_;  // dtype of the first matrix taken
+  std::optional<DType> blocks_type_;  // of the first matrix with blocks
   std::string first_matrix_;
+  absl::Status mixed_;  // names the first matrix of another dtype than the first
 };
 
 absl::Status take_tied_table(Taker& taker, const ModelConfig& config, Checkpoint& out) {
@@ -122,8 +134,9 @@ absl::Status take_tied_table(Taker& taker, const ModelConfig& config, Checkpoint
   Tensor copy;
   status = taker.take(kHead, config.vocab, config.hidden, copy);
   if (!status.ok()) return status;
-  const auto bytes = static_cast<size_t>(copy.rows * copy.cols * size_of(copy.dtype));
-  if (std::memcmp(copy.data, out.embedding.data, bytes) == 0) return absl::OkStatus();
+  const auto bytes = static_cast<size_t>(copy.rows * copy.stride * size_of(copy.dtype));
+  const bool same_dtype = copy.dtype == out.embedding.dtype;
+  if (same_dtype && std::memcmp(copy.data, out.embedding.data, bytes) == 0) return absl::OkStatus();
   return invalid(kHead, absl::StrCat("the bytes of ", kEmbedding, " (tie_word_embeddings is true)"),
                  "others");
 }
@@ -147,6 +160,7 @@ absl::Status take_all(Taker& taker, const ModelConfig& config, Checkpoint& out) 
     }
   }
   status = taker.take(kNorm, kVector, config.hidden, out.norm);
+  if (status.ok()) status = taker.expect_one_dtype();
   return status.ok() ? taker.expect_nothing_left(config) : status;
 }
 

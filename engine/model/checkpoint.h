@@ -35,9 +35,11 @@ struct Checkpoint {
   std::unique_ptr<Safetensors> files;  // null if the tensors lie in memory of the caller
   Tensor embedding;                    // [vocab, hidden]
   std::vector<LayerTensors> layers;
-  Tensor norm;                // [1, hidden]
-  Tensor head;                // [vocab, hidden]; the embedding itself when tied
-  DType dtype = DType::kF32;  // of all matrices (f32, bf16 or f16)
+  Tensor norm;  // [1, hidden]
+  Tensor head;  // [vocab, hidden]; the embedding itself when tied
+  // Of all matrices (f32, bf16 or f16). If some matrices have blocks, it is the dtype of the first
+  // of these, and each matrix has a dtype of its own.
+  DType dtype = DType::kF32;
   // SHA-256 in hex over name, dtype, shape, first and last 64 KiB of each tensor, in order of name.
   // It does not depend on how the tensors are divided into files.
   std::string weights_digest{};
@@ -50,8 +52,8 @@ struct Checkpoint {
 // Maps the files in `directory` and verifies every tensor against `config`. Tensors that are
 // missing, unexpected, of another shape or of a dtype other than f32, bf16 and f16 are refused
 // (INVALID_ARGUMENT), naming the tensor and what was expected and found. All matrices must have one
-// dtype; norms may have another float dtype. A tied head may be stored under its own name, under
-// that of the embedding, or under both if they are bitwise equal.
+// dtype, unless some of them have blocks; norms may have another float dtype. A tied head may be
+// stored under its own name, under that of the embedding, or under both if they are bitwise equal.
 absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& directory,
                                            const ModelConfig& config);
 

@@ -7,7 +7,9 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "engine/backend/block_formats.h"
 #include "engine/model/file.h"
 #include "engine/model/json.h"
 #include "engine/model/shard_index.h"
@@ -109,12 +111,22 @@ class EntryReader {
   // Unknown types are accepted, because they matter only to whoever asks for the tensor.
   absl::Status check_size(const Entry& entry) const {
     const StoredTensor& tensor = entry.tensor;
-    int64_t bytes = element_bytes(tensor.dtype);
-    if (bytes == 0) return absl::OkStatus();
+    const auto blocks = block_dtype_named(tensor.dtype);
+    const BlockSize unit =
+        blocks ? block_size_of(*blocks) : BlockSize{.bytes = element_bytes(tensor.dtype)};
+    if (unit.bytes == 0) return absl::OkStatus();
+    if (blocks && (tensor.shape.size() != 2 || tensor.shape[1] % unit.inputs != 0)) {
+      return invalid(where_, absl::StrCat("expected rows of a multiple of ", unit.inputs,
+                                          " elements for ", tensor.dtype));
+    }
+    int64_t bytes = 1;
     for (const int64_t size : tensor.shape) {
       if (__builtin_mul_overflow(bytes, size, &bytes)) {
         return invalid(where_, "shape overflows 63 bits");
       }
+    }
+    if (__builtin_mul_overflow(bytes / unit.inputs, unit.bytes, &bytes)) {
+      return invalid(where_, "shape overflows 63 bits");
     }
     if (bytes == tensor.bytes) return absl::OkStatus();
     return invalid(where_,
@@ -215,6 +227,13 @@ std::optional<DType> float_type(std::string_view stored) {
   if (stored == "F16") return DType::kF16;
   return std::nullopt;
 }
+
+std::optional<DType> weight_type(std::string_view stored) {
+  const auto plain = float_type(stored);
+  return plain ? plain : block_dtype_named(stored);
+}
+
+std::string stored_name(DType dtype) { return absl::AsciiStrToUpper(std::string(name_of(dtype))); }
 
 absl::StatusOr<std::map<std::string, StoredTensor>> parse_safetensors(const std::string& name,
                                                                       std::string_view content) {

@@ -31,6 +31,11 @@ struct StoredTensor {
 
 // The DType for "F32", "BF16" or "F16"; unset for any other name.
 std::optional<DType> float_type(std::string_view stored);
+// The same, and the dtypes with blocks by their names ("Q4_K"), which are an extension of ours to
+// the format: a tensor of shape [rows, cols] consists of rows of blocks.
+std::optional<DType> weight_type(std::string_view stored);
+// How a file spells the dtype of a float_type() or a dtype with blocks.
+std::string stored_name(DType dtype);
 
 // Parses a file whose bytes are `content`. The tensors point into it, at whatever addresses the
 // file puts them; `name` is for error messages.

@@ -1,6 +1,7 @@
 // Tests int8 and int4 weights: the rules of quantization, and each set of integer kernels against
 // the reference. Because both compute with the same integers, results must agree bitwise.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -9,6 +10,7 @@
 
 #include "engine/backend/host/host_buffer.h"
 #include "engine/backend/quantization.h"
+#include "engine/base/check.h"
 #include "engine/base/checksum.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -36,6 +38,60 @@ struct Channel {
   std::vector<int8_t> multiples;
   float scale = 0;
 };
+
+std::vector<float> rotated(std::vector<float> values) {
+  rotate_inputs(values.data(), static_cast<int64_t>(values.size()));
+  return values;
+}
+
+// The values that rotate_inputs() turns into `values`, of which there is a multiple of 4.
+std::vector<float> rotated_back(std::vector<float> values) {
+  // A Hadamard matrix is its own inverse, so that only the signs have to change places with it.
+  const auto change_signs = [&] {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const auto in_whole_blocks = static_cast<int64_t>(values.size()) / 256 * 256;
+      KASCADE_CHECK(static_cast<int64_t>(values.size()) - in_whole_blocks <= 20);
+      int64_t index = static_cast<int64_t>(i);
+      index = index < in_whole_blocks ? index % 256 : (index - in_whole_blocks) % 16;
+      if (changes_sign(index)) values[i] = -values[i];
+    }
+  };
+  change_signs();
+  values = rotated(std::move(values));
+  change_signs();
+  return values;
+}
+
+// Against the definition: a sum over the block's Hadamard matrix.
+TEST(Rotation, MultipliesBlocksByAHadamardMatrix) {
+  Random random(21);
+  const int64_t size = 256 + 2 * 64 + 16 + 2 * 4 + 3;
+  const HostBuffer x = normal_matrix(DType::kF32, 1, size, random);
+  const std::vector<float> values(x.view().f32(0), x.view().f32(0) + size);
+  const std::vector<float> found = rotated(values);
+  int64_t first = 0;
+  for (const int64_t block : {256, 64, 64, 16, 4, 4, 1, 1, 1}) {
+    for (int64_t i = 0; i < block; ++i) {
+      double sum = 0, magnitudes = 0;
+      for (int64_t j = 0; j < block; ++j) {
+        const bool negative =
+            (std::popcount(static_cast<uint64_t>(i & j)) % 2 != 0) != changes_sign(j);
+        sum += negative ? -double{values[first + j]} : double{values[first + j]};
+        magnitudes += std::abs(double{values[first + j]});
+      }
+      const double root = std::sqrt(static_cast<double>(block));
+      EXPECT_NEAR(found[first + i], sum / root, 8 * kUnit * magnitudes / root) << first << " " << i;
+    }
+    first += block;
+  }
+}
+
+TEST(Rotation, SpreadsALargeValueAndEqualValues) {
+  std::vector<float> one(256, 0.0f);
+  one[77] = 1000;
+  for (const float value : rotated(one)) EXPECT_EQ(std::abs(value), 1000.0f / 16);
+  for (const float value : rotated(std::vector<float>(256, 1.0f))) EXPECT_LT(std::abs(value), 4.5f);
+}
 
 TEST(Quantization, Int8SpansTheLargestMagnitude) {
   const Channel channel({0, 1.27f, -2.54f, 0.03f, 0.009f});
@@ -158,10 +214,16 @@ TEST_P(IntegerTest, LongSumsDoNotOverflow) {
   const int64_t in =
       2 * (GetParam().format == WeightFormat::kInt8 ? kInt8SumLength : kInt4SumLength) + 20;
   const HostBuffer x(DType::kF32, 2, in), w(DType::kF32, 3, in);
+  std::vector<float> halves(static_cast<size_t>(in), 0.5f);
+  for (size_t i = 0; i < halves.size(); i += 2) halves[i] = -1;
+  const std::vector<float> ones = rotated_back(std::vector<float>(halves.size(), 1.0f));
+  halves = rotated_back(std::move(halves));
   for (int64_t i = 0; i < in; ++i) {
-    x.view().f32(0)[i] = 1;
-    x.view().f32(1)[i] = i % 2 == 0 ? -1 : 0.5f;
-    for (int64_t o = 0; o < 3; ++o) w.view().f32(o)[i] = o == 1 ? -3.0f : 3.0f;
+    x.view().f32(0)[i] = ones[static_cast<size_t>(i)];
+    x.view().f32(1)[i] = halves[static_cast<size_t>(i)];
+    for (int64_t o = 0; o < 3; ++o) {
+      w.view().f32(o)[i] = (o == 1 ? -3.0f : 3.0f) * ones[static_cast<size_t>(i)];
+    }
   }
   expect_same(x.view(), w.view());
   const Tensor parts[] = {w.view()};
@@ -269,6 +331,8 @@ TEST(Int8, IsCloseToTheProductInF32) {
   const Tensor parts[] = {w.view()};
   const HostBuffer out(DType::kF32, 5, 24);
   backend->matmul(x.view(), *backend->pack(parts, MatrixUse::kLayer), out.view(), Into::kOverwrite);
+  for (int64_t row = 0; row < 5; ++row) rotate_inputs(x.view().f32(row), 256);
+  for (int64_t row = 0; row < 24; ++row) rotate_inputs(w.view().f32(row), 256);
   std::vector<int8_t> levels(256);
   for (int64_t row = 0; row < 5; ++row) {
     const double x_step = quantize_int8(x.view().f32(row), 256, levels.data());
@@ -320,9 +384,9 @@ TEST(PackedForms, AreWhatTheirNamesSay) {
     w.view().f32(0)[i] = static_cast<float>((i * 7919) % 2003 - 1001) / 512;
   }
   const Tensor parts[] = {w.view()};
-  for (const Form& form : {Form{WeightFormat::kBF16, "bf16-panels-1", 8228474767750327313u},
-                           Form{WeightFormat::kInt8, "int8-panels-1", 6185245552515869582u},
-                           Form{WeightFormat::kInt4, "int4-panels-1", 13040491669016080905u}}) {
+  for (const Form& form : {Form{WeightFormat::kBF16, "bf16-panels-2", 9414475141167133679u},
+                           Form{WeightFormat::kInt8, "int8-panels-2", 275563259236429423u},
+                           Form{WeightFormat::kInt4, "int4-panels-2", 12271947340814230386u}}) {
     if (form.format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
     const auto backend = cpu::make_cpu_backend({.weights = form.format, .threads = 1});
     const auto named = backend->packed_form(37, 700, MatrixUse::kLayer);

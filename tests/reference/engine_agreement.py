@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import agreement_cases as cases
-from judge import INTEGERS, INTEGERS_IN_BF16, Tolerance, judge_run, tolerance_of
+from judge import (INTEGERS, INTEGERS_IN_BF16, Tolerance, judge_first_rows, judge_run,
+                   tolerance_of)
 from kascade import Layer, Rule, Schedule
 from llama import Model, continued, forward, log_softmax
 from probe import Disagreement, Probe, Run
@@ -192,6 +193,11 @@ def judge_results(job, results):
         except Disagreement as error:
             failed += 1
             print(f"FAIL {job.title}: {run}: {error}")
+    try:
+        judge_first_rows(verdicts, job.allowed(job.runs[0]))
+    except Disagreement as error:
+        failed += 1
+        print(f"FAIL {job.title}: {error}")
     worst = [max((getattr(v, name) for v in verdicts), default=0.0)
              for name in ("logits", "kl", "score")]
     recall = min((v.recall for v in verdicts), default=1.0)

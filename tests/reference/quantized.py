@@ -6,8 +6,9 @@ value is rounded to.
 int8   an output channel is level · scale, scale = largest magnitude / 127.
 int4   an output channel is level · multiple · scale, levels in [-8, 7], one multiple in [-127, 127]
        for each 16 inputs, the best of those tried by squared error; the output head is int8.
-Rows of activations are rounded like int8 channels wherever they meet integer weights. An int8 cache
-rounds each key and each value of a head like an int8 channel.
+Rows of activations are rounded like int8 channels wherever they meet integer weights; rows and
+channels are rotated first. An int8 cache rounds each key and each value of a head like an int8
+channel, without rotation.
 """
 
 import numpy as np
@@ -16,6 +17,32 @@ from llama import Model, dense_attention
 
 GROUP = 16
 TRIED = np.arange(6.0, 10.5, 0.5)  # levels that the largest value of a group may come to
+
+
+def changes_sign(index):
+    bits = index * 0x9E3779B9 & 0xFFFFFFFF
+    bits = (bits ^ bits >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    return (bits ^ bits >> 13) & 1 == 1
+
+
+def rotation(block):
+    """The matrix [block, block] by which a block of inputs is multiplied."""
+    ones = np.array([[(i & j).bit_count() for j in range(block)] for i in range(block)])
+    signs = np.array([-1.0 if changes_sign(j) else 1.0 for j in range(block)])
+    return (-1.0) ** ones * signs / np.sqrt(block)
+
+
+ROTATIONS = {block: rotation(block) for block in (256, 64, 16, 4)}
+
+
+def rotated(rows):
+    """Rows of the last axis, in blocks of 256 inputs, and the rest in blocks of 64, 16, 4 and 1."""
+    out, first = np.array(rows, dtype=np.float64), 0
+    for block, matrix in ROTATIONS.items():
+        while rows.shape[-1] - first >= block:
+            out[..., first:first + block] = rows[..., first:first + block] @ matrix.T
+            first += block
+    return out
 
 
 def int8_levels(rows):
@@ -59,11 +86,12 @@ class IntegerMatrix:
     __array_ufunc__ = None  # numpy asks __rmatmul__
 
     def __init__(self, weight, form):
-        self.steps, self.scales = int8_levels(weight) if form == "int8" else int4_steps(weight)
+        round_off = int8_levels if form == "int8" else int4_steps
+        self.steps, self.scales = round_off(rotated(weight))
         self.shape = weight.shape[::-1]
 
     def __rmatmul__(self, x):
-        levels, scales = int8_levels(x)
+        levels, scales = int8_levels(rotated(x))
         return (levels @ self.steps.T) * self.scales.T * scales
 
 

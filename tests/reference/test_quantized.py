@@ -4,7 +4,7 @@ import unittest
 
 import numpy as np
 
-from quantized import IntegerMatrix, int4_steps, int8_levels, int8_rounded
+from quantized import IntegerMatrix, int4_steps, int8_levels, int8_rounded, rotated
 
 
 class QuantizedTest(unittest.TestCase):
@@ -37,11 +37,18 @@ class QuantizedTest(unittest.TestCase):
         miss = np.sqrt(((steps * scales - self.rows) ** 2).mean(axis=1)) / self.rows.std(axis=1)
         self.assertTrue(np.all((miss > 0.02) & (miss < 0.15)))
 
+    def test_a_rotation_keeps_products_and_spreads_a_large_value(self):
+        rows = np.random.default_rng(5).normal(size=(6, 256 + 64 + 16 + 4 + 3))
+        np.testing.assert_allclose(rotated(rows) @ rotated(rows).T, rows @ rows.T, rtol=1e-12)
+        rows[:, 17] = 1000
+        self.assertLess(np.abs(rotated(rows)).max(), 70)
+
     def test_products_are_those_of_the_rounded_values(self):
         x, weight = self.rows[:5], np.random.default_rng(4).normal(size=(7, 50))
         for form in ("int8", "int4"):
-            steps, scales = int8_levels(weight) if form == "int8" else int4_steps(weight)
-            wanted = int8_rounded(x) @ (steps * scales).T
+            round_off = int8_levels if form == "int8" else int4_steps
+            steps, scales = round_off(rotated(weight))
+            wanted = int8_rounded(rotated(x)) @ (steps * scales).T
             np.testing.assert_allclose(x @ IntegerMatrix(weight, form), wanted, rtol=1e-12)
 
 

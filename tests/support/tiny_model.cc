@@ -11,25 +11,12 @@
 #include <system_error>
 #include <utility>
 
+#include "engine/model/safetensors.h"
+
 namespace kascade::testing {
 namespace {
 
 using nlohmann::json;
-
-std::string stored_name(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return "F32";
-    case DType::kBF16:
-      return "BF16";
-    case DType::kF16:
-      return "F16";
-    case DType::kI32:
-    case DType::kInt8:
-      break;
-  }
-  throw std::invalid_argument("a tiny model is f32, bf16 or f16");
-}
 
 template <typename T>
 void append(std::string& bytes, T value) {

@@ -54,13 +54,17 @@ class TensorWriter {
     progress_.tensor = tensor.name;
     const std::span<std::byte> values(buffer_.get(), static_cast<size_t>(tensor.bytes()));
     if (auto status = source_.read(index, values); !status.ok()) return status;
-    for (int64_t begin = 0; begin < tensor.elements(); begin += kPieceElements) {
+    // Pieces consist of whole blocks.
+    const int64_t unit = block_size_of(tensor.dtype).inputs;
+    const int64_t unit_bytes = tensor.row_bytes() * unit / tensor.cols();
+    const int64_t piece_elements = kPieceElements / unit * unit;
+    for (int64_t begin = 0; begin < tensor.elements(); begin += piece_elements) {
       if (options_.cancelled && options_.cancelled->load()) {
         return absl::CancelledError("interrupted; nothing was written");
       }
-      const int64_t elements = std::min(kPieceElements, tensor.elements() - begin);
-      const auto piece = values.subspan(static_cast<size_t>(begin * size_of(tensor.dtype)),
-                                        static_cast<size_t>(elements * size_of(tensor.dtype)));
+      const int64_t elements = std::min(piece_elements, tensor.elements() - begin);
+      const auto piece = values.subspan(static_cast<size_t>(begin / unit * unit_bytes),
+                                        static_cast<size_t>(elements / unit * unit_bytes));
       if (auto status = write_piece(tensor, begin, piece, dtype, writer); !status.ok()) {
         return status;
       }
@@ -71,17 +75,25 @@ class TensorWriter {
   absl::Status write_piece(const SourceTensor& tensor, int64_t begin,
                            std::span<const std::byte> piece, DType dtype,
                            SafetensorsWriter& writer) {
-    const int64_t elements = static_cast<int64_t>(piece.size()) / size_of(tensor.dtype);
-    converted_.resize(static_cast<size_t>(elements * size_of(dtype)));
-    std::span<const std::byte> out = piece;
+    std::span<const std::byte> values = piece, out = piece;
+    DType value_type = tensor.dtype;
+    std::vector<std::byte> dequantized_values;
+    if (has_blocks(tensor.dtype)) {
+      dequantized_values = dequantized(piece, tensor.dtype);
+      values = dequantized_values;
+      value_type = DType::kF32;
+    }
     if (dtype != tensor.dtype) {
-      cast_values(piece, tensor.dtype, converted_, dtype);
+      const size_t elements = values.size() / static_cast<size_t>(size_of(value_type));
+      converted_.resize(elements * static_cast<size_t>(size_of(dtype)));
+      cast_values(values, value_type, converted_, dtype);
       out = converted_;
     }
-    if (const auto bad = first_not_finite(out, dtype)) {
+    const bool kept = dtype == tensor.dtype;
+    if (const auto bad = first_not_finite(kept ? values : out, kept ? value_type : dtype)) {
       return absl::InvalidArgumentError(absl::StrCat(
           "tensor ", tensor.name, ": element ", begin + *bad, ": expected a finite ",
-          std::string(name_of(dtype)), ", found ", value_at(piece, tensor.dtype, *bad)));
+          std::string(name_of(dtype)), ", found ", value_at(values, value_type, *bad)));
     }
     progress_.bytes_done += static_cast<int64_t>(out.size());
     report_(progress_);

@@ -22,9 +22,9 @@ enum class Layout {
 };
 
 struct ConvertOptions {
-  // The dtype of all tensors that are written. If it is unset, tensors keep the dtype of the
-  // source, except that all matrices become f32 if they have several dtypes, because the server
-  // requires a single one.
+  // The dtype of all tensors that are written: f32, bf16 or f16. If it is unset, tensors keep the
+  // dtype of the source: with blocks, each matrix its own; otherwise, all matrices become f32 if
+  // they have several dtypes, because the server requires a single one.
   std::optional<DType> dtype{};
   Layout layout = Layout::kShards;
   int64_t max_shard_bytes = 2'000'000'000;  // a tensor that is larger has its own shard

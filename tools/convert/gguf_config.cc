@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/json.h"
-#include "tools/convert/gguf_dequantize.h"
 #include "tools/convert/gguf_fields.h"
+#include "tools/convert/gguf_types.h"
 #include "tools/convert/model_sizes.h"
 
 namespace kascade::convert {

@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/model/json.h"
-#include "tools/convert/gguf_dequantize.h"
+#include "tools/convert/gguf_types.h"
 
 namespace kascade::convert {
 namespace {
@@ -294,12 +294,13 @@ class GgufParser {
     }
     const GgmlType* type = find_ggml_type(tensor.type);
     if (!type) return;
-    if (tensor.dimensions[0] % type->block_elements != 0) {
-      return fail(absl::StrCat("expected rows of a multiple of ", type->block_elements,
+    if (tensor.dimensions[0] % type->block_elements() != 0) {
+      return fail(absl::StrCat("expected rows of a multiple of ", type->block_elements(),
                                " elements for ", std::string(type->name), ", found ",
                                tensor.dimensions[0]));
     }
-    if (__builtin_mul_overflow(elements / type->block_elements, type->block_bytes, &tensor.bytes)) {
+    if (__builtin_mul_overflow(elements / type->block_elements(), type->block_bytes(),
+                               &tensor.bytes)) {
       fail("has more than 2^63 bytes");
     }
   }

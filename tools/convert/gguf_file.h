@@ -70,7 +70,7 @@ class GgufValue {
 
 struct GgufTensor {
   std::string name{};
-  uint32_t type = 0;                  // number of the element type, see gguf_dequantize.h
+  uint32_t type = 0;                  // number of the element type, see gguf_types.h
   std::vector<int64_t> dimensions{};  // at most 4 dimensions, innermost first, each at least 1
   const std::byte* data = nullptr;
   int64_t bytes = 0;  // size of the data; 0 for a type that the converter does not read

@@ -1,20 +1,22 @@
 #include "tools/convert/gguf_source.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/backend/block_formats.h"
 #include "engine/base/check.h"
 #include "engine/model/file.h"
 #include "engine/model/json.h"
 #include "engine/tokenizer/utf8.h"
 #include "tools/convert/gguf_config.h"
-#include "tools/convert/gguf_dequantize.h"
 #include "tools/convert/gguf_fields.h"
 #include "tools/convert/gguf_file.h"
+#include "tools/convert/gguf_types.h"
 #include "tools/convert/gguf_vocabulary.h"
 #include "tools/convert/model_sizes.h"
 #include "tools/convert/rope_layout.h"
@@ -82,7 +84,9 @@ absl::Status match(const std::string& file, std::map<std::string, const GgufTens
         where, ": ", ggml_type_name(entry.source->type),
         " is not read; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"));
   }
-  entry.tensor.dtype = entry.type->dtype;
+  // The server keeps only matrices in blocks.
+  const bool keep = !has_blocks(entry.type->dtype) || shape.size() == 2;
+  entry.tensor.dtype = keep ? entry.type->dtype : DType::kF32;
   return absl::OkStatus();
 }
 
@@ -212,10 +216,6 @@ void GgufSource::decide(const SourceOptions& options) {
     decisions_.push_back(absl::StrCat("rope factor ", config_.rope_scaling->factor,
                                       ": it explains rope_freqs.weight"));
   }
-  const bool is_quantised = std::any_of(entries_.begin(), entries_.end(), [](const Entry& entry) {
-    return entry.type->dequantize != nullptr;
-  });
-  if (is_quantised) decisions_.emplace_back("quantised tensors become f32");
   const GgufValue* add_eos = file_.find("tokenizer.ggml.add_eos_token");
   if (add_eos && add_eos->boolean() == true) {
     decisions_.emplace_back("tokenizer.ggml.add_eos_token is left out: a prompt must not end");
@@ -224,19 +224,21 @@ void GgufSource::decide(const SourceOptions& options) {
 
 absl::Status GgufSource::read(size_t index, std::span<std::byte> target) {
   const Entry& entry = entries_[index];
-  const GgmlType& type = *entry.type;
   KASCADE_CHECK(static_cast<int64_t>(target.size()) == entry.tensor.bytes());
-  if (!entry.is_neighbouring) {
-    dequantize(type, entry.source->data, entry.tensor.elements(), target.data());
-    return absl::OkStatus();
-  }
-  const int64_t rows = entry.tensor.shape[0];
-  const int64_t cols = entry.tensor.shape[1];
-  const int64_t stored_bytes = cols / type.block_elements * type.block_bytes;
-  const int64_t bytes = cols * size_of(type.dtype);
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t from = neighbouring_row(row, config_.head_dim);
-    dequantize(type, entry.source->data + from * stored_bytes, cols, target.data() + row * bytes);
+  const std::byte* stored = entry.source->data;
+  if (entry.tensor.dtype != entry.type->dtype) {
+    dequantize_row(entry.type->dtype, stored, entry.tensor.elements(),
+                   reinterpret_cast<float*>(target.data()));
+  } else if (!entry.is_neighbouring) {
+    std::memcpy(target.data(), stored, target.size());
+  } else {
+    const int64_t rows = entry.tensor.shape[0];
+    const auto row_bytes = static_cast<int64_t>(target.size()) / rows;
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t from = neighbouring_row(row, config_.head_dim);
+      std::memcpy(target.data() + row * row_bytes, stored + from * row_bytes,
+                  static_cast<size_t>(row_bytes));
+    }
   }
   return absl::OkStatus();
 }

@@ -91,10 +91,14 @@ DType output_dtype(const Source& source, const SourceTensor& tensor,
                    const ConvertOptions& options) {
   if (options.dtype) return *options.dtype;
   if (tensor.shape.size() != 2) return tensor.dtype;
+  const auto& all = source.tensors();
+  const bool native = std::any_of(all.begin(), all.end(),
+                                  [](const SourceTensor& each) { return has_blocks(each.dtype); });
+  if (native) return tensor.dtype;
   const auto differs = [&](const SourceTensor& other) {
     return other.shape.size() == 2 && other.dtype != tensor.dtype;
   };
-  const bool mixed = std::any_of(source.tensors().begin(), source.tensors().end(), differs);
+  const bool mixed = std::any_of(all.begin(), all.end(), differs);
   return mixed ? DType::kF32 : tensor.dtype;
 }
 

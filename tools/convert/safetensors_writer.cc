@@ -6,9 +6,9 @@
 #include <cerrno>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/model/safetensors.h"
 #include "nlohmann/json.hpp"
 
 namespace kascade::convert {
@@ -48,7 +48,7 @@ std::string safetensors_header(std::span<const SourceTensor> tensors) {
   nlohmann::ordered_json header = {{"__metadata__", {{"format", "pt"}}}};
   int64_t offset = 0;
   for (const SourceTensor& tensor : tensors) {
-    header[tensor.name] = {{"dtype", absl::AsciiStrToUpper(std::string(name_of(tensor.dtype)))},
+    header[tensor.name] = {{"dtype", stored_name(tensor.dtype)},
                            {"shape", tensor.shape},
                            {"data_offsets", {offset, offset + tensor.bytes()}}};
     offset += tensor.bytes();

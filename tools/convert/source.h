@@ -21,12 +21,15 @@
 namespace kascade::convert {
 
 struct SourceTensor {
-  std::string name{};            // the Hugging Face name: "model.layers.0.self_attn.q_proj.weight"
-  DType dtype = DType::kF32;     // dtype of the bytes that read() writes: f32, bf16 or f16
+  std::string name{};  // the Hugging Face name: "model.layers.0.self_attn.q_proj.weight"
+  // Of the bytes that read() writes: f32, bf16, f16 or, for a matrix, one with blocks.
+  DType dtype = DType::kF32;
   std::vector<int64_t> shape{};  // row-major; one or two dimensions
 
   int64_t elements() const;
-  int64_t bytes() const { return elements() * size_of(dtype); }
+  int64_t cols() const { return shape.back(); }
+  int64_t row_bytes() const { return row_elements(dtype, cols()) * size_of(dtype); }
+  int64_t bytes() const { return elements() / cols() * row_bytes(); }
 };
 
 // A file of the destination that holds no tensors: tokenizer.json, tokenizer.model,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/backend/block_formats.h"
 #include "engine/base/check.h"
 
 namespace kascade::convert {
@@ -48,6 +49,14 @@ float value_at(std::span<const std::byte> values, DType dtype, int64_t index) {
       KASCADE_CHECK(dtype == DType::kF16);
       return from_f16(load<uint16_t>(values, index));
   }
+}
+
+std::vector<std::byte> dequantized(std::span<const std::byte> blocks, DType dtype) {
+  const BlockSize block = block_size_of(dtype);
+  const auto count = static_cast<int64_t>(blocks.size()) / block.bytes * block.inputs;
+  std::vector<std::byte> values(static_cast<size_t>(count) * sizeof(float));
+  dequantize_row(dtype, blocks.data(), count, reinterpret_cast<float*>(values.data()));
+  return values;
 }
 
 std::optional<int64_t> first_not_finite(std::span<const std::byte> values, DType dtype) {

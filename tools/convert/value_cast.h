@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "engine/backend/tensor.h"
 
@@ -13,6 +14,9 @@ namespace kascade::convert {
 
 // Returns element `index` of f32, bf16 or f16 values, which may have any alignment.
 float value_at(std::span<const std::byte> values, DType dtype, int64_t index);
+
+// Returns the f32 values of whole blocks.
+std::vector<std::byte> dequantized(std::span<const std::byte> blocks, DType dtype);
 
 // Returns the index of the first value that is infinite or NaN.
 std::optional<int64_t> first_not_finite(std::span<const std::byte> values, DType dtype);

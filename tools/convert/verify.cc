@@ -20,9 +20,15 @@ namespace fs = std::filesystem;
 
 TensorSummary summarise(const std::string& name, const StoredTensor& tensor) {
   TensorSummary summary{.name = name, .dtype = tensor.dtype, .shape = tensor.shape};
-  const DType dtype = *float_type(tensor.dtype);
-  const std::span<const std::byte> values(tensor.data, static_cast<size_t>(tensor.bytes));
-  const int64_t count = tensor.bytes / size_of(dtype);
+  DType dtype = *weight_type(tensor.dtype);
+  std::span<const std::byte> values(tensor.data, static_cast<size_t>(tensor.bytes));
+  std::vector<std::byte> dequantized_values;
+  if (has_blocks(dtype)) {
+    dequantized_values = dequantized(values, dtype);
+    values = dequantized_values;
+    dtype = DType::kF32;
+  }
+  const auto count = static_cast<int64_t>(values.size()) / size_of(dtype);
   double squares = 0;
   summary.min = std::numeric_limits<float>::infinity();
   summary.max = -summary.min;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "engine/backend/block_formats.h"
 #include "engine/backend/tensor.h"
 
 namespace kascade::cpu {
@@ -16,9 +17,11 @@ inline int64_t rows_of_all(std::span<const Tensor> parts) {
   return rows;
 }
 
-// Reads a row of an f32, bf16 or f16 tensor.
+// Reads a row of an f32, bf16 or f16 tensor, or of one with blocks.
 inline void read_row(Tensor from, int64_t row, float* to) {
-  if (from.dtype == DType::kF32) {
+  if (has_blocks(from.dtype)) {
+    dequantize_row(from.dtype, from.row<std::byte>(row), from.cols, to);
+  } else if (from.dtype == DType::kF32) {
     std::copy_n(from.f32(row), from.cols, to);
   } else if (from.dtype == DType::kBF16) {
     std::transform(from.bf16(row), from.bf16(row) + from.cols, to, from_bf16);

@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/backend/block_formats.h"
 #include "engine/backend/cpu/affinity.h"
 #include "engine/backend/cpu/cores.h"
 #include "engine/backend/cpu/head_work.h"
+#include "engine/backend/cpu/matmul_native.h"
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/cpu/matmul_panels.h"
 #include "engine/backend/cpu/thread_pool.h"
@@ -91,24 +93,26 @@ class CpuBackend final : public HostBackend {
   }
 
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) override {
+    if (precision_.weights == WeightFormat::kNative) return native_matmul_.pack(parts);
     if (precision_.weights == WeightFormat::kF32) return f32_matmul_.pack(parts);
     return panel_matmul_.pack(parts, format_of(use));
   }
 
   std::optional<PackedForm> packed_form(int64_t out_features, int64_t in_features,
                                         MatrixUse use) const override {
-    // oneDNN does not promise a stable layout.
-    if (precision_.weights == WeightFormat::kF32) return std::nullopt;
+    // oneDNN does not promise a stable layout, and blocks are packed as fast as they are read.
+    if (!has_stable_layout()) return std::nullopt;
     return MatmulPanels::packed_form(out_features, in_features, format_of(use));
   }
 
   std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed, int64_t out_features,
                                 int64_t in_features, MatrixUse use) override {
-    if (precision_.weights == WeightFormat::kF32) return nullptr;
+    if (!has_stable_layout()) return nullptr;
     return MatmulPanels::adopt(packed, out_features, in_features, format_of(use));
   }
 
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
+    if (precision_.weights == WeightFormat::kNative) return native_matmul_.run(x, w, out, into);
     if (precision_.weights == WeightFormat::kF32) return f32_matmul_.run(x, w, out, into);
     panel_matmul_.run(x, w, out, into);
   }
@@ -243,9 +247,14 @@ class CpuBackend final : public HostBackend {
     });
   }
 
-  WeightFormat format_of(MatrixUse use) const {
-    const bool head_of_int4 = precision_.weights == WeightFormat::kInt4 && use == MatrixUse::kHead;
-    return head_of_int4 ? WeightFormat::kInt8 : precision_.weights;
+  PanelFormat format_of(MatrixUse use) const {
+    if (precision_.weights == WeightFormat::kBF16) return PanelFormat::kBF16;
+    const bool int4 = precision_.weights == WeightFormat::kInt4 && use != MatrixUse::kHead;
+    return int4 ? PanelFormat::kInt4 : PanelFormat::kInt8;
+  }
+
+  bool has_stable_layout() const {
+    return precision_.weights != WeightFormat::kF32 && precision_.weights != WeightFormat::kNative;
   }
 
   // With this many tasks per thread, splitting single rows among threads gains nothing.
@@ -319,7 +328,9 @@ class CpuBackend final : public HostBackend {
 
   // Copies row `row` of `from` to row `row_to` of `to`, converted to its dtype.
   void convert_row(Tensor from, int64_t row, Tensor to, int64_t row_to) const {
-    if (from.dtype == to.dtype) {
+    if (kascade::has_blocks(from.dtype)) {
+      dequantize_row(from.dtype, from.row<std::byte>(row), from.cols, to.f32(row_to));
+    } else if (from.dtype == to.dtype) {
       std::memcpy(to.row<std::byte>(0) + row_to * to.stride * size_of(to.dtype),
                   from.row<std::byte>(0) + row * from.stride * size_of(from.dtype),
                   static_cast<size_t>(from.cols * size_of(from.dtype)));
@@ -355,6 +366,7 @@ class CpuBackend final : public HostBackend {
   const Kernels& kernels_;
   MatmulOneDnn f32_matmul_;
   MatmulPanels panel_matmul_;
+  MatmulNative native_matmul_{f32_matmul_, panel_matmul_};
   std::vector<Workspace> workspace_;  // [threads]
   std::vector<Part> parts_{};         // of one call of attend_in_parts()
   HostBuffer partials_{};

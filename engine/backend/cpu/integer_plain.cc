@@ -1,17 +1,14 @@
 // The integer kernels for machines without byte-product instructions: loops that the compiler
 // vectorises.
-#include "engine/backend/cpu/panel_kernels.h"
-#include "engine/backend/cpu/vector.h"
+#include "engine/backend/cpu/block_kernels.h"
+#include "engine/backend/cpu/plain_levels.h"
+#include "engine/backend/cpu/rotation.h"
 
 #define KASCADE_TEXT_OF(name) #name
 #define KASCADE_TEXT(name) KASCADE_TEXT_OF(name)
 
 namespace kascade::cpu::KASCADE_ISA {
 namespace {
-
-KASCADE_INLINE int32_t level_of(int32_t four, int i) {
-  return static_cast<int8_t>(static_cast<uint32_t>(four) >> (8 * i));
-}
 
 // Scales the sums of a row of `width` channels and writes or adds them to its output.
 void finish(const int32_t* sums, int32_t width, const PanelTile& tile, int32_t row,
@@ -91,38 +88,18 @@ void int4_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
 }
 
 float quantize(const float* x, int64_t size, const IntegerRow& row) {
-  float largest = 0;
-  bool finite = true;
-  for (int64_t i = 0; i < size; ++i) {
-    const float magnitude = __builtin_fabsf(x[i]);
-    finite &= magnitude <= __FLT_MAX__;
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  const bool usable = finite && largest >= 0x1p-100f;
-  const float inverse = usable ? 127.0f / largest : 0.0f;
-  int32_t sum = 0;
-  int32_t* start = row.starts;
-  for (int64_t i = 0; i < row.padded; i += 4) {
-    uint32_t four = 0;
-    for (int64_t j = 0; j < 4 && usable && i + j < size; ++j) {
-      const auto level = static_cast<int32_t>(__builtin_lrintf(x[i + j] * inverse));
-      four |= (static_cast<uint32_t>(level) & 0xffu) << (8 * j);
-      sum += level;
-    }
-    row.words[i / 4 * row.rows] = static_cast<int32_t>(four);
-    if ((i + 4) % row.sum_length == 0 || i + 4 == row.padded) {
-      *start = -row.offset * sum;
-      start += row.rows;
-      sum = 0;
-    }
-  }
-  if (!finite) return __builtin_nanf("");
-  return usable ? largest / 127.0f : 0.0f;
+  return quantize_counting(x, size, row).scale;
 }
 
 }  // namespace
 
 extern const IntegerKernels integer_kernels;
-const IntegerKernels integer_kernels = {KASCADE_TEXT(KASCADE_ISA), quantize, int8_tile, int4_tile};
+const IntegerKernels integer_kernels = {KASCADE_TEXT(KASCADE_ISA),
+                                        rotate,
+                                        quantize,
+                                        quantize_groups,
+                                        int8_tile,
+                                        int4_tile,
+                                        kBlockKernels};
 
 }  // namespace kascade::cpu::KASCADE_ISA

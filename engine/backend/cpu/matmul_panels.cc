@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/backend/cpu/channels.h"
+#include "engine/backend/cpu/panel_layout.h"
 #include "engine/backend/host/host_buffer.h"
 #include "engine/backend/quantization.h"
 #include "engine/base/check.h"
@@ -32,78 +33,6 @@ constexpr int64_t kPaddedInputs = 64;
 constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 constexpr int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-// The memory layout of a weight format.
-struct Layout {
-  int64_t channels;      // channels per panel
-  int64_t block_inputs;  // inputs are padded to a multiple of this
-  int64_t block_bytes;
-  int64_t word_inputs;   // inputs of x in a 32-bit word
-  int64_t sum_length;    // inputs whose products are summed before they are scaled
-  int64_t start_length;  // inputs per entry of PanelTile::starts
-  int32_t offset;
-};
-
-constexpr int64_t kAllInputs = int64_t{1} << 40;
-
-Layout layout_of(WeightFormat format) {
-  if (format == WeightFormat::kBF16) {
-    return {kBf16Channels, kBf16Step, kBf16StepBytes, 2, kAllInputs, kAllInputs, 0};
-  }
-  if (format == WeightFormat::kInt8) {
-    return {kInt8Channels,  kInt8Step,      kInt8StepBytes, 4,
-            kInt8SumLength, kInt8SumLength, kInt8Offset};
-  }
-  KASCADE_CHECK(format == WeightFormat::kInt4);
-  return {kInt4Channels,  kInt4BlockInputs, kInt4BlockBytes, 4,
-          kInt4SumLength, kInt4Group,       kInt4Offset};
-}
-
-// The name and version of each packed form. Whoever changes a panel or what surrounds it must
-// increase the version, because files of packed weights outlive the program (Backend::packed_form).
-std::string_view form_name(WeightFormat format) {
-  switch (format) {
-    case WeightFormat::kBF16:
-      return "bf16-panels-1";
-    case WeightFormat::kInt8:
-      return "int8-panels-1";
-    default:
-      return "int4-panels-1";
-  }
-}
-
-// Writes one channel to its place in the panel and leaves the other channels as they are.
-void put_bf16(const float* values, int64_t inputs, int64_t channel, uint8_t* panel) {
-  uint16_t* pair = reinterpret_cast<uint16_t*>(panel) + channel * kBf16Step;
-  for (int64_t input = 0; input < inputs; ++input) {
-    pair[input % kBf16Step] = to_bf16(values[input]);
-    if (input % kBf16Step == kBf16Step - 1) pair += kBf16Channels * kBf16Step;
-  }
-}
-
-void put_int8(const int8_t* levels, int64_t inputs, int64_t channel, uint8_t* panel) {
-  for (int64_t input = 0; input < inputs; ++input) {
-    panel[input / kInt8Step * kInt8StepBytes + channel * kInt8Step + input % kInt8Step] =
-        static_cast<uint8_t>(levels[input] + kInt8Offset);
-  }
-}
-
-void put_int4(const std::vector<int8_t>& levels, const std::vector<int8_t>& multiples,
-              int64_t channel, uint8_t* panel) {
-  for (size_t g = 0; g < multiples.size(); ++g) {
-    const auto group = static_cast<int64_t>(g);
-    uint8_t* block = panel + group / kInt4BlockGroups * kInt4BlockBytes;
-    const int64_t in_block = group % kInt4BlockGroups;
-    block[kInt4BlockGroups * kInt4GroupBytes + in_block * kInt4Channels + channel] =
-        static_cast<uint8_t>(multiples[g]);
-    uint8_t* bytes = block + in_block * kInt4GroupBytes + channel * 4;
-    const int8_t* from = levels.data() + group * kInt4Group;
-    for (int64_t i = 0; i < kInt4Group / 2; ++i) {
-      const int low = from[i] + kInt4Offset, high = from[i + kInt4Group / 2] + kInt4Offset;
-      bytes[i / 4 * 64 + i % 4] = static_cast<uint8_t>(low | (high << 4));
-    }
-  }
-}
-
 // Divides the rows of x into tiles whose heights differ by at most one.
 struct Tiling {
   explicit Tiling(int64_t row_count)
@@ -122,38 +51,39 @@ int32_t* grown(HostBuffer& buffer, int64_t count) {
 
 }  // namespace
 
-// All panels one after another, followed by the scales of all channels, including the padding
-// channels of the last panel.
+// All panels one after another, followed by the scales of all channels if the format has such
+// scales, including the padding channels of the last panel.
 class MatmulPanels::PanelMatrix final : public Matrix {
  public:
   struct Size {
-    Size(const Layout& layout, int64_t out_features, int64_t in_features)
+    Size(const PanelLayout& layout, int64_t out_features, int64_t in_features)
         : panels(divided_up(out_features, layout.channels)),
           panel_bytes(divided_up(in_features, layout.block_inputs) * layout.block_bytes),
-          bytes(panels * (panel_bytes + layout.channels * size_of(DType::kF32))) {}
+          bytes(panels * (panel_bytes +
+                          (layout.channel_scales ? layout.channels * size_of(DType::kF32) : 0))) {}
     int64_t panels;
     int64_t panel_bytes;
     int64_t bytes;
   };
 
   // Makes a matrix with uninitialised memory of its own.
-  PanelMatrix(WeightFormat format, int64_t out_features, int64_t in_features)
+  PanelMatrix(PanelFormat format, int64_t out_features, int64_t in_features)
       : PanelMatrix(format, out_features, in_features,
-                    Size(layout_of(format), out_features, in_features)) {
+                    Size(panel_layout_of(format), out_features, in_features)) {
     storage_ = HostBuffer(DType::kF32, 1, bytes() / size_of(DType::kF32));
     data_ = storage_.view().row<uint8_t>(0);
     KASCADE_CHECK(data_ != nullptr);
   }
-  PanelMatrix(WeightFormat format, int64_t out_features, int64_t in_features,
+  PanelMatrix(PanelFormat format, int64_t out_features, int64_t in_features,
               std::span<const std::byte> packed)
       : PanelMatrix(format, out_features, in_features,
-                    Size(layout_of(format), out_features, in_features)) {
+                    Size(panel_layout_of(format), out_features, in_features)) {
     KASCADE_CHECK(static_cast<int64_t>(packed.size()) == bytes());
     data_ = reinterpret_cast<const uint8_t*>(packed.data());
   }
 
-  WeightFormat format() const { return format_; }
-  const Layout& layout() const { return layout_; }
+  PanelFormat format() const { return format_; }
+  const PanelLayout& layout() const { return layout_; }
   int64_t panels() const { return size_.panels; }
   int64_t panel_bytes() const { return size_.panel_bytes; }
   const uint8_t* panel(int64_t index) const { return data_ + index * size_.panel_bytes; }
@@ -173,26 +103,27 @@ class MatmulPanels::PanelMatrix final : public Matrix {
   }
 
  private:
-  PanelMatrix(WeightFormat format, int64_t out_features, int64_t in_features, const Size& size)
+  PanelMatrix(PanelFormat format, int64_t out_features, int64_t in_features, const Size& size)
       : Matrix(out_features, in_features, size.bytes),
         format_(format),
-        layout_(layout_of(format)),
+        layout_(panel_layout_of(format)),
         size_(size) {}
 
-  WeightFormat format_;
-  Layout layout_;
+  PanelFormat format_;
+  PanelLayout layout_;
   Size size_;
   HostBuffer storage_{};
   const uint8_t* data_ = nullptr;  // in storage_, or in memory that adopt() was given
 };
 
 PackedForm MatmulPanels::packed_form(int64_t out_features, int64_t in_features,
-                                     WeightFormat format) {
-  return {form_name(format), PanelMatrix::Size(layout_of(format), out_features, in_features).bytes};
+                                     PanelFormat format) {
+  return {form_name(format),
+          PanelMatrix::Size(panel_layout_of(format), out_features, in_features).bytes};
 }
 
 std::unique_ptr<Matrix> MatmulPanels::adopt(std::span<const std::byte> packed, int64_t out_features,
-                                            int64_t in_features, WeightFormat format) {
+                                            int64_t in_features, PanelFormat format) {
   return std::make_unique<PanelMatrix>(format, out_features, in_features, packed);
 }
 
@@ -201,65 +132,125 @@ struct MatmulPanels::Rows {
   Tiling tiling;
   int64_t words_per_row;
   int64_t starts_per_row;
+  int64_t scales_per_row;
   int32_t* words;
   int32_t* starts;
   float* scales;
+  float* level_sums;  // as many as scales; blocks only
 
-  PanelTile tile(int64_t index, const Layout& layout, int64_t first_input) const {
+  PanelTile tile(int64_t index, const PanelLayout& layout, int64_t first_input) const {
     const int64_t first = tiling.first(index);
     const auto height = static_cast<int32_t>(tiling.first(index + 1) - first);
+    const int64_t scale = first * scales_per_row + first_input / layout.scale_length * height;
     return {words + first * words_per_row + first_input / layout.word_inputs * height,
             starts + first * starts_per_row + first_input / layout.start_length * height,
-            scales + first, height};
+            scales + scale, level_sums + scale, height};
   }
 };
 
-std::unique_ptr<Matrix> MatmulPanels::pack(std::span<const Tensor> parts, WeightFormat format) {
-  const int64_t out_features = rows_of_all(parts), in_features = parts.front().cols;
-  auto matrix = std::make_unique<PanelMatrix>(format, out_features, in_features);
-  const int64_t channels = matrix->layout().channels;
-  pool_.run(matrix->panels(), [&](int64_t panel, int32_t) {
-    uint8_t* to = matrix->panel_to_fill(panel);
-    std::memset(to, 0, static_cast<size_t>(matrix->panel_bytes()));
-    float* scales = matrix->scales_to_fill(panel);
-    std::fill_n(scales, channels, 0.0f);
-    std::vector<float> values(static_cast<size_t>(in_features));
-    std::vector<int8_t> levels(static_cast<size_t>(round_up(in_features, kInt4Group)));
-    std::vector<int8_t> multiples(levels.size() / kInt4Group);
-    const int64_t end = std::min((panel + 1) * channels, out_features);
-    for (int64_t channel = panel * channels; channel < end; ++channel) {
-      const int64_t place = channel - panel * channels;
-      float& scale = scales[place];
-      read_channel(parts, channel, values.data());
-      if (format == WeightFormat::kBF16) {
-        put_bf16(values.data(), in_features, place, to);
-      } else if (format == WeightFormat::kInt8) {
-        scale = quantize_int8(values.data(), in_features, levels.data());
-        put_int8(levels.data(), in_features, place, to);
+// Packs the channels of one thread, one after another.
+class MatmulPanels::ChannelPacker {
+ public:
+  ChannelPacker(std::span<const Tensor> parts, PanelMatrix& matrix, const IntegerKernels& kernels)
+      : parts_(parts),
+        matrix_(matrix),
+        kernels_(kernels),
+        values_(static_cast<size_t>(matrix.in_features())),
+        rotated_(values_.size()),
+        levels_(static_cast<size_t>(round_up(matrix.in_features(), kInt4Group))),
+        multiples_(levels_.size() / kInt4Group) {}
+
+  void pack_panel(int64_t panel) {
+    const PanelLayout& layout = matrix_.layout();
+    uint8_t* to = matrix_.panel_to_fill(panel);
+    std::memset(to, 0, static_cast<size_t>(matrix_.panel_bytes()));
+    float* scales = layout.channel_scales ? matrix_.scales_to_fill(panel) : nullptr;
+    if (scales != nullptr) std::fill_n(scales, layout.channels, 0.0f);
+    const int64_t first = panel * layout.channels;
+    const int64_t count = std::min(layout.channels, matrix_.out_features() - first);
+    for (int64_t place = 0; place < count; ++place) {
+      if (has_blocks(matrix_.format())) {
+        pack_blocks(first + place, place, to);
       } else {
-        scale = quantize_int4(values.data(), in_features, levels.data(), multiples.data());
-        put_int4(levels, multiples, place, to);
+        const float scale = pack_values(first + place, place, to);
+        if (scales != nullptr) scales[place] = scale;
       }
     }
+  }
+
+ private:
+  void pack_blocks(int64_t channel, int64_t place, uint8_t* to) {
+    for (const Tensor& part : parts_) {
+      if (channel < part.rows) {
+        read_block_row(part.dtype, part.row<std::byte>(channel), part.cols, blocks_);
+        return put_blocks(part.dtype, blocks_, place, to);
+      }
+      channel -= part.rows;
+    }
+  }
+
+  // Returns the scale of the channel.
+  float pack_values(int64_t channel, int64_t place, uint8_t* to) {
+    const int64_t inputs = matrix_.in_features();
+    read_channel(parts_, channel, values_.data());
+    if (matrix_.format() == PanelFormat::kBF16) {
+      put_bf16(values_.data(), inputs, place, to);
+      return 1;
+    }
+    kernels_.rotate(values_.data(), inputs, rotated_.data());
+    if (matrix_.format() == PanelFormat::kInt8) {
+      const float scale = quantize_int8(rotated_.data(), inputs, levels_.data());
+      put_int8(levels_.data(), inputs, place, to);
+      return scale;
+    }
+    const float scale = quantize_int4(rotated_.data(), inputs, levels_.data(), multiples_.data());
+    put_int4(levels_, multiples_, place, to);
+    return scale;
+  }
+
+  std::span<const Tensor> parts_;
+  PanelMatrix& matrix_;
+  const IntegerKernels& kernels_;
+  std::vector<float> values_;
+  std::vector<float> rotated_;
+  std::vector<int8_t> levels_;
+  std::vector<int8_t> multiples_;
+  BlockRow blocks_{};
+};
+
+std::unique_ptr<Matrix> MatmulPanels::pack(std::span<const Tensor> parts, PanelFormat format) {
+  auto matrix = std::make_unique<PanelMatrix>(format, rows_of_all(parts), parts.front().cols);
+  std::vector<ChannelPacker> packers(static_cast<size_t>(pool_.threads()),
+                                     ChannelPacker(parts, *matrix, integer_));
+  pool_.run(matrix->panels(), [&](int64_t panel, int32_t worker) {
+    packers[static_cast<size_t>(worker)].pack_panel(panel);
   });
   return matrix;
 }
 
-void MatmulPanels::prepare_row(const PanelMatrix& w, Tensor x, int64_t row,
-                               const Rows& rows) const {
-  const Layout& layout = w.layout();
+void MatmulPanels::prepare_row(const PanelMatrix& w, Tensor x, int64_t row, const Rows& rows,
+                               float* rotated) const {
+  const PanelLayout& layout = w.layout();
   const int64_t tile = rows.tiling.tile_of(row);
   const PanelTile to = rows.tile(tile, layout, 0);
   const int64_t place = row - rows.tiling.first(tile);
   int32_t* words = const_cast<int32_t*>(to.words) + place;
-  if (w.format() == WeightFormat::kBF16) {
-    bf16_->to_pairs(x.f32(row), x.cols, to.rows, words);
-  } else {
-    rows.scales[row] = integer_.quantize(
-        x.f32(row), x.cols,
-        {words, const_cast<int32_t*>(to.starts) + place, to.rows,
-         rows.words_per_row * layout.word_inputs, layout.start_length, layout.offset});
+  if (w.format() == PanelFormat::kBF16) {
+    return bf16_->to_pairs(x.f32(row), x.cols, to.rows, words);
   }
+  const IntegerRow integers{words,
+                            const_cast<int32_t*>(to.starts) + place,
+                            to.rows,
+                            rows.words_per_row * layout.word_inputs,
+                            layout.start_length,
+                            layout.offset};
+  if (has_blocks(w.format())) {
+    return integer_.quantize_groups(x.f32(row), x.cols,
+                                    {integers, const_cast<float*>(to.scales) + place,
+                                     const_cast<float*>(to.level_sums) + place});
+  }
+  integer_.rotate(x.f32(row), x.cols, rotated);
+  rows.scales[row] = integer_.quantize(rotated, x.cols, integers);
 }
 
 // A task: a range of panels by a range of tiles.
@@ -270,14 +261,25 @@ struct MatmulPanels::Part {
   int64_t last_tile;
 };
 
+PanelKernel MatmulPanels::kernel_of(PanelFormat format) const {
+  switch (format) {
+    case PanelFormat::kBF16:
+      return bf16_->multiply;
+    case PanelFormat::kInt8:
+      return integer_.int8;
+    case PanelFormat::kInt4:
+      return integer_.int4;
+    default:
+      return integer_.blocks[static_cast<int>(format) - static_cast<int>(PanelFormat::kQ8_0)];
+  }
+}
+
 // With several tiles, kCachedInputs inputs of each panel are multiplied by all tiles while they are
 // in the core's cache; sums that are not complete are kept in `sums`.
 void MatmulPanels::multiply(const PanelMatrix& w, const Rows& rows, const Part& part, int32_t* sums,
                             Tensor out, Into into) const {
-  const Layout& layout = w.layout();
-  const auto kernel = w.format() == WeightFormat::kBF16   ? bf16_->multiply
-                      : w.format() == WeightFormat::kInt8 ? integer_.int8
-                                                          : integer_.int4;
+  const PanelLayout& layout = w.layout();
+  const PanelKernel kernel = kernel_of(w.format());
   const int64_t inputs = round_up(w.in_features(), layout.block_inputs);
   const int64_t tiles = part.last_tile - part.first_tile;
   const int64_t step = tiles == 1 ? layout.sum_length : std::min(kCachedInputs, layout.sum_length);
@@ -307,21 +309,27 @@ void MatmulPanels::multiply(const PanelMatrix& w, const Rows& rows, const Part& 
 void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
   if (x.rows == 0) return;
   const auto& w = static_cast<const PanelMatrix&>(matrix);
-  const Layout& layout = w.layout();
+  const PanelLayout& layout = w.layout();
   const int64_t padded = round_up(x.cols, kPaddedInputs);
   Rows rows{.tiling = Tiling(x.rows),
             .words_per_row = padded / layout.word_inputs,
             .starts_per_row = divided_up(padded, layout.start_length),
+            .scales_per_row = divided_up(padded, layout.scale_length),
             .words = nullptr,
             .starts = nullptr,
-            .scales = nullptr};
+            .scales = nullptr,
+            .level_sums = nullptr};
   rows.words = grown(words_, x.rows * rows.words_per_row);
   rows.starts = grown(starts_, x.rows * rows.starts_per_row);
-  rows.scales = reinterpret_cast<float*>(grown(scales_, x.rows));
+  const int64_t scales = x.rows * rows.scales_per_row;
+  rows.scales = reinterpret_cast<float*>(grown(scales_, 2 * scales));
+  rows.level_sums = rows.scales + scales;
   const int64_t row_runs = divided_up(x.rows, kTaskRows);
-  pool_.run(row_runs, [&](int64_t task, int32_t) {
+  for (HostBuffer& rotated : rotated_) grown(rotated, x.cols);
+  pool_.run(row_runs, [&](int64_t task, int32_t worker) {
+    float* rotated = rotated_[static_cast<size_t>(worker)].view().f32(0);
     const int64_t end = std::min(x.rows, (task + 1) * kTaskRows);
-    for (int64_t row = task * kTaskRows; row < end; ++row) prepare_row(w, x, row, rows);
+    for (int64_t row = task * kTaskRows; row < end; ++row) prepare_row(w, x, row, rows, rotated);
   });
   // With a single tile, the only concern is that each task reads a long contiguous run of memory.
   const bool many = rows.tiling.tiles >= kTaskTiles;

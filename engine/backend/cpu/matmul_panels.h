@@ -1,5 +1,5 @@
-// Matrix products with bf16, int8 and int4 weights. One packed copy serves every number of rows,
-// and a row's result does not depend on the other rows.
+// Matrix products with bf16, int8 and int4 weights and with GGUF's blocks. One packed copy serves
+// every number of rows, and a row's result does not depend on the other rows.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_MATMUL_PANELS_H_
 #define KASCADE_ENGINE_BACKEND_CPU_MATMUL_PANELS_H_
 
@@ -11,6 +11,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/panel_kernels.h"
+#include "engine/backend/cpu/panel_layout.h"
 #include "engine/backend/cpu/thread_pool.h"
 #include "engine/backend/host/host_buffer.h"
 #include "engine/backend/tensor.h"
@@ -21,16 +22,22 @@ class MatmulPanels {
  public:
   // `bf16` may be null, in which case nothing can be packed as kBF16.
   MatmulPanels(const IntegerKernels& integer, const Bf16Kernels* bf16, ThreadPool& pool)
-      : integer_(integer), bf16_(bf16), pool_(pool), sums_(static_cast<size_t>(pool.threads())) {}
+      : integer_(integer),
+        bf16_(bf16),
+        pool_(pool),
+        sums_(static_cast<size_t>(pool.threads())),
+        rotated_(sums_.size()) {}
 
   // Concatenates the parts along their rows and rounds or quantises them to kBF16, kInt8 or kInt4.
-  // Besides the result, each thread needs memory for one channel in f32.
-  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, WeightFormat format);
+  // For a format with blocks, all parts must have blocks of this format, which keep their levels
+  // and scales. Besides the result, each thread needs memory for one channel in f32.
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, PanelFormat format);
 
-  // See Backend. The packed bytes are the same for every set of kernels.
-  static PackedForm packed_form(int64_t out_features, int64_t in_features, WeightFormat format);
+  // See Backend; not for formats with blocks. The packed bytes are the same for every set of
+  // kernels.
+  static PackedForm packed_form(int64_t out_features, int64_t in_features, PanelFormat format);
   static std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed, int64_t out_features,
-                                       int64_t in_features, WeightFormat format);
+                                       int64_t in_features, PanelFormat format);
 
   // x, out f32; both may have a stride.
   void run(Tensor x, const Matrix& w, Tensor out, Into into);
@@ -39,8 +46,13 @@ class MatmulPanels {
   struct Rows;
   struct Part;
   class PanelMatrix;
+  class ChannelPacker;
 
-  void prepare_row(const PanelMatrix& w, Tensor x, int64_t row, const Rows& rows) const;
+  PanelKernel kernel_of(PanelFormat format) const;
+
+  // `rotated` is room for a row of x.
+  void prepare_row(const PanelMatrix& w, Tensor x, int64_t row, const Rows& rows,
+                   float* rotated) const;
   void multiply(const PanelMatrix& w, const Rows& rows, const Part& part, int32_t* sums, Tensor out,
                 Into into) const;
 
@@ -51,7 +63,8 @@ class MatmulPanels {
   HostBuffer words_{};
   HostBuffer starts_{};
   HostBuffer scales_{};
-  std::vector<HostBuffer> sums_{};  // [threads], see multiply()
+  std::vector<HostBuffer> sums_;     // [threads], see multiply()
+  std::vector<HostBuffer> rotated_;  // [threads], a row of x
 };
 
 }  // namespace kascade::cpu

@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "engine/backend/block_formats.h"
+
 namespace kascade::cpu {
 
 // Most rows of a tile: their sums and the weights fit 32 vector registers.
@@ -38,18 +40,51 @@ constexpr int32_t kBf16Channels = 32;
 constexpr int32_t kBf16Step = 2;
 constexpr int32_t kBf16StepBytes = kBf16Channels * kBf16Step * 2;
 
+// A panel of GGUF's blocks (engine/backend/block_formats.h) has 16 channels. For each block of 32
+// or 256 inputs it holds:
+// - in the K formats, the header: 16 f16 scales, then 16 f16 minima if the format has them;
+// - for each group of 32 inputs, the levels and then the scales of the group.
+// Levels of 8 bits: 8 × 64 bytes; byte 4c + i of part p is input 4p + i of channel c. Fewer bits: 4
+// × 64 bytes with the lower four bits; byte 4c + i of part p holds the inputs 4p + i (low half) and
+// 16 + 4p + i (high half). Then the bits above: with 5 bits 64 bytes, where bit p of byte 4c + i
+// belongs to input 4p + i; with 6 bits 2 × 64 bytes, where bits 2q and 2q + 1 of byte 4c + i of
+// part p belong to input 16p + 4q + i. Scales: 16 f16 numbers, then 16 minima if the format has
+// them. In the K formats multiples instead: Q6_K has 16 bytes for each of its two groups of 16
+// inputs; in the others, byte c of 16 holds the multiple of the scale (6 bits) and the lower two
+// bits of the multiple of the minimum; its upper four bits are in byte c % 8 of 8 more, for c < 8
+// in the low half.
+constexpr int32_t kBlockChannels = 16;
+constexpr int32_t kBlockNibbleBytes = 4 * 64;
+constexpr int64_t block_level_bytes(int32_t bits) { return bits * 64; }
+constexpr int64_t block_header_bytes(const BlockFormat& format) {
+  return !format.multiples ? 0 : (format.minima ? 2 : 1) * 2 * kBlockChannels;
+}
+constexpr int64_t block_scale_bytes(const BlockFormat& format) {
+  if (format.multiples) return format.minima ? kBlockChannels + 8 : 2 * kBlockChannels;
+  return (format.minima ? 2 : 1) * 2 * kBlockChannels;
+}
+constexpr int64_t block_panel_bytes(DType dtype) {
+  const BlockFormat format = block_format_of(dtype);
+  return block_header_bytes(format) +
+         block_size_of(dtype).inputs / kBlockGroup *
+             (block_level_bytes(format.bits) + block_scale_bytes(format));
+}
+
 // A tile of rows as the kernels read it: the rows' values of one input lie side by side.
 struct PanelTile {
   // [inputs / 4][rows] words of 4 levels, lowest byte first; with bf16 [inputs / 2][rows] pairs
   const int32_t* words = nullptr;
-  const int32_t* starts = nullptr;  // [sums][rows] start values: int8 one, int4 one per group
-  const float* scales = nullptr;    // [rows]; not with bf16
+  // [sums][rows] start values: int8 one, int4 and blocks one per group of the weights; not with
+  // bf16. Blocks with minima have no offset, and their sums start from 0.
+  const int32_t* starts = nullptr;
+  const float* scales = nullptr;      // [rows], with blocks [groups][rows]; not with bf16
+  const float* level_sums = nullptr;  // blocks: [groups][rows] scale · sum of the group's levels
   int32_t rows = 0;
 };
 
 struct Panel {
   const uint8_t* weights = nullptr;
-  const float* scales = nullptr;  // of all channels of the panel; not with bf16
+  const float* scales = nullptr;  // of all channels of the panel; int8 and int4
   int64_t blocks = 0;             // int8: steps of 4 inputs; int4: blocks of 64; bf16: pairs
   int32_t channels = 0;           // number of channels to compute
   // Whether these inputs are the first and the last of their sums.
@@ -61,7 +96,8 @@ struct PanelOut {
   float* out = nullptr;
   int64_t stride = 0;
   bool add = false;
-  // [rows of the tile][channels of a panel]: sums that further inputs will be added to
+  // [rows of the tile][channels of a panel]: sums that further inputs will be added to; with blocks
+  // they are f32 numbers
   int32_t* sums = nullptr;
 };
 
@@ -75,12 +111,26 @@ struct IntegerRow {
   int32_t offset = 0;
 };
 
+// The place where quantize_groups() writes one row of a tile.
+struct GroupedRow {
+  IntegerRow integers{};
+  float* scales = nullptr;      // one per 32 inputs
+  float* level_sums = nullptr;  // the same
+};
+
+using PanelKernel = void (*)(const PanelTile& tile, const Panel& panel, const PanelOut& out);
+
 struct IntegerKernels {
   const char* isa;
+  // out = x, rotated as rotate_inputs() does.
+  void (*rotate)(const float* x, int64_t size, float* out);
   // Quantises the row as quantize_int8() does and returns its scale.
   float (*quantize)(const float* x, int64_t size, const IntegerRow& row);
-  void (*int8)(const PanelTile& tile, const Panel& panel, const PanelOut& out);
-  void (*int4)(const PanelTile& tile, const Panel& panel, const PanelOut& out);
+  // Quantises the row as quantize_int8_groups() does, in groups of 32 values.
+  void (*quantize_groups)(const float* x, int64_t size, const GroupedRow& row);
+  PanelKernel int8;
+  PanelKernel int4;
+  const PanelKernel* blocks;  // of each dtype with blocks, from kQ8_0 on
 };
 
 struct Bf16Kernels {
@@ -88,7 +138,7 @@ struct Bf16Kernels {
   // Writes the row in bf16, one pair every `rows` words, with zeros from `size` up to the next
   // multiple of 32.
   void (*to_pairs)(const float* x, int64_t size, int32_t rows, int32_t* words);
-  void (*multiply)(const PanelTile& tile, const Panel& panel, const PanelOut& out);
+  PanelKernel multiply;
 };
 
 // Null if the processor has no bf16 dot product.

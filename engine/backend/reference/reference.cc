@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/block_formats.h"
 #include "engine/backend/host/host_backend.h"
 #include "engine/backend/host/host_buffer.h"
 #include "engine/backend/host/select.h"
@@ -116,9 +117,12 @@ class ReferenceBackend final : public HostBackend {
     const Tensor table = static_cast<const HostEmbedding&>(embedding).table();
     const std::vector<int32_t>& tokens = batch_of(step).tokens;
     for (size_t row = 0; row < tokens.size(); ++row) {
-      for (int64_t col = 0; col < table.cols; ++col) {
-        out.f32(static_cast<int64_t>(row))[col] = load(table, tokens[row], col);
+      float* to = out.f32(static_cast<int64_t>(row));
+      if (has_blocks(table.dtype)) {
+        dequantize_row(table.dtype, table.row<std::byte>(tokens[row]), table.cols, to);
+        continue;
       }
+      for (int64_t col = 0; col < table.cols; ++col) to[col] = load(table, tokens[row], col);
     }
   }
 

@@ -10,8 +10,8 @@
 
 namespace kascade::reference {
 
-// Concatenates the parts along their rows, as Backend::pack() does. `format` is kF32, kInt8 or
-// kInt4.
+// Concatenates the parts along their rows, as Backend::pack() does. `format` is kF32, kInt8,
+// kInt4 or kNative.
 std::unique_ptr<Matrix> pack_matrix(std::span<const Tensor> parts, WeightFormat format);
 
 // Backend::matmul() for a matrix of pack_matrix().

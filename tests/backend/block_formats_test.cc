@@ -1,6 +1,6 @@
-// Tests every element type of GGUF, against blocks that the test packs from known levels and scales
+// Tests every block format of GGUF, against blocks that the test packs from known levels and scales
 // in the published formats, and against blocks whose bytes and values were worked out by hand.
-#include "tools/convert/gguf_dequantize.h"
+#include "engine/backend/block_formats.h"
 
 #include <bit>
 #include <cstring>
@@ -11,7 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-namespace kascade::convert {
+namespace kascade {
 namespace {
 
 using Bytes = std::vector<uint8_t>;
@@ -35,15 +35,13 @@ void put_f16(Bytes& block, float value) {
   block.push_back(static_cast<uint8_t>(bits >> 8));
 }
 
-std::vector<float> unpack(uint32_t id, const Bytes& bytes) {
-  const GgmlType* type = find_ggml_type(id);
-  EXPECT_NE(type, nullptr);
-  const auto blocks = static_cast<int64_t>(bytes.size()) / type->block_bytes;
-  EXPECT_EQ(blocks * type->block_bytes, static_cast<int64_t>(bytes.size()));
-  const int64_t count = blocks * type->block_elements;
-  std::vector<float> values(static_cast<size_t>(count));
-  dequantize(*type, reinterpret_cast<const std::byte*>(bytes.data()), count,
-             reinterpret_cast<std::byte*>(values.data()));
+std::vector<float> unpack(DType dtype, const Bytes& bytes) {
+  const BlockSize block = block_size_of(dtype);
+  const auto blocks = static_cast<int64_t>(bytes.size()) / block.bytes;
+  EXPECT_EQ(blocks * block.bytes, static_cast<int64_t>(bytes.size()));
+  std::vector<float> values(static_cast<size_t>(blocks * block.inputs));
+  dequantize_row(dtype, reinterpret_cast<const std::byte*>(bytes.data()), blocks * block.inputs,
+                 values.data());
   return values;
 }
 
@@ -51,8 +49,7 @@ std::vector<float> unpack(uint32_t id, const Bytes& bytes) {
 // --------------------------------------------------------------------------------
 
 struct Plain {
-  uint32_t id;
-  const char* name;
+  DType dtype;
   int bits;        // of a level
   bool has_least;  // a second f16: what level 0 stands for
   int zero_level;  // level that stands for 0 otherwise
@@ -83,7 +80,6 @@ class PlainTypes : public ::testing::TestWithParam<Plain> {};
 
 TEST_P(PlainTypes, GivesBackWhatWasPacked) {
   const Plain& type = GetParam();
-  EXPECT_EQ(ggml_type_name(type.id), type.name);
   Bytes bytes;
   std::vector<float> expected;
   for (int block = 0; block < 50; ++block) {
@@ -98,19 +94,19 @@ TEST_P(PlainTypes, GivesBackWhatWasPacked) {
                                         : scale * static_cast<float>(level - type.zero_level));
     }
   }
-  const auto values = unpack(type.id, bytes);
+  const auto values = unpack(type.dtype, bytes);
   ASSERT_EQ(values.size(), expected.size());
   // A fused multiply-add may round the sum once instead of twice.
   for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(values[i], expected[i], 1e-5) << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, PlainTypes,
-                         ::testing::Values(Plain{8, "Q8_0", 8, false, 0},
-                                           Plain{2, "Q4_0", 4, false, 8},
-                                           Plain{3, "Q4_1", 4, true, 0},
-                                           Plain{6, "Q5_0", 5, false, 16},
-                                           Plain{7, "Q5_1", 5, true, 0}),
-                         [](const auto& plain) { return plain.param.name; });
+                         ::testing::Values(Plain{DType::kQ8_0, 8, false, 0},
+                                           Plain{DType::kQ4_0, 4, false, 8},
+                                           Plain{DType::kQ4_1, 4, true, 0},
+                                           Plain{DType::kQ5_0, 5, false, 16},
+                                           Plain{DType::kQ5_1, 5, true, 0}),
+                         [](const auto& plain) { return std::string(name_of(plain.param.dtype)); });
 
 // ---- Super-blocks of 256
 // -------------------------------------------------------------------------
@@ -127,7 +123,7 @@ Bytes pack_scales(const std::vector<int>& scales, const std::vector<int>& minima
 }
 
 // Q4_K and Q5_K, told apart by the bits of a level.
-void check_k(uint32_t id, int bits) {
+void check_k(DType dtype, int bits) {
   for (int round = 0; round < 20; ++round) {
     const float scale = draw_scale();
     const float minimum = draw_scale();
@@ -153,7 +149,7 @@ void check_k(uint32_t id, int bits) {
         block.push_back(static_cast<uint8_t>(low | high << 4));
       }
     }
-    const auto values = unpack(id, block);
+    const auto values = unpack(dtype, block);
     ASSERT_EQ(values.size(), 256u);
     for (size_t i = 0; i < 256; ++i) {
       const double expected =
@@ -163,8 +159,8 @@ void check_k(uint32_t id, int bits) {
   }
 }
 
-TEST(SuperBlocks, Q4KGivesBackWhatWasPacked) { check_k(12, 4); }
-TEST(SuperBlocks, Q5KGivesBackWhatWasPacked) { check_k(13, 5); }
+TEST(SuperBlocks, Q4KGivesBackWhatWasPacked) { check_k(DType::kQ4_K, 4); }
+TEST(SuperBlocks, Q5KGivesBackWhatWasPacked) { check_k(DType::kQ5_K, 5); }
 
 TEST(SuperBlocks, Q6KGivesBackWhatWasPacked) {
   for (int round = 0; round < 20; ++round) {
@@ -188,7 +184,7 @@ TEST(SuperBlocks, Q6KGivesBackWhatWasPacked) {
     }
     for (const int group : scales) block.push_back(static_cast<uint8_t>(group));
     put_f16(block, scale);
-    const auto values = unpack(14, block);
+    const auto values = unpack(DType::kQ6_K, block);
     ASSERT_EQ(values.size(), 256u);
     for (size_t i = 0; i < 256; ++i) {
       const double expected = double{scale} * scales[i / 16] * (levels[i] - 32);
@@ -208,7 +204,7 @@ TEST(ByHand, Q4_0) {
   std::memcpy(block.data(), kHalf, 2);
   block[2] = 0xf0;  // element 0 is level 0, element 16 level 15
   block[17] = 0x1a;
-  const auto values = unpack(2, block);
+  const auto values = unpack(DType::kQ4_0, block);
   EXPECT_EQ(values[0], -4);
   EXPECT_EQ(values[16], 3.5);
   EXPECT_EQ(values[15], 1);
@@ -222,7 +218,7 @@ TEST(ByHand, Q5_0) {
   block[2] = 0x02;  // fifth bit of element 1
   block[5] = 0x80;  // of element 31
   block[6 + 15] = 0x30;
-  const auto values = unpack(6, block);
+  const auto values = unpack(DType::kQ5_0, block);
   EXPECT_EQ(values[0], -16);
   EXPECT_EQ(values[1], 0);
   EXPECT_EQ(values[31], 3);
@@ -237,7 +233,7 @@ TEST(ByHand, Q4_K) {
   block[12] = 0x21;       // group 4: scale 32 + 1, minimum 16 + 2
   block[16] = 0x05;       // element 0
   block[16 + 64] = 0x07;  // element 128, the first of group 4
-  const auto values = unpack(12, block);
+  const auto values = unpack(DType::kQ4_K, block);
   EXPECT_EQ(values[0], 3 * 5 - 2);
   EXPECT_EQ(values[1], -2);
   EXPECT_EQ(values[32], 0);  // group 1 has no scale
@@ -254,40 +250,20 @@ TEST(ByHand, Q6_K) {
   block[128] = 0x02;            // element 0: 1 + 32
   block[64 + 16] = 0xf0;        // element 208 = 128 + 64 + 16: low bits 15
   block[128 + 32 + 16] = 0x10;  // its upper bits: 1
-  const auto values = unpack(14, block);
+  const auto values = unpack(DType::kQ6_K, block);
   EXPECT_EQ(values[0], 0.5 * 2 * 1);
   EXPECT_EQ(values[1], 0.5 * 2 * -32);
   EXPECT_EQ(values[208], -0.5 * (15 + 16 - 32));
   EXPECT_EQ(values[32], 0);
 }
 
-TEST(PlainNumbers, PassThrough) {
-  for (const uint32_t id : {0u, 1u, 30u}) {
-    const GgmlType* type = find_ggml_type(id);
-    ASSERT_NE(type, nullptr);
-    EXPECT_EQ(type->dequantize, nullptr);
-    EXPECT_EQ(type->block_bytes, size_of(type->dtype));
-    const Bytes bytes = {1, 2, 3, 4, 0xff, 0xfe, 0xfd, 0xfc};
-    Bytes copy(8);
-    dequantize(*type, reinterpret_cast<const std::byte*>(bytes.data()), 8 / size_of(type->dtype),
-               reinterpret_cast<std::byte*>(copy.data()));
-    EXPECT_EQ(copy, bytes);
+TEST(BlockNames, AreThoseOfTheFormat) {
+  EXPECT_EQ(block_dtype_named("Q4_K"), DType::kQ4_K);
+  EXPECT_EQ(block_dtype_named("Q8_0"), DType::kQ8_0);
+  for (const char* other : {"Q2_K", "q4_k", "F32", ""}) {
+    EXPECT_EQ(block_dtype_named(other), std::nullopt) << other;
   }
-  EXPECT_EQ(find_ggml_type(0)->dtype, DType::kF32);
-  EXPECT_EQ(find_ggml_type(1)->dtype, DType::kF16);
-  EXPECT_EQ(find_ggml_type(30)->dtype, DType::kBF16);
-}
-
-TEST(Names, AreThoseOfTheFormat) {
-  EXPECT_EQ(ggml_type_name(10), "Q2_K");
-  EXPECT_EQ(ggml_type_name(23), "IQ4_XS");
-  EXPECT_EQ(ggml_type_name(39), "MXFP4");
-  EXPECT_EQ(ggml_type_name(1000), "type 1000");
-  EXPECT_EQ(find_ggml_type(10), nullptr);
-  std::set<std::string> names;
-  for (uint32_t id = 0; id < 40; ++id) names.insert(ggml_type_name(id));
-  EXPECT_EQ(names.size(), 40u);
 }
 
 }  // namespace
-}  // namespace kascade::convert
+}  // namespace kascade

@@ -1,0 +1,165 @@
+#include "engine/backend/cpu/panel_layout.h"
+
+#include <cstring>
+
+#include "engine/backend/cpu/panel_kernels.h"
+#include "engine/backend/quantization.h"
+
+namespace kascade::cpu {
+namespace {
+
+// Sets one of 16 f16 numbers.
+void put_half(uint16_t bits, int64_t channel, uint8_t* to) {
+  std::memcpy(to + 2 * channel, &bits, sizeof(bits));
+}
+
+// Adds the level of input `i` of a group (panel_kernels.h describes its bytes).
+void put_level(int bits, int level, int64_t i, int64_t channel, uint8_t* group) {
+  const int64_t four = i / 4, byte = 4 * channel + i % 4;
+  if (bits == 8) {
+    group[64 * four + byte] = static_cast<uint8_t>(level);
+    return;
+  }
+  uint8_t& low = group[64 * (four % 4) + byte];
+  low = static_cast<uint8_t>(low | (level & 15) << (four < 4 ? 0 : 4));
+  if (bits == 5) {
+    uint8_t& high = group[kBlockNibbleBytes + byte];
+    high = static_cast<uint8_t>(high | (level >> 4) << four);
+  } else if (bits == 6) {
+    uint8_t& high = group[kBlockNibbleBytes + 64 * (four / 4) + byte];
+    high = static_cast<uint8_t>(high | (level >> 4) << (2 * (four % 4)));
+  }
+}
+
+// Writes the scale of a group, and its minimum, in a format without multiples.
+void put_group_halves(const BlockRow& row, int64_t group, int64_t channel, uint8_t* to) {
+  put_half(row.scales[static_cast<size_t>(group)], channel, to);
+  if (!row.minima.empty()) put_half(row.minima[static_cast<size_t>(group)], channel, to + 32);
+}
+
+void put_group_multiples(const BlockRow& row, int64_t group, int64_t channel, uint8_t* to) {
+  const auto at = static_cast<size_t>(group);
+  if (row.minima.empty()) {
+    to[channel] = static_cast<uint8_t>(row.multiples[2 * at]);
+    to[kBlockChannels + channel] = static_cast<uint8_t>(row.multiples[2 * at + 1]);
+    return;
+  }
+  const int minimum = row.minimum_multiples[at];
+  to[channel] = static_cast<uint8_t>(row.multiples[at] | (minimum & 3) << 6);
+  uint8_t& high = to[kBlockChannels + channel % 8];
+  high = static_cast<uint8_t>(high | (minimum >> 2) << (channel < 8 ? 0 : 4));
+}
+
+}  // namespace
+
+PanelLayout panel_layout_of(PanelFormat format) {
+  switch (format) {
+    case PanelFormat::kBF16:
+      return {.channels = kBf16Channels,
+              .block_inputs = kBf16Step,
+              .block_bytes = kBf16StepBytes,
+              .word_inputs = 2};
+    case PanelFormat::kInt8:
+      return {.channels = kInt8Channels,
+              .block_inputs = kInt8Step,
+              .block_bytes = kInt8StepBytes,
+              .sum_length = kInt8SumLength,
+              .start_length = kInt8SumLength,
+              .offset = kInt8Offset,
+              .channel_scales = true};
+    case PanelFormat::kInt4:
+      return {.channels = kInt4Channels,
+              .block_inputs = kInt4BlockInputs,
+              .block_bytes = kInt4BlockBytes,
+              .sum_length = kInt4SumLength,
+              .start_length = kInt4Group,
+              .offset = kInt4Offset,
+              .channel_scales = true};
+    default:
+      break;
+  }
+  const DType dtype = block_dtype_of(format);
+  const BlockFormat block = block_format_of(dtype);
+  return {.channels = kBlockChannels,
+          .block_inputs = block_size_of(dtype).inputs,
+          .block_bytes = block_panel_bytes(dtype),
+          .start_length = block.group,
+          .scale_length = kBlockGroup,
+          .offset = block.offset};
+}
+
+// Whoever changes a panel or what surrounds it must increase the version, because files of packed
+// weights outlive the program. Blocks are packed at each start, as fast as they are read, and are
+// never kept in a file.
+std::string_view form_name(PanelFormat format) {
+  switch (format) {
+    case PanelFormat::kBF16:
+      return "bf16-panels-2";
+    case PanelFormat::kInt8:
+      return "int8-panels-2";
+    case PanelFormat::kInt4:
+      return "int4-panels-2";
+    default:
+      return {};
+  }
+}
+
+void put_bf16(const float* values, int64_t inputs, int64_t channel, uint8_t* panel) {
+  uint16_t* pair = reinterpret_cast<uint16_t*>(panel) + channel * kBf16Step;
+  for (int64_t input = 0; input < inputs; ++input) {
+    pair[input % kBf16Step] = to_bf16(values[input]);
+    if (input % kBf16Step == kBf16Step - 1) pair += kBf16Channels * kBf16Step;
+  }
+}
+
+void put_int8(const int8_t* levels, int64_t inputs, int64_t channel, uint8_t* panel) {
+  for (int64_t input = 0; input < inputs; ++input) {
+    panel[input / kInt8Step * kInt8StepBytes + channel * kInt8Step + input % kInt8Step] =
+        static_cast<uint8_t>(levels[input] + kInt8Offset);
+  }
+}
+
+void put_int4(const std::vector<int8_t>& levels, const std::vector<int8_t>& multiples,
+              int64_t channel, uint8_t* panel) {
+  for (size_t g = 0; g < multiples.size(); ++g) {
+    const auto group = static_cast<int64_t>(g);
+    uint8_t* block = panel + group / kInt4BlockGroups * kInt4BlockBytes;
+    const int64_t in_block = group % kInt4BlockGroups;
+    block[kInt4BlockGroups * kInt4GroupBytes + in_block * kInt4Channels + channel] =
+        static_cast<uint8_t>(multiples[g]);
+    uint8_t* bytes = block + in_block * kInt4GroupBytes + channel * 4;
+    const int8_t* from = levels.data() + group * kInt4Group;
+    for (int64_t i = 0; i < kInt4Group / 2; ++i) {
+      const int low = from[i] + kInt4Offset, high = from[i + kInt4Group / 2] + kInt4Offset;
+      bytes[i / 4 * 64 + i % 4] = static_cast<uint8_t>(low | (high << 4));
+    }
+  }
+}
+
+void put_blocks(DType dtype, const BlockRow& row, int64_t channel, uint8_t* panel) {
+  const BlockFormat format = block_format_of(dtype);
+  const int64_t groups = block_size_of(dtype).inputs / kBlockGroup;
+  const int64_t level_bytes = block_level_bytes(format.bits);
+  const int64_t group_bytes = level_bytes + block_scale_bytes(format);
+  const auto blocks = static_cast<int64_t>(row.scales.size());
+  const uint8_t* levels = row.levels.data();
+  for (int64_t block = 0; block < blocks; ++block, panel += block_panel_bytes(dtype)) {
+    uint8_t* to = panel;
+    if (format.multiples) {
+      put_group_halves(row, block, channel, to);
+      to += block_header_bytes(format);
+    }
+    for (int64_t g = 0; g < groups; ++g, to += group_bytes, levels += kBlockGroup) {
+      for (int64_t i = 0; i < kBlockGroup; ++i) {
+        put_level(format.bits, levels[i], i, channel, to);
+      }
+      if (format.multiples) {
+        put_group_multiples(row, block * groups + g, channel, to + level_bytes);
+      } else {
+        put_group_halves(row, block, channel, to + level_bytes);
+      }
+    }
+  }
+}
+
+}  // namespace kascade::cpu
