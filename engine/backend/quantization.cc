@@ -8,18 +8,6 @@
 namespace kascade {
 namespace {
 
-// The largest magnitude, or NaN if a value is not finite.
-float largest_of(const float* values, int64_t size) {
-  float largest = 0;
-  bool finite = true;
-  for (int64_t i = 0; i < size; ++i) {
-    const float magnitude = std::abs(values[i]);
-    finite &= magnitude <= std::numeric_limits<float>::max();
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  return finite ? largest : std::numeric_limits<float>::quiet_NaN();
-}
-
 // Adding this to a small float and subtracting it again rounds to the nearest integer, ties to
 // even. Unlike std::nearbyint, compilers vectorise it.
 constexpr float kFractionless = 0x1.8p23f;
@@ -53,11 +41,6 @@ struct GroupSearch {
   }
 };
 
-// The search tries multiples that put the value of largest magnitude at levels 6 to 10 in
-// magnitude, around the natural 8.
-constexpr float kTightest = 6.0f, kWidest = 10.0f, kPace = 0.5f;
-constexpr float kLargestMultiple = 127.0f;
-
 GroupSearch search(const Group& values, float scale) {
   GroupSearch best{.values = values};
   float largest = 0;
@@ -65,9 +48,9 @@ GroupSearch search(const Group& values, float scale) {
     if (std::abs(values[i]) > std::abs(largest)) largest = values[i];
   }
   if (largest == 0) return best;
-  for (float level = kTightest; level <= kWidest; level += kPace) {
+  for (float level = kInt4Tightest; level <= kInt4Widest; level += kInt4Pace) {
     const float size = std::abs(largest) / (level * scale);
-    const float multiple = std::clamp(rounded(size), 1.0f, kLargestMultiple);
+    const float multiple = std::clamp(rounded(size), 1.0f, kInt4LargestMultiple);
     best.offer(largest > 0 ? -multiple : multiple, scale);
     best.offer(largest > 0 ? multiple : -multiple, scale);
   }
@@ -93,6 +76,17 @@ void rotate_block(float* values, int64_t size) {
 
 }  // namespace
 
+float largest_magnitude(const float* values, int64_t size) {
+  float largest = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < size; ++i) {
+    const float magnitude = std::abs(values[i]);
+    finite &= magnitude <= std::numeric_limits<float>::max();
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return finite ? largest : std::numeric_limits<float>::quiet_NaN();
+}
+
 void rotate_inputs(float* values, int64_t size) {
   int64_t block = kRotationBlock;
   for (int64_t first = 0; first < size; first += block) {
@@ -102,7 +96,7 @@ void rotate_inputs(float* values, int64_t size) {
 }
 
 float quantize_int8(const float* values, int64_t size, int8_t* levels) {
-  const float largest = largest_of(values, size);
+  const float largest = largest_magnitude(values, size);
   if (!(largest >= kNegligible)) {
     std::fill_n(levels, size, int8_t{0});
     return largest < kNegligible ? 0.0f : largest;
@@ -115,7 +109,7 @@ float quantize_int8(const float* values, int64_t size, int8_t* levels) {
 }
 
 float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* multiples) {
-  const float largest = largest_of(values, size);
+  const float largest = largest_magnitude(values, size);
   if (!(largest >= kNegligible)) {
     std::fill_n(levels, size, int8_t{0});
     std::fill_n(multiples, (size + kInt4Group - 1) / kInt4Group, int8_t{0});
@@ -124,7 +118,7 @@ float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* m
   // Squares of large values would overflow, so the search runs on values divided by the largest
   // magnitude.
   const float inverse = 1.0f / largest;
-  constexpr float kScale = 1.0f / (kTightest * kLargestMultiple);
+  constexpr float kScale = 1.0f / (kInt4Tightest * kInt4LargestMultiple);
   for (int64_t first = 0; first < size; first += kInt4Group) {
     const int64_t count = std::min(kInt4Group, size - first);
     Group group{};

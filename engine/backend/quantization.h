@@ -71,6 +71,14 @@ void quantize_int8_groups(const float* values, int64_t size, int64_t group, int8
 void write_int8_row(const float* values, Tensor to, int64_t row);
 void read_int8_row(Tensor from, int64_t row, float* values);
 
+// The multiples that quantize_int4() tries put the value of largest magnitude in its group at
+// levels 6 to 10 in magnitude, around the natural 8, with either sign.
+constexpr float kInt4Tightest = 6.0f, kInt4Widest = 10.0f, kInt4Pace = 0.5f;
+constexpr float kInt4LargestMultiple = 127.0f;
+
+// The largest magnitude, or NaN if a value is not finite.
+float largest_magnitude(const float* values, int64_t size);
+
 // Quantises one channel: writes levels [size] and multiples [size / 16 rounded up] and returns the
 // scale. Values that are not finite are treated as in quantize_int8().
 float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* multiples);

@@ -316,6 +316,27 @@ TEST_P(IntegerTest, PacksEveryDtypeIntoFewBytes) {
   }
 }
 
+TEST_P(IntegerTest, QuantisesInt4AsTheReference) {
+  Random random(22);
+  std::normal_distribution<float> normal(0, 1);
+  for (const int64_t size : {1, 15, 16, 17, 100, 256, 257, 1000}) {
+    for (const float spread : {1.0f, 8.0f}) {
+      std::vector<float> values(static_cast<size_t>(size));
+      for (float& value : values) value = std::pow(normal(random), 3.0f) * spread;
+      if (size > 60) std::fill_n(values.begin() + 32, 20, 0.0f);
+      const Channel wanted(values, true);
+      Channel found(values, true);
+      std::fill(found.levels.begin(), found.levels.end(), int8_t{99});
+      std::fill(found.multiples.begin(), found.multiples.end(), int8_t{99});
+      found.scale = GetParam().kernels->quantize_int4(values.data(), size, found.levels.data(),
+                                                      found.multiples.data());
+      EXPECT_EQ(found.scale, wanted.scale);
+      EXPECT_EQ(found.levels, wanted.levels) << size;
+      EXPECT_EQ(found.multiples, wanted.multiples) << size;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Cpu, IntegerTest, ::testing::ValuesIn(integer_cases()),
                          [](const auto& test) {
                            return std::string(name_of(test.param.format)) + "_" +

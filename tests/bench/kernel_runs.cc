@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/backend/block_formats.h"
 #include "engine/backend/host/host_backend.h"
 #include "engine/backend/host/host_buffer.h"
 #include "engine/base/check.h"
@@ -104,7 +105,8 @@ void Runs::matmul() {
 }
 
 void Runs::matmul_of(const std::string& what, int64_t out_features, int64_t in_features) {
-  const HostBuffer values = random_matrix(out_features, in_features, 0.02, /*seed=*/3);
+  const HostBuffer values =
+      random_weights(block_dtype_named(settings_.weights), out_features, in_features, /*seed=*/3);
   const Tensor parts[] = {values.view()};
   std::vector<std::unique_ptr<Matrix>> copies;
   int64_t bytes = 0;

@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/backend/block_formats.h"
 #include "tests/bench/report.h"
 #include "tests/bench/runs.h"
 
@@ -69,7 +70,9 @@ int run(const Settings& settings, const std::vector<std::string>& commands,
   circumstances.model = (*runs)->config().name;
   circumstances.layers = (*runs)->config().layers;
   circumstances.threads = (*runs)->backend().info().threads;
-  circumstances.weights = std::string(name_of((*runs)->backend().precision().weights));
+  circumstances.weights = block_dtype_named(settings.weights)
+                              ? settings.weights
+                              : std::string(name_of((*runs)->backend().precision().weights));
   circumstances.kv_cache = std::string(name_of((*runs)->backend().precision().cache));
   circumstances.ceilings = (*runs)->ceilings();
   circumstances.load_end = load_average();
@@ -110,8 +113,9 @@ int main(int argc, char** argv) {
   app.add_option("--mode", settings.modes)
       ->delimiter(',')
       ->check(CLI::IsMember({"dense", "sparse"}));
-  app.add_option("--weights", settings.weights)
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}));
+  app.add_option("--weights", settings.weights, "a block format of GGUF stands for random blocks")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4", "Q8_0", "Q4_0", "Q4_1", "Q5_0",
+                             "Q5_1", "Q4_K", "Q5_K", "Q6_K"}));
   app.add_option("--kv-cache-dtype", settings.kv_cache_dtype)
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}));
   app.add_option("--ratio", settings.ratio, "share of the keys that sparse layers attend to")

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/backend/backend.h"
+#include "engine/backend/block_formats.h"
 #include "engine/base/check.h"
 #include "tests/bench/shapes.h"
 
@@ -46,7 +47,8 @@ absl::StatusOr<std::unique_ptr<Runs>> Runs::make(const Settings& settings) {
   if (!config.ok()) return config.status();
   if (settings.layers > 0) config->layers = std::min(config->layers, settings.layers);
   if (auto status = check(settings, *config); !status.ok()) return status;
-  const auto weights = weight_format_named(settings.weights);
+  const auto blocks = block_dtype_named(settings.weights);
+  const auto weights = weight_format_named(blocks ? "native" : settings.weights);
   if (!weights.ok()) return weights.status();
   const auto cache = cache_dtype_named(settings.kv_cache_dtype);
   if (!cache.ok()) return cache.status();
@@ -66,7 +68,8 @@ SyntheticModel& Runs::model() {
   if (!model_) {
     const int32_t rows =
         std::max({kMinRows, settings_.length, *std::ranges::max_element(settings_.sequences)});
-    model_ = std::make_unique<SyntheticModel>(config_, *backend_, rows);
+    model_ = std::make_unique<SyntheticModel>(config_, *backend_, rows,
+                                              block_dtype_named(settings_.weights));
     for (const HeadTile& tile : model_->transformer().head()) {
       backend_->mark_head(tile.matrix.get());
     }
@@ -98,7 +101,7 @@ double Runs::cache_element() const {
 Speeds Runs::speeds() const {
   const WeightFormat weights = backend_->precision().weights;
   const bool integers =
-      (weights == WeightFormat::kInt8 || weights == WeightFormat::kInt4) && ceilings_.int8 > 0;
+      weights != WeightFormat::kF32 && weights != WeightFormat::kBF16 && ceilings_.int8 > 0;
   const bool narrow_cache = backend_->precision().cache != DType::kF32 && ceilings_.bf16 > 0;
   const double attention = narrow_cache ? ceilings_.bf16 : ceilings_.f32;
   return {.matmul = integers ? ceilings_.int8 : attention,

@@ -28,7 +28,7 @@ struct Settings {
   std::vector<int32_t> depths = {0, 2048, 8192, 16384};
   std::vector<int32_t> sequences = {1};  // that decode together
   std::vector<std::string> modes = {"dense", "sparse"};
-  std::string weights = "auto";
+  std::string weights = "auto";  // or the name of a dtype with blocks: "Q4_K"
   std::string kv_cache_dtype = "auto";
   double ratio = 0.10;
   std::string rule = "tile";   // of prefill

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <random>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "engine/backend/host/host_buffer.h"
 #include "engine/backend/quantization.h"
 #include "engine/base/check.h"
+#include "tests/support/random_blocks.h"
 
 namespace kascade::bench {
 namespace {
@@ -83,12 +85,21 @@ HostBuffer random_matrix(int64_t rows, int64_t cols, double deviation, uint64_t 
   return matrix;
 }
 
-SyntheticModel::SyntheticModel(const ModelConfig& config, Backend& backend, int32_t max_rows)
-    : transformer_(
+HostBuffer random_weights(std::optional<DType> dtype, int64_t rows, int64_t cols, uint64_t seed) {
+  if (!dtype) return random_matrix(rows, cols, kWeightDeviation, seed);
+  std::mt19937 random(static_cast<uint32_t>(seed));
+  return testing::random_blocks(*dtype, rows, cols, random,
+                                static_cast<float>(kWeightDeviation / 8));
+}
+
+SyntheticModel::SyntheticModel(const ModelConfig& config, Backend& backend, int32_t max_rows,
+                               std::optional<DType> blocks)
+    : blocks_(blocks),
+      transformer_(
           std::make_unique<Transformer>(config, make_checkpoint(config), backend, max_rows)) {}
 
 Tensor SyntheticModel::matrix(int64_t rows, int64_t cols) {
-  buffers_.push_back(random_matrix(rows, cols, kWeightDeviation, buffers_.size()));
+  buffers_.push_back(random_weights(blocks_, rows, cols, buffers_.size()));
   return buffers_.back().view();
 }
 
@@ -114,7 +125,7 @@ Checkpoint SyntheticModel::make_checkpoint(const ModelConfig& config) {
   checkpoint.head = checkpoint.embedding;
   checkpoint.layers.assign(config.layers, layer);
   checkpoint.norm = norm(hidden);
-  checkpoint.dtype = DType::kBF16;
+  checkpoint.dtype = blocks_.value_or(DType::kBF16);
   return checkpoint;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,12 +22,16 @@ namespace kascade::bench {
 
 // bf16, normally distributed with this deviation (as initialised models have), from `seed`.
 HostBuffer random_matrix(int64_t rows, int64_t cols, double deviation, uint64_t seed);
+// Weights of about the same size: in bf16, or with `dtype` in random blocks of it.
+HostBuffer random_weights(std::optional<DType> dtype, int64_t rows, int64_t cols, uint64_t seed);
 
 class SyntheticModel {
  public:
   // Matrices are packed for `backend`, which must outlive the model. All layers have the same
-  // values, each in a packed copy of its own, so that memory is read as by a real model.
-  SyntheticModel(const ModelConfig& config, Backend& backend, int32_t max_rows);
+  // values, each in a packed copy of its own, so that memory is read as by a real model. With
+  // `blocks`, matrices consist of blocks of this dtype.
+  SyntheticModel(const ModelConfig& config, Backend& backend, int32_t max_rows,
+                 std::optional<DType> blocks = {});
 
   Transformer& transformer() { return *transformer_; }
   const ModelConfig& config() const { return transformer_->config(); }
@@ -36,6 +41,7 @@ class SyntheticModel {
   Tensor matrix(int64_t rows, int64_t cols);
   Tensor norm(int64_t cols);
 
+  std::optional<DType> blocks_;
   std::vector<HostBuffer> buffers_;  // what the checkpoint's tensors point into
   std::unique_ptr<Transformer> transformer_;
 };

@@ -1,6 +1,7 @@
 // The integer kernels for machines without byte-product instructions: loops that the compiler
 // vectorises.
 #include "engine/backend/cpu/block_kernels.h"
+#include "engine/backend/cpu/int4_search.h"
 #include "engine/backend/cpu/plain_levels.h"
 #include "engine/backend/cpu/rotation.h"
 
@@ -98,6 +99,7 @@ const IntegerKernels integer_kernels = {KASCADE_TEXT(KASCADE_ISA),
                                         rotate,
                                         quantize,
                                         quantize_groups,
+                                        quantize_int4,
                                         int8_tile,
                                         int4_tile,
                                         kBlockKernels};

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "engine/backend/cpu/block_kernels.h"
+#include "engine/backend/cpu/int4_search.h"
 #include "engine/backend/cpu/rotation.h"
 #include "engine/backend/cpu/vnni.h"
 
@@ -145,7 +146,7 @@ float quantize(const float* x, int64_t size, const IntegerRow& row) {
 }  // namespace
 
 extern const IntegerKernels integer_kernels;
-const IntegerKernels integer_kernels = {"avx512vnni", rotate,    quantize,     quantize_groups,
-                                        int8_tile,    int4_tile, kBlockKernels};
+const IntegerKernels integer_kernels = {"avx512vnni",  rotate,    quantize,  quantize_groups,
+                                        quantize_int4, int8_tile, int4_tile, kBlockKernels};
 
 }  // namespace kascade::cpu::KASCADE_ISA

@@ -203,7 +203,8 @@ class MatmulPanels::ChannelPacker {
       put_int8(levels_.data(), inputs, place, to);
       return scale;
     }
-    const float scale = quantize_int4(rotated_.data(), inputs, levels_.data(), multiples_.data());
+    const float scale =
+        kernels_.quantize_int4(rotated_.data(), inputs, levels_.data(), multiples_.data());
     put_int4(levels_, multiples_, place, to);
     return scale;
   }

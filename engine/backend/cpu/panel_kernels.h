@@ -128,6 +128,8 @@ struct IntegerKernels {
   float (*quantize)(const float* x, int64_t size, const IntegerRow& row);
   // Quantises the row as quantize_int8_groups() does, in groups of 32 values.
   void (*quantize_groups)(const float* x, int64_t size, const GroupedRow& row);
+  // quantize_int4(), for packing.
+  float (*quantize_int4)(const float* values, int64_t size, int8_t* levels, int8_t* multiples);
   PanelKernel int8;
   PanelKernel int4;
   const PanelKernel* blocks;  // of each dtype with blocks, from kQ8_0 on
