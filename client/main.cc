@@ -37,7 +37,7 @@ int parse_and_run(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough();  // so that global options such as --json may come last
   app.footer(
-      "Exit codes: 0 success, 1 error, 2 wrong usage, 3 a gate or demand was not met.\n"
+      "Exit codes: 0 success, 1 error, 2 wrong usage, 3 a quality check or a demand was not met.\n"
       "kascade COMMAND --help tells a command's options.");
   add_benchmark(app, globals, chosen);
   add_check(app, globals, chosen);

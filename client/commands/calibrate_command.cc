@@ -254,7 +254,7 @@ void add_kind_options(CLI::App& command, CalibrateOptions& options) {
       ->check(CLI::IsMember({"kascade", "tile"}));
   command
       .add_option("--maker", options.maker,
-                  "Who plans [kascade: dp, tile: greedy; or whose options are given]")
+                  "The planner [kascade: dp, tile: greedy; or whose options are given]")
       ->check(CLI::IsMember({"dp", "greedy"}));
   command
       .add_option("--preset", options.preset,
@@ -312,7 +312,7 @@ void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen) {
   add_method_options(*command, *options);
   command->add_option(
       "--max-degradation", options->max_degradation,
-      "The gate: most allowed rise of held-out perplexity, with its standard error, "
+      "Quality check: most allowed rise of held-out perplexity, with its standard error, "
       "percent [1]");
   command->add_option("--window,--window-tokens", options->window_tokens,
                       "Tokens of a measured window [2048, or the preset's]");

@@ -48,12 +48,12 @@ int synced(const std::filesystem::path& path) {
   return error;
 }
 
-struct Lead {
+struct LeadByte {
   int length;         // bytes of the character; 0 if no character starts with this byte
   uint32_t smallest;  // smallest code point that needs this length
 };
 
-Lead classify(uint8_t lead) {
+LeadByte classify(uint8_t lead) {
   if (lead < 0x80) return {1, 0};
   if (lead >= 0xC0 && lead < 0xE0) return {2, 0x80};
   if (lead >= 0xE0 && lead < 0xF0) return {3, 0x800};
@@ -66,7 +66,7 @@ Lead classify(uint8_t lead) {
 bool is_utf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
     const auto first = static_cast<uint8_t>(text[i]);
-    const Lead lead = classify(first);
+    const LeadByte lead = classify(first);
     if (lead.length == 0 || i + lead.length > text.size()) return false;
     uint32_t code = lead.length == 1 ? first : first & (0x7F >> lead.length);
     for (int k = 1; k < lead.length; ++k) {

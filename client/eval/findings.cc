@@ -39,18 +39,18 @@ std::string kl_text(const QualityRow& row) {
 
 void compare_baselines(const QualityResults& results, std::vector<std::string>& findings) {
   for (const QualityRow& row : results.rows) {
-    const QualityRow* rival = rival_of(results, row);
-    if (row.group != "equal bytes" || rival == nullptr) continue;
-    const Lead more = lead(row.longest(), rival->longest());
-    const int keys = more_pass_keys(row, *rival);
+    const QualityRow* kascade = comparison_row_of(results, row);
+    if (row.group != "equal bytes" || kascade == nullptr) continue;
+    const PairedDifference difference = paired_difference(row.longest(), kascade->longest());
+    const int keys = more_pass_keys(row, *kascade);
     findings.push_back(
         fmt::format("At {:.1f} % of the bytes, {}: {}. Kascade at {:.1f} %, {}: {}. {} {}.{}",
                     100 * row.bytes_ratio(), name_of(row.baseline), kl_text(row),
-                    100 * rival->bytes_ratio(), rival->label, kl_text(*rival),
-                    !more.any()     ? "No difference beyond the error"
-                    : more.mean < 0 ? "**The baseline wins**"
-                                    : "Kascade is ahead",
-                    more.text(),
+                    100 * kascade->bytes_ratio(), kascade->label, kl_text(*kascade),
+                    !difference.is_significant() ? "No difference beyond the error"
+                    : difference.mean < 0        ? "**The baseline wins**"
+                                                 : "Kascade is ahead",
+                    difference.text(),
                     keys > 0   ? " By pass keys **the baseline wins**."
                     : keys < 0 ? " By pass keys Kascade is ahead."
                                : ""));
@@ -79,7 +79,8 @@ void tell_missing(const QualityResults& results, std::vector<std::string>& findi
     for (const QualityRow& row : results.rows) {
       if (row.group != "kascade" || row.ratio != results.rows.front().ratio || most == 0) continue;
       const bool compared = std::ranges::any_of(results.rows, [&](const QualityRow& other) {
-        return other.group == "equal bytes" && other.baseline == kind && other.rival == row.label;
+        return other.group == "equal bytes" && other.baseline == kind &&
+               other.comparison_row == row.label;
       });
       if (compared) continue;
       findings.push_back(
@@ -119,7 +120,7 @@ void tell_domains(const QualityResults& results, std::vector<std::string>& findi
   findings.push_back(fmt::format(
       "Calibrated on texts of all kinds instead ({}{} layers select, {} attend to all, {:.1f} % of "
       "the bytes): {}.",
-      mixed->passed.value_or(true) ? "" : "**none passed the gate**, the best: ",
+      mixed->passed.value_or(true) ? "" : "**none passed the quality check**, the best: ",
       mixed->anchors.value_or(0), mixed->dense_layers.value_or(1), 100 * mixed->bytes_ratio(),
       domain_text(results, ending)));
 }
@@ -132,8 +133,8 @@ void tell_cheapest(const QualityResults& results, std::vector<std::string>& find
   const QualityRow* best = nullptr;
   for (const QualityRow& row : results.rows) {
     if (row.group != "kascade" || row.bytes_ratio() >= automatic.bytes_ratio()) continue;
-    const Lead more = lead(row.longest(), automatic.longest());
-    if (more.any() && more.mean > 0) continue;
+    const PairedDifference difference = paired_difference(row.longest(), automatic.longest());
+    if (difference.is_significant() && difference.mean > 0) continue;
     if (best == nullptr || row.bytes_ratio() < best->bytes_ratio()) best = &row;
   }
   if (best == nullptr) return;
@@ -143,24 +144,24 @@ void tell_cheapest(const QualityResults& results, std::vector<std::string>& find
                   kl_text(automatic), best->label, 100 * best->bytes_ratio(), kl_text(*best)));
 }
 
-void compare_plans(const QualityResults& results, std::vector<std::string>& findings) {
+void compare_planners(const QualityResults& results, std::vector<std::string>& findings) {
   for (const QualityRow& dp : results.rows) {
-    const QualityRow* greedy = rival_of(results, dp);
+    const QualityRow* greedy = comparison_row_of(results, dp);
     if (dp.group != "greedy" || greedy == nullptr) continue;
     if (greedy->reuse_layers_ratio == 0) {
       findings.push_back(fmt::format(
           "Greedy, {}: no layer is similar enough to reuse another's keys.", greedy->label));
       continue;
     }
-    const Lead more = lead(dp.longest(), greedy->longest());
+    const PairedDifference difference = paired_difference(dp.longest(), greedy->longest());
     const int keys = more_pass_keys(dp, *greedy);
     findings.push_back(fmt::format(
         "{} selecting layers, greedy, {}: {}; planned by dynamic programming: {}: {} {}.{}",
         greedy->anchors.value_or(0), greedy->label, kl_text(*greedy), kl_text(dp),
-        !more.any()     ? "as good, within the error"
-        : more.mean > 0 ? "**worse**"
-                        : "better",
-        more.text(),
+        !difference.is_significant() ? "as good, within the error"
+        : difference.mean > 0        ? "**worse**"
+                                     : "better",
+        difference.text(),
         keys < 0   ? " By pass keys **worse**."
         : keys > 0 ? " By pass keys better."
                    : ""));
@@ -169,22 +170,22 @@ void compare_plans(const QualityResults& results, std::vector<std::string>& find
 
 }  // namespace
 
-const QualityRow* rival_of(const QualityResults& results, const QualityRow& row) {
-  if (row.rival.empty()) return nullptr;
-  const auto rival = std::ranges::find_if(results.rows, [&](const QualityRow& other) {
-    return other.label == row.rival && other.rival.empty();
+const QualityRow* comparison_row_of(const QualityResults& results, const QualityRow& row) {
+  if (row.comparison_row.empty()) return nullptr;
+  const auto found = std::ranges::find_if(results.rows, [&](const QualityRow& other) {
+    return other.label == row.comparison_row && other.comparison_row.empty();
   });
-  return rival == results.rows.end() ? nullptr : &*rival;
+  return found == results.rows.end() ? nullptr : &*found;
 }
 
-bool Lead::any() const { return std::abs(mean) > 2 * error; }
+bool PairedDifference::is_significant() const { return std::abs(mean) > 2 * error; }
 
-std::string Lead::text() const {
-  return any() ? fmt::format("by {:.4f} ± {:.4f}", std::abs(mean), error)
-               : fmt::format("({} ± {:.4f})", signed_fixed(mean, 4), error);
+std::string PairedDifference::text() const {
+  return is_significant() ? fmt::format("by {:.4f} ± {:.4f}", std::abs(mean), error)
+                          : fmt::format("({} ± {:.4f})", signed_fixed(mean, 4), error);
 }
 
-Lead lead(const WindowFigures& first, const WindowFigures& second) {
+PairedDifference paired_difference(const WindowFigures& first, const WindowFigures& second) {
   const size_t count = std::min(first.kl.size(), second.kl.size());
   if (count < 2) return {};
   double sum = 0, squares = 0;
@@ -205,10 +206,12 @@ std::vector<std::string> quality_findings(const QualityResults& results) {
       "layer 0 counted in both): perplexity {} ± {:.2f} % at {} tokens ({:.3f} dense, {} "
       "tokens), KL {:.4f} nats; {:.1f} % of the bytes of keys and values are read, {:.1f} % of the "
       "keys attended to, {:.1f} % scored.",
-      row.passed.value_or(true) ? "passed its gate" : "**none passed the gate**, the best",
-      row.gate_change ? fmt::format(" at {} ± {:.2f} %", signed_fixed(*row.gate_change, 2),
-                                    row.gate_error.value_or(0))
-                      : "",
+      row.passed.value_or(true) ? "passed its quality check"
+                                : "**none passed the quality check**, the best",
+      row.quality_check_change
+          ? fmt::format(" at {} ± {:.2f} %", signed_fixed(*row.quality_check_change, 2),
+                        row.quality_check_error.value_or(0))
+          : "",
       results.model.model().layers(), row.anchors.value_or(0), row.dense_layers.value_or(1),
       signed_fixed(figures.change_percent, 2), figures.change_error, figures.window,
       figures.dense_perplexity, figures.tokens, figures.mean_kl, 100 * row.bytes_ratio(),
@@ -218,7 +221,7 @@ std::vector<std::string> quality_findings(const QualityResults& results) {
   }
   tell_domains(results, findings);
   tell_cheapest(results, findings);
-  compare_plans(results, findings);
+  compare_planners(results, findings);
   compare_baselines(results, findings);
   tell_missing(results, findings);
   return findings;

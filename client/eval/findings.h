@@ -11,20 +11,20 @@
 namespace kascade::client {
 
 // Returns the comparison row that `row` names, or null if it names none.
-const QualityRow* rival_of(const QualityResults& results, const QualityRow& row);
+const QualityRow* comparison_row_of(const QualityResults& results, const QualityRow& row);
 
 // The paired difference of two runs on the same tokens: the mean over tokens of KL(first) −
 // KL(second), and its standard error. Because the difference is taken per token, the variation
 // between easy and hard tokens cancels.
-struct Lead {
+struct PairedDifference {
   double mean = 0;
   double error = 0;
 
-  bool any() const;  // whether |mean| is above two standard errors
+  bool is_significant() const;  // whether |mean| is above two standard errors
   // "by 0.0100 ± 0.0014", or the signed values in brackets if the difference is not significant
   std::string text() const;
 };
-Lead lead(const WindowFigures& first, const WindowFigures& second);
+PairedDifference paired_difference(const WindowFigures& first, const WindowFigures& second);
 
 // Returns the findings in this order: the loss of the automatic schedule, also on other texts; the
 // row that reads least without more loss; schedules of the two planners compared; baselines and

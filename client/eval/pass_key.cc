@@ -33,10 +33,10 @@ size_t below(std::mt19937_64& random, size_t count) {
   return static_cast<size_t>(share_of(random) * static_cast<double>(count));
 }
 
-Drawn draw(const PassKeyPlan& plan, std::mt19937_64& random) {
+Drawn draw(const PassKeyOptions& options, std::mt19937_64& random) {
   Drawn drawn;
   std::set<std::string> names, keys;
-  while (drawn.keys.size() < static_cast<size_t>(plan.keys)) {
+  while (drawn.keys.size() < static_cast<size_t>(options.keys)) {
     std::string name = kNames[below(random, std::size(kNames))];
     std::string key = fmt::format("{:05d}", below(random, 100000));
     if (names.contains(name) || !keys.insert(key).second) continue;
@@ -46,9 +46,9 @@ Drawn draw(const PassKeyPlan& plan, std::mt19937_64& random) {
   }
   std::sort(drawn.places.begin(), drawn.places.end());
   drawn.asked = below(random, drawn.keys.size());
-  if (plan.depth >= 0) {
-    drawn.places[drawn.asked] = plan.depth;
-    const double depth = plan.depth;
+  if (options.depth >= 0) {
+    drawn.places[drawn.asked] = options.depth;
+    const double depth = options.depth;
     std::sort(drawn.places.begin(), drawn.places.end());
     const auto place = std::find(drawn.places.begin(), drawn.places.end(), depth);
     std::swap(drawn.keys[drawn.asked],
@@ -94,15 +94,15 @@ Wording plain_wording() {
           .question = "\n\nWhat is the pass key for {name}? The pass key for {name} is"};
 }
 
-absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyPlan& plan,
+absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyOptions& options,
                                                         const Wording& wording,
                                                         const std::vector<int32_t>& filler,
                                                         int32_t bos, const Encode& encode) {
-  std::mt19937_64 random(plan.seed);
+  std::mt19937_64 random(options.seed);
   std::vector<Drawn> drawn;
   std::vector<std::string> texts;
-  for (int32_t i = 0; i < plan.cases; ++i) {
-    drawn.push_back(draw(plan, random));
+  for (int32_t i = 0; i < options.cases; ++i) {
+    drawn.push_back(draw(options, random));
     for (const auto& key : drawn.back().keys) texts.push_back(filled(wording.statement, key));
     texts.push_back(filled(wording.question, drawn.back().keys[drawn.back().asked]));
   }
@@ -111,16 +111,16 @@ absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyPlan& plan,
   std::vector<PassKeyCase> cases;
   auto part = encoded->begin();
   for (const Drawn& one : drawn) {
-    const std::vector<std::vector<int32_t>> parts(part, part + plan.keys + 1);
-    part += plan.keys + 1;
-    int64_t room = plan.tokens - (bos >= 0 ? 1 : 0);
+    const std::vector<std::vector<int32_t>> parts(part, part + options.keys + 1);
+    part += options.keys + 1;
+    int64_t room = options.tokens - (bos >= 0 ? 1 : 0);
     for (const auto& tokens : parts) room -= static_cast<int64_t>(tokens.size());
     const int64_t free = static_cast<int64_t>(filler.size()) - room;
     if (room < 0 || free < 0) {
       return absl::InvalidArgumentError(
           fmt::format("a prompt of {} tokens needs {} tokens of text around its pass keys, there "
                       "are {}",
-                      plan.tokens, room, filler.size()));
+                      options.tokens, room, filler.size()));
     }
     const auto start = static_cast<int64_t>(one.start * static_cast<double>(free));
     cases.push_back({assemble(one, parts, filler.data() + start, static_cast<size_t>(room), bos),

@@ -30,7 +30,7 @@ struct PassKeyCase {
 using Encode = std::function<absl::StatusOr<std::vector<std::vector<int32_t>>>(
     const std::vector<std::string>& texts)>;
 
-struct PassKeyPlan {
+struct PassKeyOptions {
   int32_t cases = 20;
   int32_t tokens = 4080;  // exact length of each prompt
   int32_t keys = 3;       // in each prompt; the question asks for one of them
@@ -40,10 +40,10 @@ struct PassKeyPlan {
   uint64_t seed = 1;
 };
 
-// Builds the prompts of `plan`. They depend on the seed, the plan, the filler and the tokenizer
-// only. `filler` is the tokens of running text; `bos` starts each prompt unless it is negative.
+// Builds the prompts of `options`. They depend on `options`, the filler and the tokenizer only.
+// `filler` is the tokens of running text; `bos` starts each prompt unless it is negative.
 // INVALID_ARGUMENT if the filler is shorter than a prompt.
-absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyPlan& plan,
+absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyOptions& options,
                                                         const Wording& wording,
                                                         const std::vector<int32_t>& filler,
                                                         int32_t bos, const Encode& encode);

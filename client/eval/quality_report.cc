@@ -49,13 +49,13 @@ std::vector<std::string> cells_of(const QualityResults& results, const QualityRo
   std::vector<std::string> cells = {
       row.group,
       row.label,
-      row.rival,
+      row.comparison_row,
       number(row.ratio, "{:.4g}"),
       row.anchors ? std::to_string(*row.anchors) : "",
       row.dense_layers ? std::to_string(*row.dense_layers) : "",
       number(row.predicted_similarity, "{:.4f}"),
-      row.gate_change ? signed_fixed(*row.gate_change, 2) : "",
-      number(row.gate_error, "{:.2f}"),
+      row.quality_check_change ? signed_fixed(*row.quality_check_change, 2) : "",
+      number(row.quality_check_error, "{:.2f}"),
       fmt::format("{:.4f}", row.reuse_layers_ratio),
       fmt::format("{:.4f}", row.keys_attended_ratio),
       fmt::format("{:.4f}", row.keys_scored_ratio),
@@ -69,10 +69,12 @@ std::vector<std::string> cells_of(const QualityResults& results, const QualityRo
   cells.push_back(std::to_string(longest.window));
   cells.push_back(std::to_string(longest.tokens));
   cells.push_back(fmt::format("{:.3f}", longest.dense_perplexity));
-  const QualityRow* rival = rival_of(results, row);
-  const Lead more = rival == nullptr ? Lead{} : lead(longest, rival->longest());
-  cells.push_back(rival == nullptr ? "" : signed_fixed(more.mean, 4));
-  cells.push_back(rival == nullptr ? "" : fmt::format("{:.4f}", more.error));
+  const QualityRow* comparison_row = comparison_row_of(results, row);
+  const PairedDifference difference = comparison_row == nullptr
+                                          ? PairedDifference{}
+                                          : paired_difference(longest, comparison_row->longest());
+  cells.push_back(comparison_row == nullptr ? "" : signed_fixed(difference.mean, 4));
+  cells.push_back(comparison_row == nullptr ? "" : fmt::format("{:.4f}", difference.error));
   return cells;
 }
 
@@ -86,10 +88,11 @@ Series points_of(const QualityResults& results, const std::string& name, const a
 }
 
 std::string quality_figure(const QualityResults& results) {
-  LineChart chart{.title = fmt::format("Quality against bytes, windows of {} tokens, row rule",
-                                       results.rows.front().longest().window),
-                  .x_label = "keys and values read per token, percent of dense",
-                  .y_label = "mean KL(dense ‖ sparse), nats"};
+  LineChart chart{
+      .title = fmt::format("Quality against bytes, windows of {} tokens, per-query selection",
+                           results.rows.front().longest().window),
+      .x_label = "keys and values read per token, percent of dense",
+      .y_label = "mean KL(dense ‖ sparse), nats"};
   const QualityRow& automatic = results.rows.front();
   std::set<int32_t> counts;
   for (const QualityRow& row : results.rows) {
@@ -145,20 +148,20 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
                          const std::string& command) {
   const auto& model = results.model.model();
   return fmt::format(
-      "# What sparse attention costs in quality\n\n{}"
-      "Model {} ({} layers, {} query and {} KV heads of {}, {} weights, {} cache). Schedules are "
-      "made from {}, tried on {}: {} tokens in rolling windows, dense against sparse position by "
-      "position, scored tokens by the row rule (strictly causal); the tile rule stands beside it. "
-      "min_keys is {} here, and not the default 128, so that small shares of the keys act at every "
-      "length; the tile family chooses as many tiles as the same share of 4,096 keys. Baselines at "
-      "equal bytes stand beside the rows of 10 %. Tiles and experiments plan anew, with as many "
-      "selecting layers as the automatic schedule and the same dense ones; layers are then weighed "
-      "beside those, so the plan may be another, and 'as the default' is what experiments compare "
-      "with. Pass keys: {} cases a row, {} for the automatic schedule, anywhere in prompts of {} "
-      "tokens, three keys in each; the recall by length and depth is of other prompts. Errors are "
-      "standard errors over tokens; those of a comparison are paired, token by token. Made in "
-      "{:.0f} minutes by\n\n```\n{}\n```\n\nwith {}. Digests of the model: weights `{}`, "
-      "config.json `{}`, tokenizer.json `{}`.\n",
+      "# What sparse attention costs in quality\n\n{}Model {} ({} layers, {} query and {} KV heads "
+      "of {}, {} weights, {} cache). Schedules are made from {}, tried on {}: {} tokens in rolling "
+      "windows, dense against sparse position by position, with per-query selection for scored "
+      "tokens (strictly causal); figures with per-tile selection stand beside it. min_keys is {} "
+      "here, and not the default 128, so that small shares of the keys act at every length; the "
+      "tile family chooses as many tiles as the same share of 4,096 keys. Baselines at equal bytes "
+      "stand beside the rows of 10 %. The schedules of tiles and experiments are built anew, with "
+      "as many selecting layers as the automatic schedule and the same dense ones; layer costs are "
+      "then measured beside those, so the schedule may be another, and 'as the default' is what "
+      "experiments compare with. Pass keys: {} cases a row, {} for the automatic schedule, "
+      "anywhere in prompts of {} tokens, three keys in each; the recall by length and depth is of "
+      "other prompts. Errors are standard errors over tokens; those of a comparison are paired, "
+      "token by token. Made in {:.0f} minutes by\n\n```\n{}\n```\n\nwith {}. Digests of the model: "
+      "weights `{}`, config.json `{}`, tokenizer.json `{}`.\n",
       results.broken_off.empty()
           ? ""
           : fmt::format("**INCOMPLETE**, {} rows: {}\n\n", results.rows.size(), results.broken_off),
@@ -172,11 +175,12 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
 
 constexpr char kColumns[] =
     "In the tables: layers that select keys, and dense layers, layer 0 counted in both; predicted "
-    "similarity; gate Δ %: change of the perplexity on the held-out part of what was calibrated "
-    "on; layers that reuse ÷ layers; keys attended to and keys scored ÷ causal keys; bytes of keys "
-    "and values read ÷ those of dense; Δ %: change of the perplexity by the row rule in windows of "
-    "so many tokens, ± one standard error; KL(dense ‖ sparse), nats; tile Δ %: the same change by "
-    "the tile rule; pass keys found, of how many. All columns are in [quality.csv](quality.csv).";
+    "similarity; check Δ %: change of the perplexity in the quality check, on the held-out part of "
+    "what was calibrated on; layers that reuse ÷ layers; keys attended to and keys scored ÷ causal "
+    "keys; bytes of keys and values read ÷ those of dense; Δ %: change of the perplexity with "
+    "per-query selection in windows of so many tokens, ± one standard error; KL(dense ‖ sparse), "
+    "nats; tile Δ %: the same change with per-tile selection; pass keys found, of how many. All "
+    "columns are in [quality.csv](quality.csv).";
 
 std::string page(const QualityInputs& inputs, const QualityResults& results,
                  const std::string& command) {
@@ -206,7 +210,7 @@ DataTable quality_table(const QualityResults& results) {
                                             {"selecting_layers", "Selecting"},
                                             {"dense_layers", "Dense"},
                                             {"predicted_similarity", "Predicted"},
-                                            {"gate_change_percent", "Gate Δ %"},
+                                            {"gate_change_percent", "Check Δ %"},
                                             {"gate_change_error_percent"},
                                             {"reuse_layers_ratio", "Reuse layers"},
                                             {"keys_attended_ratio", "Attended"},

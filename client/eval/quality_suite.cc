@@ -139,10 +139,10 @@ absl::Status Suite::calibrate(const Variant& variant) {
 void Suite::describe(QualityRow& row) const {
   const v1::Schedule& schedule = last_schedule_.schedule();
   row.passed = last_schedule_.passed();
-  if (const v1::QualityReport& gate = schedule.quality();
-      gate.has_degradation_percent_standard_error()) {
-    row.gate_change = gate.degradation_percent();
-    row.gate_error = gate.degradation_percent_standard_error();
+  if (const v1::QualityReport& quality = schedule.quality();
+      quality.has_degradation_percent_standard_error()) {
+    row.quality_check_change = quality.degradation_percent();
+    row.quality_check_error = quality.degradation_percent_standard_error();
   }
   const auto count = [&](v1::LayerRole role) {
     return static_cast<int32_t>(
@@ -218,7 +218,7 @@ absl::StatusOr<WindowFigures> Suite::compare(const Text& text, int32_t tokens, i
 absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
   QualityRow row{.group = variant.group,
                  .label = variant.label,
-                 .rival = variant.rival,
+                 .comparison_row = variant.comparison_row,
                  .baseline = variant.attention.baseline().kind(),
                  .ratio = variant.ratio};
   if (variant.calibration) {
@@ -241,10 +241,10 @@ absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
   }
   if (variant.is_long) return row;
   row.cases = variant.is_default ? inputs_.default_cases : inputs_.cases;
-  const PassKeyPlan plan{.cases = row.cases, .tokens = longest_prompt(session_)};
+  const PassKeyOptions options{.cases = row.cases, .tokens = longest_prompt(session_)};
   v1::AttentionOptions attention = variant.attention;
   attention.set_mode(v1::ATTENTION_MODE_SPARSE);
-  const auto found = find_pass_keys(session_, plan, held_out_.tokens, attention);
+  const auto found = find_pass_keys(session_, options, held_out_.tokens, attention);
   if (!found.ok()) return found.status();
   row.found = *found;
   return row;
@@ -287,33 +287,35 @@ std::vector<Variant> Suite::equal_bytes() const {
 }
 
 absl::Status Suite::measure_all() {
-  VariantPlan plan{.layers = model().layers(),
-                   .context = model().context_length(),
-                   .held_out = held_out_.name,
-                   .groups = inputs_.groups};
-  for (const SuiteText& other : inputs_.others) plan.others.push_back(other.name);
-  plan.default_anchors = model().layers();
-  expected_ = expected_rows(plan);
-  if (auto status = add(default_variants(plan)); !status.ok()) return status;
+  VariantOptions options{.layers = model().layers(),
+                         .context = model().context_length(),
+                         .held_out = held_out_.name,
+                         .groups = inputs_.groups};
+  for (const SuiteText& other : inputs_.others) options.others.push_back(other.name);
+  options.default_anchors = model().layers();
+  expected_ = expected_rows(options);
+  if (auto status = add(default_variants(options)); !status.ok()) return status;
   // If no schedule passed, the best one may have no layers that reuse keys. The schedules of the
   // experiments must have some.
-  plan.default_anchors = std::max(1, model().layers() / 2);
+  options.default_anchors = std::max(1, model().layers() / 2);
   if (results_.schedule.passed()) {
-    plan.default_anchors = results_.rows.front().anchors.value_or(1);
+    options.default_anchors = results_.rows.front().anchors.value_or(1);
     const auto& layers = results_.schedule.schedule().layers();
     for (int32_t layer = 1; layer < layers.size(); ++layer) {
-      if (layers[layer].role() == v1::LAYER_ROLE_DENSE) plan.default_dense.push_back(layer);
+      if (layers[layer].role() == v1::LAYER_ROLE_DENSE) options.default_dense.push_back(layer);
     }
   }
   auto recall = measure_recall(session_, held_out_.tokens, inputs_.default_cases);
   if (!recall.ok()) return recall.status();
   results_.recall = *std::move(recall);
-  if (auto status = add(other_variants(plan)); !status.ok()) return status;
-  std::vector<Variant> rivals;  // for each greedy row, the best schedule with as many anchors
+  if (auto status = add(other_variants(options)); !status.ok()) return status;
+  // for each greedy row, the best schedule with as many anchors
+  std::vector<Variant> comparison_variants;
   for (const QualityRow& row : results_.rows) {
-    if (row.group == "greedy") rivals.push_back(dp_like(row.label, row.anchors.value_or(1)));
+    if (row.group == "greedy")
+      comparison_variants.push_back(dp_like(row.label, row.anchors.value_or(1)));
   }
-  if (auto status = add(rivals); !status.ok()) return status;
+  if (auto status = add(comparison_variants); !status.ok()) return status;
   return add(equal_bytes());
 }
 

@@ -53,15 +53,16 @@ struct QualityRow {
   // "kascade", "tile", "greedy", "baseline", "equal bytes", "experiment", "domain"
   std::string group{};
   std::string label{};
-  std::string rival{};  // label of the comparison row; empty if there is none
+  std::string comparison_row{};  // label of the comparison row; empty if there is none
   v1::BaselineKind baseline = v1::BASELINE_KIND_UNSPECIFIED;
   std::optional<double> ratio{};
   std::optional<int32_t> anchors{};       // number of anchors: the anchor layers and layer 0
   std::optional<int32_t> dense_layers{};  // number of dense layers, layer 0 included
   std::optional<double> predicted_similarity{};
-  std::optional<bool> passed{};         // whether the schedule passed its quality check
-  std::optional<double> gate_change{};  // change of perplexity in the quality check, in percent
-  std::optional<double> gate_error{};   // standard error
+  std::optional<bool> passed{};  // whether the schedule passed its quality check
+  std::optional<double>
+      quality_check_change{};  // change of perplexity in the quality check, in percent
+  std::optional<double> quality_check_error{};  // standard error
   double reuse_layers_ratio = 0;
   // this ratio and the next three values: at the longest window, with per-query selection
   double keys_attended_ratio = 0;

@@ -26,12 +26,12 @@ int32_t longest_prompt(const Session& session) {
   return std::min(session.info().model().context_length(), kLongestTokens) - kAnswerTokens;
 }
 
-absl::StatusOr<int32_t> find_pass_keys(Session& session, const PassKeyPlan& plan,
+absl::StatusOr<int32_t> find_pass_keys(Session& session, const PassKeyOptions& options,
                                        const std::vector<int32_t>& filler,
                                        const v1::AttentionOptions& attention) {
   const auto& model = session.info().model();
   const auto cases =
-      draw_pass_keys(plan, plain_wording(), filler, model.adds_bos() ? model.bos_token_id() : -1,
+      draw_pass_keys(options, plain_wording(), filler, model.adds_bos() ? model.bos_token_id() : -1,
                      [&](const std::vector<std::string>& texts) { return session.encode(texts); });
   if (!cases.ok()) return cases.status();
   int32_t found = 0;
@@ -63,11 +63,11 @@ absl::StatusOr<std::vector<RecallCell>> measure_recall(Session& session,
       RecallCell cell{.tokens = tokens,
                       .depth = depth,
                       .cases = cases / static_cast<int32_t>(std::size(kDepths))};
-      const PassKeyPlan plan{
+      const PassKeyOptions options{
           .cases = cell.cases, .tokens = tokens, .depth = depth, .seed = 1000 + cells.size()};
-      const auto by_dense = find_pass_keys(session, plan, filler, dense);
+      const auto by_dense = find_pass_keys(session, options, filler, dense);
       if (!by_dense.ok()) return by_dense.status();
-      const auto by_sparse = find_pass_keys(session, plan, filler, sparse);
+      const auto by_sparse = find_pass_keys(session, options, filler, sparse);
       if (!by_sparse.ok()) return by_sparse.status();
       cell.dense_found = *by_dense;
       cell.sparse_found = *by_sparse;

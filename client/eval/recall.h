@@ -27,9 +27,9 @@ struct RecallCell {
 // within 4,096 tokens.
 int32_t longest_prompt(const Session& session);
 
-// Returns how many of the plan's pass keys the model answers with greedy decoding. `filler` is the
-// tokens of running text.
-absl::StatusOr<int32_t> find_pass_keys(Session& session, const PassKeyPlan& plan,
+// Returns how many pass keys of such prompts the model answers with greedy decoding. `filler` is
+// the tokens of running text.
+absl::StatusOr<int32_t> find_pass_keys(Session& session, const PassKeyOptions& options,
                                        const std::vector<int32_t>& filler,
                                        const v1::AttentionOptions& attention);
 

@@ -42,9 +42,9 @@ v1::CalibrateRequest automatic_request() {
 
 // Requests a schedule with as many layers of each role as the default schedule has; the planner
 // chooses anew which layers they are.
-v1::CalibrateRequest default_plan(const VariantPlan& plan, double ratio) {
-  v1::CalibrateRequest request = dp_request(ratio, plan.default_anchors);
-  request.mutable_dense_layers()->Add(plan.default_dense.begin(), plan.default_dense.end());
+v1::CalibrateRequest request_with_default_roles(const VariantOptions& options, double ratio) {
+  v1::CalibrateRequest request = dp_request(ratio, options.default_anchors);
+  request.mutable_dense_layers()->Add(options.default_dense.begin(), options.default_dense.end());
   return request;
 }
 
@@ -58,11 +58,11 @@ std::vector<int32_t> anchor_counts(int32_t layers) {
   return counts;
 }
 
-void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
+void add_kascade(const VariantOptions& options, std::vector<Variant>& variants) {
   // Ordered so that consecutive requests differ only in the number of anchors where possible,
-  // because a server then plans again without measuring again.
+  // because a server then builds a schedule again without measuring again.
   for (const double ratio : kRatios) {
-    for (const int32_t anchors : anchor_counts(plan.layers)) {
+    for (const int32_t anchors : anchor_counts(options.layers)) {
       variants.push_back({.group = "kascade",
                           .label = fmt::format("{} selecting layers, {:g} %", anchors, 100 * ratio),
                           .ratio = ratio,
@@ -73,10 +73,10 @@ void add_kascade(const VariantPlan& plan, std::vector<Variant>& variants) {
 
 // Adds rows that select tiles of 16 keys, with as many tiles as the same fractions of 4,096 keys
 // contain. Rows are skipped if the context does not have more keys to choose from.
-void add_tile(const VariantPlan& plan, std::vector<Variant>& variants) {
+void add_tile(const VariantOptions& options, std::vector<Variant>& variants) {
   constexpr int32_t kTile = 16, kKeys = 4096;
   for (const double ratio : kRatios) {
-    v1::CalibrateRequest request = default_plan(plan, ratio);
+    v1::CalibrateRequest request = request_with_default_roles(options, ratio);
     request.clear_ratio();
     request.clear_min_keys();
     request.set_family(v1::SELECTION_FAMILY_TILE);
@@ -84,7 +84,7 @@ void add_tile(const VariantPlan& plan, std::vector<Variant>& variants) {
     request.set_top_k(static_cast<int32_t>(std::lround(ratio * kKeys / kTile)));
     // Windows of the usual length have no more than half of 4,096 keys.
     if (ratio >= 0.5) request.set_window_tokens(kKeys);
-    if ((static_cast<int32_t>(request.top_k()) + 2) * kTile > plan.context) continue;
+    if ((static_cast<int32_t>(request.top_k()) + 2) * kTile > options.context) continue;
     variants.push_back({.group = "tile",
                         .label = fmt::format("{} tiles of {}", request.top_k(), kTile),
                         .ratio = ratio,
@@ -138,12 +138,12 @@ void add_baselines(std::vector<Variant>& variants) {
 
 // Adds experiments: schedules with as many layers of each role as the default schedule has, each
 // with one setting changed.
-void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
+void add_experiments(const VariantOptions& options, std::vector<Variant>& variants) {
   const auto add = [&](const char* label, const auto& change) {
     Variant variant{.group = "experiment",
                     .label = label,
                     .ratio = kDefaultRatio,
-                    .calibration = default_plan(plan, kDefaultRatio)};
+                    .calibration = request_with_default_roles(options, kDefaultRatio)};
     change(variant);
     variants.push_back(std::move(variant));
   };
@@ -159,72 +159,72 @@ void add_experiments(const VariantPlan& plan, std::vector<Variant>& variants) {
   add("layers weighted by importance, as published",
       [](Variant& variant) { variant.calibration->set_plan_weight(v1::PLAN_WEIGHT_IMPORTANCE); });
   add("4 sink keys", [](Variant& variant) { variant.calibration->set_sink_keys(4); });
-  add("automatic, gate at 0.5 %", [](Variant& variant) {
+  add("automatic, quality check at 0.5 %", [](Variant& variant) {
     variant.calibration = automatic_request();
     variant.calibration->set_max_degradation_percent(0.5);
   });
-  if (plan.others.empty()) return;
+  if (options.others.empty()) return;
   add("calibrated on texts of all kinds", [](Variant& variant) { variant.mixes_texts = true; });
 }
 
 // Adds rows that score a longer part of each text, with the schedule that is active already or with
 // an automatic one that was calibrated on texts of all kinds.
-void add_domains(const VariantPlan& plan, bool mixes, std::vector<Variant>& variants) {
-  for (int32_t text = -1; text < static_cast<int32_t>(plan.others.size()); ++text) {
-    Variant variant{
-        .group = "domain",
-        .label = fmt::format("{}, calibrated on {}", text < 0 ? plan.held_out : plan.others[text],
-                             mixes ? "texts of all kinds" : "the one text"),
-        .ratio = kDefaultRatio,
-        .mixes_texts = mixes,
-        .text = text,
-        .is_long = true};
+void add_domains(const VariantOptions& options, bool mixes, std::vector<Variant>& variants) {
+  for (int32_t text = -1; text < static_cast<int32_t>(options.others.size()); ++text) {
+    Variant variant{.group = "domain",
+                    .label = fmt::format("{}, calibrated on {}",
+                                         text < 0 ? options.held_out : options.others[text],
+                                         mixes ? "texts of all kinds" : "the one text"),
+                    .ratio = kDefaultRatio,
+                    .mixes_texts = mixes,
+                    .text = text,
+                    .is_long = true};
     if (mixes && text < 0) variant.calibration = automatic_request();
     variants.push_back(std::move(variant));
   }
 }
 
-void keep_groups(const VariantPlan& plan, std::vector<Variant>& variants) {
+void keep_groups(const VariantOptions& options, std::vector<Variant>& variants) {
   std::erase_if(variants, [&](const Variant& variant) {
-    return !variant.is_default && !plan.groups.empty() &&
-           std::ranges::find(plan.groups, variant.group) == plan.groups.end();
+    return !variant.is_default && !options.groups.empty() &&
+           std::ranges::find(options.groups, variant.group) == options.groups.end();
   });
 }
 
 }  // namespace
 
-std::vector<Variant> default_variants(const VariantPlan& plan) {
+std::vector<Variant> default_variants(const VariantOptions& options) {
   std::vector<Variant> variants = {{.group = "kascade",
                                     .label = "automatic, 10 %",
                                     .ratio = kDefaultRatio,
                                     .calibration = automatic_request(),
                                     .is_default = true}};
-  add_domains(plan, /*mixes=*/false, variants);
-  keep_groups(plan, variants);
+  add_domains(options, /*mixes=*/false, variants);
+  keep_groups(options, variants);
   return variants;
 }
 
-std::vector<Variant> other_variants(const VariantPlan& plan) {
+std::vector<Variant> other_variants(const VariantOptions& options) {
   std::vector<Variant> variants;
-  add_kascade(plan, variants);
-  add_tile(plan, variants);
+  add_kascade(options, variants);
+  add_tile(options, variants);
   add_greedy(variants);
   add_baselines(variants);
-  add_experiments(plan, variants);
-  if (!plan.others.empty()) add_domains(plan, /*mixes=*/true, variants);
-  keep_groups(plan, variants);
+  add_experiments(options, variants);
+  if (!options.others.empty()) add_domains(options, /*mixes=*/true, variants);
+  keep_groups(options, variants);
   return variants;
 }
 
-size_t expected_rows(const VariantPlan& plan) {
-  const std::vector<Variant> variants = other_variants(plan);
+size_t expected_rows(const VariantOptions& options) {
+  const std::vector<Variant> variants = other_variants(options);
   const auto greedy = std::ranges::count(variants, "greedy", &Variant::group);
   const auto kascade = std::ranges::count_if(variants, [](const Variant& variant) {
     return variant.group == "kascade" && variant.ratio == kDefaultRatio;
   });
   const auto baselines = std::ranges::count(variants, "baseline", &Variant::group);
   const auto equal_bytes = baselines == 0 ? 0 : 2 * (1 + kascade);
-  return default_variants(plan).size() + variants.size() +
+  return default_variants(options).size() + variants.size() +
          static_cast<size_t>(greedy + equal_bytes);
 }
 
@@ -241,13 +241,13 @@ Variant dp_like(const std::string& greedy, int32_t anchors) {
   return {.group = "greedy",
           .label = fmt::format("dp with as many selecting layers as {}", greedy),
           .calibration = std::move(request),
-          .rival = greedy};
+          .comparison_row = greedy};
 }
 
 Variant reading_like(const std::string& kascade, v1::BaselineKind kind, double ratio) {
   Variant variant = baseline_variant(
       "equal bytes", fmt::format("{} beside {}", name_of(kind), kascade), kind, ratio);
-  variant.rival = kascade;
+  variant.comparison_row = kascade;
   return variant;
 }
 

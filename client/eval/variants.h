@@ -23,7 +23,7 @@ struct Variant {
       // that is active already.
       calibration{};
   v1::AttentionOptions attention{};  // without the mode
-  std::string rival{};               // label of the comparison row
+  std::string comparison_row{};      // label of the comparison row
   bool is_default = false;
   bool mixes_texts = false;  // whether the schedule is also calibrated on the other texts
   int32_t text = -1;         // index of the other text that is scored; −1 is the held-out text
@@ -32,7 +32,7 @@ struct Variant {
   bool is_long = false;
 };
 
-struct VariantPlan {
+struct VariantOptions {
   int32_t layers = 0;
   int32_t context = 0;
   int32_t default_anchors = 0;           // number of anchors of the default schedule
@@ -48,11 +48,11 @@ constexpr int32_t kMinKeys = 16;
 
 // Returns the variants of the default schedule, which is what calibration produces if no number of
 // anchors is requested: one row for the held-out text, and one for a longer part of every text.
-std::vector<Variant> default_variants(const VariantPlan& plan);
+std::vector<Variant> default_variants(const VariantOptions& options);
 // Returns all other variants that can be derived once the default schedule is known.
-std::vector<Variant> other_variants(const VariantPlan& plan);
+std::vector<Variant> other_variants(const VariantOptions& options);
 // Upper bound for the number of rows in the report.
-size_t expected_rows(const VariantPlan& plan);
+size_t expected_rows(const VariantOptions& options);
 // Returns a variant with the best schedule of the dynamic-programming planner that has the same
 // number of anchors and the same key selection as the greedy row with label `greedy`.
 Variant dp_like(const std::string& greedy, int32_t anchors);

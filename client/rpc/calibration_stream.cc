@@ -14,7 +14,8 @@
 namespace kascade::client {
 namespace {
 
-int gate_failure(const v1::CalibrationResult& result) {
+// Says why the schedule is not activated. Returns the exit code.
+int report_failed_quality_check(const v1::CalibrationResult& result) {
   const auto& quality = result.schedule().quality();
   if (quality.suspect()) {
     fmt::print(stderr, "kascade: warning: {}\n", suspect_text(result));
@@ -104,7 +105,7 @@ int report_calibration(const Globals& globals, const Followed& followed, ResultF
     fmt::print(stderr, "kascade: warning: {}. Usual causes: {}\n", quality.doubt(),
                fmt::join(result.suspect_causes(), "; "));
   }
-  return result.passed() ? kSuccess : gate_failure(result);
+  return result.passed() ? kSuccess : report_failed_quality_check(result);
 }
 
 }  // namespace kascade::client

@@ -88,7 +88,7 @@ absl::Status spell(const Globals& globals, v1::InferenceService::Stub& stub,
   return absl::InternalError("the server's tokens and their spelling do not match");
 }
 
-// Moves the results of one request behind those of the requests before it.
+// Moves the results of one request after those of the requests before it.
 void append(ScoreRun&& part, bool wants_tokens, ScoreRun& run) {
   const auto index = [&](int32_t own) { return own + static_cast<int32_t>(run.summaries.size()); };
   for (v1::ScoreSummary& summary : part.summaries) {

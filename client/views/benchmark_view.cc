@@ -20,13 +20,13 @@ std::string ids_text(const v1::RuntimeInfo& runtime) {
 void add_maker(const v1::CalibrateRequest& made, Facts& facts) {
   const bool greedy = made.maker() == v1::SCHEDULE_MAKER_GREEDY;
   facts.add("Maker", name_of(made.maker()));
-  facts.add("Threshold", !greedy                 ? "none (maker dp plans without)"
+  facts.add("Threshold", !greedy                 ? "none (maker dp uses none)"
                          : made.auto_threshold() ? "auto: 0.9 x the median similarity"
                                                  : percent(made.threshold()));
   facts.add("Max distance",
             greedy ? fmt::format("{} (reuse at most {} after the anchor)", made.max_reuse_dist(),
                                  counted(made.max_reuse_dist() - 1, "layer"))
-                   : "none (maker dp plans without)");
+                   : "none (maker dp uses none)");
 }
 
 void add_selection(const v1::CalibrateRequest& made, Facts& facts) {

@@ -45,7 +45,7 @@ std::string origin_text(const v1::CalibrationSummary& made) {
     out += fmt::format("; reuse at most {} after its anchor",
                        counted(made.max_reuse_dist() - 1, "layer"));
   }
-  if (made.weighted_by_loss()) out += "; layers weighted by what their reuse costs";
+  if (made.weighted_by_loss()) out += "; layer costs were measured";
   if (made.published_head_map_slip()) out += "; head maps with the published mistake";
   return out;
 }
@@ -132,6 +132,11 @@ std::string totals(const v1::Schedule& schedule) {
                      counted(schedule.layers_size(), "layer"));
 }
 
+// Whether the check selected keys for each query or for each tile.
+const char* granularity(const v1::QualityReport& quality) {
+  return quality.phase() == "tile" ? "per-tile" : "per-query";
+}
+
 std::string limit_text(const v1::QualityReport& quality) {
   return fmt::format("perplexity at most {} worse, standard error included",
                      percent(quality.max_degradation_percent() / 100));
@@ -202,8 +207,8 @@ std::string schedule_text(const v1::Schedule& schedule, const v1::CalibrationRes
 
 std::string quality_text(const v1::QualityReport& quality) {
   Facts facts;
-  facts.add("Held-out text", fmt::format("{}, {} rule, {}", counted(quality.tokens(), "token"),
-                                         quality.phase(), quality.protocol()));
+  facts.add("Held-out text", fmt::format("{}, {} selection, {}", counted(quality.tokens(), "token"),
+                                         granularity(quality), quality.protocol()));
   facts.add("Dense perplexity", fmt::format("{:.4f}", quality.dense_perplexity()));
   facts.add("Sparse perplexity",
             fmt::format("{:.4f} ({})", quality.sparse_perplexity(), degradation_text(quality)));
@@ -213,8 +218,8 @@ std::string quality_text(const v1::QualityReport& quality) {
               fmt::format("{} per token (dense: {})", bytes(quality.kv_bytes_read_per_token()),
                           bytes(quality.dense_kv_bytes_read_per_token())));
   }
-  facts.add("Gate", fmt::format("{} ({})", quality.passed() ? "passed" : "NOT passed",
-                                limit_text(quality)));
+  facts.add("Quality check", fmt::format("{} ({})", quality.passed() ? "passed" : "NOT passed",
+                                         limit_text(quality)));
   return facts.text();
 }
 
@@ -222,8 +227,7 @@ std::string quality_check_text(const v1::CalibrationResult& result) {
   const auto& stored = result.schedule().quality();
   std::string out =
       fmt::format("Quality check on {} of held-out text ({} selection): {}\n",
-                  counted(stored.tokens(), "token"),
-                  stored.phase() == "tile" ? "per-tile" : "per-query", limit_text(stored));
+                  counted(stored.tokens(), "token"), granularity(stored), limit_text(stored));
   Table table({{"Anchors"},
                {"Dense"},
                {"Predicted similarity"},

@@ -170,13 +170,18 @@ std::string runs_table(const v1::ScoreSummary& summary) {
   return table.text();
 }
 
+// Whether keys were selected for each scored token or for each tile.
+const char* granularity(const v1::ScoreSummary& summary) {
+  return summary.phase() == v1::SELECTION_PHASE_TILE ? "per-tile" : "per-query";
+}
+
 // A table with one column per comparison.
 std::string comparisons_table(const v1::ScoreSummary& summary) {
   const auto comparisons = comparisons_of(summary);
+  const char* const titles[] = {"Per-query selection", "Per-tile selection"};
   std::vector<Table::Column> columns = {{"", Table::Align::kLeft}};
   for (size_t i = 0; i < comparisons.size(); ++i) {
-    const char* title = comparisons.size() == 1 ? "" : i == 0 ? "Row rule" : "Tile rule";
-    columns.push_back({title, Table::Align::kLeft});
+    columns.push_back({comparisons.size() == 1 ? "" : titles[i], Table::Align::kLeft});
   }
   Table table(std::move(columns));
   const auto add = [&](std::string title, auto text) {
@@ -229,12 +234,11 @@ std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {
   head.add("Protocol", protocol_text(summary));
   std::string mode = name_of(run.started.mode());
   if (summary.has_comparison() && !is_dense_and_sparse(summary)) {
-    mode += fmt::format("; keys by the {} rule; {} beside {}", name_of(summary.phase()),
+    mode += fmt::format("; {} selection; {} beside {}", granularity(summary),
                         text_of(summary.first_attention().choice()),
                         text_of(summary.attention().choice()));
   } else if (is_sparse(summary)) {
-    mode += fmt::format("; keys by the {} rule; {}", name_of(summary.phase()),
-                        source_of(summary.attention()));
+    mode += fmt::format("; {} selection; {}", granularity(summary), source_of(summary.attention()));
   }
   head.add("Attention", mode);
   std::string out = head.text() + "\n" + runs_table(summary);

@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "engine/calibration/candidates.h"
+#include "engine/calibration/candidate_schedules.h"
 #include "engine/calibration/layer_costs.h"
 #include "engine/calibration/schedule_search.h"
 #include "engine/calibration/window_runs.h"
@@ -60,7 +60,7 @@ class Job {
   absl::Status measure_costs(const std::vector<int32_t>& dense_layers, Similarity& similarity);
 
   // Builds schedules and checks them: outcome.schedule, table and note.
-  absl::Status plan(const Similarity& similarity, CalibrationOutcome& outcome);
+  absl::Status find_schedule(const Similarity& similarity, CalibrationOutcome& outcome);
   absl::Status search(const Similarity& similarity, CalibrationOutcome& outcome);
   // Checks a candidate, adds it to outcome.table, and puts it into outcome.schedule if it passed or
   // is better than the one there.
@@ -151,7 +151,7 @@ absl::StatusOr<Measurement> Job::measure() {
     measurement.measured_with_dense_layers = dense;
   }
   if (previous_ != nullptr) *previous_ = measurement;
-  if (!uses_measured_costs(options_)) similarity.forget_weights();
+  if (!uses_measured_costs(options_)) similarity.forget_costs();
   return measurement;
 }
 
@@ -207,7 +207,7 @@ absl::Status Job::search(const Similarity& similarity, CalibrationOutcome& outco
   return absl::OkStatus();
 }
 
-absl::Status Job::plan(const Similarity& similarity, CalibrationOutcome& outcome) {
+absl::Status Job::find_schedule(const Similarity& similarity, CalibrationOutcome& outcome) {
   if (is_automatic(options_)) return search(similarity, outcome);
   if (options_.planner == Planner::kGreedy) {
     const std::vector<int32_t> dense = dense_layers(options_, similarity);
@@ -224,7 +224,7 @@ absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
   if (absl::Status status = cut_windows(texts); !status.ok()) return status;
   const auto measured = measure();
   if (!measured.ok()) return measured.status();
-  report(CalibrationStage::kPlanning, 0, 0);
+  report(CalibrationStage::kBuildingSchedules, 0, 0);
   CalibrationOutcome outcome;
   if (windows_.joined_texts > 0) {
     add_note(absl::StrCat(windows_.joined_texts,
@@ -233,7 +233,7 @@ absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
              outcome.note);
   }
   outcome.similarity = layer_similarities(measured->similarity);
-  absl::Status status = plan(measured->similarity, outcome);
+  absl::Status status = find_schedule(measured->similarity, outcome);
   if (!status.ok()) return status;
   outcome.layers =
       measured_layers(outcome.schedule.layers, measured->similarity, measured->windows);

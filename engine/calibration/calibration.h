@@ -24,20 +24,20 @@
 
 namespace kascade {
 
-// How much the dynamic programming counts what is lost in a layer.
+// The figure of a layer by which the dynamic programming weights what is lost in that layer.
 enum class LayerCost {
   kImportance,  // as published: 1 − cos of the residual stream before and after its attention
-  kLoss,        // the KL that reuse in this layer alone costs, per square of the recall it loses
+  kMeasured,    // the KL that reuse in this layer alone costs, per square of the recall it loses
 };
 enum class Planner { kDynamicProgramming, kGreedy };  // in files and on the wire: "dp", "greedy"
 
 struct CalibrationOptions {
   SelectionSettings selection{};
   Planner planner = Planner::kDynamicProgramming;
-  LayerCost weight = LayerCost::kLoss;
+  LayerCost layer_cost = LayerCost::kMeasured;
   // Dynamic programming: the number of anchor layers, layer 0 counted. 0 searches for the schedule
   // that reads least of those that pass the quality check (schedule_search.h). With
-  // LayerCost::kLoss the search also tries more dense layers than were asked for.
+  // LayerCost::kMeasured the search also tries more dense layers than were asked for.
   int32_t anchors = 0;
   GreedyOptions greedy{};
   std::vector<int32_t> dense_layers{};  // besides layer 0
@@ -56,7 +56,13 @@ struct CalibrationOptions {
 
 // The stages come in this order; kMeasuring and kMeasuringCosts are left out where there is nothing
 // to measure.
-enum class CalibrationStage { kMeasuring, kMeasuringCosts, kPlanning, kCheckingQuality, kDone };
+enum class CalibrationStage {
+  kMeasuring,
+  kMeasuringCosts,
+  kBuildingSchedules,
+  kCheckingQuality,
+  kDone
+};
 
 struct CalibrationProgress {
   CalibrationStage stage = CalibrationStage::kMeasuring;

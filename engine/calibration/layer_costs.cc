@@ -6,8 +6,8 @@
 namespace kascade {
 namespace {
 
-// Lower limits of what a weight is computed from. The text is short, so values near 0 are chance,
-// and no layer may appear to be free.
+// Lower limits of what a layer cost is computed from. The text is short, so values near 0 are
+// chance, and no layer may appear to be free.
 constexpr double kLeastLostRecall = 1e-2;
 constexpr double kLeastShareOfMeanCost = 1e-2;
 
@@ -52,32 +52,32 @@ absl::StatusOr<MeasuredKl> measure_kl(const std::vector<LayerSchedule>& all,
   return measured;
 }
 
-// The weight of a layer is its cost per square of the recall that it loses: small changes of a
+// The cost of a layer is counted per square of the recall that it loses: small changes of a
 // distribution cost their square.
-std::vector<double> weights_of(const Similarity& similarity) {
+std::vector<double> layer_costs_of(const Similarity& similarity) {
   double sum = 0;
   int32_t measured = 0;
   for (const std::optional<double>& cost : similarity.reuse_cost) {
     sum += cost.value_or(0);
     measured += cost ? 1 : 0;
   }
-  std::vector<double> weights(static_cast<size_t>(similarity.layers()), 0);
+  std::vector<double> costs(static_cast<size_t>(similarity.layers()), 0);
   for (int32_t layer = 1; layer < similarity.layers(); ++layer) {
     const std::optional<double>& reuse_cost = similarity.reuse_cost[layer];
     if (!reuse_cost) continue;
     const double lost =
         std::max(kLeastLostRecall, 1 - similarity.layer(best_source(similarity, layer), layer));
     const double cost = std::max(*reuse_cost, kLeastShareOfMeanCost * sum / measured);
-    weights[layer] = cost / (lost * lost);
+    costs[layer] = cost / (lost * lost);
   }
-  return weights;
+  return costs;
 }
 
 }  // namespace
 
 absl::Status measure_layer_costs(const LayerCostOptions& options, const MeanKlOf& mean_kl_of,
                                  Similarity& similarity) {
-  similarity.forget_weights();
+  similarity.forget_costs();
   const std::vector<LayerSchedule> all =
       schedules_by_dynamic_programming(similarity, options.dense_layers).back();
   const auto kl = measure_kl(all, options.measures_selection_loss, mean_kl_of, similarity);
@@ -89,7 +89,7 @@ absl::Status measure_layer_costs(const LayerCostOptions& options, const MeanKlOf
     if (!options.measures_selection_loss) continue;
     similarity.select_cost[layer] = std::max(0.0, kl->all_select - kl->dense[layer]);
   }
-  similarity.weight = weights_of(similarity);
+  similarity.layer_cost = layer_costs_of(similarity);
   return absl::OkStatus();
 }
 

@@ -27,7 +27,7 @@ struct LayerCostOptions {
   }
 };
 
-// Fills reuse_cost and weight of `similarity` and, if asked for, select_cost. Each cost is the
+// Fills reuse_cost and layer_cost of `similarity` and, if asked for, select_cost. Each cost is the
 // change of the KL when one layer is changed in a schedule in which all layers select that are not
 // dense. Errors of `mean_kl_of` end the measurement.
 absl::Status measure_layer_costs(const LayerCostOptions& options, const MeanKlOf& mean_kl_of,

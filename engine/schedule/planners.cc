@@ -93,9 +93,9 @@ class OptimalSchedules {
   int32_t cost(int32_t start) const { return dense_[start] ? 0 : 1; }
   double gain(int32_t start, int32_t layer) const {
     const double similarity = similarity_.layer(start, layer);
-    if (similarity_.weight.empty()) return similarity_.importance[layer] * similarity;
+    if (similarity_.layer_cost.empty()) return similarity_.importance[layer] * similarity;
     const double lost = std::max(0.0, 1 - similarity);
-    return -similarity_.weight[layer] * lost * lost;
+    return -similarity_.layer_cost[layer] * lost * lost;
   }
 
   // Adds the segments that begin with layer `start`. It is called with ascending starts, and only a
@@ -194,9 +194,9 @@ double Similarity::layer(int32_t a, int32_t b) const {
   return sum / kv_heads_;
 }
 
-void Similarity::forget_weights() {
+void Similarity::forget_costs() {
   reuse_cost.assign(static_cast<size_t>(layers_), std::nullopt);
-  weight.clear();
+  layer_cost.clear();
   select_cost.clear();
 }
 
@@ -221,14 +221,14 @@ std::vector<std::vector<LayerSchedule>> schedules_by_dynamic_programming(
 }
 
 double predicted_similarity(const std::vector<LayerSchedule>& schedule) {
-  double weighted = 0, weight = 0, sum = 0;
+  double weighted_sum = 0, importance = 0, sum = 0;
   for (const LayerSchedule& layer : schedule) {
-    weighted += layer.importance * layer.similarity;
-    weight += layer.importance;
+    weighted_sum += layer.importance * layer.similarity;
+    importance += layer.importance;
     sum += layer.similarity;
   }
   if (schedule.empty()) return 0;
-  return weight > 0 ? weighted / weight : sum / static_cast<double>(schedule.size());
+  return importance > 0 ? weighted_sum / importance : sum / static_cast<double>(schedule.size());
 }
 
 std::vector<LayerSchedule> greedy_schedule(const Similarity& similarity,

@@ -67,7 +67,9 @@ struct CalibrationRecord {
   bool auto_threshold = false;           // "greedy": whether it follows from the measurement
   int32_t max_reuse_dist = 0;            // "greedy" only
   bool published_head_map_slip = false;  // "dp": head maps with the published code's mistake
-  bool weighted_by_loss = false;         // "dp": by measured layer costs, not importance
+  // "dp": whether the planner went by measured layer costs, not by importance; in files
+  // "weighted_by_loss".
+  bool uses_measured_costs = false;
   bool operator==(const CalibrationRecord&) const = default;
 };
 
@@ -178,15 +180,15 @@ class Similarity {
   std::vector<int32_t> head_map(int32_t a, int32_t b) const;
   // The mean over g_b of the maximum over g_a.
   double layer(int32_t a, int32_t b) const;
-  void forget_weights();  // clears reuse_cost, weight and select_cost
+  void forget_costs();  // clears reuse_cost, layer_cost and select_cost
 
   std::vector<double> importance;  // [layers]
   // [layers] KL(dense ‖ sparse) that reuse in this layer alone adds to that of selecting, in nats
   // per token; unset if not measured. If no layer has one, planners go by importance.
   std::vector<std::optional<double>> reuse_cost;
-  // [layers] layer cost: reuse_cost divided by the square of the recall that reuse loses
+  // [layers] reuse_cost divided by the square of the recall that reuse loses
   // (docs/method.md, "Layer costs"); empty if reuse_cost is unset.
-  std::vector<double> weight;
+  std::vector<double> layer_cost;
   // [layers] KL that a layer adds by selecting instead of being dense, in nats per token; 0 for
   // layers that are dense anyway; empty if not measured.
   std::vector<double> select_cost;
@@ -207,7 +209,7 @@ LayerSchedule reuse_layer(const Similarity& similarity, int32_t layer, int32_t a
 
 // Finds the best layers for every number of anchors by dynamic programming; result[m − 1] has m
 // anchors, including layer 0. It maximises Σ importance(b) · sim(source of b → b) or, if layer
-// costs were measured, −Σ weight(b) · (1 − sim)². A selecting layer is its own source, with
+// costs were measured, −Σ layer_cost(b) · (1 − sim)². A selecting layer is its own source, with
 // similarity 1. `dense` layers (besides 0; entries outside [1, layers) are ignored) stay dense and
 // select too. Such a layer serves the layers after it, up to the next selecting layer, exactly as
 // an anchor would, but is not counted, so that m runs from 1 to layers − their number. Of equally

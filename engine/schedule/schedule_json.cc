@@ -51,7 +51,7 @@ void visit_fields(Visitor& visit, Record& calibration) {
   visit("threshold", calibration.threshold);
   visit("max_reuse_dist", calibration.max_reuse_dist);
   visit.flag("published_head_map_slip", calibration.published_head_map_slip);
-  visit.flag("weighted_by_loss", calibration.weighted_by_loss);
+  visit.flag("weighted_by_loss", calibration.uses_measured_costs);
   visit.flag("auto_threshold", calibration.auto_threshold);
 }
 

@@ -31,7 +31,7 @@ std::string text_of(const CalibrationOptions& options) {
   absl::StrAppend(&text, options.auto_dense_layers, " ", exact(options.min_recall), " ",
                   options.window_tokens, " ", exact(options.max_degradation_percent));
   absl::StrAppend(&text, " ", std::string(name_of(rule.pooling)), " ", rule.all_heads, " ",
-                  options.published_head_map_slip, " ", static_cast<int>(options.weight));
+                  options.published_head_map_slip, " ", static_cast<int>(options.layer_cost));
   for (const int32_t layer : options.dense_layers) absl::StrAppend(&text, " ", layer);
   if (options.auto_threshold) text += " auto threshold";
   if (!options.long_window) text += " no long window";

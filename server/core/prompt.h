@@ -37,7 +37,7 @@ class PromptEncoder {
   static absl::StatusOr<PromptEncoder> create(const Engine& engine, const PromptOptions& options);
 
   // Both give the tokens with the BOS. A text that is complete, and is not to be continued, also
-  // gets what the tokenizer puts behind texts (an EOS, with add_eos_token). INVALID_ARGUMENT naming
+  // gets what the tokenizer puts after texts (an EOS, with add_eos_token). INVALID_ARGUMENT naming
   // `field`: text that is not UTF-8, beyond what the tokenizer's pattern can match, or with a token
   // that the model lacks; naming "field[i]": an id outside the vocabulary.
   absl::StatusOr<std::vector<Token>> text(std::string_view text, const std::string& field,
@@ -57,7 +57,7 @@ class PromptEncoder {
   const Engine* engine_;
   bool parse_special_tokens_;
   std::vector<Token> text_bos_;  // goes before texts
-  std::vector<Token> text_end_;  // goes behind complete texts
+  std::vector<Token> text_end_;  // goes after complete texts
   std::vector<Token> ids_bos_;   // goes before token ids
 };
 

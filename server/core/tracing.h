@@ -25,7 +25,7 @@ struct TracingStarted {
 };
 
 // Where the results of a trace go: started; progress as it comes; a layer for each layer, its maps
-// behind it; finished and ended. After a failure ended alone follows. What references point to is
+// after it; finished and ended. After a failure ended alone follows. What references point to is
 // valid during the call. Called by one thread at a time; must not block.
 class TracingSink {
  public:

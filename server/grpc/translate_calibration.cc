@@ -161,14 +161,14 @@ absl::Status read_pooling(const Request& in, ScorePooling& out) {
   }
 }
 
-absl::Status read_weight(const Request& in, LayerCost& out) {
+absl::Status read_layer_cost(const Request& in, LayerCost& out) {
   switch (in.plan_weight()) {
     case v1::PLAN_WEIGHT_IMPORTANCE:
       out = LayerCost::kImportance;
       return absl::OkStatus();
     case v1::PLAN_WEIGHT_UNSPECIFIED:
     case v1::PLAN_WEIGHT_LOSS:
-      out = LayerCost::kLoss;
+      out = LayerCost::kMeasured;
       return absl::OkStatus();
     default:
       return invalid_field("plan_weight", absl::StrCat("unknown value ", int{in.plan_weight()}));
@@ -205,7 +205,7 @@ absl::Status read_planner(const Request& in, const ModelConfig& model, Calibrati
   if (in.has_max_degradation_percent()) {
     out.max_degradation_percent = in.max_degradation_percent();
   }
-  return read_weight(in, out.weight);
+  return read_layer_cost(in, out.layer_cost);
 }
 
 void apply_preset(const v1::PresetOptions& preset, CalibrationOptions& out) {
@@ -237,7 +237,7 @@ v1::CalibrationStage to_proto(CalibrationStage stage) {
       return v1::CALIBRATION_STAGE_MEASURING;
     case CalibrationStage::kMeasuringCosts:
       return v1::CALIBRATION_STAGE_WEIGHING;
-    case CalibrationStage::kPlanning:
+    case CalibrationStage::kBuildingSchedules:
       return v1::CALIBRATION_STAGE_PLANNING;
     case CalibrationStage::kCheckingQuality:
       return v1::CALIBRATION_STAGE_GATING;

@@ -13,7 +13,7 @@
 namespace kascade::server {
 
 // Points into `in`. INVALID_ARGUMENT: an unknown value, or an option of the planner or family that
-// was not chosen, naming both. Ranges are checked behind this.
+// was not chosen, naming both. Ranges are checked later.
 absl::StatusOr<core::CalibrationRequest> read_calibration(const v1::CalibrateRequest& in,
                                                           const ModelConfig& model);
 absl::StatusOr<CalibrationOptions> read_calibration_options(const v1::CalibrateRequest& in,

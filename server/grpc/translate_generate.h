@@ -1,5 +1,5 @@
 // Generate and the token calls on the wire ↔ the core. Errors are INVALID_ARGUMENT for what the
-// core's types cannot express; all else is checked behind them.
+// core's types cannot express; all else is checked after them.
 #ifndef KASCADE_SERVER_GRPC_TRANSLATE_GENERATE_H_
 #define KASCADE_SERVER_GRPC_TRANSLATE_GENERATE_H_
 

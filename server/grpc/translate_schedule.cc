@@ -47,7 +47,7 @@ void fill(const CalibrationRecord& in, v1::CalibrationSummary& out) {
     out.set_auto_threshold(in.auto_threshold);
   }
   out.set_published_head_map_slip(in.published_head_map_slip);
-  out.set_weighted_by_loss(in.weighted_by_loss);
+  out.set_weighted_by_loss(in.uses_measured_costs);
   if (in.requested) fill(*in.requested, *out.mutable_requested());
 }
 

@@ -1,5 +1,7 @@
 #include "server/metrics/metrics.h"
 
+#include "tools/version/version.h"
+
 namespace kascade::metrics {
 namespace {
 
@@ -69,9 +71,9 @@ ServerMetrics::ServerMetrics()
                                  "is running.")) {
   prometheus::BuildGauge()
       .Name("kascade_build_info")
-      .Help("1; the version is a label.")
+      .Help("1; the version and the commit are labels.")
       .Register(*registry)
-      .Add({{"version", KASCADE_VERSION}})
+      .Add({{"version", version()}, {"commit", commit_hash()}})
       .Set(1);
 }
 

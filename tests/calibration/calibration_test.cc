@@ -59,7 +59,7 @@ TEST_F(TinyCalibrationTest, FarMemoryGivesTheSameSchedule) {
   std::optional<CalibrationOutcome> outcomes[2];
   options_.anchors = 2;
   options_.window_tokens = 128;
-  options_.weight = LayerCost::kImportance;
+  options_.layer_cost = LayerCost::kImportance;
   for (const auto& [index, backend] : {std::pair{0, "reference"}, {1, "far_memory"}}) {
     options.backend = backend;
     engine_ = make_engine(options);
@@ -89,7 +89,7 @@ TEST_F(TinyCalibrationTest, RefusesWhatCannotBeMeasured) {
 }
 
 TEST_F(TinyCalibrationTest, RandomWeightsAreSuspectAndNeverPass) {
-  options_.weight = LayerCost::kImportance;
+  options_.layer_cost = LayerCost::kImportance;
   const auto outcome = run(long_text());
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(outcome->schedule.quality.suspect);
@@ -153,10 +153,10 @@ TEST_F(RepeatedCalibrationTest, MeasuresNothingTwice) {
   EXPECT_EQ(again(long_text()), kNone);
   expect_as_measured_anew(long_text());
   const CalibrationOutcome with_3_anchors = last_;
-  options_.weight = LayerCost::kImportance;
+  options_.layer_cost = LayerCost::kImportance;
   EXPECT_EQ(again(long_text()), kNone);
   expect_as_measured_anew(long_text());
-  options_.weight = LayerCost::kLoss;
+  options_.layer_cost = LayerCost::kMeasured;
   options_.anchors = 0;  // needs to know what it costs that a layer selects
   EXPECT_EQ(again(long_text()), kCostsOnly);
   expect_as_measured_anew(long_text());
@@ -168,14 +168,14 @@ TEST_F(RepeatedCalibrationTest, MeasuresNothingTwice) {
 
 TEST_F(RepeatedCalibrationTest, MeasuresWhatWasMeasuredOtherwise) {
   options_.anchors = 3;
-  options_.weight = LayerCost::kImportance;
+  options_.layer_cost = LayerCost::kImportance;
   EXPECT_EQ(again(long_text()), kSimilarityOnly);
-  options_.weight = LayerCost::kLoss;
+  options_.layer_cost = LayerCost::kMeasured;
   EXPECT_EQ(again(long_text()), kCostsOnly);
   options_.dense_layers = {1};  // the costs of the others change with it
   EXPECT_EQ(again(long_text()), kCostsOnly);
   expect_as_measured_anew(long_text());
-  options_.weight = LayerCost::kImportance;
+  options_.layer_cost = LayerCost::kImportance;
   const Texts other_text = {random_tokens(11000, 256, 4)};
   EXPECT_EQ(again(other_text), kSimilarityOnly);
   options_.selection.ratio = 0.2;
@@ -221,7 +221,7 @@ TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
 }
 
 TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheQueueAndFitsASmallCache) {
-  options_.weight = LayerCost::kImportance;  // the quality check compares, too
+  options_.layer_cost = LayerCost::kImportance;  // the quality check compares, too
   EngineOptions small = options_for(dir_.path());
   small.max_queue = 1;
   const int64_t bytes = engine_->info().kv_bytes_per_token;

@@ -77,7 +77,7 @@ TEST_F(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
     EXPECT_LT(error, quality.degradation_percent + 1);
     EXPECT_EQ(quality.passed, quality.degradation_percent + error <= 2);
   }
-  EXPECT_TRUE(outcome->schedule.calibration.weighted_by_loss);
+  EXPECT_TRUE(outcome->schedule.calibration.uses_measured_costs);
   EXPECT_GE(outcome->schedule.count(Role::kReuse), 1);
   EXPECT_LT(outcome->schedule.quality.keys_attended_ratio, 0.9);
   EXPECT_EQ(stage_, CalibrationStage::kDone);
@@ -85,7 +85,7 @@ TEST_F(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
 
 // The figures of the quality check are those of its windows, computed anew.
 TEST_F(DemoCalibrationTest, TheQualityCheckReportsTheErrorOfItsTokens) {
-  options_.weight = LayerCost::kImportance;
+  options_.layer_cost = LayerCost::kImportance;
   options_.anchors = 6;
   const auto outcome = run();
   ASSERT_TRUE(outcome.ok()) << outcome.status();
@@ -113,7 +113,7 @@ TEST_F(DemoCalibrationTest, TheQualityCheckReportsTheErrorOfItsTokens) {
 // therefore saves nothing, and the search goes on to fewer selecting layers.
 TEST_F(DemoCalibrationTest, TilesAreSearchedToo) {
   options_.selection = {.family = Family::kTile, .query_tile = 16, .top_k = 6};
-  options_.weight = LayerCost::kImportance;  // layer costs of this selection would take long
+  options_.layer_cost = LayerCost::kImportance;  // layer costs of this selection would take long
   const auto outcome =
       calibrate(*engine_, options_, {.texts = texts_}, [](const CalibrationProgress&) {}, stop_);
   ASSERT_TRUE(outcome.ok()) << outcome.status();
@@ -166,14 +166,14 @@ TEST_F(DemoCalibrationTest, MeasuredLayerCostsGiveABetterSchedule) {
   options_.anchors = 7;
   options_.max_degradation_percent = 100;
   std::map<LayerCost, double> kl;
-  for (const LayerCost cost : {LayerCost::kImportance, LayerCost::kLoss}) {
-    options_.weight = cost;
+  for (const LayerCost cost : {LayerCost::kImportance, LayerCost::kMeasured}) {
+    options_.layer_cost = cost;
     const auto outcome = run();
     ASSERT_TRUE(outcome.ok()) << outcome.status();
-    EXPECT_EQ(outcome->schedule.calibration.weighted_by_loss, cost == LayerCost::kLoss);
+    EXPECT_EQ(outcome->schedule.calibration.uses_measured_costs, cost == LayerCost::kMeasured);
     kl[cost] = outcome->schedule.quality.mean_kl;
   }
-  EXPECT_LT(kl[LayerCost::kLoss], kl[LayerCost::kImportance]);
+  EXPECT_LT(kl[LayerCost::kMeasured], kl[LayerCost::kImportance]);
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ TEST(LayerCosts, AreWhatReuseInOneLayerAloneAdds) {
   EXPECT_NEAR(similarity.reuse_cost[2].value_or(-1), 0.1, 1e-12);
   EXPECT_EQ(similarity.reuse_cost[3], 0);  // never negative
   // Per square of the lost recall; the least cost is 1 % of the mean.
-  EXPECT_THAT(similarity.weight,
+  EXPECT_THAT(similarity.layer_cost,
               ElementsAre(0, DoubleNear(0.2 / 0.01, 1e-9), DoubleNear(0.1 / 0.25, 1e-9),
                           DoubleNear(0.001 / 0.04, 1e-9)));
   EXPECT_TRUE(similarity.select_cost.empty());
@@ -94,7 +94,7 @@ TEST(LayerCosts, AreNotMeasuredForDenseLayers) {
   EXPECT_EQ(model.runs.size(), 5u);
   for (const auto& layers : model.runs) EXPECT_EQ(layers[2].role, Role::kDense);
   EXPECT_FALSE(similarity.reuse_cost[2].has_value());
-  EXPECT_EQ(similarity.weight[2], 0);
+  EXPECT_EQ(similarity.layer_cost[2], 0);
   EXPECT_EQ(similarity.select_cost[2], 0);
   EXPECT_NEAR(similarity.reuse_cost[1].value_or(-1), 0.2, 1e-12);
 }
@@ -103,12 +103,12 @@ TEST(LayerCosts, ThatWereMeasuredBeforeAreForgotten) {
   Similarity similarity = four_layers();
   Model model;
   ASSERT_TRUE(model.measure({.measures_selection_loss = true}, similarity).ok());
-  const std::vector<double> weight = similarity.weight;
+  const std::vector<double> weight = similarity.layer_cost;
   ASSERT_TRUE(model.measure({.dense_layers = {1}}, similarity).ok());
   EXPECT_FALSE(similarity.reuse_cost[1].has_value());
   EXPECT_TRUE(similarity.select_cost.empty());
   ASSERT_TRUE(model.measure({}, similarity).ok());
-  EXPECT_EQ(similarity.weight, weight);
+  EXPECT_EQ(similarity.layer_cost, weight);
 }
 
 TEST(LayerCosts, ErrorsEndTheMeasurement) {

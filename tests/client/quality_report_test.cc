@@ -46,8 +46,8 @@ std::string text_of(const std::vector<int32_t>& tokens) { return {tokens.begin()
 std::vector<int32_t> filler_of(int32_t count) { return std::vector<int32_t>(count, '.'); }
 
 TEST(PassKeyTest, PromptsHoldTheKeyOnceAndAskForIt) {
-  const PassKeyPlan plan{.cases = 40, .tokens = 900, .keys = 3, .seed = 5};
-  const auto cases = draw_pass_keys(plan, plain_wording(), filler_of(2000), 1, encode_bytes);
+  const PassKeyOptions options{.cases = 40, .tokens = 900, .keys = 3, .seed = 5};
+  const auto cases = draw_pass_keys(options, plain_wording(), filler_of(2000), 1, encode_bytes);
   ASSERT_TRUE(cases.ok()) << cases.status();
   ASSERT_EQ(cases->size(), 40u);
   for (const PassKeyCase& one : *cases) {
@@ -68,11 +68,11 @@ TEST(PassKeyTest, PromptsHoldTheKeyOnceAndAskForIt) {
 }
 
 TEST(PassKeyTest, SameSeedSamePrompts) {
-  const PassKeyPlan plan{.cases = 3, .tokens = 700, .seed = 9};
-  PassKeyPlan other = plan;
+  const PassKeyOptions options{.cases = 3, .tokens = 700, .seed = 9};
+  PassKeyOptions other = options;
   other.seed = 10;
-  const auto a = draw_pass_keys(plan, plain_wording(), filler_of(900), -1, encode_bytes);
-  const auto b = draw_pass_keys(plan, plain_wording(), filler_of(900), -1, encode_bytes);
+  const auto a = draw_pass_keys(options, plain_wording(), filler_of(900), -1, encode_bytes);
+  const auto b = draw_pass_keys(options, plain_wording(), filler_of(900), -1, encode_bytes);
   const auto c = draw_pass_keys(other, plain_wording(), filler_of(900), -1, encode_bytes);
   EXPECT_EQ((*a)[2].prompt, (*b)[2].prompt);
   EXPECT_NE((*a)[2].prompt, (*c)[2].prompt);
@@ -80,8 +80,8 @@ TEST(PassKeyTest, SameSeedSamePrompts) {
 
 TEST(PassKeyTest, TheKeyStandsWhereItShould) {
   for (const double depth : {0.0, 0.25, 0.9}) {
-    const PassKeyPlan plan{.cases = 10, .tokens = 4000, .keys = 4, .depth = depth, .seed = 2};
-    const auto cases = draw_pass_keys(plan, plain_wording(), filler_of(5000), -1, encode_bytes);
+    const PassKeyOptions options{.cases = 10, .tokens = 4000, .keys = 4, .depth = depth, .seed = 2};
+    const auto cases = draw_pass_keys(options, plain_wording(), filler_of(5000), -1, encode_bytes);
     for (const PassKeyCase& one : *cases) {
       const auto at = static_cast<double>(text_of(one.prompt).find(one.key));
       EXPECT_NEAR(at / 4000, depth, 0.08) << one.key;
@@ -107,7 +107,7 @@ std::vector<float> tokens_with(double kl, int32_t noise) {
 }
 
 QualityRow row_of(const std::string& group, const std::string& label, double bytes, double kl) {
-  const bool rivals = group == "equal bytes" || label.starts_with("dp like");
+  const bool is_compared = group == "equal bytes" || label.starts_with("dp like");
   return {.group = group,
           .label = label,
           .anchors = 4,
@@ -119,7 +119,7 @@ QualityRow row_of(const std::string& group, const std::string& label, double byt
                        .dense_perplexity = 40,
                        .mean_kl = kl,
                        .mean_kl_error = 0.3,
-                       .kl = tokens_with(kl, rivals ? 1 : 2)}},
+                       .kl = tokens_with(kl, is_compared ? 1 : 2)}},
           .found = 9,
           .cases = 10};
 }
@@ -135,11 +135,11 @@ QualityResults results() {
 
 TEST(QualityReportTest, SaysWhereABaselineWins) {
   QualityResults all = results();
-  const auto add = [&](v1::BaselineKind kind, const std::string& rival, double kl) {
+  const auto add = [&](v1::BaselineKind kind, const std::string& compared, double kl) {
     QualityRow row =
-        row_of("equal bytes", std::string(name_of(kind)) + " beside " + rival, 390, kl);
+        row_of("equal bytes", std::string(name_of(kind)) + " beside " + compared, 390, kl);
     row.baseline = kind;
-    row.rival = rival;
+    row.comparison_row = compared;
     all.rows.push_back(row);
   };
   add(v1::BASELINE_KIND_QUEST, "automatic", 0.02);
@@ -158,10 +158,10 @@ TEST(QualityReportTest, SaysWhereABaselineWins) {
 
 TEST(QualityReportTest, PassKeysAreComparedToo) {
   QualityResults all = results();
-  const auto add = [&](const std::string& rival, int32_t found) {
-    QualityRow row = row_of("equal bytes", "quest beside " + rival, 390, 0.01);
+  const auto add = [&](const std::string& compared, int32_t found) {
+    QualityRow row = row_of("equal bytes", "quest beside " + compared, 390, 0.01);
     row.baseline = v1::BASELINE_KIND_QUEST;
-    row.rival = rival;
+    row.comparison_row = compared;
     row.found = found;
     all.rows.push_back(row);
   };
@@ -192,17 +192,18 @@ TEST(QualityReportTest, TellsWhatABaselineCannotBeComparedWith) {
 TEST(QualityReportTest, SaysThatNothingPassed) {
   QualityResults all = results();
   all.rows.front().passed = false;
-  EXPECT_THAT(quality_findings(all).front(), HasSubstr("none passed the gate"));
+  EXPECT_THAT(quality_findings(all).front(), HasSubstr("none passed the quality check"));
   all.rows.front().passed = true;
-  EXPECT_THAT(quality_findings(all).front(), HasSubstr("(passed its gate"));
+  EXPECT_THAT(quality_findings(all).front(), HasSubstr("(passed its quality check"));
 }
 
-TEST(QualityReportTest, TellsWhatTheGateSaid) {
+TEST(QualityReportTest, TellsWhatTheQualityCheckFound) {
   QualityResults all = results();
   all.rows.front().passed = true;
-  all.rows.front().gate_change = 0.714;
-  all.rows.front().gate_error = 0.126;
-  EXPECT_THAT(quality_findings(all).front(), HasSubstr("(passed its gate at +0.71 ± 0.13 %; of "));
+  all.rows.front().quality_check_change = 0.714;
+  all.rows.front().quality_check_error = 0.126;
+  EXPECT_THAT(quality_findings(all).front(),
+              HasSubstr("(passed its quality check at +0.71 ± 0.13 %; of "));
   EXPECT_THAT(quality_table(all).csv(), HasSubstr(",+0.71,0.13,0.5000,"));
 }
 
@@ -223,7 +224,8 @@ TEST(QualityReportTest, TellsOfAllTexts) {
                     Contains("Calibrated on texts of all kinds instead (4 layers select, 1 attend "
                              "to all, 40.0 % of the bytes): a.txt +2.00 ± 0.13 % (8191 tokens).")));
   all.rows.back().passed = false;
-  EXPECT_THAT(quality_findings(all), Contains(HasSubstr("(**none passed the gate**, the best: 4")));
+  EXPECT_THAT(quality_findings(all),
+              Contains(HasSubstr("(**none passed the quality check**, the best: 4")));
 }
 
 // Of those that are no worse beyond the error, 0.0014, the one that reads least.
@@ -283,7 +285,7 @@ TEST(QualityReportTest, GreedyIsComparedWithItsOwnRival) {
   const auto add = [&](const std::string& greedy, double kl, double dp_kl) {
     all.rows.push_back(row_of("greedy", greedy, 500, kl));
     all.rows.push_back(row_of("greedy", "dp like " + greedy, 500, dp_kl));
-    all.rows.back().rival = greedy;
+    all.rows.back().comparison_row = greedy;
   };
   add("balanced", 0.5, 0.4);
   add("aggressive", 0.1, 0.2);
@@ -308,13 +310,13 @@ TEST(QualityReportTest, WindowsThatWereNotMeasuredAreEmptyCells) {
 }
 
 TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {
-  const VariantPlan plan{.layers = 12, .context = 4096, .default_anchors = 5};
-  const std::vector<Variant> others = other_variants(plan);
-  const auto rivals = std::ranges::count(others, "greedy", &Variant::group);
-  EXPECT_GT(rivals, 3);
-  // The default one, on two texts; plans beside the greedy ones, and two baselines beside each plan
-  // of 10 %.
-  EXPECT_EQ(expected_rows(plan), others.size() + 2 + static_cast<size_t>(rivals) + 2 * 7);
+  const VariantOptions options{.layers = 12, .context = 4096, .default_anchors = 5};
+  const std::vector<Variant> others = other_variants(options);
+  const auto greedy_rows = std::ranges::count(others, "greedy", &Variant::group);
+  EXPECT_GT(greedy_rows, 3);
+  // The default one, on two texts; schedules by dynamic programming beside the greedy ones, and two
+  // baselines beside each of 10 %.
+  EXPECT_EQ(expected_rows(options), others.size() + 2 + static_cast<size_t>(greedy_rows) + 2 * 7);
   for (const Variant& variant : others) {
     if (!variant.calibration || !variant.calibration->has_anchors()) continue;
     EXPECT_GE(variant.calibration->anchors(), 2) << variant.label;
@@ -322,14 +324,14 @@ TEST(VariantsTest, TheCountOfRowsIsKnownBeforehand) {
   }
 }
 
-// What varies the default plan has its dense layers; the grid of counts has layer 0 alone.
+// What varies the default schedule has its dense layers; the grid of counts has layer 0 alone.
 TEST(VariantsTest, VariedPlansKeepTheDefaultOnesDenseLayers) {
-  const VariantPlan plan{.layers = 12,
-                         .context = 4096,
-                         .default_anchors = 5,
-                         .default_dense = {1, 7},
-                         .others = {"other.txt"}};
-  for (const Variant& variant : other_variants(plan)) {
+  const VariantOptions options{.layers = 12,
+                               .context = 4096,
+                               .default_anchors = 5,
+                               .default_dense = {1, 7},
+                               .others = {"other.txt"}};
+  for (const Variant& variant : other_variants(options)) {
     if (!variant.calibration || variant.label.starts_with("automatic")) continue;
     if (variant.group == "domain") continue;  // an automatic one too
     const bool varied = variant.group == "experiment" || variant.group == "tile";
@@ -344,12 +346,12 @@ TEST(VariantsTest, VariedPlansKeepTheDefaultOnesDenseLayers) {
 }
 
 TEST(VariantsTest, AllTextsAreTriedUnderOnePlan) {
-  const VariantPlan plan{.layers = 12,
-                         .context = 4096,
-                         .default_anchors = 5,
-                         .held_out = "book.txt",
-                         .others = {"news.txt"},
-                         .groups = {"domain"}};
+  const VariantOptions options{.layers = 12,
+                               .context = 4096,
+                               .default_anchors = 5,
+                               .held_out = "book.txt",
+                               .others = {"news.txt"},
+                               .groups = {"domain"}};
   const auto check = [&](const std::vector<Variant>& variants, bool mixes) {
     ASSERT_EQ(variants.size(), 2u);
     for (int32_t text = -1; text < 1; ++text) {
@@ -364,20 +366,21 @@ TEST(VariantsTest, AllTextsAreTriedUnderOnePlan) {
       EXPECT_EQ(variant.calibration.has_value(), mixes && text < 0);
     }
   };
-  std::vector<Variant> first = default_variants(plan);
+  std::vector<Variant> first = default_variants(options);
   ASSERT_FALSE(first.empty());
   EXPECT_TRUE(first.front().is_default);
   first.erase(first.begin());
   check(first, false);
-  check(other_variants(plan), true);
-  EXPECT_EQ(expected_rows(plan), 5u);
+  check(other_variants(options), true);
+  EXPECT_EQ(expected_rows(options), 5u);
 }
 
 // The automatic schedule with a stricter quality limit, with as many layers of each role as that
 // limit requires.
-TEST(VariantsTest, AStricterGateIsTriedToo) {
+TEST(VariantsTest, AStricterQualityCheckIsTriedToo) {
   const std::vector<Variant> others = other_variants({.layers = 12, .context = 4096});
-  const auto strict = std::ranges::find(others, "automatic, gate at 0.5 %", &Variant::label);
+  const auto strict =
+      std::ranges::find(others, "automatic, quality check at 0.5 %", &Variant::label);
   ASSERT_NE(strict, others.end());
   EXPECT_EQ(strict->group, "experiment");
   v1::CalibrateRequest expected =
@@ -389,9 +392,10 @@ TEST(VariantsTest, AStricterGateIsTriedToo) {
 
 TEST(VariantsTest, TilesFitTheContext) {
   for (const int32_t context : {512, 2048, 4096}) {
-    VariantPlan plan{.layers = 12, .context = context, .default_anchors = 5, .groups = {"tile"}};
+    VariantOptions options{
+        .layers = 12, .context = context, .default_anchors = 5, .groups = {"tile"}};
     int32_t most = 0;
-    for (const Variant& variant : other_variants(plan)) {
+    for (const Variant& variant : other_variants(options)) {
       const auto request = variant.calibration.value_or(v1::CalibrateRequest());
       most = std::max(most, 16 * static_cast<int32_t>(request.top_k()));
     }

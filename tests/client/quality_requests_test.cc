@@ -37,14 +37,14 @@ void check(const Variant& variant, const ModelConfig& model) {
 TEST(QualityRequestsTest, AreTakenByTheServer) {
   for (const int32_t layers : {4, 14, 32}) {
     const ModelConfig model{.layers = layers, .heads = 6, .kv_heads = 2, .context = 4096};
-    const VariantPlan plan{.layers = layers,
-                           .context = model.context,
-                           .default_anchors = layers - 2,
-                           .default_dense = {1, 2},
-                           .held_out = "held-out.txt",
-                           .others = {"other.txt"}};
-    for (const Variant& variant : default_variants(plan)) check(variant, model);
-    for (const Variant& variant : other_variants(plan)) {
+    const VariantOptions options{.layers = layers,
+                                 .context = model.context,
+                                 .default_anchors = layers - 2,
+                                 .default_dense = {1, 2},
+                                 .held_out = "held-out.txt",
+                                 .others = {"other.txt"}};
+    for (const Variant& variant : default_variants(options)) check(variant, model);
+    for (const Variant& variant : other_variants(options)) {
       check(variant, model);
       if (variant.group == "greedy") check(dp_like(variant.label, layers), model);
     }

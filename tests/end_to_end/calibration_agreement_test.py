@@ -195,8 +195,8 @@ class CalibrationAgreement(unittest.TestCase):
     @classmethod
     @functools.cache
     def loss(cls, other=None):
-        """Mean KL(dense ‖ sparse) by the row rule, nats per token: of the plan in which every layer
-        selects, or of one that differs in the layer other[0], which is other[1].
+        """Mean KL(dense ‖ sparse) with per-query selection, nats per token: of the schedule in which every
+        layer selects, or of one that differs in the layer other[0], which is other[1].
 
         Layers before the one that differs are not run again: nothing in them depends on it.
         """
@@ -301,7 +301,7 @@ class CalibrationAgreement(unittest.TestCase):
         self.check_best_plan(4, recalled_mass, rule=ALL_HEADS, all_heads=True)
 
     def test_quality_check(self):
-        """What the gate reports, from log-probabilities of the reference alone."""
+        """What the quality check reports, from log-probabilities of the reference alone."""
         result = self.calibrate(ratio=KASCADE.ratio, min_keys=KASCADE.min_keys, anchors=5,
                                 plan_weight=self.pb.PLAN_WEIGHT_IMPORTANCE)
         layers = tuple(Layer(ROLES[client.module("schedule_pb2").LayerRole.Name(layer.role)],

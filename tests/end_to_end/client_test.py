@@ -25,7 +25,7 @@ LAYERS = json.loads((MODEL / "config.json").read_text())["num_hidden_layers"]
 ENVIRONMENT = {key: value for key, value in os.environ.items()
                if key not in ("KASCADE_SERVER", "GRPC_VERBOSITY", "GRPC_TRACE")}
 
-# Quick to make, coarse, and accepted by a generous gate.
+# Quick to make, coarse, and accepted by a generous quality check.
 QUICK = ["--window-tokens", "512", "--min-keys", "32", "--dense-layers", "1,2,3"]
 
 server_path = client_path = None
@@ -562,7 +562,7 @@ class Sparse(ClientTest):
         for options in cases:
             done = kascade("calibrate", scratch / "other.txt", *options, "--no-activate",
                            "--window-tokens", "1024")
-            # 3: nothing passed the gate; what was found is shown all the same.
+            # 3: nothing passed the quality check; what was found is shown all the same.
             self.assertIn(done.returncode, (0, 3), done.stderr)
             lines = done.stdout.splitlines()
             self.assertTrue(lines[0].startswith("Model "), lines[0])
@@ -705,7 +705,7 @@ class Sparse(ClientTest):
         self.assertLess(both["mean_kl"], both["max_kl"])
         self.assertGreater(both["degradation_percent_standard_error"], 0)
         text = self.good("score", file, "--mode", "compare", "--phase", "both")
-        self.assertRegex(text, r"Row rule +Tile rule")
+        self.assertRegex(text, r"Per-query selection +Per-tile selection")
         self.assertIn("99.9 % are below", text)
         self.bad("score", file, "--mode", "dense", "--phase", "both", code="INVALID_ARGUMENT")
         # Every key chosen is dense attention.
@@ -766,7 +766,7 @@ class Sparse(ClientTest):
         self.assertEqual((dense["mode"], dense["schedule_id"]), ("dense", ""))
 
 
-class Gate(ClientTest):
+class QualityCheck(ClientTest):
     """A schedule that is meant to fail: one selecting layer, hardly any keys."""
 
     COMMAND = ["calibrate", "calibration.txt", "--window-tokens", "512", "--anchors", "1",

@@ -139,7 +139,7 @@ class PythonClient(unittest.TestCase):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as response:
             text = response.read().decode()
         self.assertIn("kascade_kv_blocks_used_ratio", text)
-        self.assertIn('kascade_build_info{version="', text)
+        self.assertRegex(text, r'kascade_build_info\{commit="([0-9a-f]{7,}|unknown)",version="')
 
     def test_zz_sigterm_ends_it_well(self):
         self.server.send_signal(signal.SIGTERM)

@@ -17,7 +17,7 @@ COLUMNS = {
     "Selecting": "selecting_layers",
     "Dense": "dense_layers",
     "Predicted": "predicted_similarity",
-    "Gate Δ %": "gate_change_percent",
+    "Check Δ %": "gate_change_percent",
     "Reuse layers": "reuse_layers_ratio",
     "Attended": "keys_attended_ratio",
     "Scored": "keys_scored_ratio",
@@ -114,7 +114,7 @@ class QualityDocsTest(unittest.TestCase):
         self.check_share(read.group(1), first["kv_bytes_ratio"])
 
         if first["gate_change_percent"]:
-            self.assertIn(f"gate at {first['gate_change_percent']} ± "
+            self.assertIn(f"quality check at {first['gate_change_percent']} ± "
                           f"{first['gate_change_error_percent']} %", finding)
 
     def test_is_about_the_bundled_model(self):

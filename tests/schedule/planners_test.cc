@@ -155,14 +155,14 @@ TEST(Optimal, WeightsCountTheSquareOfWhatIsLost) {
   constexpr int32_t kLayers = 9;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     Similarity similarity = random_similarity(kLayers, 60, seed);
-    similarity.weight = similarity.importance;
+    similarity.layer_cost = similarity.importance;
     similarity.importance.assign(kLayers, 0.25);
     const auto cost = [&](int32_t a, int32_t b) {
       double sum = 0;
       for (int32_t layer = 0; layer < kLayers; ++layer) {
         const int32_t source = layer < a ? 0 : layer < b ? a : b;
         const double lost = source == layer ? 0 : 1 - similarity.layer(source, layer);
-        sum += similarity.weight[layer] * lost * lost;
+        sum += similarity.layer_cost[layer] * lost * lost;
       }
       return sum;
     };

@@ -96,7 +96,7 @@ TEST(Json, ExperimentsAreKeptAndLeftOutWhereThereAreNone) {
   schedule.selection.pooling = ScorePooling::kMax;
   schedule.selection.all_heads = true;
   schedule.calibration.published_head_map_slip = true;
-  schedule.calibration.weighted_by_loss = true;
+  schedule.calibration.uses_measured_costs = true;
   schedule.layers[2].reuse_cost = 0.1;
   seal(schedule);
   EXPECT_NE(schedule.schedule_id, example().schedule_id);

@@ -64,7 +64,7 @@ RULES = [
                          "engine/backend/tensor.h"]),
     # What the server does, without a wire. LIBRARIES below keeps gRPC and protobuf out.
     ("server/net/*", ["server/net/*"]),
-    ("server/metrics/*", ["server/metrics/*", "server/net/*", "engine/engine.h"]),
+    ("server/metrics/*", ["server/metrics/*", "server/net/*", "engine/engine.h", "tools/version/*"]),
     ("server/core/*", ["server/core/*", "server/metrics/metrics.h"] + ENGINE),
     ("server/grpc/*", ["server/grpc/*", "server/core/*", "server/metrics/*", "server/net/*",
                        "kascade/v1/*"] + ENGINE),

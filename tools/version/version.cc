@@ -4,6 +4,10 @@
 
 namespace kascade {
 
-std::string version_line() { return "kascade " KASCADE_VERSION " (commit " KASCADE_COMMIT ")"; }
+std::string version() { return KASCADE_VERSION; }
+
+std::string commit_hash() { return KASCADE_COMMIT; }
+
+std::string version_line() { return "kascade " + version() + " (commit " + commit_hash() + ")"; }
 
 }  // namespace kascade

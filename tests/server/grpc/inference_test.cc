@@ -5,6 +5,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/server_fixture.h"
+#include "tools/version/version.h"
 
 namespace kascade::testing {
 namespace {
@@ -273,7 +274,8 @@ TEST_F(ServerTest, MetricsGrowWithTraffic) {
   EXPECT_EQ(metric(server(), "kascade_attention_keys_attended_total{layer_role=\"reuse\"}"), 0);
   EXPECT_EQ(metric(server(), "kascade_requests_running"), 0);
   EXPECT_EQ(metric(server(), "kascade_kv_blocks_used_ratio"), 0);
-  EXPECT_THAT(server()->metrics_text(), HasSubstr("kascade_build_info{version="));
+  EXPECT_THAT(server()->metrics_text(), HasSubstr("kascade_build_info{commit=\"" + commit_hash() +
+                                                  "\",version=\"" + version() + "\"} 1\n"));
   v1::ScoreRequest request;
   request.add_inputs()->set_text(long_text(400));
   activate();

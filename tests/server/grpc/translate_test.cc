@@ -161,9 +161,9 @@ TEST(CalibrationOptionsOfARequest, TakeEachExperiment) {
                                                    .pooling = ScorePooling::kMax,
                                                    .all_heads = true}));
   EXPECT_TRUE(options->published_head_map_slip);
-  EXPECT_EQ(options->weight, LayerCost::kLoss);
+  EXPECT_EQ(options->layer_cost, LayerCost::kMeasured);
   request.set_plan_weight(v1::PLAN_WEIGHT_IMPORTANCE);
-  EXPECT_EQ(read_calibration_options(request, model)->weight, LayerCost::kImportance);
+  EXPECT_EQ(read_calibration_options(request, model)->layer_cost, LayerCost::kImportance);
 }
 
 BaselineAttention baseline_of(const v1::AttentionOptions& in, int32_t layers) {

@@ -1,6 +1,6 @@
 // What the options of a calibration say about its candidate schedules. All functions are pure.
-#ifndef KASCADE_ENGINE_CALIBRATION_CANDIDATES_H_
-#define KASCADE_ENGINE_CALIBRATION_CANDIDATES_H_
+#ifndef KASCADE_ENGINE_CALIBRATION_CANDIDATE_SCHEDULES_H_
+#define KASCADE_ENGINE_CALIBRATION_CANDIDATE_SCHEDULES_H_
 
 #include <cstdint>
 #include <string>
@@ -39,4 +39,4 @@ CalibrationRecord calibration_record(const CalibrationOptions& options,
 
 }  // namespace kascade
 
-#endif  // KASCADE_ENGINE_CALIBRATION_CANDIDATES_H_
+#endif  // KASCADE_ENGINE_CALIBRATION_CANDIDATE_SCHEDULES_H_

@@ -1,5 +1,5 @@
-// What the options of a calibration say about its candidates.
-#include "engine/calibration/candidates.h"
+// What the options of a calibration say about its candidate schedules.
+#include "engine/calibration/candidate_schedules.h"
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -9,7 +9,7 @@ namespace {
 
 using ::testing::ElementsAre;
 
-TEST(CandidatesTest, OnlyAnAutomaticSearchOverSingleKeysNeedsTheCostOfSelecting) {
+TEST(CandidateSchedulesTest, OnlyAnAutomaticSearchOverSingleKeysNeedsTheCostOfSelecting) {
   const CalibrationOptions automatic{};
   EXPECT_TRUE(measures_selection_loss(automatic));
   CalibrationOptions options = automatic;
@@ -21,7 +21,7 @@ TEST(CandidatesTest, OnlyAnAutomaticSearchOverSingleKeysNeedsTheCostOfSelecting)
   EXPECT_FALSE(measures_selection_loss(options));
   EXPECT_TRUE(uses_measured_costs(options));
   options = automatic;
-  options.weight = LayerCost::kImportance;
+  options.layer_cost = LayerCost::kImportance;
   EXPECT_FALSE(measures_selection_loss(options));
   EXPECT_FALSE(uses_measured_costs(options));
   EXPECT_TRUE(is_automatic(options));
@@ -32,7 +32,7 @@ TEST(CandidatesTest, OnlyAnAutomaticSearchOverSingleKeysNeedsTheCostOfSelecting)
   EXPECT_FALSE(is_automatic(options));
 }
 
-TEST(CandidatesTest, EachPlannerHasItsSimilarity) {
+TEST(CandidateSchedulesTest, EachPlannerHasItsSimilarity) {
   CalibrationOptions options;
   EXPECT_EQ(similarity_kind(options), SimilarityKind::kRecalledMass);
   options.published_head_map_slip = true;
@@ -41,7 +41,7 @@ TEST(CandidatesTest, EachPlannerHasItsSimilarity) {
   EXPECT_EQ(similarity_kind(options), SimilarityKind::kJaccard);
 }
 
-TEST(CandidatesTest, LayersOfLittleRecallStayDenseIfAskedFor) {
+TEST(CandidateSchedulesTest, LayersOfLittleRecallStayDenseIfAskedFor) {
   Similarity similarity(4, 1);
   similarity.self_recall = {0.1, 0.59, 0.6, 0.2};
   CalibrationOptions options{.dense_layers = {2}};

@@ -1,4 +1,4 @@
-#include "engine/calibration/candidates.h"
+#include "engine/calibration/candidate_schedules.h"
 
 #include <algorithm>
 #include <utility>
@@ -8,7 +8,8 @@
 namespace kascade {
 
 bool uses_measured_costs(const CalibrationOptions& options) {
-  return options.planner == Planner::kDynamicProgramming && options.weight == LayerCost::kLoss;
+  return options.planner == Planner::kDynamicProgramming &&
+         options.layer_cost == LayerCost::kMeasured;
 }
 
 bool is_automatic(const CalibrationOptions& options) {
@@ -62,7 +63,7 @@ CalibrationRecord calibration_record(const CalibrationOptions& options,
   record.requested = RequestedSchedule{options.anchors, options.dense_layers,
                                        options.auto_dense_layers, options.min_recall};
   record.published_head_map_slip = options.published_head_map_slip;
-  record.weighted_by_loss = uses_measured_costs(options);
+  record.uses_measured_costs = uses_measured_costs(options);
   record.data_digest = windows.measured_digest;
   record.held_out_digest = windows.held_out_digest;
   record.windows = static_cast<int32_t>(windows.measured.size());
