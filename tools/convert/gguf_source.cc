@@ -84,8 +84,8 @@ absl::Status match(const std::string& file, std::map<std::string, const GgufTens
         " is not read; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"));
   }
   if (entry.is_neighbouring && shape.size() == 1 && has_blocks(entry.type->dtype)) {
-    return absl::UnimplementedError(absl::StrCat(
-        where, ": a bias must be F32, F16 or BF16, found ", ggml_type_name(entry.source->type)));
+    return absl::UnimplementedError(absl::StrCat(where, ": a bias must be F32, F16 or BF16, found ",
+                                                 ggml_type_name(entry.source->type)));
   }
   // The server keeps only matrices in blocks.
   const bool keep = !has_blocks(entry.type->dtype) || shape.size() == 2;
