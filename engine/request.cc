@@ -174,7 +174,44 @@ absl::Status check_comparison(const Request& request, int32_t layers) {
   return check_attention("compared_with", *request.compared_with, layers);
 }
 
+// The most positions of the request. The last token of a text is not fed, nor is the last generated
+// one.
+int64_t most_positions(const Request& request, const ModelLimits& model) {
+  const auto size = static_cast<int64_t>(request.tokens.size());
+  const auto* generate = std::get_if<Generate>(&request.task);
+  return std::min<int64_t>(size - 1 + (generate ? generate->max_new_tokens : 0), model.context);
+}
+
+bool outgrows_window(const Request& request, const ModelLimits& model) {
+  return model.sliding_window && most_positions(request, model) > *model.sliding_window;
+}
+
+absl::Status check_window(const Request& request, const ModelLimits& model) {
+  if (!outgrows_window(request, model)) return absl::OkStatus();
+  const bool is_observed = std::holds_alternative<Observe>(request.task);
+  const bool first = is_observed || !is_dense(request.attention);
+  if (!first && (!request.compared_with || is_dense(*request.compared_with))) {
+    return absl::OkStatus();
+  }
+  return invalid_field(
+      first ? "attention" : "compared_with",
+      absl::StrCat("the model has a sliding window of ", *model.sliding_window,
+                   " tokens. Sparse attention and measurements need prompt and new tokens to fit "
+                   "into it, got ",
+                   most_positions(request, model), "; dense attention has no such limit"));
+}
+
 }  // namespace
+
+std::vector<AttentionChoice> computed_attention(const Request& request, const ModelLimits& model) {
+  std::vector<AttentionChoice> runs{request.attention};
+  if (request.compared_with) runs.push_back(*request.compared_with);
+  if (!outgrows_window(request, model)) return runs;
+  for (AttentionChoice& run : runs) {
+    if (is_dense(run)) run = dense_within(*model.sliding_window);
+  }
+  return runs;
+}
 
 absl::Status check_tokens(const std::string& field, std::span<const Token> tokens, int32_t vocab) {
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -190,7 +227,8 @@ absl::Status validate(const Request& request, const ModelLimits& model) {
   }
   return first_error({check_attention("attention", request.attention, model.layers),
                       check_comparison(request, model.layers), check_task(request, model),
-                      check_tokens("tokens", request.tokens, model.vocab)});
+                      check_tokens("tokens", request.tokens, model.vocab),
+                      check_window(request, model)});
 }
 
 }  // namespace kascade

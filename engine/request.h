@@ -62,9 +62,13 @@ struct ModelLimits {
   int32_t vocab = 0;
   int32_t context = 0;  // tokens
   int32_t layers = 0;
+  std::optional<int32_t> sliding_window{};  // keys, fewer than `context`; the model's own
 };
 inline ModelLimits limits_of(const ModelConfig& model) {
-  return {.vocab = model.vocab, .context = model.context, .layers = model.layers};
+  return {.vocab = model.vocab,
+          .context = model.context,
+          .layers = model.layers,
+          .sliding_window = model.sliding_window};
 }
 
 inline constexpr int64_t kMaxLogitBiases = 1024;
@@ -78,7 +82,13 @@ inline constexpr int32_t kMaxPageSize = 128;  // a query tile is whole pages
 // [a, b], got v" with a Refusal (engine/base/refusal.h); paths are those of the structs here, with
 // "attention.schedule" and "attention.baseline" for the alternatives of a choice.
 // FAILED_PRECONDITION: a ScheduledAttention without a schedule, since none is active.
+// In a model with a sliding window, sparse attention and observers are for requests that fit into
+// the window.
 absl::Status validate(const Request& request, const ModelLimits& model);
+// What the engine computes for a valid request: the attention of each of its runs. It is the one
+// that the request chose, except that dense attention in a request that outgrows the model's
+// sliding window is attention within this window.
+std::vector<AttentionChoice> computed_attention(const Request& request, const ModelLimits& model);
 // Of the same kind, naming "field[i]", with the reason UNKNOWN_TOKEN.
 absl::Status check_tokens(const std::string& field, std::span<const Token> tokens, int32_t vocab);
 

@@ -32,6 +32,7 @@ Json model_json(const v1::ModelInfo& model) {
               {"eos_token_ids", model.eos_token_ids()},
               {"adds_bos", model.adds_bos()},
               {"chat_format", name_of(model.chat_format())}};
+  if (model.has_sliding_window()) out["sliding_window"] = model.sliding_window();
   out["weights_digest"] = model.weights_digest();
   out["config_digest"] = model.config_digest();
   out["tokenizer_digest"] = model.tokenizer_digest();
@@ -83,7 +84,9 @@ std::string info_text(const v1::GetModelInfoResponse& info) {
                         counted(model.layers(), "layer"), model.hidden_size(),
                         counted(model.heads(), "head"), counted(model.kv_heads(), "KV head"),
                         model.head_dim(), with_commas(model.vocab_size())));
-  facts.add("Context", counted(model.context_length(), "token"));
+  const std::string window = counted(model.sliding_window(), "token");
+  facts.add("Context", counted(model.context_length(), "token") +
+                           (model.has_sliding_window() ? ", sliding window of " + window : ""));
   facts.add("Device", fmt::format("{}, {}; weights {}, cache {}", runtime.backend(),
                                   counted(runtime.threads(), "thread"), runtime.weights_dtype(),
                                   runtime.cache_dtype()));

@@ -15,7 +15,7 @@
 
 namespace kascade {
 
-// Every layer attends to all causal keys.
+// Every layer attends to all causal keys, within the model's own sliding window if it has one.
 struct DenseAttention {
   auto operator<=>(const DenseAttention&) const = default;
 };
@@ -77,6 +77,13 @@ inline std::shared_ptr<const Schedule> schedule_of(const AttentionChoice& choice
 }
 inline bool is_dense(const AttentionChoice& choice) {
   return std::holds_alternative<DenseAttention>(choice);
+}
+// Dense attention of a model whose layers have a sliding window of `window` keys themselves: what
+// the window baseline computes in all layers.
+inline AttentionChoice dense_within(int32_t window) {
+  BaselineAttention attention = BaselineAttention::defaults(BaselineKind::kWindow);
+  attention.window = window;
+  return attention;
 }
 // The attention of a request that does not choose one: the active schedule if there is one, else
 // dense.

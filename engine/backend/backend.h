@@ -165,6 +165,16 @@ class Backend {
   // out = x · rsqrt(mean(x²) + eps) · weight, per row, in f32; weight f32 [1, cols].
   virtual void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) = 0;
 
+  // The same in place for each head: a head is a run of weight.cols columns of x; weight f32 [1,
+  // head_dim], x f32 [rows, heads · head_dim].
+  virtual void rms_norm_heads(Tensor x, Tensor weight, float eps) = 0;
+
+  // x[r, i] += bias[i]; x f32 [rows, cols], bias f32 [1, cols].
+  virtual void add_bias(Tensor x, Tensor bias) = 0;
+
+  // x *= factor; x f32.
+  virtual void scale(Tensor x, float factor) = 0;
+
   // Rotates the first `heads` heads of each row in place. The rotary layout is half-split:
   // components p and p + D/2 form a pair. `angles` is the output of rotary_angles().
   virtual void rope(Tensor x, int32_t heads, Tensor angles) = 0;

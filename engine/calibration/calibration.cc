@@ -87,9 +87,10 @@ absl::Status Job::cut_windows(const CalibrationTexts& texts) {
   // the cache.
   const auto settings = [&](int32_t branches) {
     const int64_t room = int64_t{stats.total_blocks / branches} * stats.block_size;
-    return WindowSettings{options_.selection, options_.window_tokens,
-                          static_cast<int32_t>(std::min<int64_t>(engine_.model().context, room)),
-                          engine_.tokenizer().prefix_tokens(), options_.long_window};
+    return WindowSettings{
+        options_.selection, options_.window_tokens,
+        static_cast<int32_t>(std::min<int64_t>(engine_.model().unwindowed_context(), room)),
+        engine_.tokenizer().prefix_tokens(), options_.long_window};
   };
   measuring_ = settings(1);
   comparing_ = settings(2);

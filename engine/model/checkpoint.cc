@@ -1,7 +1,6 @@
 #include "engine/model/checkpoint.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <map>
 #include <optional>
@@ -23,31 +22,6 @@ constexpr char kHead[] = "lm_head.weight";
 constexpr char kNorm[] = "model.norm.weight";
 constexpr int64_t kDigestBytes = 64 << 10;  // bytes at either end of a tensor in the digest
 
-constexpr int32_t kVector = 0;  // in place of a number of rows: a tensor with one dimension
-
-struct LayerEntry {
-  const char* name;  // after "model.layers.<layer>."
-  Tensor LayerTensors::* field;
-  int32_t rows;
-  int32_t cols;
-};
-
-std::array<LayerEntry, 9> layer_table(const ModelConfig& config) {
-  const int32_t hidden = config.hidden;
-  const int32_t ffn = config.intermediate;
-  return {{
-      {"input_layernorm.weight", &LayerTensors::attention_norm, kVector, hidden},
-      {"self_attn.q_proj.weight", &LayerTensors::q, config.q_dim(), hidden},
-      {"self_attn.k_proj.weight", &LayerTensors::k, config.kv_dim(), hidden},
-      {"self_attn.v_proj.weight", &LayerTensors::v, config.kv_dim(), hidden},
-      {"self_attn.o_proj.weight", &LayerTensors::o, hidden, config.q_dim()},
-      {"post_attention_layernorm.weight", &LayerTensors::ffn_norm, kVector, hidden},
-      {"mlp.gate_proj.weight", &LayerTensors::gate, ffn, hidden},
-      {"mlp.up_proj.weight", &LayerTensors::up, ffn, hidden},
-      {"mlp.down_proj.weight", &LayerTensors::down, hidden, ffn},
-  }};
-}
-
 std::string shape_text(const std::vector<int64_t>& shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }
@@ -68,25 +42,25 @@ class Taker {
   // Of the first matrix with blocks, else of all matrices.
   DType dtype() const { return blocks_type_.value_or(matrix_type_.value_or(DType::kF32)); }
 
-  absl::Status take(const std::string& name, int32_t rows, int32_t cols, Tensor& out) {
+  absl::Status take(const std::string& name, const std::vector<int64_t>& shape, Tensor& out) {
     const auto found = left_.find(name);
     if (found == left_.end()) return invalid(name, "it in the checkpoint", "no such tensor");
     const StoredTensor stored = std::move(found->second);
     left_.erase(found);
-    std::vector<int64_t> shape = {rows, cols};
-    if (rows == kVector) shape = {cols};
     if (stored.shape != shape) {
       return invalid(name, absl::StrCat("shape ", shape_text(shape)), shape_text(stored.shape));
     }
-    const auto dtype = rows == kVector ? float_type(stored.dtype) : weight_type(stored.dtype);
+    const bool is_matrix = shape.size() == 2;
+    const auto dtype = is_matrix ? weight_type(stored.dtype) : float_type(stored.dtype);
     if (!dtype) {
-      const char* blocks = rows == kVector ? "" : " or a block format of GGUF";
+      const char* blocks = is_matrix ? " or a block format of GGUF" : "";
       return invalid(name, absl::StrCat("dtype F32, BF16, F16", blocks), shown(stored.dtype));
     }
-    if (rows != kVector) note_matrix(name, *dtype);
+    if (is_matrix) note_matrix(name, *dtype);
     // Tensor has no read-only form; the mapping itself refuses writes.
     void* data = const_cast<std::byte*>(stored.data);
-    out = {data, *dtype, std::max(rows, 1), cols, row_elements(*dtype, cols)};
+    const int64_t cols = shape.back();
+    out = {data, *dtype, is_matrix ? shape.front() : 1, cols, row_elements(*dtype, cols)};
     return absl::OkStatus();
   }
 
@@ -98,7 +72,8 @@ class Taker {
       if (is_ignored_tensor(name)) continue;
       return invalid(
           shown(name),
-          absl::StrCat("only the tensors of a Llama of ", config.layers, " layers without biases"),
+          absl::StrCat("only the tensors of a model of type ", shown(config.model_type), " with ",
+                       config.layers, " layers", config.qkv_bias ? "" : " without biases"),
           absl::StrCat("it with shape ", shape_text(tensor.shape)));
     }
     return absl::OkStatus();
@@ -127,12 +102,12 @@ class Taker {
 absl::Status take_tied_table(Taker& taker, const ModelConfig& config, Checkpoint& out) {
   const bool both = taker.has(kEmbedding) && taker.has(kHead);
   const char* name = !taker.has(kEmbedding) && taker.has(kHead) ? kHead : kEmbedding;
-  auto status = taker.take(name, config.vocab, config.hidden, out.embedding);
+  auto status = taker.take(name, {config.vocab, config.hidden}, out.embedding);
   if (!status.ok()) return status;
   out.head = out.embedding;
   if (!both) return absl::OkStatus();
   Tensor copy;
-  status = taker.take(kHead, config.vocab, config.hidden, copy);
+  status = taker.take(kHead, {config.vocab, config.hidden}, copy);
   if (!status.ok()) return status;
   const auto bytes = static_cast<size_t>(copy.rows * copy.stride * size_of(copy.dtype));
   const bool same_dtype = copy.dtype == out.embedding.dtype;
@@ -141,25 +116,38 @@ absl::Status take_tied_table(Taker& taker, const ModelConfig& config, Checkpoint
                  "others");
 }
 
+// Takes a stored tensor and divides its rows among the tensors of the layer.
+absl::Status take_parts(Taker& taker, int32_t layer, const StoredLayerTensor& entry,
+                        LayerTensors& out) {
+  Tensor stored;
+  const std::string name = absl::StrCat("model.layers.", layer, ".", entry.name);
+  if (auto status = taker.take(name, entry.shape, stored); !status.ok()) return status;
+  int64_t row = 0;
+  for (const StoredPart& part : entry.parts) {
+    out.*part.field = stored.slice_rows(row, part.rows);
+    row += part.rows;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status take_all(Taker& taker, const ModelConfig& config, Checkpoint& out) {
   absl::Status status;
   if (config.tied_head) {
     status = take_tied_table(taker, config, out);
   } else {
-    status = taker.take(kEmbedding, config.vocab, config.hidden, out.embedding);
-    if (status.ok()) status = taker.take(kHead, config.vocab, config.hidden, out.head);
+    status = taker.take(kEmbedding, {config.vocab, config.hidden}, out.embedding);
+    if (status.ok()) status = taker.take(kHead, {config.vocab, config.hidden}, out.head);
   }
   if (!status.ok()) return status;
-  const auto table = layer_table(config);
+  const std::vector<StoredLayerTensor> table = stored_layer_tensors(config);
   for (int32_t layer = 0; layer < config.layers; ++layer) {
     LayerTensors& tensors = out.layers.emplace_back();
-    for (const LayerEntry& entry : table) {
-      const std::string name = absl::StrCat("model.layers.", layer, ".", entry.name);
-      status = taker.take(name, entry.rows, entry.cols, tensors.*entry.field);
+    for (const StoredLayerTensor& entry : table) {
+      status = take_parts(taker, layer, entry, tensors);
       if (!status.ok()) return status;
     }
   }
-  status = taker.take(kNorm, kVector, config.hidden, out.norm);
+  status = taker.take(kNorm, {config.hidden}, out.norm);
   if (status.ok()) status = taker.expect_one_dtype();
   return status.ok() ? taker.expect_nothing_left(config) : status;
 }

@@ -1,6 +1,6 @@
-// The tensors of a Llama checkpoint. The table of names, fields and shapes is in checkpoint.cc, and
-// every tensor is verified against it. Tensors are views into the read-only mapped files; nothing
-// is copied or converted.
+// The tensors of a checkpoint. Every tensor is verified against the table of names and shapes in
+// layer_tensors.cc. Tensors are views into the read-only mapped files; nothing is copied or
+// converted.
 #ifndef KASCADE_ENGINE_MODEL_CHECKPOINT_H_
 #define KASCADE_ENGINE_MODEL_CHECKPOINT_H_
 
@@ -13,23 +13,10 @@
 #include "absl/status/statusor.h"
 #include "engine/backend/tensor.h"
 #include "engine/model/config.h"
+#include "engine/model/layer_tensors.h"
 #include "engine/model/safetensors.h"
 
 namespace kascade {
-
-// The tensors of one layer, row-major [out_features, in_features] as Hugging Face stores them
-// (half-split rotary layout).
-struct LayerTensors {
-  Tensor attention_norm;  // [1, hidden]
-  Tensor q;               // [heads · head_dim, hidden]
-  Tensor k;               // [kv_heads · head_dim, hidden]
-  Tensor v;               // [kv_heads · head_dim, hidden]
-  Tensor o;               // [hidden, heads · head_dim]
-  Tensor ffn_norm;        // [1, hidden]
-  Tensor gate;            // [intermediate, hidden]
-  Tensor up;              // [intermediate, hidden]
-  Tensor down;            // [hidden, intermediate]
-};
 
 struct Checkpoint {
   std::unique_ptr<Safetensors> files;  // null if the tensors lie in memory of the caller
@@ -52,8 +39,9 @@ struct Checkpoint {
 // Maps the files in `directory` and verifies every tensor against `config`. Tensors that are
 // missing, unexpected, of another shape or of a dtype other than f32, bf16 and f16 are refused
 // (INVALID_ARGUMENT), naming the tensor and what was expected and found. All matrices must have one
-// dtype, unless some of them have blocks; norms may have another float dtype. A tied head may be
-// stored under its own name, under that of the embedding, or under both if they are bitwise equal.
+// dtype, unless some of them have blocks; norms and biases may have another float dtype. A tied
+// head may be stored under its own name, under that of the embedding, or under both if they are
+// bitwise equal.
 absl::StatusOr<Checkpoint> open_checkpoint(const std::filesystem::path& directory,
                                            const ModelConfig& config);
 

@@ -1,4 +1,4 @@
-// The configuration of a Llama model, read from config.json and generation_config.json.
+// The configuration of a model, read from config.json and generation_config.json.
 #ifndef KASCADE_ENGINE_MODEL_CONFIG_H_
 #define KASCADE_ENGINE_MODEL_CONFIG_H_
 
@@ -11,21 +11,16 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/tensor.h"
+#include "engine/model/rope.h"
 
 namespace kascade {
 
-// Llama 3's scaling of the low rotary frequencies.
-struct Llama3RopeScaling {
-  double factor = 8;
-  double low_freq_factor = 1;
-  double high_freq_factor = 4;
-  int32_t original_context = 8192;
-
-  bool operator==(const Llama3RopeScaling&) const = default;
-};
+// The most positions that a configuration may state.
+inline constexpr int64_t kMaxContext = 1 << 24;
 
 struct ModelConfig {
-  std::string name{};  // name of the folder, for messages
+  std::string name{};                // name of the folder, for messages
+  std::string model_type = "llama";  // the model family, as config.json names it
   int32_t layers = 0;
   int32_t hidden = 0;
   int32_t intermediate = 0;
@@ -36,14 +31,30 @@ struct ModelConfig {
   int32_t context = 0;  // max_position_embeddings, tokens
   double norm_eps = 1e-5;
   double rope_theta = 10000;
-  std::optional<Llama3RopeScaling> rope_scaling{};
+  std::optional<RopeScaling> rope_scaling{};
   bool tied_head = false;
+
+  // What the layers have besides those of a plain Llama.
+  bool qkv_bias = false;            // a bias after the projections of queries, keys and values
+  bool attention_out_bias = false;  // a bias after the output projection of attention
+  bool head_norms = false;          // an RMSNorm of each head of queries and keys before rotation
+  bool fused_projections = false;   // the checkpoint has q, k and v as one matrix, gate and up too
+  // A row attends to at most this many keys, the last ones, its own included; set only if the
+  // context is longer.
+  std::optional<int32_t> sliding_window{};
+  double embedding_multiplier = 1;               // of the token embeddings
+  std::optional<double> attention_multiplier{};  // of q·k; unset: 1 / √head_dim
+  double residual_multiplier = 1;                // of what each block adds to the residual stream
+  double logits_divisor = 1;                     // of the logits
+
   std::optional<int32_t> bos_token{};
   std::vector<int32_t> eos_tokens{};  // from generation_config.json, else config.json
 
   int32_t group() const { return heads / kv_heads; }  // query heads per KV head
   int32_t q_dim() const { return heads * head_dim; }
   int32_t kv_dim() const { return kv_heads * head_dim; }
+  // The longest text, in tokens, in which every row attends to all keys before it.
+  int32_t unwindowed_context() const { return sliding_window.value_or(context); }
   int64_t parameters() const;
 };
 
@@ -60,9 +71,6 @@ absl::StatusOr<ModelConfig> parse_config(std::string_view config_json,
 // The content of generation_config.json, empty if there is none. INVALID_ARGUMENT for an empty
 // file.
 absl::StatusOr<std::string> read_generation_config(const std::filesystem::path& directory);
-
-// The angular frequency of each rotary pair, [head_dim / 2], with rope scaling applied, in double.
-std::vector<double> rope_frequencies(const ModelConfig& config);
 
 }  // namespace kascade
 

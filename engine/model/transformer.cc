@@ -1,7 +1,9 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <initializer_list>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,15 +16,24 @@ namespace {
 // logits stays in cache.
 constexpr int32_t kHeadTile = 4096;
 
-// Uploads a vector of the checkpoint as f32.
-Buffer uploaded(Tensor vector, Backend& backend) {
-  std::vector<float> values(static_cast<size_t>(vector.cols));
+// Appends a vector of the checkpoint, if the model has it.
+void append(Tensor vector, std::vector<float>& values) {
+  if (vector.data == nullptr) return;
   for (int64_t i = 0; i < vector.cols; ++i) {
-    if (vector.dtype == DType::kF32) values[i] = vector.f32(0)[i];
-    if (vector.dtype == DType::kBF16) values[i] = from_bf16(vector.bf16(0)[i]);
-    if (vector.dtype == DType::kF16) values[i] = from_f16(vector.row<uint16_t>(0)[i]);
+    if (vector.dtype == DType::kF32) values.push_back(vector.f32(0)[i]);
+    if (vector.dtype == DType::kBF16) values.push_back(from_bf16(vector.bf16(0)[i]));
+    if (vector.dtype == DType::kF16) values.push_back(from_f16(vector.row<uint16_t>(0)[i]));
   }
-  Buffer buffer = backend.allocate(DType::kF32, 1, vector.cols);
+}
+
+// Uploads vectors of the checkpoint, one behind the other, as f32, multiplied by `factor`. Without
+// any the buffer is not allocated.
+Buffer uploaded(std::initializer_list<Tensor> vectors, Backend& backend, double factor = 1) {
+  std::vector<float> values;
+  for (const Tensor vector : vectors) append(vector, values);
+  if (values.empty()) return {};
+  for (float& value : values) value = static_cast<float>(value * factor);
+  Buffer buffer = backend.allocate(DType::kF32, 1, static_cast<int64_t>(values.size()));
   backend.upload(std::as_bytes(std::span(values)), buffer.view());
   return buffer;
 }
@@ -67,20 +78,26 @@ Transformer::Transformer(const ModelConfig& config, Checkpoint checkpoint, Backe
       embedding_(backend.adopt_embedding(checkpoint_.embedding)),
       packed_file_(std::move(packed_file)),
       frequencies_(rope_frequencies(config)),
-      norm_(uploaded(checkpoint_.norm, backend)),
+      norm_(uploaded({checkpoint_.norm}, backend)),
       workspace_(config, max_rows, backend) {
-  for (const LayerTensors& tensors : checkpoint_.layers) {
-    layers_.push_back({.attention_norm = uploaded(tensors.attention_norm, backend),
-                       .qkv = packed({tensors.q, tensors.k, tensors.v}, MatrixUse::kLayer),
-                       .attention_out = packed({tensors.o}, MatrixUse::kLayer),
-                       .ffn_norm = uploaded(tensors.ffn_norm, backend),
-                       .gate_up = packed({tensors.gate, tensors.up}, MatrixUse::kLayer),
-                       .down = packed({tensors.down}, MatrixUse::kLayer)});
-  }
+  for (const LayerTensors& tensors : checkpoint_.layers) layers_.push_back(packed_layer(tensors));
   for (int32_t first = 0; first < config_.vocab; first += kHeadTile) {
     const int32_t count = std::min(kHeadTile, config_.vocab - first);
     head_.push_back({first, packed({checkpoint_.head.slice_rows(first, count)}, MatrixUse::kHead)});
   }
+}
+
+LayerWeights Transformer::packed_layer(const LayerTensors& tensors) {
+  return {.attention_norm = uploaded({tensors.attention_norm}, backend_),
+          .qkv = packed({tensors.q, tensors.k, tensors.v}, MatrixUse::kLayer),
+          .qkv_bias = uploaded({tensors.q_bias, tensors.k_bias, tensors.v_bias}, backend_),
+          .q_norm = uploaded({tensors.q_norm}, backend_),
+          .k_norm = uploaded({tensors.k_norm}, backend_),
+          .attention_out = packed({tensors.o}, MatrixUse::kLayer),
+          .attention_out_bias = uploaded({tensors.o_bias}, backend_, config_.residual_multiplier),
+          .ffn_norm = uploaded({tensors.ffn_norm}, backend_),
+          .gate_up = packed({tensors.gate, tensors.up}, MatrixUse::kLayer),
+          .down = packed({tensors.down}, MatrixUse::kLayer)};
 }
 
 std::unique_ptr<Matrix> Transformer::packed(std::initializer_list<Tensor> parts, MatrixUse use) {
@@ -116,7 +133,9 @@ Tensor Transformer::forward(const Step& step, const KvCache& cache) {
   const int64_t rows = step.batch.rows();
   const std::unique_ptr<StepInput> input = backend_.prepare(step.batch);
   backend_.embed(*embedding_, *input, workspace_.x.first_rows(rows));
+  scale(workspace_.x.first_rows(rows), config_.embedding_multiplier);
   backend_.rotary_angles(*input, frequencies_, workspace_.rotation.first_rows(rows));
+  scale(workspace_.rotation.first_rows(rows), rope_magnitude(config_));
   for (int32_t index = 0; index < config_.layers; ++index) layer(index, step, *input, cache);
 
   const auto wanted = static_cast<int64_t>(step.batch.logit_rows.size());
@@ -124,6 +143,7 @@ Tensor Transformer::forward(const Step& step, const KvCache& cache) {
   backend_.gather_rows(workspace_.x.view(), step.batch.logit_rows, last);
   const Tensor hidden = workspace_.hidden.first_rows(wanted);
   backend_.rms_norm(last, norm_.view(), static_cast<float>(config_.norm_eps), hidden);
+  scale(hidden, 1 / config_.logits_divisor);
   return hidden;
 }
 
@@ -144,6 +164,7 @@ void Transformer::layer(int32_t index, const Step& step, const StepInput& input,
   backend_.rms_norm(x, w.ffn_norm.view(), eps, normed);
   backend_.matmul(normed, *w.gate_up, gate_up, Into::kOverwrite);
   backend_.silu_mul(gate_up, gated);
+  scale(gated, config_.residual_multiplier);
   backend_.matmul(gated, *w.down, x, Into::kAdd);
 }
 
@@ -161,8 +182,7 @@ void Transformer::attention(int32_t index, const Step& step, const StepInput& in
     return {q, normed, layer_cache, step.batch, input, tiles, attended};
   };
 
-  backend_.matmul(normed, *layers_[index].qkv, qkv, Into::kOverwrite);
-  backend_.rope(qkv, config_.heads + config_.kv_heads, workspace_.rotation.first_rows(rows));
+  project_qkv(layers_[index], normed, qkv);
   backend_.write_kv(k, v, input, layer_cache);
   for (const AttentionGroup& group : step.groups) {
     group.policy->attend(backend_, index, input_of(group.tiles), *group.state);
@@ -175,13 +195,36 @@ void Transformer::attention(int32_t index, const Step& step, const StepInput& in
   }
 }
 
+void Transformer::project_qkv(const LayerWeights& w, Tensor normed, Tensor qkv) {
+  const auto eps = static_cast<float>(config_.norm_eps);
+  const Tensor q = qkv.slice_cols(0, config_.q_dim());
+  backend_.matmul(normed, *w.qkv, qkv, Into::kOverwrite);
+  if (w.qkv_bias.allocated()) backend_.add_bias(qkv, w.qkv_bias.view());
+  if (w.q_norm.allocated()) {
+    backend_.rms_norm_heads(q, w.q_norm.view(), eps);
+    backend_.rms_norm_heads(qkv.slice_cols(config_.q_dim(), config_.kv_dim()), w.k_norm.view(),
+                            eps);
+  }
+  backend_.rope(qkv, config_.heads + config_.kv_heads, workspace_.rotation.first_rows(qkv.rows));
+  // The backend divides q·k by √head_dim.
+  const double divided = std::sqrt(config_.head_dim);
+  if (config_.attention_multiplier) scale(q, *config_.attention_multiplier * divided);
+}
+
+void Transformer::scale(Tensor x, double factor) {
+  if (factor != 1) backend_.scale(x, static_cast<float>(factor));
+}
+
 void Transformer::add_attention(int32_t index, const Step& step) {
   const int64_t rows = step.batch.rows();
   const Tensor x = workspace_.x.first_rows(rows);
   const Tensor before = workspace_.before.first_rows(rows);
+  const Tensor attended = workspace_.attended.first_rows(rows);
+  const LayerWeights& w = layers_[index];
   if (!step.observed.empty()) backend_.copy(x, before);
-  backend_.matmul(workspace_.attended.first_rows(rows), *layers_[index].attention_out, x,
-                  Into::kAdd);
+  scale(attended, config_.residual_multiplier);
+  backend_.matmul(attended, *w.attention_out, x, Into::kAdd);
+  if (w.attention_out_bias.allocated()) backend_.add_bias(x, w.attention_out_bias.view());
   for (const ObservedTiles& observed : step.observed) {
     observed.observer->residual_added(backend_, index, step.batch, observed.tiles, before, x);
   }

@@ -1,4 +1,4 @@
-// The forward pass of a Llama model over the batch of one step. To understand the engine, start
+// The forward pass of a model over the batch of one step. To understand the engine, start
 // with transformer.cc.
 #ifndef KASCADE_ENGINE_MODEL_TRANSFORMER_H_
 #define KASCADE_ENGINE_MODEL_TRANSFORMER_H_
@@ -22,11 +22,16 @@
 
 namespace kascade {
 
-// The weights of one layer, packed for a backend.
+// The weights of one layer, packed for a backend. Biases and head norms that the layer does not
+// have are not allocated.
 struct LayerWeights {
   Buffer attention_norm;                  // f32 [1, hidden]
   std::unique_ptr<Matrix> qkv;            // [(heads + 2 · kv_heads) · head_dim, hidden]
+  Buffer qkv_bias;                        // f32 [1, (heads + 2 · kv_heads) · head_dim]
+  Buffer q_norm;                          // f32 [1, head_dim]
+  Buffer k_norm;                          // f32 [1, head_dim]
   std::unique_ptr<Matrix> attention_out;  // [hidden, heads · head_dim]
+  Buffer attention_out_bias;              // f32 [1, hidden], times residual_multiplier
   Buffer ffn_norm;                        // f32 [1, hidden]
   std::unique_ptr<Matrix> gate_up;        // [2 · intermediate, hidden]
   std::unique_ptr<Matrix> down;           // [hidden, intermediate]
@@ -80,8 +85,8 @@ class Transformer {
               std::optional<PackedFile> packed = std::nullopt);
 
   // Runs the step and writes its keys and values into the cache. Returns the final-norm hidden
-  // states of batch.logit_rows, f32 [logits, hidden], in the backend's memory, valid until the next
-  // call.
+  // states of batch.logit_rows, divided by the model's logits_divisor, f32 [logits, hidden], in the
+  // backend's memory, valid until the next call.
   Tensor forward(const Step& step, const KvCache& cache);
 
   std::span<const HeadTile> head() const { return head_; }
@@ -115,9 +120,14 @@ class Transformer {
 
   void layer(int32_t index, const Step& step, const StepInput& input, const KvCache& cache);
   void attention(int32_t index, const Step& step, const StepInput& input, const KvCache& cache);
+  // Projects the normed rows to queries, keys and values, and rotates queries and keys.
+  void project_qkv(const LayerWeights& weights, Tensor normed, Tensor qkv);
+  // x *= factor; does nothing if the factor is 1, which it is in most models.
+  void scale(Tensor x, double factor);
   // Applies the output projection of the attention block and adds the result to the residual
   // stream.
   void add_attention(int32_t index, const Step& step);
+  LayerWeights packed_layer(const LayerTensors& tensors);
   // Returns the next matrix of matrix_specs(): from the packed file if there is one, else packed
   // from these parts.
   std::unique_ptr<Matrix> packed(std::initializer_list<Tensor> parts, MatrixUse use);

@@ -60,7 +60,7 @@ StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
 std::shared_ptr<const AttentionPolicy> StepLoop::policy_of(const AttentionChoice& choice) {
   std::erase_if(policies_, [](const auto& entry) { return entry.second.expired(); });
   auto& cached = policies_[choice];
-  std::shared_ptr<const AttentionPolicy> policy = cached.lock();
+  auto policy = cached.lock();
   if (!policy) cached = policy = make_policy(choice, transformer_.config().layers);
   return policy;
 }
@@ -70,8 +70,9 @@ std::vector<std::shared_ptr<const AttentionPolicy>> StepLoop::policies_of(const 
   if (watched != nullptr && is_dense(request.attention)) {
     return {make_dense_policy(watched->observer->query_tile())};
   }
-  std::vector<std::shared_ptr<const AttentionPolicy>> policies{policy_of(request.attention)};
-  if (request.compared_with) policies.push_back(policy_of(*request.compared_with));
+  const auto runs = computed_attention(request, limits_of(transformer_.config()));
+  std::vector<std::shared_ptr<const AttentionPolicy>> policies;
+  for (const AttentionChoice& choice : runs) policies.push_back(policy_of(choice));
   return policies;
 }
 
@@ -98,8 +99,7 @@ SequenceSpec StepLoop::spec_of(const QueuedRequest& queued) {
     spec.prefill_end = std::min(size, std::get<Observe>(request.task).per_query_from);
   }
   for (const auto& policy : spec.policies) {
-    const Tiling tiling = policy->tiling();
-    spec.query_tile = tiling.query_tile;
+    spec.query_tile = policy->tiling().query_tile;
     spec.max_per_query_rows =
         per_query_rows(*policy, model.kv_heads, spec.max_tokens, max_selection_bytes_);
   }

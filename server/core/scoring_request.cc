@@ -13,12 +13,15 @@ namespace {
 
 constexpr int32_t kDefaultChunk = 512;  // llama-perplexity's
 
-// The largest window that the context and the KV cache allow.
+// The largest window that the context and the KV cache allow. Comparisons are mostly with sparse
+// attention, which a sliding window of the model limits.
 int32_t largest_window(const Engine& engine, bool compares) {
   const EngineStats stats = engine.stats();
   const int64_t blocks = stats.total_blocks / (compares ? 2 : 1);
   const int64_t room = std::max<int64_t>(1, blocks * stats.block_size);
-  return static_cast<int32_t>(std::min<int64_t>(engine.model().context, room)) + 1;
+  const ModelConfig& model = engine.model();
+  const int32_t context = compares ? model.unwindowed_context() : model.context;
+  return static_cast<int32_t>(std::min<int64_t>(context, room)) + 1;
 }
 
 int32_t default_window(std::optional<ScoreProtocol> protocol, int32_t least, int32_t largest) {

@@ -8,7 +8,7 @@ namespace {
 void describe(const Engine& engine, v1::ModelInfo& out) {
   const ModelConfig& model = engine.model();
   out.set_name(model.name);
-  out.set_architecture("llama");
+  out.set_architecture(model.model_type);
   out.set_parameters(engine.info().parameters);
   out.set_layers(model.layers);
   out.set_hidden_size(model.hidden);
@@ -18,6 +18,7 @@ void describe(const Engine& engine, v1::ModelInfo& out) {
   out.set_head_dim(model.head_dim);
   out.set_vocab_size(model.vocab);
   out.set_context_length(model.context);
+  if (model.sliding_window) out.set_sliding_window(*model.sliding_window);
   if (model.bos_token) out.set_bos_token_id(*model.bos_token);
   for (const int32_t token : model.eos_tokens) out.add_eos_token_ids(token);
   out.set_adds_bos(!engine.tokenizer().prefix_tokens().empty());

@@ -20,6 +20,8 @@ namespace kascade::testing {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::FloatEq;
+using ::testing::Pointwise;
 
 std::vector<int32_t> choose(const std::vector<float>& scores, const Choice& choice) {
   ChoiceWorkspace scratch;
@@ -52,6 +54,24 @@ TEST(ChooseKeys, TakesAllWithoutReadingScores) {
   ChoiceWorkspace scratch;
   choose_keys(nullptr, {3, 7, 4, 1}, scratch, keys.data());
   EXPECT_THAT(keys, ElementsAre(3, 4, 5, 6));
+}
+
+TEST(Reference, NormsEachHeadAddsBiasesAndScales) {
+  auto backend = make_reference_backend();
+  HostBuffer x(DType::kF32, 1, 4), weight(DType::kF32, 1, 2), bias(DType::kF32, 1, 4);
+  const float values[] = {3, 3, 0, 4}, weights[] = {1, 10}, biases[] = {1, 2, 3, 4};
+  std::copy(std::begin(values), std::end(values), x.view().f32(0));
+  std::copy(std::begin(weights), std::end(weights), weight.view().f32(0));
+  std::copy(std::begin(biases), std::end(biases), bias.view().f32(0));
+  // The root mean squares of the heads are 3 and √8.
+  backend->rms_norm_heads(x.view(), weight.view(), 0);
+  const float root = std::sqrt(2.0f);
+  EXPECT_THAT(std::vector<float>(x.view().f32(0), x.view().f32(0) + 4),
+              Pointwise(FloatEq(), {1.0f, 10.0f, 0.0f, 10 * root}));
+  backend->add_bias(x.view(), bias.view());
+  backend->scale(x.view(), 2);
+  EXPECT_THAT(std::vector<float>(x.view().f32(0), x.view().f32(0) + 4),
+              Pointwise(FloatEq(), {4.0f, 24.0f, 6.0f, 20 * root + 8}));
 }
 
 TEST(Reference, AttendsToAllCausalKeys) {
@@ -93,6 +113,44 @@ TEST_P(RowTest, RmsNorm) {
           return (static_cast<double>(cols) + 10) * kUnit * std::abs(expected.view().f32(row)[col]);
         },
         "rms_norm");
+  }
+}
+
+TEST_P(RowTest, RmsNormHeads) {
+  Random random(12);
+  for (const int64_t dim : {2, 6, 16, 80, 128}) {
+    // Three heads in the middle of wider rows.
+    const HostBuffer out = normal_matrix(DType::kF32, 17, 5 * dim, random, 4);
+    const HostBuffer expected(DType::kF32, 17, 5 * dim);
+    std::copy_n(out.view().f32(0), 17 * 5 * dim, expected.view().f32(0));
+    const HostBuffer weight = normal_matrix(DType::kF32, 1, dim, random);
+    backend_->rms_norm_heads(out.view().slice_cols(dim, 3 * dim), weight.view(), 1e-5f);
+    reference_->rms_norm_heads(expected.view().slice_cols(dim, 3 * dim), weight.view(), 1e-5f);
+    expect_close(
+        out.view(), expected.view(),
+        [&](int64_t row, int64_t col) {
+          const bool is_normed = col >= dim && col < 4 * dim;
+          return is_normed ? (static_cast<double>(dim) + 10) * kUnit *
+                                 std::abs(expected.view().f32(row)[col])
+                           : 0;
+        },
+        "rms_norm_heads");
+  }
+}
+
+TEST_P(RowTest, AddBiasAndScaleAreExact) {
+  Random random(13);
+  for (const auto& [rows, cols] : kRowShapes) {
+    const HostBuffer out = normal_matrix(DType::kF32, rows, cols + 3, random);
+    const HostBuffer expected(DType::kF32, rows, cols + 3);
+    std::copy_n(out.view().f32(0), rows * (cols + 3), expected.view().f32(0));
+    const HostBuffer bias = normal_matrix(DType::kF32, 1, cols, random);
+    for (const auto& [backend, x] :
+         {std::pair{backend_.get(), out.view()}, {reference_.get(), expected.view()}}) {
+      backend->add_bias(x.slice_cols(2, cols), bias.view());
+      backend->scale(x.slice_cols(1, cols), 0.3f);
+    }
+    expect_close(out.view(), expected.view(), [](int64_t, int64_t) { return 0; }, "bias, scale");
   }
 }
 

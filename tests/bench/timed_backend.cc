@@ -46,6 +46,21 @@ void TimedBackend::rms_norm(Tensor x, Tensor weight, float eps, Tensor out) {
   timed_->rms_norm(x, weight, eps, out);
 }
 
+void TimedBackend::rms_norm_heads(Tensor x, Tensor weight, float eps) {
+  const Timer timer(seconds_, Stage::kRows, clock_);
+  timed_->rms_norm_heads(x, weight, eps);
+}
+
+void TimedBackend::add_bias(Tensor x, Tensor bias) {
+  const Timer timer(seconds_, Stage::kRows, clock_);
+  timed_->add_bias(x, bias);
+}
+
+void TimedBackend::scale(Tensor x, float factor) {
+  const Timer timer(seconds_, Stage::kRows, clock_);
+  timed_->scale(x, factor);
+}
+
 void TimedBackend::rope(Tensor x, int32_t heads, Tensor angles) {
   const Timer timer(seconds_, Stage::kRows, clock_);
   timed_->rope(x, heads, angles);

@@ -83,6 +83,9 @@ class TimedBackend final : public Backend {
                      Tensor out) override;
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override;
   void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override;
+  void rms_norm_heads(Tensor x, Tensor weight, float eps) override;
+  void add_bias(Tensor x, Tensor bias) override;
+  void scale(Tensor x, float factor) override;
   void rope(Tensor x, int32_t heads, Tensor angles) override;
   void write_kv(Tensor keys, Tensor values, const StepInput& step, LayerCache cache) override;
   void silu_mul(Tensor gate_up, Tensor out) override;

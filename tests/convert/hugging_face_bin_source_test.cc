@@ -105,7 +105,8 @@ TEST(HuggingFaceBin, TensorsThatDoNotFit) {
   tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", "F32", {1}, "\1\1\1\1"});
   EXPECT_EQ(error_of({}, tensors), "accepted");
   tensors.push_back({"model.layers.0.self_attn.q_proj.bias", "F32", {1}, "\1\1\1\1"});
-  EXPECT_THAT(error_of({}, tensors), HasSubstr("q_proj.bias\": is not part of a Llama of 2 lay"));
+  EXPECT_THAT(error_of({}, tensors),
+              HasSubstr("q_proj.bias\": is not part of a model of type \"llama\" with 2 lay"));
   tensors = tiny_tensors({});
   std::erase_if(tensors, [](const RawTensor& t) { return t.name == "model.norm.weight"; });
   EXPECT_THAT(error_of({}, tensors), HasSubstr("\"model.norm.weight\": is missing"));
@@ -153,7 +154,7 @@ TEST(HuggingFaceBin, ConfigAndSideFiles) {
   write_file(dir / "tokenizer.model", "pieces");
   const auto source = open_hugging_face_bin(dir.path(), {.rope_factor = 32});
   ASSERT_TRUE(source.ok()) << source.status();
-  EXPECT_EQ((*source)->config().rope_scaling, Llama3RopeScaling{.factor = 32});
+  EXPECT_EQ((*source)->config().rope_scaling, RopeScaling(Llama3RopeScaling{.factor = 32}));
   EXPECT_EQ(json::parse((*source)->config_json())["rope_scaling"]["factor"], 32.0);
   EXPECT_THAT((*source)->decisions(), Contains("rope factor 32: asked for"));
   ASSERT_EQ((*source)->side_files().size(), 1u);

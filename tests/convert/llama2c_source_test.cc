@@ -421,7 +421,7 @@ TEST(OpenLlama2c, PutsItTogether) {
                           "tokenizer tokenizer.bin: it has the model's 263 pieces"));
   const auto stretched = open_llama2c(folder / "tiny.bin", {.rope_factor = 8});
   ASSERT_TRUE(stretched.ok()) << stretched.status();
-  EXPECT_EQ((*stretched)->config().rope_scaling->factor, 8);
+  EXPECT_EQ(factor_of(*(*stretched)->config().rope_scaling), 8);
   EXPECT_FALSE(open_llama2c(folder / "tiny.bin", {.rope_factor = 0.5}).ok());
   EXPECT_TRUE(absl::IsNotFound(open_llama2c(folder / "absent.bin", {}).status()));
 }

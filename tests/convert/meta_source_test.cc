@@ -291,14 +291,15 @@ std::string params_error(const json& params, const SourceOptions& options = {}) 
 TEST(MetaParams, RopeFactor) {
   for (const auto& [layers, factor] : {std::pair(16, 32.0), {28, 32.0}, {32, 8.0}, {80, 8.0}}) {
     const MetaParams params = parsed(llama3(layers));
-    EXPECT_EQ(params.config.rope_scaling, Llama3RopeScaling{.factor = factor}) << layers;
+    EXPECT_EQ(params.config.rope_scaling, RopeScaling(Llama3RopeScaling{.factor = factor}))
+        << layers;
     EXPECT_EQ(params.config.context, 131072);
     EXPECT_EQ(params.config.rope_theta, 500000);
   }
   EXPECT_THAT(parsed(llama3(16)).decisions,
               Contains("rope factor 32: 16 layers (a Llama 3.2 size)"));
   const MetaParams asked = parsed(llama3(16), {.rope_factor = 8});
-  EXPECT_EQ(asked.config.rope_scaling, Llama3RopeScaling{.factor = 8});
+  EXPECT_EQ(asked.config.rope_scaling, RopeScaling(Llama3RopeScaling{.factor = 8}));
   EXPECT_THAT(asked.decisions, Contains("rope factor 8: asked for"));
   EXPECT_THAT(params_error(llama3(16), {.rope_factor = 0.5}), HasSubstr("expected a number in 1"));
   json unscaled = llama3(16);

@@ -71,7 +71,7 @@ TEST(Config, ReadsAPublishedOne) {
   EXPECT_EQ(config->norm_eps, 1e-5);
   EXPECT_EQ(config->rope_theta, 500000);
   ASSERT_TRUE(config->rope_scaling.has_value());
-  EXPECT_EQ(*config->rope_scaling, (Llama3RopeScaling{32, 1, 4, 8192}));
+  EXPECT_EQ(*config->rope_scaling, RopeScaling(Llama3RopeScaling{32, 1, 4, 8192}));
   EXPECT_TRUE(config->tied_head);
   EXPECT_EQ(config->bos_token, 128000);
   EXPECT_THAT(config->eos_tokens, ElementsAre(128001));
@@ -125,7 +125,7 @@ TEST(Config, NewerSpellingOfRope) {
   parsed = parse(config);
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->rope_theta, 500000);
-  EXPECT_EQ(parsed->rope_scaling->factor, 32);
+  EXPECT_EQ(factor_of(*parsed->rope_scaling), 32);
 
   config["rope_scaling"]["factor"] = 8.0;
   EXPECT_THAT(error_of(parse(config)), HasSubstr("rope_parameters"));
@@ -168,7 +168,7 @@ TEST_P(Refused, NamesFieldAndValue) {
 
 const Bad kBad[] = {
     {"model_type", nullptr, "is missing"},
-    {"model_type", "\"mistral\"", "found \"mistral\""},
+    {"model_type", "\"gemma2\"", "\"qwen2\" or \"qwen3\" is supported, found \"gemma2\""},
     {"model_type", "7", "a string"},
     {"architectures", "[\"MistralForCausalLM\"]", "LlamaForCausalLM"},
     {"architectures", "[]", "LlamaForCausalLM"},
@@ -207,7 +207,7 @@ const Bad kBad[] = {
     {"rope_theta", "1e300", "found 1e+300"},
     {"rope_theta", "\"500000\"", "a number"},
     {"tie_word_embeddings", "1", "true or false, found 1"},
-    {"attention_bias", "true", "only false is supported"},
+    {"attention_bias", "1", "true or false, found 1"},
     {"mlp_bias", "true", "only false is supported"},
     {"mlp_bias", "\"no\"", "true or false"},
     {"hidden_act", "\"gelu\"", "only \"silu\" is supported, found \"gelu\""},
@@ -230,15 +230,25 @@ const Bad kBad[] = {
     {"eos_token_id", "[[1]]", "found [1]"},
     {"eos_token_id", "{}", "found {}"},
     {"rope_scaling", "\"llama3\"", "an object or null"},
-    {"rope_scaling", R"({"type": "linear", "factor": 2.0})", "rope_scaling.rope_type"},
-    {"rope_scaling", R"({"type": "linear", "factor": 2.0})", "found \"linear\""},
+    {"rope_scaling", R"({"type": "linear", "factor": 0.5})", "rope_scaling.factor"},
+    {"rope_scaling", R"({"type": "linear", "factor": 0.5})", "1..1e+06, found 0.5"},
+    {"rope_scaling", R"({"type": "linear"})", "rope_scaling.factor: is missing"},
     {"rope_scaling", R"({"rope_type": "dynamic"})", "found \"dynamic\""},
-    {"rope_scaling", R"({"rope_type": "yarn"})", "found \"yarn\""},
+    {"rope_scaling", R"({"rope_type": "yarn"})", "rope_scaling.factor: is missing"},
     {"rope_scaling", R"({"rope_type": "longrope"})", "found \"longrope\""},
+    {"rope_scaling", R"({"rope_type": "longrope"})",
+     "only \"default\", \"linear\", \"llama3\" or \"yarn\" is supported"},
     {"rope_scaling", R"({"rope_type": "llama3", "type": "yarn"})", "rope_scaling.type"},
     {"rope_scaling", R"({"factor": 8.0})", "rope_scaling.factor"},
     {"rope_scaling", R"({"type": "dynamic", "factor": 2})", "found \"dynamic\""},
-    {"rope_scaling", R"({"type": "yarn", "factor": 1.0})", "found \"yarn\""},
+    {"rope_scaling", R"({"type": "yarn", "factor": 4, "beta_fast": 1})",
+     "rope_scaling.beta_fast: expected more than beta_slow, 1, found 1"},
+    {"rope_scaling", R"({"type": "yarn", "factor": 4, "truncate": 1})", "true or false"},
+    {"rope_scaling", R"({"type": "yarn", "factor": 4, "attention_factor": 0})", "found 0"},
+    {"rope_scaling", R"({"type": "yarn", "factor": 4, "original_max_position_embeddings": 0})",
+     "1..16777216, found 0"},
+    {"rope_scaling", R"({"type": "yarn", "factor": 4, "low_freq_factor": 1})",
+     "rope_scaling.low_freq_factor: only null in rope type \"yarn\""},
     {"rope_scaling", R"({"type": "default", "section": [1]})", "rope_scaling.section"},
     {"rope_scaling", R"({"rope_type": "llama3"})", "rope_scaling.factor: is missing"},
     {"rope_parameters", R"({"full_attention": {}})", "rope_parameters.full_attention"},
@@ -271,11 +281,11 @@ TEST(Config, NamesTheAttentionBeforeTheFamily) {
   json deepseek = with("model_type", "deepseek_v3");
   deepseek["kv_lora_rank"] = 512;
   EXPECT_THAT(error_of(parse(deepseek)), HasSubstr("MLA"));
-  json mistral = with("model_type", "mistral");
-  mistral["sliding_window"] = 4096;
-  EXPECT_THAT(error_of(parse(mistral)), HasSubstr("sliding window"));
-  mistral["sliding_window"] = nullptr;
-  EXPECT_THAT(error_of(parse(mistral)), HasSubstr("model_type"));
+  json chunked = with("model_type", "llama4_text");
+  chunked["attention_chunk_size"] = 8192;
+  EXPECT_THAT(error_of(parse(chunked)), HasSubstr("chunked attention"));
+  chunked["attention_chunk_size"] = nullptr;
+  EXPECT_THAT(error_of(parse(chunked)), HasSubstr("model_type"));
   EXPECT_TRUE(parse(with("is_causal", true)).ok());
   EXPECT_TRUE(parse(with("kv_lora_rank", nullptr)).ok());
 }
@@ -334,7 +344,7 @@ TEST(Config, AnEmptyGenerationConfigIsDamaged) {
 TEST(Config, TellsUnsupportedFromNonsense) {
   EXPECT_EQ(parse(with("mlp_bias", true)).status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(parse(with("mlp_bias", 3)).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(parse(with("model_type", "qwen2")).status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(parse(with("model_type", "gemma2")).status().code(), absl::StatusCode::kUnimplemented);
 }
 
 TEST(Config, HostileText) {
@@ -398,7 +408,7 @@ TEST(Config, RealOnes) {
 // How many pairs keep their frequency, are blended, are divided by the factor.
 std::vector<int> bands(ModelConfig config) {
   const auto scaled = rope_frequencies(config);
-  const double factor = config.rope_scaling->factor;
+  const double factor = factor_of(*config.rope_scaling);
   config.rope_scaling.reset();
   const auto plain = rope_frequencies(config);
   std::vector<int> counts(3);
@@ -427,6 +437,59 @@ TEST(Rope, BandsOfPublishedModels) {
   config.head_dim = 128;
   config.rope_scaling = Llama3RopeScaling{.factor = 8};
   EXPECT_THAT(bands(config), ElementsAre(29, 6, 29));
+}
+
+// Qwen2.5 stretched from 32,768 to 131,072 tokens: the blend goes from pair 23 to pair 40.
+TEST(Rope, BandsOfYarn) {
+  ModelConfig config;
+  config.rope_theta = 1e6;
+  config.head_dim = 128;
+  YarnRopeScaling yarn{.factor = 4, .original_context = 32768};
+  config.rope_scaling = yarn;
+  EXPECT_THAT(bands(config), ElementsAre(24, 16, 24));
+  yarn.truncate = false;  // from 23.6 to 39.7
+  config.rope_scaling = yarn;
+  EXPECT_THAT(bands(config), ElementsAre(24, 16, 24));
+  yarn.beta_fast = 1.001;  // a blend of less than one pair
+  config.rope_scaling = yarn;
+  EXPECT_THAT(bands(config), ElementsAre(40, 0, 24));
+}
+
+TEST(Rope, Yarn) {
+  const auto read = [](const char* rope) {
+    json config = without("rope_scaling");
+    config["max_position_embeddings"] = 40960;
+    config["rope_scaling"] = json::parse(rope);
+    const auto parsed = parse(config);
+    EXPECT_TRUE(parsed.ok()) << parsed.status();
+    return parsed.value_or(ModelConfig());
+  };
+  const ModelConfig plain =
+      read(R"({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768})");
+  // 0.1 · ln 4 + 1
+  EXPECT_NEAR(rope_magnitude(plain), 1.138629436, 1e-9);
+  EXPECT_EQ(plain.context, 131072);
+  EXPECT_EQ(plain.rope_scaling,
+            RopeScaling(YarnRopeScaling{
+                .factor = 4, .original_context = 32768, .magnitude = yarn_magnitude(4)}));
+  const ModelConfig bare = read(R"({"rope_type": "yarn", "factor": 2.0, "attention_factor": 0.5})");
+  EXPECT_EQ(rope_magnitude(bare), 0.5);
+  EXPECT_EQ(std::get<YarnRopeScaling>(*bare.rope_scaling).original_context, 40960);
+  EXPECT_EQ(bare.context, 81920);
+  const ModelConfig strong =
+      read(R"({"rope_type": "yarn", "factor": 2.0, "mscale": 3.0, "mscale_all_dim": 2.0})");
+  EXPECT_NEAR(rope_magnitude(strong), (0.3 * std::log(2) + 1) / (0.2 * std::log(2) + 1), 1e-12);
+  EXPECT_EQ(rope_magnitude(read(R"({"rope_type": "yarn", "factor": 1.0})")), 1);
+}
+
+TEST(Rope, Linear) {
+  const auto plain = parse(without("rope_scaling"));
+  const auto scaled = parse(with("rope_scaling", {{"type", "linear"}, {"factor", 2.5}}));
+  ASSERT_TRUE(scaled.ok()) << scaled.status();
+  const auto before = rope_frequencies(*plain), after = rope_frequencies(*scaled);
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(after[i] * 2.5 / before[i], 1, 1e-14);
+  EXPECT_EQ(rope_magnitude(*scaled), 1);
+  EXPECT_EQ(scaled->context, plain->context);
 }
 
 // The published rule, in wavelengths.

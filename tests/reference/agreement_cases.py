@@ -26,6 +26,28 @@ TIES = Spec(seed=6, layers=6, heads=4, kv_heads=2, head_dim=16, theta=1e9,
             positions=False, zero_heads=(1,))
 
 
+YARN = (("rope_type", "yarn"), ("factor", 4.0), ("original_max_position_embeddings", 64))
+# Every family, every addition to a layer and every rope type.
+FAMILIES = {
+    "mistral": Spec(seed=21, layers=6, kv_heads=2, family="mistral"),
+    "mistral, window 40": Spec(seed=22, layers=6, kv_heads=2, family="mistral", window=40),
+    "qwen2 tied": Spec(seed=23, layers=6, heads=7, kv_heads=1, family="qwen2", tied=True),
+    "qwen3": Spec(seed=24, layers=6, heads=4, kv_heads=2, head_dim=32, family="qwen3"),
+    "qwen3 with biases": Spec(seed=25, layers=6, family="qwen3", bias=True),
+    "llama with biases": Spec(seed=26, layers=6, bias=True),
+    "granite": Spec(seed=27, layers=6, family="granite", tied=True),
+    "phi3, window 33": Spec(seed=28, layers=6, heads=3, kv_heads=3, family="phi3", window=33),
+    "rope linear": Spec(seed=29, layers=6, rope=(("type", "linear"), ("factor", 2.5))),
+    "rope yarn": Spec(seed=30, layers=6, family="qwen2", rope=YARN),
+    "rope yarn, all keys": Spec(
+        seed=31, layers=6, head_dim=64,
+        rope=YARN + (("beta_fast", 16.0), ("beta_slow", 2.0), ("truncate", False),
+                     ("attention_factor", 0.9))),
+    "rope yarn, mscale": Spec(seed=32, layers=6,
+                              rope=YARN + (("mscale", 0.7), ("mscale_all_dim", 0.4))),
+}
+
+
 def streams():
     """name -> tokens [LONGEST]."""
     rng = np.random.default_rng(7)
@@ -144,6 +166,14 @@ def shape_runs(spec):
             runs.append(Run("random", 257, schedule, drops=True, chunk=96, note=plan.__name__))
             runs.append(Run("random", 300, schedule, 257, drops=True, note=plan.__name__))
     runs.append(Run("random", 640, spread(KEYS, spec.kv_heads), 609, drops=True))
+    return runs
+
+
+def family_runs(spec):
+    """Dense rows in one step and in chunks; sparse rows where no window forbids them."""
+    runs = [Run("random", 130), Run("random", 97, chunk=33)]
+    if not spec.window:
+        runs.append(Run("random", 161, spread(KEYS, spec.kv_heads), 140, drops=True))
     return runs
 
 

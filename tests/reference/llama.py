@@ -1,4 +1,5 @@
-"""A Llama forward pass in float64, written from the published architecture.
+"""The forward pass of a Llama and of the families derived from it, in float64, written from the
+published architectures.
 
 Reads a Hugging Face folder (config.json and safetensors); weights keep their exact values. The
 attention of a layer is a parameter of `forward`, so that sparse schedules run through the whole
@@ -27,19 +28,26 @@ class Config:
     vocab: int
     eps: float
     rope_theta: float
-    rope_scaling: dict | None  # None, or the llama3 parameters
+    rope_scaling: dict | None  # None, or the object of config.json
     tied: bool
+    qkv_bias: bool = False
+    output_bias: bool = False
+    head_norms: bool = False  # of queries and keys, before rotation
+    window: int | None = None  # keys of a row, its own included
+    embedding_multiplier: float = 1.0
+    attention_multiplier: float | None = None  # None: 1 / √D
+    residual_multiplier: float = 1.0
+    logits_scaling: float = 1.0
 
 
 def read_config(folder):
     """Config of a Hugging Face folder; older (rope_scaling) and newer (rope_parameters) files."""
     raw = json.loads((pathlib.Path(folder) / "config.json").read_text())
-    for bias in ("attention_bias", "mlp_bias"):
-        if raw.get(bias):
-            raise ValueError(f"{bias} is not supported")
+    if raw.get("mlp_bias"):
+        raise ValueError("mlp_bias is not supported")
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "llama3"):
+    if kind not in ("default", "linear", "llama3", "yarn"):
         raise ValueError(f"rope type {kind} is not supported")
     heads = raw["num_attention_heads"]
     return Config(
@@ -52,9 +60,29 @@ def read_config(folder):
         vocab=raw["vocab_size"],
         eps=raw["rms_norm_eps"],
         rope_theta=rope.get("rope_theta") or raw.get("rope_theta") or 10000.0,
-        rope_scaling=rope if kind == "llama3" else None,
+        rope_scaling=dict(rope, rope_type=kind) if kind != "default" else None,
         tied=bool(raw.get("tie_word_embeddings", False)),
+        **features_of(raw),
     )
+
+
+def features_of(raw):
+    """What the layers of a family have besides those of a plain Llama."""
+    kind = raw["model_type"]
+    if kind == "qwen2":
+        return {"qkv_bias": True}
+    if kind == "qwen3":
+        bias = bool(raw.get("attention_bias"))
+        return {"head_norms": True, "qkv_bias": bias, "output_bias": bias}
+    if kind in ("mistral", "phi3"):
+        return {"window": raw["sliding_window"]}
+    if kind == "granite":
+        return {name: raw[name] for name in ("embedding_multiplier", "attention_multiplier",
+                                             "residual_multiplier", "logits_scaling")}
+    if kind != "llama":
+        raise ValueError(f"model type {kind} is not supported")
+    bias = bool(raw.get("attention_bias"))
+    return {"qkv_bias": bias, "output_bias": bias}
 
 
 def decode(data, dtype, shape):
@@ -95,12 +123,29 @@ def read_weights(folder):
     return tensors
 
 
+def separate(weights, config):
+    """Divides the joined projections of Phi-3 into those of the other families."""
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    for index in range(config.layers):
+        prefix = f"model.layers.{index}."
+        joined = weights.pop(prefix + "self_attn.qkv_proj.weight", None)
+        if joined is None:
+            continue
+        parts = np.split(joined, [queries, queries + keys])
+        for name, part in zip(("q_proj", "k_proj", "v_proj"), parts):
+            weights[f"{prefix}self_attn.{name}.weight"] = part
+        gate, up = np.split(weights.pop(prefix + "mlp.gate_up_proj.weight"), 2)
+        weights[prefix + "mlp.gate_proj.weight"] = gate
+        weights[prefix + "mlp.up_proj.weight"] = up
+    return weights
+
+
 class Model:
     """config, weights, and the embedding and output matrices [V, W] (one of them when tied)."""
 
     def __init__(self, folder):
         self.config = read_config(folder)
-        self.weights = read_weights(folder)
+        self.weights = separate(read_weights(folder), self.config)
         embedding = self.weights.get("model.embed_tokens.weight")
         output = self.weights.get("lm_head.weight")
         if embedding is None and self.config.tied:
@@ -113,14 +158,25 @@ class Model:
         # x @ matrix takes half the time where the matrix lies in memory as it is multiplied.
         self.head = np.ascontiguousarray(output.T)
         self.projections = {name: np.ascontiguousarray(weight.T)
-                            for name, weight in self.weights.items() if "_proj." in name}
+                            for name, weight in self.weights.items()
+                            if name.endswith("_proj.weight")}
 
     def over_cache(self, attention=None):
         """The attention over keys and values as the KV cache holds them; here exactly."""
-        return attention or dense_attention
+        return attention or self.dense_attention
+
+    def dense_attention(self, layer, q, k, v):
+        """Attention to all causal keys that lie in the model's window, if it has one."""
+        if self.config.window is None:
+            return dense_attention(layer, q, k, v)
+        return windowed_attention(q, k, v, self.config.window)
 
     def layer(self, index, name):
         return self.weights[f"model.layers.{index}.{name}.weight"]
+
+    def bias(self, index, name):
+        """The bias of a projection; 0 where the model has none."""
+        return self.weights.get(f"model.layers.{index}.{name}.bias", 0.0)
 
     def projection(self, index, name):
         """The transpose of a layer's matrix: [inputs, outputs]."""
@@ -140,10 +196,48 @@ def rope_frequencies(config):
         return frequencies
     scaling = config.rope_scaling
     factor = scaling["factor"]
+    if scaling["rope_type"] == "linear":
+        return frequencies / factor
+    if scaling["rope_type"] == "yarn":
+        kept = yarn_kept(config, scaling)
+        return (1.0 - kept) * frequencies / factor + kept * frequencies
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     turns = scaling["original_max_position_embeddings"] * frequencies / (2.0 * math.pi)
     blend = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 0: divided, 1: kept
     return (1.0 - blend) * frequencies / factor + blend * frequencies
+
+
+def yarn_kept(config, scaling):
+    """The share of each pair's frequency that YaRN leaves as it is, [D / 2]."""
+    dim, base = config.head_dim, config.rope_theta
+
+    def pair_with(turns):  # turns that the pair makes within the original context
+        context = scaling["original_max_position_embeddings"]
+        return dim * math.log(context / (2.0 * math.pi * turns)) / (2.0 * math.log(base))
+
+    first, last = pair_with(scaling.get("beta_fast", 32)), pair_with(scaling.get("beta_slow", 1))
+    if scaling.get("truncate", True):
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, dim - 1)
+    if first == last:
+        last += 0.001
+    return 1.0 - np.clip((np.arange(dim // 2) - first) / (last - first), 0.0, 1.0)
+
+
+def rope_magnitude(config):
+    """The factor of the cosines and sines."""
+    scaling = config.rope_scaling or {}
+    if scaling.get("rope_type") != "yarn":
+        return 1.0
+    if scaling.get("attention_factor") is not None:
+        return scaling["attention_factor"]
+
+    def recommended(strength):
+        return 0.1 * strength * math.log(scaling["factor"]) + 1.0 if scaling["factor"] > 1 else 1.0
+
+    if scaling.get("mscale") and scaling.get("mscale_all_dim"):
+        return recommended(scaling["mscale"]) / recommended(scaling["mscale_all_dim"])
+    return recommended(1.0)
 
 
 def rope(x, positions, frequencies):
@@ -197,6 +291,18 @@ def dense_attention(layer, q, k, v):
     return out
 
 
+def windowed_attention(q, k, v, window):
+    """As dense_attention, but each row attends to its last `window` keys, its own included."""
+    length = q.shape[1]
+    out = np.empty(q.shape[:2] + v.shape[2:])
+    for row in range(length):
+        begin = max(0, row + 1 - window)
+        keys, values = k[:, begin:row + 1], v[:, begin:row + 1]
+        p = probabilities(q[:, row:row + 1], keys, row - begin)
+        out[:, row:row + 1] = weighted_values(p, values)
+    return out
+
+
 def split_heads(x, heads):
     """[L, heads · D] -> [heads, L, D]."""
     return np.ascontiguousarray(x.reshape(x.shape[0], heads, -1).transpose(1, 0, 2))
@@ -220,13 +326,24 @@ def attention_block(model, index, x, first, attention):
     """Residual stream x [L, W] -> what the attention of the layer adds to it, [L, W]."""
     config = model.config
     h = rms_norm(x, model.layer(index, "input_layernorm"), config.eps)
-    q = split_heads(h @ model.projection(index, "self_attn.q_proj"), config.heads)
-    k = split_heads(h @ model.projection(index, "self_attn.k_proj"), config.kv_heads)
-    v = split_heads(h @ model.projection(index, "self_attn.v_proj"), config.kv_heads)
+
+    def heads_of(name, heads):
+        projected = h @ model.projection(index, f"self_attn.{name}")
+        return split_heads(projected + model.bias(index, f"self_attn.{name}"), heads)
+
+    q, k = heads_of("q_proj", config.heads), heads_of("k_proj", config.kv_heads)
+    if config.head_norms:
+        q = rms_norm(q, model.layer(index, "self_attn.q_norm"), config.eps)
+        k = rms_norm(k, model.layer(index, "self_attn.k_norm"), config.eps)
     positions, frequencies = first + np.arange(x.shape[0]), rope_frequencies(config)
-    o = attention(index, rope(q, positions, frequencies), rope(k, positions, frequencies), v)
+    magnitude = rope_magnitude(config)
+    q, k = (magnitude * rope(z, positions, frequencies) for z in (q, k))
+    if config.attention_multiplier is not None:
+        q = q * config.attention_multiplier * math.sqrt(config.head_dim)  # probabilities divide
+    o = attention(index, q, k, heads_of("v_proj", config.kv_heads))
     joined = o.transpose(1, 0, 2).reshape(x.shape[0], -1)
-    return joined @ model.projection(index, "self_attn.o_proj")
+    added = joined @ model.projection(index, "self_attn.o_proj")
+    return config.residual_multiplier * (added + model.bias(index, "self_attn.o_proj"))
 
 
 def mlp_block(model, index, x):
@@ -236,7 +353,7 @@ def mlp_block(model, index, x):
     up = h @ model.projection(index, "mlp.up_proj")
     with np.errstate(over="ignore"):
         activated = gate / (1.0 + np.exp(-gate)) * up
-    return activated @ model.projection(index, "mlp.down_proj")
+    return model.config.residual_multiplier * (activated @ model.projection(index, "mlp.down_proj"))
 
 
 def through_layers(model, x, attention=dense_attention, observe=None, first=0, begin=0):
@@ -255,12 +372,13 @@ def through_layers(model, x, attention=dense_attention, observe=None, first=0, b
 
 def logits_of(model, x):
     """The residual stream x [L, W] after the last layer -> logits [L, V]."""
-    return rms_norm(x, model.weights["model.norm.weight"], model.config.eps) @ model.head
+    last = rms_norm(x, model.weights["model.norm.weight"], model.config.eps)
+    return last @ model.head / model.config.logits_scaling
 
 
 def forward(model, tokens, attention=dense_attention, observe=None, first=0):
     """Logits [L, V] of tokens at the positions first, first + 1, …; see through_layers."""
-    x = model.embedding[np.asarray(tokens)]
+    x = model.embedding[np.asarray(tokens)] * model.config.embedding_multiplier
     return logits_of(model, through_layers(model, x, attention, observe, first))
 
 

@@ -1,4 +1,4 @@
-"""Writes small random Llama folders (config.json, model.safetensors, byte-level tokenizer.json).
+"""Writes small random model folders (config.json, model.safetensors, byte-level tokenizer.json).
 
 Attention is peaked, not uniform: the logits have a standard deviation of about `sharpness`.
 Also usable alone: random_model.py FOLDER [name=value …] with the fields of Spec.
@@ -7,7 +7,7 @@ Also usable alone: random_model.py FOLDER [name=value …] with the fields of Sp
 import json
 import pathlib
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
@@ -31,11 +31,35 @@ class Spec:
     tied: bool = False
     sharded: bool = False
     positions: bool = True  # False: keys do not depend on positions, so that equal tokens tie
+    family: str = "llama"  # model_type of config.json
+    bias: bool = False  # attention_bias, of the families that have the key
+    window: int = 0  # sliding_window, of the families that have one; 0: null
+    rope: tuple = ()  # items of the object rope_scaling
     zero_heads: tuple = ()  # KV heads whose query rows are zero: all keys tie
 
 
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM", "granite": "GraniteForCausalLM", "phi3": "Phi3ForCausalLM"}
+
+
+def family_keys(spec):
+    """The keys of config.json that only some families have."""
+    keys = {}
+    if spec.family in ("llama", "qwen3"):
+        keys["attention_bias"] = spec.bias
+    if spec.family == "qwen2":
+        keys.update(use_sliding_window=False, sliding_window=7, max_window_layers=1)
+    if spec.family in ("mistral", "phi3"):
+        keys["sliding_window"] = spec.window or None
+    if spec.family == "granite":
+        keys.update(embedding_multiplier=3.0, attention_multiplier=0.5 * spec.head_dim ** -0.5,
+                    residual_multiplier=0.3, logits_scaling=2.5)
+    return keys
+
+
 def config_of(spec):
-    scaling = None
+    scaling = dict(spec.rope) or None
     if not spec.positions:
         scaling = {
             "rope_type": "llama3",
@@ -45,8 +69,8 @@ def config_of(spec):
             "original_max_position_embeddings": 1,
         }
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [ARCHITECTURES[spec.family]],
+        "model_type": spec.family,
         "vocab_size": spec.vocab,
         "hidden_size": spec.width,
         "intermediate_size": spec.mlp,
@@ -60,11 +84,11 @@ def config_of(spec):
         "rope_scaling": scaling,
         "max_position_embeddings": spec.context,
         "tie_word_embeddings": spec.tied,
-        "attention_bias": False,
         "mlp_bias": False,
         "bos_token_id": 0,
         "eos_token_id": 0,
         "torch_dtype": "float32" if spec.dtype == "F32" else "bfloat16",
+        **family_keys(spec),
     }
 
 
@@ -103,13 +127,43 @@ def layer_weights(rng, spec):
     }
 
 
+def added_vectors(spec):
+    """{short name: vector} of what a layer has besides the tensors of a plain Llama."""
+    rng = np.random.default_rng(spec.seed + 1000)
+    queries, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    vectors = {}
+    if spec.family == "qwen2" or spec.bias:
+        for name, size in (("q", queries), ("k", keys), ("v", keys)):
+            vectors[f"self_attn.{name}_proj.bias"] = rng.normal(0.0, 0.5, size)
+    if spec.bias:
+        vectors["self_attn.o_proj.bias"] = rng.normal(0.0, 0.3, spec.width)
+    if spec.family == "qwen3":
+        for name in ("q", "k"):
+            vectors[f"self_attn.{name}_norm.weight"] = 1.0 + 0.3 * rng.normal(size=spec.head_dim)
+    return vectors
+
+
+def joined(matrices):
+    """The projections of a layer as Phi-3 stores them."""
+    parts = [matrices.pop(f"self_attn.{name}_proj") for name in "qkv"]
+    matrices["self_attn.qkv_proj"] = np.concatenate(parts)
+    parts = [matrices.pop(f"mlp.{name}_proj") for name in ("gate", "up")]
+    matrices["mlp.gate_up_proj"] = np.concatenate(parts)
+    return matrices
+
+
 def weights_of(spec):
     """All tensors by their Hugging Face names."""
     rng = np.random.default_rng(spec.seed)
     tensors = {"model.embed_tokens.weight": rng.normal(size=(spec.vocab, spec.width))}
     for index in range(spec.layers):
-        for name, value in layer_weights(rng, spec).items():
+        matrices = layer_weights(rng, spec)
+        if spec.family == "phi3":
+            matrices = joined(matrices)
+        for name, value in matrices.items():
             tensors[f"model.layers.{index}.{name}.weight"] = value
+        for name, value in added_vectors(replace(spec, seed=spec.seed + index)).items():
+            tensors[f"model.layers.{index}.{name}"] = value
     tensors["model.norm.weight"] = 1.0 + 0.1 * rng.normal(size=spec.width)
     if not spec.tied:
         tensors["lm_head.weight"] = rng.normal(0, spec.width ** -0.5, (spec.vocab, spec.width))
@@ -203,6 +257,10 @@ def write_model(folder, spec):
     return folder
 
 
+def tuple_or_value(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
 def main(arguments):
     given = dict(argument.split("=", 1) for argument in arguments[1:])
     defaults = asdict(Spec())
@@ -211,8 +269,8 @@ def main(arguments):
         sys.exit(__doc__)
     values = {name: json.loads(text) if not isinstance(defaults[name], str) else text
               for name, text in given.items()}
-    if "zero_heads" in values:
-        values["zero_heads"] = tuple(values["zero_heads"])
+    for name in ("rope", "zero_heads"):
+        values[name] = tuple(map(tuple_or_value, values.get(name, ())))
     write_model(arguments[0], Spec(**values))
 
 

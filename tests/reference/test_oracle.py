@@ -290,7 +290,7 @@ class ModelTest(unittest.TestCase):
         return llama.Model(random_model.write_model(path, spec))
 
     def test_llama3_scaling_keeps_blends_and_divides(self):
-        scaling = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        scaling = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                        original_max_position_embeddings=8192)
         for dim, wanted in ((64, (15, 3, 14)), (128, (29, 6, 29))):
             config = llama.Config(1, 64, 1, 1, dim, 1, 1, 1e-5, 5e5, None, True)

@@ -15,6 +15,8 @@
 namespace kascade {
 namespace {
 
+using ::testing::HasSubstr;
+
 constexpr ModelLimits kModel{.vocab = 10, .context = 300, .layers = 4};
 
 Request generation() { return {.tokens = {1, 2, 3}, .task = Generate{}}; }
@@ -46,6 +48,40 @@ TEST(Validate, AcceptsLimits) {
   request.attention = BaselineAttention{.ratio = 1, .min_keys = 0, .dense_layers = {3, 0, 3}};
   request.compared_with = DenseAttention{};
   EXPECT_EQ(validate(request, kModel), absl::OkStatus());
+}
+
+TEST(Validate, SparseAttentionStaysInTheModelsWindow) {
+  ModelLimits windowed = kModel;
+  windowed.sliding_window = 20;
+  Request request = generation();  // 3 tokens, of which 2 positions precede the first new one
+  request.attention = BaselineAttention{};
+  generate_of(request).max_new_tokens = 18;
+  EXPECT_EQ(validate(request, windowed), absl::OkStatus());
+  EXPECT_EQ(computed_attention(request, windowed).front(), request.attention);
+  generate_of(request).max_new_tokens = 19;
+  EXPECT_EQ(validate(request, kModel), absl::OkStatus());
+  const absl::Status refused = validate(request, windowed);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("attention: the model has a sliding window of 20 tokens"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("got 21;"));
+  // Dense attention has no limit, and is attention within the window.
+  request.attention = DenseAttention{};
+  EXPECT_EQ(validate(request, windowed), absl::OkStatus());
+  EXPECT_EQ(computed_attention(request, windowed), std::vector{dense_within(20)});
+  EXPECT_EQ(computed_attention(request, kModel), std::vector<AttentionChoice>{DenseAttention{}});
+
+  request = scoring();
+  request.tokens.resize(22);
+  request.compared_with = DenseAttention{};
+  EXPECT_EQ(validate(request, windowed), absl::OkStatus());
+  EXPECT_EQ(computed_attention(request, windowed),
+            (std::vector{dense_within(20), dense_within(20)}));
+  request.compared_with = BaselineAttention{};
+  EXPECT_THAT(std::string(validate(request, windowed).message()),
+              HasSubstr("compared_with: the model has a sliding window"));
+  request.tokens.resize(21);
+  EXPECT_EQ(validate(request, windowed), absl::OkStatus());
 }
 
 struct Fault {

@@ -94,11 +94,13 @@ BaselineAttention parse_baseline(const json& spec) {
   return baseline;
 }
 
-Run parse_run(const json& spec, int32_t max_batch_tokens, int32_t layers) {
+Run parse_run(const json& spec, int32_t max_batch_tokens, const ModelConfig& model) {
   Run run{.tokens = spec.at("tokens").get<std::vector<Token>>(),
           .prefill_end = spec.at("tile_rule_end").get<int32_t>(),
           .chunk = spec.value("chunk", 0),
           .policy = make_dense_policy()};
+  const int32_t layers = model.layers;
+  if (model.sliding_window) run.policy = make_policy(dense_within(*model.sliding_window), layers);
   if (run.chunk <= 0) run.chunk = max_batch_tokens;
   if (spec.at("mode") != "sparse") return run;
   if (spec.contains("baseline") && !spec["baseline"].is_null()) {
@@ -197,7 +199,7 @@ int probe(const std::string& path) {
   Transformer transformer(config, std::move(checkpoint), *backend, max_batch_tokens + 256);
   for (const json& run_spec : spec.at("runs")) {
     BlockAllocator blocks(block_count, kBlockSize);
-    Run run = parse_run(run_spec, max_batch_tokens, config.layers);
+    Run run = parse_run(run_spec, max_batch_tokens, config);
     execute(run_spec, run, transformer, cache, blocks);
   }
   return 0;

@@ -208,6 +208,18 @@ class FarMemoryBackend final : public Backend {
     const Access access(*memory_);
     inner_->rms_norm(x, weight, eps, out);
   }
+  void rms_norm_heads(Tensor x, Tensor weight, float eps) override {
+    const Access access(*memory_);
+    inner_->rms_norm_heads(x, weight, eps);
+  }
+  void add_bias(Tensor x, Tensor bias) override {
+    const Access access(*memory_);
+    inner_->add_bias(x, bias);
+  }
+  void scale(Tensor x, float factor) override {
+    const Access access(*memory_);
+    inner_->scale(x, factor);
+  }
   void rope(Tensor x, int32_t heads, Tensor angles) override {
     const Access access(*memory_);
     inner_->rope(x, heads, angles);

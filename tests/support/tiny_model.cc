@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <random>
 #include <stdexcept>
 #include <system_error>
@@ -67,12 +68,68 @@ RawTensor make_matrix(const TinyModel& model, const std::string& name, int64_t r
   return tensor;
 }
 
-RawTensor make_norm(const TinyModel& model, const std::string& name) {
+// A norm, or with a mean of 0 a bias.
+RawTensor make_vector(const TinyModel& model, const std::string& name, int64_t size, float mean,
+                      float deviation) {
   const DType dtype = model.f32_norms ? DType::kF32 : model.dtype;
-  RawTensor tensor{name, stored_name(dtype), {model.hidden}, {}};
+  RawTensor tensor{name, stored_name(dtype), {size}, {}};
   Gauss gauss(model.seed, name);
-  for (int64_t i = 0; i < model.hidden; ++i) append_as(dtype, 1 + gauss.next() / 8, tensor.bytes);
+  for (int64_t i = 0; i < size; ++i) {
+    append_as(dtype, mean + gauss.next() * deviation, tensor.bytes);
+  }
   return tensor;
+}
+
+// The rows of several matrices in one.
+RawTensor join(const std::string& name, const std::vector<RawTensor>& parts) {
+  RawTensor joined{name, parts.front().dtype, {0, parts.front().shape.back()}, {}};
+  for (const RawTensor& part : parts) {
+    joined.shape.front() += part.shape.front();
+    joined.bytes += part.bytes;
+  }
+  return joined;
+}
+
+const char* architecture_of(const std::string& model_type) {
+  static const std::map<std::string, const char*> kNames = {
+      {"llama", "LlamaForCausalLM"}, {"mistral", "MistralForCausalLM"},
+      {"qwen2", "Qwen2ForCausalLM"}, {"qwen3", "Qwen3ForCausalLM"},
+      {"phi3", "Phi3ForCausalLM"},   {"granite", "GraniteForCausalLM"}};
+  return kNames.at(model_type);
+}
+
+void add_family_keys(const TinyModel& model, json& config) {
+  if (model.model_type == "mistral" || model.model_type == "phi3") {
+    config["sliding_window"] = nullptr;
+    if (model.sliding_window > 0) config["sliding_window"] = model.sliding_window;
+  }
+  if (model.model_type == "granite") {
+    config.update({{"embedding_multiplier", 3.0},
+                   {"attention_multiplier", 0.125},
+                   {"residual_multiplier", 0.25},
+                   {"logits_scaling", 2.0}});
+  }
+}
+
+// The projections of q, k and v, and what this family has with them.
+void add_qkv(const TinyModel& model, const std::string& prefix, std::vector<RawTensor>& tensors) {
+  const std::pair<const char*, int64_t> projections[] = {
+      {"q", int64_t{model.heads} * model.head_dim},
+      {"k", int64_t{model.kv_heads} * model.head_dim},
+      {"v", int64_t{model.kv_heads} * model.head_dim}};
+  std::vector<RawTensor> matrices;
+  for (const auto& [letter, rows] : projections) {
+    const std::string name = prefix + letter + "_proj.";
+    matrices.push_back(make_matrix(model, name + "weight", rows, model.hidden));
+    if (model.model_type != "qwen2" && !model.biases) continue;
+    tensors.push_back(make_vector(model, name + "bias", rows, 0, 0.5f));
+  }
+  if (model.model_type == "phi3") matrices = {join(prefix + "qkv_proj.weight", matrices)};
+  tensors.insert(tensors.end(), matrices.begin(), matrices.end());
+  if (model.model_type != "qwen3") return;
+  for (const char* name : {"q_norm.weight", "k_norm.weight"}) {
+    tensors.push_back(make_vector(model, prefix + name, model.head_dim, 1, 0.25f));
+  }
 }
 
 // GPT-2's printable stand-in for a byte, as UTF-8: itself where it is visible in Latin-1, else the
@@ -148,8 +205,8 @@ void write_shards(const std::vector<RawTensor>& tensors, size_t count,
 
 json tiny_config(const TinyModel& model) {
   json config = {
-      {"architectures", {"LlamaForCausalLM"}},
-      {"model_type", "llama"},
+      {"architectures", {architecture_of(model.model_type)}},
+      {"model_type", model.model_type},
       {"hidden_size", model.hidden},
       {"intermediate_size", model.intermediate},
       {"num_hidden_layers", model.layers},
@@ -163,7 +220,7 @@ json tiny_config(const TinyModel& model) {
       {"rope_theta", model.rope_theta},
       {"rope_scaling", nullptr},
       {"tie_word_embeddings", model.tied},
-      {"attention_bias", false},
+      {"attention_bias", model.biases},
       {"mlp_bias", false},
       {"bos_token_id", kTinyBos},
       {"eos_token_id", model.eos_tokens},
@@ -179,6 +236,7 @@ json tiny_config(const TinyModel& model) {
         {"high_freq_factor", model.rope_scaling->high_freq_factor},
         {"original_max_position_embeddings", model.rope_scaling->original_context}};
   }
+  add_family_keys(model, config);
   return config;
 }
 
@@ -200,7 +258,6 @@ json tiny_tokenizer() {
 
 std::vector<RawTensor> tiny_tensors(const TinyModel& model) {
   const int64_t q_dim = int64_t{model.heads} * model.head_dim;
-  const int64_t kv_dim = int64_t{model.kv_heads} * model.head_dim;
   const int64_t hidden = model.hidden;
   const int64_t ffn = model.intermediate;
   std::vector<RawTensor> tensors;
@@ -208,7 +265,7 @@ std::vector<RawTensor> tiny_tensors(const TinyModel& model) {
     tensors.push_back(make_matrix(model, name + ".weight", rows, cols));
   };
   const auto norm = [&](const std::string& name) {
-    tensors.push_back(make_norm(model, name + ".weight"));
+    tensors.push_back(make_vector(model, name + ".weight", hidden, 1, 0.125f));
   };
   if (!model.tied || model.table != TinyTable::kHead) {
     matrix("model.embed_tokens", model.vocab, hidden);
@@ -217,13 +274,19 @@ std::vector<RawTensor> tiny_tensors(const TinyModel& model) {
   for (int32_t layer = 0; layer < model.layers; ++layer) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
     norm(prefix + "input_layernorm");
-    matrix(prefix + "self_attn.q_proj", q_dim, hidden);
-    matrix(prefix + "self_attn.k_proj", kv_dim, hidden);
-    matrix(prefix + "self_attn.v_proj", kv_dim, hidden);
+    add_qkv(model, prefix + "self_attn.", tensors);
     matrix(prefix + "self_attn.o_proj", hidden, q_dim);
+    if (model.biases) {
+      tensors.push_back(make_vector(model, prefix + "self_attn.o_proj.bias", hidden, 0, 0.5f));
+    }
     norm(prefix + "post_attention_layernorm");
     matrix(prefix + "mlp.gate_proj", ffn, hidden);
     matrix(prefix + "mlp.up_proj", ffn, hidden);
+    if (model.model_type == "phi3") {
+      const std::vector<RawTensor> last(tensors.end() - 2, tensors.end());
+      tensors.resize(tensors.size() - 2);
+      tensors.push_back(join(prefix + "mlp.gate_up_proj.weight", last));
+    }
     matrix(prefix + "mlp.down_proj", hidden, ffn);
   }
   norm("model.norm");

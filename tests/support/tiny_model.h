@@ -1,4 +1,4 @@
-// Writes folders with small random Llamas, for tests of everything above the checkpoint reader. A
+// Writes folders with small random models, for tests of everything above the checkpoint reader. A
 // folder is a complete Hugging Face folder: config.json, generation_config.json, model.safetensors
 // (or shards and their index) and tokenizer.json.
 //
@@ -7,7 +7,7 @@
 //
 // The values of a tensor depend only on `seed`, its name and its size. Therefore models that differ
 // only in dtype, sharding, dtype of the norms or location of the tied table are roundings of the
-// same model.
+// same model, and models of different families have the same matrices.
 #ifndef KASCADE_TESTS_SUPPORT_TINY_MODEL_H_
 #define KASCADE_TESTS_SUPPORT_TINY_MODEL_H_
 
@@ -33,6 +33,9 @@ constexpr int32_t kTinyTokenizerIds = 264;  // number of ids of the tokenizer
 enum class TinyTable { kEmbedding, kHead, kBoth };  // name under which a tied table is stored
 
 struct TinyModel {
+  std::string model_type = "llama";  // a family of engine/model/families
+  bool biases = false;               // attention_bias; of llama and qwen3
+  int32_t sliding_window = 0;        // of mistral and phi3; 0: null
   int32_t layers = 2;
   int32_t hidden = 32;
   int32_t intermediate = 64;

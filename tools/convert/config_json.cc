@@ -1,7 +1,11 @@
 #include "tools/convert/config_json.h"
 
+#include <variant>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+#include "engine/model/families/model_family.h"
 #include "engine/model/json.h"
 #include "nlohmann/json.hpp"
 
@@ -30,11 +34,50 @@ absl::StatusOr<Json> parse_ordered(const std::string& text) {
   return Json::parse(text);
 }
 
+Json rope_json(const LinearRopeScaling& scaling) {
+  return {{"rope_type", "linear"}, {"factor", scaling.factor}};
+}
+
+Json rope_json(const Llama3RopeScaling& scaling) {
+  return {{"rope_type", "llama3"},
+          {"factor", scaling.factor},
+          {"low_freq_factor", scaling.low_freq_factor},
+          {"high_freq_factor", scaling.high_freq_factor},
+          {"original_max_position_embeddings", scaling.original_context}};
+}
+
+Json rope_json(const YarnRopeScaling& scaling) {
+  return {{"rope_type", "yarn"},
+          {"factor", scaling.factor},
+          {"original_max_position_embeddings", scaling.original_context},
+          {"beta_fast", scaling.beta_fast},
+          {"beta_slow", scaling.beta_slow},
+          {"truncate", scaling.truncate},
+          {"attention_factor", scaling.magnitude}};
+}
+
+// The keys that only some families have.
+void add_features(const ModelConfig& config, Json& json) {
+  json["attention_bias"] = config.attention_out_bias;
+  if (config.model_type == "mistral" || config.model_type == "phi3") {
+    json["sliding_window"] = nullptr;
+    if (config.sliding_window) json["sliding_window"] = *config.sliding_window;
+  }
+  if (config.attention_multiplier) {
+    json["embedding_multiplier"] = config.embedding_multiplier;
+    json["attention_multiplier"] = *config.attention_multiplier;
+    json["residual_multiplier"] = config.residual_multiplier;
+    json["logits_scaling"] = config.logits_divisor;
+  }
+}
+
 }  // namespace
 
 std::string to_config_json(const ModelConfig& config, DType dtype) {
-  Json json = {{"architectures", {"LlamaForCausalLM"}},
-               {"model_type", "llama"},
+  const ModelFamily* family = find_model_family(config.model_type);
+  KASCADE_CHECK(family != nullptr);
+  Json json = {{"architectures", {family->architecture}},
+               {"model_type", config.model_type},
                {"hidden_size", config.hidden},
                {"intermediate_size", config.intermediate},
                {"num_hidden_layers", config.layers},
@@ -46,17 +89,13 @@ std::string to_config_json(const ModelConfig& config, DType dtype) {
                {"rms_norm_eps", config.norm_eps},
                {"rope_theta", config.rope_theta},
                {"hidden_act", "silu"},
-               {"attention_bias", false},
                {"mlp_bias", false},
                {"tie_word_embeddings", config.tied_head},
                {"torch_dtype", torch_name(dtype)}};
+  add_features(config, json);
   if (config.rope_scaling) {
-    json["rope_scaling"] = {
-        {"rope_type", "llama3"},
-        {"factor", config.rope_scaling->factor},
-        {"low_freq_factor", config.rope_scaling->low_freq_factor},
-        {"high_freq_factor", config.rope_scaling->high_freq_factor},
-        {"original_max_position_embeddings", config.rope_scaling->original_context}};
+    json["rope_scaling"] =
+        std::visit([](const auto& scaling) { return rope_json(scaling); }, *config.rope_scaling);
   }
   if (config.bos_token) json["bos_token_id"] = *config.bos_token;
   if (config.eos_tokens.size() == 1) json["eos_token_id"] = config.eos_tokens[0];

@@ -10,14 +10,14 @@
 
 namespace kascade::convert {
 
-// Writes `config` in the form of Hugging Face's LlamaForCausalLM. parse_config
+// Writes `config` in the form that Hugging Face has for its model family. parse_config
 // (engine/model/config.h) reads the same model back.
 std::string to_config_json(const ModelConfig& config, DType dtype);
 
 // Returns `config_json` with its dtype entry replaced and everything else unchanged.
 absl::StatusOr<std::string> with_dtype(const std::string& config_json, DType dtype);
 
-// Returns `config_json` with the factor of its llama3 rope scaling replaced. INVALID_ARGUMENT if it
+// Returns `config_json` with the factor of its rope scaling replaced. INVALID_ARGUMENT if it
 // has no such scaling.
 absl::StatusOr<std::string> with_rope_factor(const std::string& config_json, double factor);
 

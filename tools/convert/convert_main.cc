@@ -39,14 +39,23 @@ struct Arguments {
   SourceOptions source_options{};
 };
 
+std::string window_text(const ModelConfig& config) {
+  if (!config.sliding_window) return "";
+  return fmt::format(", sliding window {}", *config.sliding_window);
+}
+
+std::string scaling_text(const ModelConfig& config) {
+  if (!config.rope_scaling) return "";
+  return fmt::format(", {} factor {:g}", name_of(*config.rope_scaling),
+                     factor_of(*config.rope_scaling));
+}
+
 void print_config(const ModelConfig& config) {
-  fmt::print("  {} layers, hidden {}, {} query and {} KV heads of {}, MLP {}, vocabulary {}\n",
-             config.layers, config.hidden, config.heads, config.kv_heads, config.head_dim,
-             config.intermediate, config.vocab);
-  fmt::print(
-      "  context {}, rope theta {:g}{}, {} head\n", config.context, config.rope_theta,
-      config.rope_scaling ? fmt::format(", llama3 factor {:g}", config.rope_scaling->factor) : "",
-      config.tied_head ? "tied" : "untied");
+  fmt::print("  {}: {} layers, hidden {}, {} query and {} KV heads of {}, MLP {}, vocabulary {}\n",
+             config.model_type, config.layers, config.hidden, config.heads, config.kv_heads,
+             config.head_dim, config.intermediate, config.vocab);
+  fmt::print("  context {}{}, rope theta {:g}{}, {} head\n", config.context, window_text(config),
+             config.rope_theta, scaling_text(config), config.tied_head ? "tied" : "untied");
   const auto parameters = static_cast<double>(config.parameters());
   const double kv_values = 2.0 * config.layers * config.kv_dim();
   fmt::print(

@@ -8,15 +8,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/json.h"
+#include "tools/convert/gguf_architecture.h"
 #include "tools/convert/gguf_fields.h"
 #include "tools/convert/gguf_types.h"
 #include "tools/convert/model_sizes.h"
 
 namespace kascade::convert {
 namespace {
-
-// The keys of a Llama start with the name of the architecture.
-std::string key_of(const char* name) { return absl::StrCat("llama.", name); }
 
 const GgufTensor* find_tensor(const GgufFile& file, std::string_view name) {
   const auto& tensors = file.tensors();
@@ -39,64 +37,58 @@ void require_whole(GgufFields& fields) {
       absl::StrCat(number ? absl::StrCat("part ", *number + 1, " of ") : "", parts));
 }
 
-void require_llama(GgufFields& fields) {
+// Null, with an error, if the engine does not compute the architecture.
+const GgufArchitecture* read_architecture(GgufFields& fields) {
   const std::string type = fields.maybe_text("general.type").value_or("model");
   if (type != "model") fields.unsupported("general.type", "\"model\"", shown(type));
-  const std::string architecture = fields.text("general.architecture");
-  if (architecture != "llama") {
-    fields.unsupported("general.architecture", "\"llama\"", shown(architecture));
+  const std::string name = fields.text("general.architecture");
+  const GgufArchitecture* architecture = find_gguf_architecture(name);
+  if (architecture == nullptr) {
+    fields.unsupported("general.architecture", gguf_architecture_list(), shown(name));
   }
+  fields.use_architecture(name);
+  return architecture;
 }
 
-// Refuses settings that would change the result.
+// Refuses settings that would change the result in every architecture.
 void refuse_variants(GgufFields& fields) {
-  for (const char* name : {"expert_count", "expert_used_count", "attention.sliding_window"}) {
-    const auto value = fields.maybe_integer(key_of(name)).value_or(0);
-    if (value != 0) fields.unsupported(key_of(name), "0", absl::StrCat(value));
+  for (const char* name : {"expert_count", "expert_used_count"}) {
+    const std::string key = fields.key_of(name);
+    const auto value = fields.maybe_integer(key).value_or(0);
+    if (value != 0) fields.unsupported(key, "0", absl::StrCat(value));
   }
-  for (const char* name : {"attention.scale", "attention.clamp_kqv", "logit_scale",
-                           "embedding_scale", "residual_scale", "rope.scale_linear"}) {
-    if (fields.has(key_of(name))) fields.unsupported(key_of(name), "its absence", "it");
-  }
-}
-
-void refuse_rope_variants(GgufFields& fields) {
-  const auto type = fields.maybe_text(key_of("rope.scaling.type"));
-  if (type && *type != "none") {
-    fields.unsupported(key_of("rope.scaling.type"), "\"none\" or rope_freqs.weight", shown(*type));
-  }
-  // If a factor is given without a type, llama.cpp applies linear scaling.
-  const auto factor = fields.maybe_number(key_of("rope.scaling.factor"), 0, 1e38).value_or(1);
-  if (!type && factor != 0 && factor != 1) {
-    fields.unsupported(key_of("rope.scaling.factor"), "1", absl::StrCat(factor));
+  for (const char* name : {"attention.clamp_kqv", "rope.scale_linear"}) {
+    const std::string key = fields.key_of(name);
+    if (fields.has(key)) fields.unsupported(key, "its absence", "it");
   }
 }
 
 ModelSizes read_sizes(GgufFields& fields, int64_t vocab) {
-  ModelSizes sizes{.layers = fields.integer(key_of("block_count")),
-                   .hidden = fields.integer(key_of("embedding_length")),
-                   .intermediate = fields.uniform(key_of("feed_forward_length")),
-                   .heads = fields.uniform(key_of("attention.head_count")),
+  ModelSizes sizes{.layers = fields.integer(fields.key_of("block_count")),
+                   .hidden = fields.integer(fields.key_of("embedding_length")),
+                   .intermediate = fields.uniform(fields.key_of("feed_forward_length")),
+                   .heads = fields.uniform(fields.key_of("attention.head_count")),
                    .vocab = vocab,
-                   .context = fields.integer(key_of("context_length"))};
-  sizes.kv_heads = fields.maybe_uniform(key_of("attention.head_count_kv")).value_or(sizes.heads);
-  const auto key_length = fields.maybe_integer(key_of("attention.key_length"));
+                   .context = fields.integer(fields.key_of("context_length"))};
+  sizes.kv_heads =
+      fields.maybe_uniform(fields.key_of("attention.head_count_kv")).value_or(sizes.heads);
+  const auto key_length = fields.maybe_integer(fields.key_of("attention.key_length"));
   if (!key_length && sizes.heads > 0 && sizes.hidden % sizes.heads != 0) {
-    fields.invalid(key_of("embedding_length"),
+    fields.invalid(fields.key_of("embedding_length"),
                    absl::StrCat("a multiple of ", sizes.heads, " heads"),
                    absl::StrCat(sizes.hidden));
   }
   sizes.head_dim = key_length.value_or(sizes.heads > 0 ? sizes.hidden / sizes.heads : 0);
   for (const char* name : {"attention.value_length", "rope.dimension_count"}) {
-    const auto value = fields.maybe_integer(key_of(name)).value_or(sizes.head_dim);
+    const auto value = fields.maybe_integer(fields.key_of(name)).value_or(sizes.head_dim);
     if (value == sizes.head_dim) continue;
-    fields.unsupported(key_of(name), absl::StrCat("the head size, ", sizes.head_dim, ","),
+    fields.unsupported(fields.key_of(name), absl::StrCat("the head size, ", sizes.head_dim, ","),
                        absl::StrCat(value));
   }
-  const auto stated = fields.maybe_integer(key_of("vocab_size")).value_or(vocab);
+  const auto stated = fields.maybe_integer(fields.key_of("vocab_size")).value_or(vocab);
   if (stated != vocab) {
-    fields.invalid(key_of("vocab_size"), absl::StrCat("the rows of token_embd.weight, ", vocab),
-                   absl::StrCat(stated));
+    fields.invalid(fields.key_of("vocab_size"),
+                   absl::StrCat("the rows of token_embd.weight, ", vocab), absl::StrCat(stated));
   }
   return sizes;
 }
@@ -119,9 +111,16 @@ void read_token_ids(GgufFields& fields, ModelConfig& config) {
   }
 }
 
-absl::Status read_rope_scaling(const GgufFile& file, ModelConfig& config) {
+absl::Status read_llama3_divisors(const GgufFile& file, ModelConfig& config) {
   const GgufTensor* tensor = find_tensor(file, "rope_freqs.weight");
   if (!tensor) return absl::OkStatus();
+  if (config.rope_scaling) {
+    return absl::UnimplementedError(
+        absl::StrCat(file.name(),
+                     ": tensor \"rope_freqs.weight\": only without rope.scaling.factor is it "
+                     "supported, found the factor ",
+                     factor_of(*config.rope_scaling)));
+  }
   const int64_t pairs = config.head_dim / 2;
   if (ggml_type_name(tensor->type) != "F32" || tensor->dimensions != std::vector<int64_t>{pairs}) {
     return invalid(file, absl::StrCat("tensor \"rope_freqs.weight\": expected ", pairs,
@@ -146,6 +145,25 @@ bool are_close(double value, double expected) {
   return std::abs(value - expected) <= kTolerance * expected;
 }
 
+absl::StatusOr<ModelConfig> read_sized_config(const GgufFile& file, GgufFields& fields) {
+  const GgufTensor* embedding = find_tensor(file, "token_embd.weight");
+  if (!embedding || embedding->dimensions.size() != 2) {
+    return invalid(file, "tensor \"token_embd.weight\": is missing, or has not two dimensions");
+  }
+  const ModelSizes sizes = read_sizes(fields, embedding->dimensions[1]);
+  if (!fields.error().ok()) return fields.error();
+  return config_of(sizes,
+                   {.layers = fields.key_of("block_count"),
+                    .hidden = fields.key_of("embedding_length"),
+                    .intermediate = fields.key_of("feed_forward_length"),
+                    .heads = fields.key_of("attention.head_count"),
+                    .kv_heads = fields.key_of("attention.head_count_kv"),
+                    .head_dim = "head size (attention.key_length)",
+                    .vocab = "rows of token_embd.weight",
+                    .context = fields.key_of("context_length")},
+                   file.name());
+}
+
 }  // namespace
 
 absl::StatusOr<std::optional<Llama3RopeScaling>> recover_rope_scaling(
@@ -168,11 +186,11 @@ absl::StatusOr<std::optional<Llama3RopeScaling>> recover_rope_scaling(
     if (are_close(divisors[pair], expected)) continue;
     return absl::UnimplementedError(
         absl::StrCat("tensor \"rope_freqs.weight\": only Llama 3's scaling from a context of ",
-                     scaled.rope_scaling->original_context, " is supported: with factor ", factor,
+                     Llama3RopeScaling{}.original_context, " is supported: with factor ", factor,
                      " expected ", expected, " for pair ", pair, ", found ", divisors[pair]));
   }
   if (factor == 1) return std::nullopt;
-  return scaled.rope_scaling;
+  return Llama3RopeScaling{.factor = factor};
 }
 
 absl::StatusOr<ModelConfig> gguf_config(const GgufFile& file) {
@@ -183,36 +201,23 @@ absl::StatusOr<ModelConfig> gguf_config(const GgufFile& file) {
   if (file.tensors().empty()) {
     return invalid(file, "has no tensors: it holds a vocabulary only, not a model's weights");
   }
-  require_llama(fields);
+  const GgufArchitecture* architecture = read_architecture(fields);
   refuse_variants(fields);
-  refuse_rope_variants(fields);
   if (!fields.error().ok()) return fields.error();
-  const GgufTensor* embedding = find_tensor(file, "token_embd.weight");
-  if (!embedding || embedding->dimensions.size() != 2) {
-    return invalid(file, "tensor \"token_embd.weight\": is missing, or has not two dimensions");
-  }
-  const ModelSizes sizes = read_sizes(fields, embedding->dimensions[1]);
-  if (!fields.error().ok()) return fields.error();
-  auto config = config_of(sizes,
-                          {.layers = key_of("block_count"),
-                           .hidden = key_of("embedding_length"),
-                           .intermediate = key_of("feed_forward_length"),
-                           .heads = key_of("attention.head_count"),
-                           .kv_heads = key_of("attention.head_count_kv"),
-                           .head_dim = "head size (attention.key_length)",
-                           .vocab = "rows of token_embd.weight",
-                           .context = key_of("context_length")},
-                          file.name());
+  auto config = read_sized_config(file, fields);
   if (!config.ok()) return config.status();
-  const std::string epsilon = key_of("attention.layer_norm_rms_epsilon");
+  const std::string epsilon = fields.key_of("attention.layer_norm_rms_epsilon");
   if (!fields.has(epsilon)) fields.missing(epsilon);
   // The ranges are those of parse_config (engine/model/config.h).
   config->norm_eps = fields.maybe_number(epsilon, 1e-12, 0.1).value_or(0);
-  config->rope_theta = fields.maybe_number(key_of("rope.freq_base"), 1, 1e15).value_or(10000);
+  config->rope_theta =
+      fields.maybe_number(fields.key_of("rope.freq_base"), 1, 1e15).value_or(10000);
   config->tied_head = find_tensor(file, "output.weight") == nullptr;
   read_token_ids(fields, *config);
+  read_gguf_features(file, *architecture, fields, *config);
+  read_gguf_rope_scaling(fields, *config);
   if (!fields.error().ok()) return fields.error();
-  if (auto status = read_rope_scaling(file, *config); !status.ok()) return status;
+  if (auto status = read_llama3_divisors(file, *config); !status.ok()) return status;
   return config;
 }
 

@@ -1,4 +1,4 @@
-// Reads the model configuration from a GGUF file of a Llama.
+// Reads the model configuration from a GGUF file.
 #ifndef KASCADE_TOOLS_CONVERT_GGUF_CONFIG_H_
 #define KASCADE_TOOLS_CONVERT_GGUF_CONFIG_H_
 
@@ -12,8 +12,8 @@
 namespace kascade::convert {
 
 // Derives the configuration from the metadata, the number of rows of the embedding and the tensor
-// rope_freqs.weight. A model that is not exactly a Llama as the engine computes it is refused, and
-// the error names the cause: UNIMPLEMENTED for unsupported features, INVALID_ARGUMENT for invalid
+// rope_freqs.weight. A model that the engine does not compute exactly is refused, and the error
+// names the cause: UNIMPLEMENTED for unsupported features, INVALID_ARGUMENT for invalid
 // values.
 absl::StatusOr<ModelConfig> gguf_config(const GgufFile& file);
 

@@ -4,6 +4,10 @@
 
 namespace kascade::convert {
 
+std::string GgufFields::key_of(std::string_view name) const {
+  return absl::StrCat(architecture_, ".", std::string(name));
+}
+
 void GgufFields::fail(absl::StatusCode code, const std::string& key, const std::string& fault) {
   if (error_.ok()) error_ = absl::Status(code, absl::StrCat(file_.name(), ": ", key, ": ", fault));
 }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -19,6 +20,10 @@ class GgufFields {
   explicit GgufFields(const GgufFile& file) : file_(file) {}
 
   const absl::Status& error() const { return error_; }
+  // The keys of a model start with the name of its architecture: key_of("block_count") is
+  // "llama.block_count".
+  void use_architecture(std::string architecture) { architecture_ = std::move(architecture); }
+  std::string key_of(std::string_view name) const;
   bool has(const std::string& key) const { return file_.find(key) != nullptr; }
 
   std::optional<int64_t> maybe_integer(const std::string& key);
@@ -44,6 +49,7 @@ class GgufFields {
   void fail(absl::StatusCode code, const std::string& key, const std::string& fault);
 
   const GgufFile& file_;
+  std::string architecture_ = "llama";
   absl::Status error_;
 };
 

@@ -12,13 +12,16 @@
 #include "engine/base/check.h"
 #include "engine/model/file.h"
 #include "engine/model/json.h"
+#include "engine/model/layer_tensors.h"
 #include "engine/tokenizer/utf8.h"
+#include "tools/convert/gguf_architecture.h"
 #include "tools/convert/gguf_config.h"
 #include "tools/convert/gguf_fields.h"
 #include "tools/convert/gguf_file.h"
 #include "tools/convert/gguf_types.h"
 #include "tools/convert/gguf_vocabulary.h"
 #include "tools/convert/model_sizes.h"
+#include "tools/convert/model_tensors.h"
 #include "tools/convert/rope_layout.h"
 
 namespace kascade::convert {
@@ -35,30 +38,26 @@ struct Entry {
   const GgmlType* type = nullptr;
 };
 
-std::vector<Entry> entries_of(const ModelConfig& c) {
+std::vector<Entry> entries_of(const ModelConfig& c, bool is_neighbouring) {
   std::vector<Entry> entries;
   const auto add = [&](const std::string& stored, const std::string& name,
-                       std::vector<int64_t> shape, bool is_neighbouring = false) {
-    entries.push_back({.stored = stored + ".weight",
-                       .tensor = {.name = name + ".weight", .shape = std::move(shape)},
-                       .is_neighbouring = is_neighbouring});
+                       std::vector<int64_t> shape, bool is_rotated = false) {
+    entries.push_back({.stored = stored,
+                       .tensor = {.name = name, .shape = std::move(shape)},
+                       .is_neighbouring = is_rotated && is_neighbouring});
   };
-  add("token_embd", "model.embed_tokens", {c.vocab, c.hidden});
+  add("token_embd.weight", kEmbeddingName, {c.vocab, c.hidden});
+  const std::vector<StoredLayerTensor> table = stored_layer_tensors(c);
   for (int32_t layer = 0; layer < c.layers; ++layer) {
-    const std::string from = absl::StrCat("blk.", layer, ".");
-    const std::string to = absl::StrCat("model.layers.", layer, ".");
-    add(from + "attn_norm", to + "input_layernorm", {c.hidden});
-    add(from + "attn_q", to + "self_attn.q_proj", {c.q_dim(), c.hidden}, true);
-    add(from + "attn_k", to + "self_attn.k_proj", {c.kv_dim(), c.hidden}, true);
-    add(from + "attn_v", to + "self_attn.v_proj", {c.kv_dim(), c.hidden});
-    add(from + "attn_output", to + "self_attn.o_proj", {c.hidden, c.q_dim()});
-    add(from + "ffn_norm", to + "post_attention_layernorm", {c.hidden});
-    add(from + "ffn_gate", to + "mlp.gate_proj", {c.intermediate, c.hidden});
-    add(from + "ffn_up", to + "mlp.up_proj", {c.intermediate, c.hidden});
-    add(from + "ffn_down", to + "mlp.down_proj", {c.hidden, c.intermediate});
+    for (const StoredLayerTensor& tensor : table) {
+      const bool is_rotated = tensor.name.starts_with("self_attn.q_proj.") ||
+                              tensor.name.starts_with("self_attn.k_proj.");
+      add(absl::StrCat("blk.", layer, ".", gguf_layer_tensor(tensor.name)),
+          absl::StrCat("model.layers.", layer, ".", tensor.name), tensor.shape, is_rotated);
+    }
   }
-  add("output_norm", "model.norm", {c.hidden});
-  if (!c.tied_head) add("output", "lm_head", {c.vocab, c.hidden});
+  add("output_norm.weight", "model.norm.weight", {c.hidden});
+  if (!c.tied_head) add("output.weight", kHeadName, {c.vocab, c.hidden});
   return entries;
 }
 
@@ -84,6 +83,10 @@ absl::Status match(const std::string& file, std::map<std::string, const GgufTens
         where, ": ", ggml_type_name(entry.source->type),
         " is not read; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"));
   }
+  if (entry.is_neighbouring && shape.size() == 1 && has_blocks(entry.type->dtype)) {
+    return absl::UnimplementedError(absl::StrCat(where, ": a bias must be F32, F16 or BF16, found ",
+                                                 ggml_type_name(entry.source->type)));
+  }
   // The server keeps only matrices in blocks.
   const bool keep = !has_blocks(entry.type->dtype) || shape.size() == 2;
   entry.tensor.dtype = keep ? entry.type->dtype : DType::kF32;
@@ -94,15 +97,17 @@ absl::StatusOr<std::vector<Entry>> match_all(const GgufFile& file, const ModelCo
   std::map<std::string, const GgufTensor*> unused;
   for (const GgufTensor& tensor : file.tensors()) unused.emplace(tensor.name, &tensor);
   unused.erase("rope_freqs.weight");  // already used for the configuration
-  auto entries = entries_of(config);
+  const auto architecture = file.find("general.architecture")->text();
+  auto entries =
+      entries_of(config, find_gguf_architecture(architecture.value_or(""))->is_neighbouring);
   absl::Status first;
   for (Entry& entry : entries) first.Update(match(file.name(), unused, entry));
   // An unknown tensor is reported before a missing one, because its name says which variant of the
   // model this is.
   if (!unused.empty()) {
     return absl::UnimplementedError(
-        absl::StrCat(file.name(), ": tensor ", shown(unused.begin()->first),
-                     ": is not one of this Llama's ", entries.size(), " tensors"));
+        absl::StrCat(file.name(), ": tensor ", shown(unused.begin()->first), ": is not one of the ",
+                     entries.size(), " tensors of this model, which is a ", config.model_type));
   }
   if (!first.ok()) return first;
   return entries;
@@ -212,8 +217,8 @@ void GgufSource::decide(const SourceOptions& options) {
   }
   if (options.rope_factor) {
     decisions_.push_back(absl::StrCat("rope factor ", *options.rope_factor, ": as demanded"));
-  } else if (config_.rope_scaling) {
-    decisions_.push_back(absl::StrCat("rope factor ", config_.rope_scaling->factor,
+  } else if (config_.rope_scaling && name_of(*config_.rope_scaling) == "llama3") {
+    decisions_.push_back(absl::StrCat("rope factor ", factor_of(*config_.rope_scaling),
                                       ": it explains rope_freqs.weight"));
   }
   const GgufValue* add_eos = file_.find("tokenizer.ggml.add_eos_token");

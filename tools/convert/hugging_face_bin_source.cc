@@ -14,7 +14,7 @@
 #include "engine/model/json.h"
 #include "engine/model/shard_index.h"
 #include "tools/convert/hugging_face_files.h"
-#include "tools/convert/llama_tensors.h"
+#include "tools/convert/model_tensors.h"
 #include "tools/convert/source.h"
 #include "tools/convert/torch_file.h"
 #include "tools/convert/torch_source.h"
@@ -118,7 +118,7 @@ class BinReader {
     const bool is_tied = model_.config.tied_head;
     // The table that a tied embedding and head share may be stored under either name.
     const bool is_under_head = is_tied && !stored_.contains(kEmbeddingName);
-    for (const LlamaTensor& tensor : llama_tensors(model_.config)) {
+    for (const ModelTensor& tensor : model_tensors(model_.config)) {
       const bool is_tied_head = is_tied && tensor.name == kHeadName;
       if (is_tied_head && !stored_.contains(kHeadName)) continue;
       const bool is_embedding = tensor.name == kEmbeddingName;
@@ -134,9 +134,10 @@ class BinReader {
     }
     for (const auto& [name, stored] : stored_) {
       if (is_ignored_tensor(name)) continue;
-      return invalid(stored.file,
-                     absl::StrCat("tensor ", shown(name), ": is not part of a Llama of ",
-                                  model_.config.layers, " layers without biases"));
+      return invalid(
+          stored.file,
+          absl::StrCat("tensor ", shown(name), ": is not part of a model of type ",
+                       shown(model_.config.model_type), " with ", model_.config.layers, " layers"));
     }
     return absl::OkStatus();
   }

@@ -6,7 +6,7 @@
 #include "engine/base/check.h"
 #include "engine/model/checkpoint.h"
 #include "tools/convert/hugging_face_files.h"
-#include "tools/convert/llama_tensors.h"
+#include "tools/convert/model_tensors.h"
 #include "tools/convert/source.h"
 
 namespace kascade::convert {

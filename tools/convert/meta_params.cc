@@ -153,7 +153,6 @@ class Reader {
   void read_scaling() {
     ModelConfig& config = params_.config;
     config.context = kScaledContext;
-    config.rope_scaling = Llama3RopeScaling();
     const bool is_small = config.layers == 16 || config.layers == 28;
     double factor = is_small ? 32 : 8;
     if (options_.rope_factor) {
@@ -166,7 +165,7 @@ class Reader {
       decide(absl::StrCat("rope factor ", factor, ": ", config.layers, " layers (",
                           is_small ? "a Llama 3.2 size" : "as in Llama 3.1 and 3.3", ")"));
     }
-    config.rope_scaling->factor = factor;
+    config.rope_scaling = Llama3RopeScaling{.factor = factor};
     decide(absl::StrCat("context ", config.context, ": scaled rope, as in Llama 3.1 and later"));
   }
 

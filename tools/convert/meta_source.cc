@@ -12,8 +12,8 @@
 #include "absl/strings/str_join.h"
 #include "engine/model/file.h"
 #include "engine/model/json.h"
-#include "tools/convert/llama_tensors.h"
 #include "tools/convert/meta_params.h"
+#include "tools/convert/model_tensors.h"
 #include "tools/convert/source.h"
 #include "tools/convert/torch_file.h"
 #include "tools/convert/torch_source.h"
@@ -118,7 +118,7 @@ class MetaReader {
   }
 
   // Returns the shape of the part of `tensor` that each shard holds.
-  absl::StatusOr<std::vector<int64_t>> part_shape(const LlamaTensor& tensor,
+  absl::StatusOr<std::vector<int64_t>> part_shape(const ModelTensor& tensor,
                                                   Division division) const {
     std::vector<int64_t> shape = tensor.shape;
     if (division == Division::kCopies) return shape;
@@ -132,7 +132,7 @@ class MetaReader {
     return shape;
   }
 
-  absl::StatusOr<JoinedTensor> join(const LlamaTensor& tensor) {
+  absl::StatusOr<JoinedTensor> join(const ModelTensor& tensor) {
     Division division = tensor.division;
     if (division == Division::kVocabulary) division = embedding_division_;
     const auto shape = part_shape(tensor, division);
@@ -157,7 +157,7 @@ class MetaReader {
   }
 
   // Returns the first of several copies, all of which must be equal.
-  absl::StatusOr<JoinedTensor> join_copies(const LlamaTensor& tensor, const JoinedTensor& copies) {
+  absl::StatusOr<JoinedTensor> join_copies(const ModelTensor& tensor, const JoinedTensor& copies) {
     const JoinedTensor first{{copies.parts.front()}};
     for (size_t i = 1; i < copies.parts.size(); ++i) {
       if (is_same(first, {{copies.parts[i]}})) continue;
@@ -167,7 +167,7 @@ class MetaReader {
   }
 
   absl::Status add_tensors() {
-    for (const LlamaTensor& tensor : llama_tensors(params_.config)) {
+    for (const ModelTensor& tensor : model_tensors(params_.config)) {
       expected_.insert(tensor.meta_name);
       if (tensor.name == kHeadName && lacks(tensor.meta_name)) {
         decide_head(true, "there is no output.weight");

@@ -1,5 +1,7 @@
 #include "tools/convert/model_sizes.h"
 
+#include <variant>
+
 #include "absl/strings/str_cat.h"
 
 namespace kascade::convert {
@@ -68,8 +70,14 @@ absl::Status apply_rope_factor(const SourceOptions& options, ModelConfig& config
     config.rope_scaling.reset();
     return absl::OkStatus();
   }
-  Llama3RopeScaling scaling = config.rope_scaling.value_or(Llama3RopeScaling());
-  scaling.factor = factor;
+  RopeScaling scaling = config.rope_scaling.value_or(Llama3RopeScaling());
+  auto* llama3 = std::get_if<Llama3RopeScaling>(&scaling);
+  if (llama3 == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "rope factor: replaces that of llama3 rope scaling only; the source has ",
+        std::string(name_of(scaling)), " rope scaling with factor ", factor_of(scaling)));
+  }
+  llama3->factor = factor;
   config.rope_scaling = scaling;
   return absl::OkStatus();
 }

@@ -44,7 +44,7 @@ absl::StatusOr<ModelConfig> config_of(const ModelSizes& sizes, const ModelSizeNa
                                       const std::string& file);
 
 // Replaces the rope scaling of the source by the user's rope factor if there is one; a factor of 1
-// means no scaling.
+// means no scaling. INVALID_ARGUMENT if the source has a scaling other than llama3.
 absl::Status apply_rope_factor(const SourceOptions& options, ModelConfig& config);
 
 }  // namespace kascade::convert

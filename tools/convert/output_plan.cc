@@ -13,7 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
-#include "tools/convert/llama_tensors.h"
+#include "tools/convert/model_tensors.h"
 
 namespace kascade::convert {
 namespace {

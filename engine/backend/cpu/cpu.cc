@@ -130,6 +130,22 @@ class CpuBackend final : public HostBackend {
     });
   }
 
+  void rms_norm_heads(Tensor x, Tensor weight, float eps) override {
+    for_rows(x.rows, [&](int64_t row) {
+      for (float* head = x.f32(row); head < x.f32(row) + x.cols; head += weight.cols) {
+        kernels_.rms_norm(head, weight.f32(0), eps, weight.cols, head);
+      }
+    });
+  }
+
+  void add_bias(Tensor x, Tensor bias) override {
+    for_rows(x.rows, [&](int64_t row) { kernels_.add(x.f32(row), bias.f32(0), x.cols); });
+  }
+
+  void scale(Tensor x, float factor) override {
+    for_rows(x.rows, [&](int64_t row) { kernels_.scale(x.f32(row), factor, x.cols); });
+  }
+
   void rope(Tensor x, int32_t heads, Tensor rotation) override {
     const auto dim = static_cast<int32_t>(rotation.cols);
     for_rows(x.rows,

@@ -85,7 +85,10 @@ struct Kernels {
   void (*pool)(const Queries& queries, const CachedRows& cache, Pool pooling, float* scores,
                float* workspace);
 
+  // `out` may be `x`.
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t size, float* out);
+  void (*add)(float* x, const float* added, int64_t size);
+  void (*scale)(float* x, float factor, int64_t size);
   // `rotation` holds cosines in [0, dim/2) and sines in [dim/2, dim).
   void (*rope)(float* x, int32_t heads, int32_t dim, const float* rotation);
   void (*silu_mul)(const float* gate, const float* up, int64_t size, float* out);

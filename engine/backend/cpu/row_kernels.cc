@@ -32,6 +32,18 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t size, floa
   store_tail(out, i, size, tail * scale * load_tail(weight, i, size));
 }
 
+void add(float* x, const float* added, int64_t size) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(x + i, load(x + i) + load(added + i));
+  for (; i < size; ++i) x[i] += added[i];
+}
+
+void scale(float* x, float factor, int64_t size) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(x + i, load(x + i) * factor);
+  for (; i < size; ++i) x[i] *= factor;
+}
+
 void rope(float* x, int32_t heads, int32_t dim, const float* rotation) {
   const int32_t half = dim / 2;
   for (int32_t head = 0; head < heads; ++head) {
@@ -199,6 +211,8 @@ const Kernels kernels = {KASCADE_TEXT(KASCADE_ISA),
                          merge_parts,
                          pool,
                          rms_norm,
+                         add,
+                         scale,
                          rope,
                          silu_mul_row,
                          to_bf16_row,

@@ -137,6 +137,25 @@ class ReferenceBackend final : public HostBackend {
     }
   }
 
+  void rms_norm_heads(Tensor x, Tensor weight, float eps) override {
+    for (int64_t first = 0; first < x.cols; first += weight.cols) {
+      const Tensor head = x.slice_cols(first, weight.cols);
+      rms_norm(head, weight, eps, head);
+    }
+  }
+
+  void add_bias(Tensor x, Tensor bias) override {
+    for (int64_t row = 0; row < x.rows; ++row) {
+      for (int64_t i = 0; i < x.cols; ++i) x.f32(row)[i] += bias.f32(0)[i];
+    }
+  }
+
+  void scale(Tensor x, float factor) override {
+    for (int64_t row = 0; row < x.rows; ++row) {
+      for (int64_t i = 0; i < x.cols; ++i) x.f32(row)[i] *= factor;
+    }
+  }
+
   void rope(Tensor x, int32_t heads, Tensor rotation) override {
     const int64_t half = rotation.cols / 2;
     for (int64_t row = 0; row < x.rows; ++row) {

@@ -1,7 +1,7 @@
-// Lists the tensors of a Llama with a given configuration, by their names in Hugging Face's and in
-// Meta's format.
-#ifndef KASCADE_TOOLS_CONVERT_LLAMA_TENSORS_H_
-#define KASCADE_TOOLS_CONVERT_LLAMA_TENSORS_H_
+// Lists the tensors of a model with a given configuration, by their names in Hugging Face's and, of
+// a Llama, in Meta's format.
+#ifndef KASCADE_TOOLS_CONVERT_MODEL_TENSORS_H_
+#define KASCADE_TOOLS_CONVERT_MODEL_TENSORS_H_
 
 #include <cstdint>
 #include <string>
@@ -22,9 +22,9 @@ enum class Division : uint8_t {
   kVocabulary,  // the embedding: split by columns up to Llama 2, by rows since Llama 3
 };
 
-struct LlamaTensor {
+struct ModelTensor {
   std::string name{};            // "model.layers.0.self_attn.q_proj.weight"
-  std::string meta_name{};       // "layers.0.attention.wq.weight"
+  std::string meta_name{};       // "layers.0.attention.wq.weight"; empty if Meta has no such tensor
   std::vector<int64_t> shape{};  // [hidden] or [rows, columns]
   Division division = Division::kCopies;
   // the projections of queries and keys, whose rows Meta stores in another order (rope_layout.h)
@@ -33,8 +33,8 @@ struct LlamaTensor {
 
 // Returns the embedding, the layers in order, the last norm and the head. The head is listed even
 // if it is tied.
-std::vector<LlamaTensor> llama_tensors(const ModelConfig& config);
+std::vector<ModelTensor> model_tensors(const ModelConfig& config);
 
 }  // namespace kascade::convert
 
-#endif  // KASCADE_TOOLS_CONVERT_LLAMA_TENSORS_H_
+#endif  // KASCADE_TOOLS_CONVERT_MODEL_TENSORS_H_
