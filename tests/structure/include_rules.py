@@ -64,7 +64,7 @@ RULES = [
     ("tools/convert/*", ["tools/convert/*", "tools/options/*", "tools/terminal/*",
                          "tools/version/*", "engine/model/*", "engine/model/families/*",
                          "engine/tokenizer/*",
-                         "engine/backend/tensor.h"]),
+                         "engine/backend/block_formats.h", "engine/backend/tensor.h"]),
     # What the server does, without a wire. LIBRARIES below keeps gRPC and protobuf out.
     ("server/net/*", ["server/net/*"]),
     ("server/metrics/*", ["server/metrics/*", "server/net/*", "engine/engine.h", "tools/version/*"]),

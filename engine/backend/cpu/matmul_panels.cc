@@ -307,9 +307,7 @@ void MatmulPanels::multiply(const PanelMatrix& w, const Rows& rows, const Part& 
   }
 }
 
-void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
-  if (x.rows == 0) return;
-  const auto& w = static_cast<const PanelMatrix&>(matrix);
+MatmulPanels::Rows MatmulPanels::prepare_rows(const PanelMatrix& w, Tensor x) {
   const PanelLayout& layout = w.layout();
   const int64_t padded = round_up(x.cols, kPaddedInputs);
   Rows rows{.tiling = Tiling(x.rows),
@@ -332,13 +330,20 @@ void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
     const int64_t end = std::min(x.rows, (task + 1) * kTaskRows);
     for (int64_t row = task * kTaskRows; row < end; ++row) prepare_row(w, x, row, rows, rotated);
   });
+  return rows;
+}
+
+void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
+  if (x.rows == 0) return;
+  const auto& w = static_cast<const PanelMatrix&>(matrix);
+  const Rows rows = prepare_rows(w, x);
   // With a single tile, the only concern is that each task reads a long contiguous run of memory.
   const bool many = rows.tiling.tiles >= kTaskTiles;
   const int64_t task_panels =
       many ? kTaskPanels : std::max<int64_t>(kTaskBytes / w.panel_bytes(), 1);
   const int64_t panel_runs = divided_up(w.panels(), task_panels);
   const int64_t tile_runs = divided_up(rows.tiling.tiles, kTaskTiles);
-  const int64_t room = task_panels * kTaskTiles * kTileRows * layout.channels;
+  const int64_t room = task_panels * kTaskTiles * kTileRows * w.layout().channels;
   for (HostBuffer& sums : sums_) grown(sums, room);
   pool_.run(panel_runs * tile_runs, [&](int64_t task, int32_t worker) {
     const int64_t panel = task / tile_runs * task_panels, tile = task % tile_runs * kTaskTiles;

@@ -50,6 +50,8 @@ class MatmulPanels {
 
   PanelKernel kernel_of(PanelFormat format) const;
 
+  // Quantises or rounds all rows of x.
+  Rows prepare_rows(const PanelMatrix& w, Tensor x);
   // `rotated` is room for a row of x.
   void prepare_row(const PanelMatrix& w, Tensor x, int64_t row, const Rows& rows,
                    float* rotated) const;
