@@ -91,18 +91,18 @@ SentencePieceVocabulary read_sentencepiece(GgufFields& fields) {
 }
 
 ByteLevelVocabulary read_byte_level(GgufFields& fields) {
-  // For Llama 3's pre-tokenizer, llama.cpp does not merge pieces that are tokens themselves, and
-  // adds BOS.
-  static const std::set<std::string> kLlama3 = {"llama-bpe", "llama3", "llama-v3"};
+  // With these pre-tokenizers, llama.cpp does not merge pieces that are tokens themselves, and adds
+  // BOS; so do the tokenizer.json of their models.
+  static const std::set<std::string> kFromTiktoken = {"llama-bpe", "llama3", "llama-v3", "tekken"};
   ByteLevelVocabulary vocabulary;
   const auto tokens = fields.texts(kTokens, kMaxTokens);
   const GgufValue* types = fields.maybe_array(kTypes, tokens.size());
   const auto merges = fields.texts("tokenizer.ggml.merges", kMaxMerges);
   vocabulary.pre_tokenizer = fields.text("tokenizer.ggml.pre");
-  const bool is_llama3 = kLlama3.count(vocabulary.pre_tokenizer) > 0;
-  vocabulary.ignore_merges = is_llama3;
+  const bool from_tiktoken = kFromTiktoken.count(vocabulary.pre_tokenizer) > 0;
+  vocabulary.ignore_merges = from_tiktoken;
   vocabulary.bos = read_bos(tokens.size(), fields);
-  vocabulary.add_bos = read_add_bos(vocabulary.bos, is_llama3, fields);
+  vocabulary.add_bos = read_add_bos(vocabulary.bos, from_tiktoken, fields);
   for (size_t id = 0; id < tokens.size() && fields.error().ok(); ++id) {
     vocabulary.tokens.push_back({std::string(tokens[id]), type_of(types, id, fields)});
   }
