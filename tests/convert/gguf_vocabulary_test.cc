@@ -91,6 +91,23 @@ TEST(GgufVocabulary, PaddingHasNoToken) {
   EXPECT_EQ(tokenizer->token_id("[PAD8]"), std::nullopt);
 }
 
+TEST(GgufVocabulary, TurnTokensOfPhi3ConsumeWhiteSpace) {
+  GgufWriter writer;
+  writer.set("general.architecture", "phi3")
+      .set("tokenizer.ggml.model", "llama")
+      .set("tokenizer.ggml.tokens",
+           std::vector<std::string>{"<unk>", "<s>", "</s>", "\u2581", "a", "<|user|>", "<|end|>"})
+      .set("tokenizer.ggml.scores", std::vector<float>{0, 0, 0, -3, -4, 0, 0})
+      .set("tokenizer.ggml.token_type", std::vector<int32_t>{2, 3, 3, 1, 1, 3, 3})
+      .set("tokenizer.ggml.bos_token_id", 1u);
+  const std::vector<PromptPart> parts = {
+      {.token = 1}, {.text = " a"}, {.token = 5}, {.text = " \u2003a"}, {.token = 6}};
+  EXPECT_THAT(*tokenizer_of(writer)->encode_parts(parts), ElementsAre(1, 3, 3, 4, 5, 3, 4, 6));
+  writer.set("general.architecture", "llama");
+  EXPECT_THAT(*tokenizer_of(writer)->encode_parts(parts),
+              ElementsAre(1, 3, 3, 4, 5, 3, 3, 0, 4, 6));
+}
+
 TEST(GgufVocabulary, SmolLm2IsItsOriginal) {
   KASCADE_NEEDS_DATA("models/smollm2-135m-instruct");
   KASCADE_NEEDS_DATA("tokenizers/smollm2");
@@ -112,8 +129,8 @@ TEST(GgufVocabulary, SmolLm2IsItsOriginal) {
   EXPECT_EQ(*converted->encode(text, {}), *original->encode(text, {}));
 
   const testing::TempDir folder;
-  std::ofstream(folder.path() / "tokenizer_config.json")
-      << testing::Json{{"chat_template", std::string(*file->find("tokenizer.chat_template")->text())}};
+  std::ofstream(folder.path() / "tokenizer_config.json") << testing::Json{
+      {"chat_template", std::string(*file->find("tokenizer.chat_template")->text())}};
   const auto format = find_chat_format(folder.path(), *converted);
   ASSERT_TRUE(format.ok()) << format.status();
   EXPECT_EQ(name_of(*format), "smollm2");

@@ -110,6 +110,17 @@ ByteLevelVocabulary read_byte_level(GgufFields& fields) {
   return vocabulary;
 }
 
+// In Phi-3's tokenizer, tokens that mark turns consume the white space behind them. GGUF files do
+// not say so; llama.cpp knows it by the name of the family, too.
+std::string with_phi3_spaces(const std::string& tokenizer_json) {
+  static const std::set<std::string> kOthers = {"<unk>", "<s>", "<|endoftext|>"};
+  nlohmann::json json = nlohmann::json::parse(tokenizer_json);
+  for (nlohmann::json& token : json["added_tokens"]) {
+    token["rstrip"] = kOthers.count(token["content"].get<std::string>()) == 0;
+  }
+  return json.dump();
+}
+
 }  // namespace
 
 absl::StatusOr<GgufVocabulary> gguf_vocabulary(const GgufFile& file) {
@@ -131,7 +142,12 @@ absl::StatusOr<std::string> gguf_tokenizer_json(const GgufFile& file) {
   const auto vocabulary = gguf_vocabulary(file);
   if (!vocabulary.ok()) return vocabulary.status();
   auto json = std::visit([](const auto& lists) { return to_tokenizer_json(lists); }, *vocabulary);
-  if (json.ok()) return json;
+  if (json.ok()) {
+    GgufFields fields(file);
+    const bool is_phi3 = fields.maybe_text("general.architecture") == "phi3";
+    const bool is_sentencepiece = std::holds_alternative<SentencePieceVocabulary>(*vocabulary);
+    return is_phi3 && is_sentencepiece ? with_phi3_spaces(*json) : *std::move(json);
+  }
   return absl::Status(json.status().code(),
                       absl::StrCat(file.name(), ": tokenizer.ggml: ", json.status().message()));
 }
