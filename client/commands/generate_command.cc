@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -231,11 +232,26 @@ std::string check_seed(const std::string& text) {
   return text == kRandomSeed ? "" : unsigned_number(text);
 }
 
+std::string with_hyphens(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+// "auto" and the names of the chat formats, as --help lists them.
+std::vector<std::string> chat_format_names() {
+  std::vector<std::string> names = {"auto"};
+  const auto& type = *v1::ChatFormat_descriptor();
+  for (int i = 1; i < type.value_count(); ++i) {
+    names.push_back(with_hyphens(short_name(type, type.value(i)->number())));
+  }
+  return names;
+}
+
 void add_chat_options(CLI::App& command, GenerateOptions& options) {
   CLI::Option* chat = command.add_flag("--chat", options.chat, "Answer the prompt as a chat");
   command.add_option("--system", options.system, "Instructions in front of the chat")->needs(chat);
   command.add_option("--chat-format", options.chat_format, "How the chat is written [auto]")
-      ->check(CLI::IsMember({"auto", "llama3", "llama2"}))
+      ->check(CLI::IsMember(chat_format_names(), with_hyphens))
       ->needs(chat);
   // The server builds the tokens of a chat, so --no-bos does not apply.
   command.add_flag("--no-bos", options.no_bos, "Do not put the BOS token in front")->excludes(chat);

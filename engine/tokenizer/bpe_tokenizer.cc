@@ -9,9 +9,10 @@
 namespace kascade::bpe {
 namespace {
 
-// Limit for the length of a text: positions in the merge loop are 32-bit, and a normalizer may
-// lengthen the text.
+// Limits for the length of a text, before and after a normalizer has lengthened it: positions in
+// the merge loop are 32-bit.
 constexpr size_t kMaxTextBytes = 256u << 20;
+constexpr size_t kMaxNormalisedBytes = 1024u << 20;
 
 // Stores the value of `parsed`, or returns its error.
 template <typename T>
@@ -96,6 +97,49 @@ absl::Status BpeTokenizer::index_added_tokens() {
 
 absl::StatusOr<std::vector<int32_t>> BpeTokenizer::encode(std::string_view text,
                                                           const EncodeOptions& options) const {
+  const Finders& finders = options.parse_special_tokens ? all_added_ : plain_added_;
+  std::vector<int32_t> ids;
+  if (options.add_special_tokens) ids = around_.prefix;
+  const absl::Status status = append_text(text, /*at_start=*/true, finders, ids);
+  if (!status.ok()) return status;
+  if (options.add_special_tokens) {
+    ids.insert(ids.end(), around_.suffix.begin(), around_.suffix.end());
+  }
+  return ids;
+}
+
+absl::StatusOr<std::vector<int32_t>> BpeTokenizer::encode_parts(
+    std::span<const PromptPart> parts) const {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].token) {
+      ids.push_back(*parts[i].token);
+      continue;
+    }
+    const absl::Status status = append_text(stripped_text(parts, i), i == 0, plain_added_, ids);
+    if (!status.ok()) return status;
+  }
+  return ids;
+}
+
+std::string_view BpeTokenizer::stripped_text(std::span<const PromptPart> parts,
+                                             size_t index) const {
+  std::string_view text = parts[index].text;
+  // Lengths of white space are defined for valid UTF-8. Other text is refused as it is.
+  if (valid_utf8_length(text) < text.size()) return text;
+  const auto entry_at = [&](size_t i) -> const VocabularyEntry* {
+    const bool is_token = i < parts.size() && parts[i].token && vocabulary_.has(*parts[i].token);
+    return is_token ? &vocabulary_[*parts[i].token] : nullptr;
+  };
+  const VocabularyEntry* before = index > 0 ? entry_at(index - 1) : nullptr;
+  const VocabularyEntry* after = entry_at(index + 1);
+  if (before && before->rstrip) text.remove_prefix(leading_space_length(text));
+  if (after && after->lstrip) text.remove_suffix(trailing_space_length(text));
+  return text;
+}
+
+absl::Status BpeTokenizer::append_text(std::string_view text, bool at_start, const Finders& finders,
+                                       std::vector<int32_t>& ids) const {
   if (text.size() > kMaxTextBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("text of ", text.size(), " bytes, expected at most ", kMaxTextBytes));
@@ -103,22 +147,16 @@ absl::StatusOr<std::vector<int32_t>> BpeTokenizer::encode(std::string_view text,
   if (const size_t valid = valid_utf8_length(text); valid < text.size()) {
     return absl::InvalidArgumentError(absl::StrCat("text is not UTF-8 at byte ", valid));
   }
-  const Finders& finders = options.parse_special_tokens ? all_added_ : plain_added_;
-  std::vector<int32_t> ids;
-  if (options.add_special_tokens) ids = around_.prefix;
   for (const auto& [segment, id] : finders.in_text.split(text)) {
     if (id >= 0) {
       ids.push_back(id);
       continue;
     }
-    const absl::Status status =
-        append_stretch(segment, segment.data() == text.data(), finders, ids);
+    const bool segment_at_start = at_start && segment.data() == text.data();
+    const absl::Status status = append_stretch(segment, segment_at_start, finders, ids);
     if (!status.ok()) return status;
   }
-  if (options.add_special_tokens) {
-    ids.insert(ids.end(), around_.suffix.begin(), around_.suffix.end());
-  }
-  return ids;
+  return absl::OkStatus();
 }
 
 absl::Status BpeTokenizer::append_stretch(std::string_view text, bool at_start,
@@ -129,6 +167,11 @@ absl::Status BpeTokenizer::append_stretch(std::string_view text, bool at_start,
     if (!changed.ok()) return changed.status();
     normalised = *std::move(changed);
     text = normalised;
+    if (text.size() > kMaxNormalisedBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("text of ", text.size(), " bytes after normalization, expected at most ",
+                       kMaxNormalisedBytes));
+    }
   }
   BpeModel::Scratch scratch;
   for (const auto& [segment, id] : finders.in_normalised.split(text)) {

@@ -30,6 +30,8 @@ class BpeTokenizer : public Tokenizer {
   int32_t vocab_size() const override { return vocabulary_.size(); }
   absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                               const EncodeOptions& options) const override;
+  absl::StatusOr<std::vector<int32_t>> encode_parts(
+      std::span<const PromptPart> parts) const override;
   absl::StatusOr<std::string> decode(std::span<const int32_t> ids,
                                      bool skip_special) const override;
   std::string_view token_bytes(int32_t id) const override;
@@ -51,6 +53,10 @@ class BpeTokenizer : public Tokenizer {
   absl::Status read_parts(ObjectReader& file);
   absl::Status read_vocabulary(ObjectReader& file);
   absl::Status index_added_tokens();
+  absl::Status append_text(std::string_view text, bool at_start, const Finders& finders,
+                           std::vector<int32_t>& ids) const;
+  // The text of a part without the white space that the tokens beside it consume.
+  std::string_view stripped_text(std::span<const PromptPart> parts, size_t index) const;
   absl::Status append_stretch(std::string_view text, bool at_start, const Finders& finders,
                               std::vector<int32_t>& ids) const;
 

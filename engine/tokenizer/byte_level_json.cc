@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/tokenizer/byte_alphabet.h"
 #include "engine/tokenizer/merge_list.h"
+#include "engine/tokenizer/named_pre_tokenizers.h"
 #include "engine/tokenizer/utf8.h"
 #include "engine/tokenizer/vocabulary.h"
 #include "engine/tokenizer/vocabulary_json.h"
@@ -74,19 +75,6 @@ Json byte_level_frame(Json pre_tokenizer) {
   return json;
 }
 
-absl::StatusOr<Json> pre_tokenizer_json(const std::string& name) {
-  if (name == "llama-bpe" || name == "llama3" || name == "llama-v3") {
-    return llama3_pre_tokenizer_json();
-  }
-  if (name == "gpt-2") return byte_level_json(true);
-  if (name == "smollm") {
-    const Json digits = {{"type", "Digits"}, {"individual_digits", true}};
-    return Json{{"type", "Sequence"},
-                {"pretokenizers", Json::array({digits, byte_level_json(true)})}};
-  }
-  return unsupported("pre_tokenizer", name, "llama-bpe, gpt-2, smollm");
-}
-
 absl::Status check(const ByteLevelVocabulary& vocabulary) {
   const size_t size = vocabulary.tokens.size();
   if (size == 0 || size > Vocabulary::kMaxIds) {
@@ -146,13 +134,16 @@ absl::StatusOr<Json> tokenizer_json_of(const TiktokenVocabulary& vocabulary) {
 absl::StatusOr<Json> tokenizer_json_of(const ByteLevelVocabulary& vocabulary) {
   const absl::Status status = check(vocabulary);
   if (!status.ok()) return status;
-  absl::StatusOr<Json> pre_tokenizer = pre_tokenizer_json(vocabulary.pre_tokenizer);
-  if (!pre_tokenizer.ok()) return pre_tokenizer.status();
-  Json json = byte_level_frame(*std::move(pre_tokenizer));
+  absl::StatusOr<NamedPreTokenizer> named = named_pre_tokenizer(vocabulary.pre_tokenizer);
+  if (!named.ok()) return named.status();
+  Json json = byte_level_frame(std::move(named->pre_tokenizer));
+  json["normalizer"] = std::move(named->normalizer);
   Json model = {{"type", "BPE"}, {"ignore_merges", vocabulary.ignore_merges}};
   Json::object_t vocab;
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
     const auto& [text, type] = vocabulary.tokens[i];
+    // Ids without a token, to which GGUF files give a name.
+    if (type == PieceType::kUnused) continue;
     const auto id = static_cast<int32_t>(i);
     vocab.emplace(text, id);
     const bool special = type == PieceType::kControl || type == PieceType::kUnknown;

@@ -19,40 +19,60 @@ enum class ChatRole : uint8_t { kSystem, kUser, kAssistant };
 
 struct ChatMessage {
   ChatRole role = ChatRole::kUser;
-  std::string content{};  // UTF-8; white space at both ends is removed
+  std::string content{};  // UTF-8
 };
 
-enum class ChatFormat : uint8_t { kLlama3, kLlama2 };
+// docs/checkpoints.md says which models are trained on which format.
+enum class ChatFormat : uint8_t {
+  kLlama3,
+  kLlama2,
+  kLlama3Dated,  // Llama 3.1 and later: the system message begins with two dates
+  kChatMl,
+  kQwen2,  // ChatML with a default system message; so are the next one and SmolLM2's
+  kQwen25,
+  kQwen3,  // ChatML; earlier answers are repeated without the reasoning in them
+  kSmolLm2,
+  kYi,
+  kZephyr,
+  kPhi3,
+  kGranite,
+  kMistralV0,
+  kMistralV1,
+  kMistralV3,
+  kMistralTekken,
+  kVicuna,
+  kDeepSeekLlm,
+  kDeepSeekV3,
+  kDeepSeekR1,
+};
 
-// Returns "llama3" or "llama2".
+// Returns the name that clients use, such as "llama3" or "qwen2-5".
 std::string_view name_of(ChatFormat format);
 
 struct ChatPrompt {
-  std::vector<int32_t> tokens{};  // starts with BOS; the assistant's answer follows
+  std::vector<int32_t> tokens{};  // the assistant's answer follows
   // tokens that end the answer, in addition to the model's own end tokens
   std::vector<int32_t> end_tokens{};
 };
 
-// Llama 3: the prompt is BOS, then for each message <|start_header_id|>role<|end_header_id|>, two
-// line feeds, the content and <|eot_id|>, and at the end the header of the assistant. This is
-// Meta's plain form, without the block that states dates.
-// Llama 2: each question with an answer becomes <s>[INST] question [/INST] answer </s>; then
-// follows <s>[INST] question [/INST]. A system message is put before the first question as
-// <<SYS>>\n…\n<</SYS>>\n\n. These marks are ordinary text, so a content that has one of them is
-// refused.
+// Encodes the messages as the templates of the format write them (chat_format.cc has each format as
+// text), including what they do to contents: some remove white space at both ends, or the reasoning
+// in earlier answers. Marks of a format that are ordinary text, or tokens that are not special,
+// must not be in a content: the model could not tell them from a turn of its own.
 //
-// Errors: INVALID_ARGUMENT "messages[2].role: …" if the last message is not the user's, or, for
-// Llama 2, if user and assistant do not take turns after at most one system message. Contents are
-// checked as Tokenizer::encode checks its text. FAILED_PRECONDITION if the tokenizer lacks a
-// special token of the format.
+// Errors: INVALID_ARGUMENT "messages[2].role: …" if the last message is not the user's or the
+// format does not allow a role there, and "messages[2].content: …" for a mark of the format or text
+// that Tokenizer::encode refuses. FAILED_PRECONDITION if the tokenizer lacks a token of the format.
 absl::StatusOr<ChatPrompt> encode_chat(const Tokenizer& tokenizer, ChatFormat format,
                                        std::span<const ChatMessage> messages);
 
 // Finds the chat format of the model in `directory` from its chat template (chat_template.jinja, or
 // the field chat_template in tokenizer_config.json). A template is known by the digest of its whole
-// text; one that only resembles a known one may ask for more, and is refused. A folder without a
-// template has Llama 3's format if the tokenizer has Llama 3's header tokens. FAILED_PRECONDITION
-// if the format cannot be told; INVALID_ARGUMENT for a damaged file.
+// text; one that only resembles a known one may ask for more, and is refused. So is a model whose
+// bos_token or eos_token (tokenizer_config.json) is not that of the format, where the template has
+// these variables. A folder without a template has Llama 3's format if the tokenizer has Llama 3's
+// header tokens. FAILED_PRECONDITION if the format cannot be told; INVALID_ARGUMENT for a damaged
+// file.
 absl::StatusOr<ChatFormat> find_chat_format(const std::filesystem::path& directory,
                                             const Tokenizer& tokenizer);
 

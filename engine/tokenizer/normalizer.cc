@@ -38,8 +38,11 @@ absl::Status Normalizer::add(const Json& json, const std::string& path) {
     steps_.push_back({.to = reader.text("prepend")});
   } else if (type == "Replace") {
     reader.fail(add_replace(reader));
+  } else if (const std::optional<UnicodeForm> form = unicode_form_of(type)) {
+    steps_.push_back({.form = form});
   } else {
-    reader.fail(unsupported(reader.path_of("type"), type, "Sequence, Prepend, Replace, or null"));
+    reader.fail(unsupported(reader.path_of("type"), type,
+                            "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, or null"));
   }
   return reader.finish();
 }
@@ -70,10 +73,11 @@ absl::Status Normalizer::add_replace(ObjectReader& reader) {
 absl::StatusOr<std::string> Normalizer::apply(std::string_view text) const {
   std::string result(text);
   for (const Step& step : steps_) {
-    if (step.pattern) {
-      absl::StatusOr<std::string> replaced = step.pattern->replace(result, step.to);
-      if (!replaced.ok()) return replaced.status();
-      result = *std::move(replaced);
+    if (step.form || step.pattern) {
+      absl::StatusOr<std::string> changed =
+          step.form ? to_unicode_form(result, *step.form) : step.pattern->replace(result, step.to);
+      if (!changed.ok()) return changed.status();
+      result = *std::move(changed);
     } else if (!step.from.empty()) {
       replace_all(result, step.from, step.to);
     } else if (!result.empty()) {

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "engine/tokenizer/json_fields.h"
 #include "engine/tokenizer/pattern.h"
+#include "engine/tokenizer/unicode_form.h"
 
 namespace kascade::bpe {
 
@@ -23,13 +24,14 @@ class Normalizer {
   static absl::StatusOr<Normalizer> parse(const Json* json);
 
   bool changes_nothing() const { return steps_.empty(); }
-  // RESOURCE_EXHAUSTED when a regular expression takes too many steps.
+  // RESOURCE_EXHAUSTED when a regular expression takes too many steps or there is no memory.
   absl::StatusOr<std::string> apply(std::string_view text) const;
 
  private:
-  // Replaces every match of `pattern`, or every occurrence of `from`, by `to`. If both are unset,
-  // puts `to` before the text.
+  // Brings the text into a normalization form, or replaces every match of `pattern`, or every
+  // occurrence of `from`, by `to`. If all three are unset, puts `to` before the text.
   struct Step {
+    std::optional<UnicodeForm> form{};
     std::optional<Pattern> pattern{};
     std::string from{};
     std::string to{};

@@ -140,6 +140,14 @@ absl::Status Pattern::split(std::string_view text, const PieceSink& sink) const 
   return walk(text, sink, sink);
 }
 
+absl::Status Pattern::find_matches(std::string_view text, const PieceSink& sink) const {
+  return walk(text, [](std::string_view) { return absl::OkStatus(); }, sink);
+}
+
+absl::Status Pattern::find_gaps(std::string_view text, const PieceSink& sink) const {
+  return walk(text, sink, [](std::string_view) { return absl::OkStatus(); });
+}
+
 absl::StatusOr<std::string> Pattern::replace(std::string_view text, std::string_view by) const {
   std::string result;
   const absl::Status status = walk(

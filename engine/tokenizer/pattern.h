@@ -33,6 +33,10 @@ class Pattern {
   // give `text` (valid UTF-8). RESOURCE_EXHAUSTED when a match takes too many steps.
   absl::Status split(std::string_view text, const PieceSink& sink) const;
 
+  // Calls `sink` for each match alone, or for each stretch between matches alone.
+  absl::Status find_matches(std::string_view text, const PieceSink& sink) const;
+  absl::Status find_gaps(std::string_view text, const PieceSink& sink) const;
+
   // Returns `text` with each match replaced by `by`. Errors are those of split().
   absl::StatusOr<std::string> replace(std::string_view text, std::string_view by) const;
 

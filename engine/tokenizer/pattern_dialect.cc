@@ -1,6 +1,7 @@
 // Translates the syntax of Oniguruma to that of PCRE2 and refuses what is not known to mean the
-// same in both. The differences that matter: PCRE2's \s also matches U+180E; \h, \w, ^ and $ have
-// other meanings; character classes nest in Oniguruma.
+// same in both. The differences that matter: PCRE2's \s also matches U+180E; \h and \w have other
+// meanings; ^ and $ are those of a line in Oniguruma, of the whole text in PCRE2; character classes
+// nest in Oniguruma.
 #include <string>
 #include <string_view>
 
@@ -59,9 +60,19 @@ class Translator {
         return repeat();
       case '^':
       case '$':
-        return refuse("an anchor");
+        return line_anchor();
       default:
         return keep(1);
+    }
+  }
+
+  // Matches at the start or at the end of a line.
+  void line_anchor() {
+    out_ += "(?m:";
+    keep(1);
+    out_ += ')';
+    if (next_is("*") || next_is("+") || next_is("?") || next_is("{")) {
+      refuse("a quantifier behind an anchor");
     }
   }
 

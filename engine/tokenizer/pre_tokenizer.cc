@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/utf8.h"
 
@@ -70,11 +71,13 @@ absl::Status PreTokenizer::add(const Json& json, const std::string& path) {
     reader.fail(add_split(reader));
   } else if (type == "Digits") {
     reader.fail(add_digits(reader));
+  } else if (type == "Punctuation") {
+    reader.fail(add_punctuation(reader));
   } else if (type == "Metaspace") {
     reader.fail(add_metaspace(reader));
   } else {
     reader.fail(unsupported(reader.path_of("type"), type,
-                            "Sequence, ByteLevel, Split, Digits, Metaspace, or null"));
+                            "Sequence, ByteLevel, Split, Digits, Punctuation, Metaspace, or null"));
   }
   return reader.finish();
 }
@@ -95,12 +98,14 @@ absl::Status PreTokenizer::add_byte_level(ObjectReader& reader) {
 
 absl::Status PreTokenizer::add_split(ObjectReader& reader) {
   const std::string behavior = reader.text("behavior");
-  if (behavior != "Isolated") {
-    reader.fail(unsupported(reader.path_of("behavior"), behavior, "Isolated"));
+  if (behavior != "Isolated" && behavior != "Removed") {
+    reader.fail(unsupported(reader.path_of("behavior"), behavior, "Isolated, Removed"));
   }
-  // `invert` exchanges matches and the stretches between them. As both become pieces, the result is
-  // the same.
-  reader.boolean("invert", false);
+  // `invert` exchanges matches and the stretches between them. Where both become pieces, the result
+  // is the same.
+  const bool invert = reader.boolean("invert", false);
+  KeptPieces kept = KeptPieces::kAll;
+  if (behavior == "Removed") kept = invert ? KeptPieces::kMatches : KeptPieces::kGaps;
 
   ObjectReader pattern(reader.object("pattern"), reader.path_of("pattern"));
   const std::optional<std::string> regex = pattern.optional_text("Regex");
@@ -110,16 +115,29 @@ absl::Status PreTokenizer::add_split(ObjectReader& reader) {
   if (text.empty()) return malformed(reader.path_of("pattern"), "", "some text");
   auto compiled = regex ? Pattern::compile(text) : Pattern::compile_literal(text);
   if (!compiled.ok()) return at_path(reader.path_of("pattern"), compiled.status());
+  steps_.push_back({.pattern = *std::move(compiled), .kept = kept});
+  return absl::OkStatus();
+}
+
+absl::Status PreTokenizer::add_pattern(std::string_view pattern) {
+  auto compiled = Pattern::compile(pattern);
+  if (!compiled.ok()) return compiled.status();
   steps_.push_back({.pattern = *std::move(compiled)});
   return absl::OkStatus();
 }
 
 absl::Status PreTokenizer::add_digits(ObjectReader& reader) {
-  auto pattern =
-      Pattern::compile(reader.boolean("individual_digits", false) ? "\\p{N}" : "\\p{N}+");
-  if (!pattern.ok()) return pattern.status();
-  steps_.push_back({.pattern = *std::move(pattern)});
-  return absl::OkStatus();
+  return add_pattern(reader.boolean("individual_digits", false) ? "\\p{N}" : "\\p{N}+");
+}
+
+// ASCII's punctuation has characters that are symbols for Unicode, such as '$' and '+'.
+absl::Status PreTokenizer::add_punctuation(ObjectReader& reader) {
+  const std::string behavior = reader.optional_text("behavior").value_or("Isolated");
+  if (behavior != "Isolated" && behavior != "Contiguous") {
+    return unsupported(reader.path_of("behavior"), behavior, "Isolated, Contiguous");
+  }
+  const std::string one = R"([!-/:-@\[-`{-~\p{P}])";
+  return add_pattern(behavior == "Contiguous" ? one + "+" : one);
 }
 
 absl::Status PreTokenizer::add_metaspace(ObjectReader& reader) {
@@ -158,9 +176,18 @@ absl::Status PreTokenizer::run(std::string_view text, bool at_start, size_t step
     text = changed;
   }
   if (!step.pattern) return run(text, at_start, step_index + 1, sink);
-  return step.pattern->split(text, [&](std::string_view piece) {
+  const PieceSink next = [&](std::string_view piece) {
     return run(piece, at_start && piece.data() == text.data(), step_index + 1, sink);
-  });
+  };
+  switch (step.kept) {
+    case KeptPieces::kAll:
+      return step.pattern->split(text, next);
+    case KeptPieces::kMatches:
+      return step.pattern->find_matches(text, next);
+    case KeptPieces::kGaps:
+      return step.pattern->find_gaps(text, next);
+  }
+  KASCADE_CHECK(false);
 }
 
 }  // namespace kascade::bpe

@@ -3,6 +3,7 @@
 #ifndef KASCADE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
 #define KASCADE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,21 +31,26 @@ class PreTokenizer {
   }
 
  private:
+  enum class KeptPieces : uint8_t { kAll, kMatches, kGaps };
+
   // Each pre-tokenizer is a list of steps. A step does the following, in this order; parts that are
   // unset are skipped.
   struct Step {
     std::string space{};   // if not empty, replaces each ' '
     std::string prefix{};  // is put before a text that does not start with it
     bool prefix_at_start_only = false;
-    // splits the text into its matches and the stretches between them
+    // splits the text into its matches and the stretches between them, and keeps `kept`
     std::optional<Pattern> pattern{};
+    KeptPieces kept = KeptPieces::kAll;
   };
 
   absl::Status add(const Json& json, const std::string& path);
   absl::Status add_byte_level(ObjectReader& reader);
   absl::Status add_split(ObjectReader& reader);
   absl::Status add_digits(ObjectReader& reader);
+  absl::Status add_punctuation(ObjectReader& reader);
   absl::Status add_metaspace(ObjectReader& reader);
+  absl::Status add_pattern(std::string_view pattern);
   absl::Status run(std::string_view text, bool at_start, size_t step, const PieceSink& sink) const;
 
   std::vector<Step> steps_;

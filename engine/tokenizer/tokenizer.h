@@ -27,6 +27,12 @@ struct EncodeOptions {
   bool parse_special_tokens = false;
 };
 
+// A part of a prompt: a token, or the text between two tokens.
+struct PromptPart {
+  std::optional<int32_t> token{};
+  std::string text{};  // UTF-8; not read if `token` is set
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -40,6 +46,14 @@ class Tokenizer {
   // the byte offset.
   virtual absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                                       const EncodeOptions& options) const = 0;
+
+  // Encodes a prompt of tokens and texts: what encode() makes of the texts and of the spellings of
+  // the tokens, written one behind the other, except that no text can become a special token. White
+  // space that a token consumes (`lstrip` and `rstrip` in tokenizer.json) is left out, and only a
+  // text at the start of the prompt counts as the start of a text. Two neighbouring texts are
+  // encoded each by itself. Nothing is put around the prompt. Errors are those of encode().
+  virtual absl::StatusOr<std::vector<int32_t>> encode_parts(
+      std::span<const PromptPart> parts) const = 0;
 
   // Decodes the whole sequence. Special tokens are left out if `skip_special`. Bytes that are not
   // valid UTF-8 are replaced by U+FFFD. INVALID_ARGUMENT for a negative id; the message names the

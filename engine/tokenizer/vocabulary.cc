@@ -72,6 +72,8 @@ absl::Status Vocabulary::add_added_token(const Json& json, const std::string& pa
   }
   entries_[token.id].added = true;
   entries_[token.id].special = token.special;
+  entries_[token.id].lstrip = token.lstrip;
+  entries_[token.id].rstrip = token.rstrip;
   added_tokens_.push_back(std::move(token));
   return absl::OkStatus();
 }

@@ -37,6 +37,8 @@ struct VocabularyEntry {
   bool present = false;  // false for an id that no token has
   bool added = false;
   bool special = false;
+  bool lstrip = false;  // as in AddedToken
+  bool rstrip = false;
 };
 
 class Vocabulary {

@@ -57,10 +57,10 @@ struct ByteLevelVocabulary {
     std::string text{};
     PieceType type = PieceType::kNormal;
   };
-  std::vector<Token> tokens{};        // by id
+  std::vector<Token> tokens{};        // by id; those of type kUnused are left out
   std::vector<std::string> merges{};  // "left right", lowest rank first
-  // The pre-tokenizer, as GGUF names it (tokenizer.ggml.pre): "llama-bpe" (also "llama3",
-  // "llama-v3"), "gpt-2" or "smollm".
+  // The pre-tokenizer, as GGUF names it (tokenizer.ggml.pre): "llama-bpe", "qwen2" and others that
+  // docs/checkpoints.md lists.
   std::string pre_tokenizer{};
   std::optional<int32_t> bos{};
   bool add_bos = true;

@@ -9,6 +9,29 @@
 namespace kascade::server {
 namespace {
 
+constexpr std::pair<v1::ChatFormat, ChatFormat> kChatFormats[] = {
+    {v1::CHAT_FORMAT_LLAMA3, ChatFormat::kLlama3},
+    {v1::CHAT_FORMAT_LLAMA2, ChatFormat::kLlama2},
+    {v1::CHAT_FORMAT_LLAMA3_1, ChatFormat::kLlama3Dated},
+    {v1::CHAT_FORMAT_CHATML, ChatFormat::kChatMl},
+    {v1::CHAT_FORMAT_QWEN2, ChatFormat::kQwen2},
+    {v1::CHAT_FORMAT_QWEN2_5, ChatFormat::kQwen25},
+    {v1::CHAT_FORMAT_QWEN3, ChatFormat::kQwen3},
+    {v1::CHAT_FORMAT_SMOLLM2, ChatFormat::kSmolLm2},
+    {v1::CHAT_FORMAT_YI, ChatFormat::kYi},
+    {v1::CHAT_FORMAT_ZEPHYR, ChatFormat::kZephyr},
+    {v1::CHAT_FORMAT_PHI3, ChatFormat::kPhi3},
+    {v1::CHAT_FORMAT_GRANITE, ChatFormat::kGranite},
+    {v1::CHAT_FORMAT_MISTRAL_V0, ChatFormat::kMistralV0},
+    {v1::CHAT_FORMAT_MISTRAL_V1, ChatFormat::kMistralV1},
+    {v1::CHAT_FORMAT_MISTRAL_V3, ChatFormat::kMistralV3},
+    {v1::CHAT_FORMAT_MISTRAL_TEKKEN, ChatFormat::kMistralTekken},
+    {v1::CHAT_FORMAT_VICUNA, ChatFormat::kVicuna},
+    {v1::CHAT_FORMAT_DEEPSEEK_LLM, ChatFormat::kDeepSeekLlm},
+    {v1::CHAT_FORMAT_DEEPSEEK_V3, ChatFormat::kDeepSeekV3},
+    {v1::CHAT_FORMAT_DEEPSEEK_R1, ChatFormat::kDeepSeekR1},
+};
+
 absl::StatusOr<ChatRole> role_of(const v1::ChatMessage& message, size_t index) {
   switch (message.role()) {
     case v1::CHAT_ROLE_SYSTEM:
@@ -31,17 +54,12 @@ absl::StatusOr<core::Prompt> read_chat(const v1::ChatPrompt& in) {
     if (!role.ok()) return role.status();
     out.messages.push_back({*role, message.content()});
   }
-  switch (in.format()) {
-    case v1::CHAT_FORMAT_LLAMA3:
-      out.format = ChatFormat::kLlama3;
-      break;
-    case v1::CHAT_FORMAT_LLAMA2:
-      out.format = ChatFormat::kLlama2;
-      break;
-    case v1::CHAT_FORMAT_UNSPECIFIED:
-      break;
-    default:
-      return invalid_field("chat.format", absl::StrCat("unknown value ", int{in.format()}));
+  if (in.format() == v1::CHAT_FORMAT_UNSPECIFIED) return out;
+  for (const auto& [wire, format] : kChatFormats) {
+    if (in.format() == wire) out.format = format;
+  }
+  if (!out.format) {
+    return invalid_field("chat.format", absl::StrCat("unknown value ", int{in.format()}));
   }
   return out;
 }
@@ -217,7 +235,10 @@ void to_proto(const std::vector<Candidate>& candidates, v1::TopCandidates& out) 
 }
 
 v1::ChatFormat to_proto(ChatFormat format) {
-  return format == ChatFormat::kLlama3 ? v1::CHAT_FORMAT_LLAMA3 : v1::CHAT_FORMAT_LLAMA2;
+  for (const auto& [wire, known] : kChatFormats) {
+    if (format == known) return wire;
+  }
+  return v1::CHAT_FORMAT_UNSPECIFIED;
 }
 
 }  // namespace kascade::server

@@ -91,23 +91,34 @@ SentencePieceVocabulary read_sentencepiece(GgufFields& fields) {
 }
 
 ByteLevelVocabulary read_byte_level(GgufFields& fields) {
-  // For Llama 3's pre-tokenizer, llama.cpp does not merge pieces that are tokens themselves, and
-  // adds BOS.
-  static const std::set<std::string> kLlama3 = {"llama-bpe", "llama3", "llama-v3"};
+  // With these pre-tokenizers, llama.cpp does not merge pieces that are tokens themselves, and adds
+  // BOS; so do the tokenizer.json of their models.
+  static const std::set<std::string> kFromTiktoken = {"llama-bpe", "llama3", "llama-v3", "tekken"};
   ByteLevelVocabulary vocabulary;
   const auto tokens = fields.texts(kTokens, kMaxTokens);
   const GgufValue* types = fields.maybe_array(kTypes, tokens.size());
   const auto merges = fields.texts("tokenizer.ggml.merges", kMaxMerges);
   vocabulary.pre_tokenizer = fields.text("tokenizer.ggml.pre");
-  const bool is_llama3 = kLlama3.count(vocabulary.pre_tokenizer) > 0;
-  vocabulary.ignore_merges = is_llama3;
+  const bool from_tiktoken = kFromTiktoken.count(vocabulary.pre_tokenizer) > 0;
+  vocabulary.ignore_merges = from_tiktoken;
   vocabulary.bos = read_bos(tokens.size(), fields);
-  vocabulary.add_bos = read_add_bos(vocabulary.bos, is_llama3, fields);
+  vocabulary.add_bos = read_add_bos(vocabulary.bos, from_tiktoken, fields);
   for (size_t id = 0; id < tokens.size() && fields.error().ok(); ++id) {
     vocabulary.tokens.push_back({std::string(tokens[id]), type_of(types, id, fields)});
   }
   vocabulary.merges.assign(merges.begin(), merges.end());
   return vocabulary;
+}
+
+// In Phi-3's tokenizer, tokens that mark turns consume the white space behind them. GGUF files do
+// not say so; llama.cpp knows it by the name of the family, too.
+std::string with_phi3_spaces(const std::string& tokenizer_json) {
+  static const std::set<std::string> kOthers = {"<unk>", "<s>", "<|endoftext|>"};
+  nlohmann::json json = nlohmann::json::parse(tokenizer_json);
+  for (nlohmann::json& token : json["added_tokens"]) {
+    token["rstrip"] = kOthers.count(token["content"].get<std::string>()) == 0;
+  }
+  return json.dump();
 }
 
 }  // namespace
@@ -131,7 +142,12 @@ absl::StatusOr<std::string> gguf_tokenizer_json(const GgufFile& file) {
   const auto vocabulary = gguf_vocabulary(file);
   if (!vocabulary.ok()) return vocabulary.status();
   auto json = std::visit([](const auto& lists) { return to_tokenizer_json(lists); }, *vocabulary);
-  if (json.ok()) return json;
+  if (json.ok()) {
+    GgufFields fields(file);
+    const bool is_phi3 = fields.maybe_text("general.architecture") == "phi3";
+    const bool is_sentencepiece = std::holds_alternative<SentencePieceVocabulary>(*vocabulary);
+    return is_phi3 && is_sentencepiece ? with_phi3_spaces(*json) : *std::move(json);
+  }
   return absl::Status(json.status().code(),
                       absl::StrCat(file.name(), ": tokenizer.ggml: ", json.status().message()));
 }

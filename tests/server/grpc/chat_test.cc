@@ -1,5 +1,6 @@
 // Tests chats over gRPC: the tokens that the server builds, the tokens that end an answer,
 // refusals.
+#include <cctype>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@ namespace kascade::testing {
 namespace {
 
 using ::testing::ElementsAreArray;
+using ::testing::HasSubstr;
 
 // One token per byte, then the 256 special tokens of Llama 3.
 constexpr int32_t kSpecial = 256;
@@ -97,6 +99,26 @@ TEST_F(ServerChatTest, ModelInfoTellsTheFormat) {
   EXPECT_EQ(info.model().chat_format(), v1::CHAT_FORMAT_LLAMA3);
 }
 
+// The tokenizer has the tokens of two formats. The others are refused by the name that the client
+// uses for them.
+TEST_F(ServerChatTest, EveryFormatOfTheWireIsKnown) {
+  const auto& type = *v1::ChatFormat_descriptor();
+  EXPECT_GT(type.value_count(), 20);
+  for (int i = 1; i < type.value_count(); ++i) {
+    v1::GenerateRequest request = chat("Hi");
+    request.mutable_chat()->set_format(static_cast<v1::ChatFormat>(type.value(i)->number()));
+    const auto reply = generate(*server_, request);
+    std::string name = type.value(i)->name().substr(std::string("CHAT_FORMAT_").size());
+    for (char& c : name) c = c == '_' ? '-' : static_cast<char>(std::tolower(c));
+    if (name == "llama3" || name == "llama3-1") {
+      EXPECT_TRUE(reply.status.ok()) << name << ": " << reply.status.error_message();
+    } else {
+      EXPECT_EQ(reply.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION) << name;
+      EXPECT_THAT(reply.status.error_message(), HasSubstr("the chat format " + name + " needs"));
+    }
+  }
+}
+
 TEST_F(ServerChatTest, RefusalsNameTheField) {
   v1::GenerateRequest request = chat("Hi");
   request.mutable_chat()->mutable_messages(0)->clear_role();
@@ -106,8 +128,8 @@ TEST_F(ServerChatTest, RefusalsNameTheField) {
   request.mutable_chat()->clear_messages();
   refuse(request, bad("chat.messages"), "empty");
   request = chat("Hi");
-  request.mutable_chat()->set_format(static_cast<v1::ChatFormat>(9));
-  refuse(request, bad("chat.format"), "unknown value 9");
+  request.mutable_chat()->set_format(static_cast<v1::ChatFormat>(99));
+  refuse(request, bad("chat.format"), "unknown value 99");
   request.mutable_chat()->set_format(v1::CHAT_FORMAT_LLAMA2);
   refuse(request, {grpc::StatusCode::FAILED_PRECONDITION, "NO_CHAT_FORMAT", ""}, "<s>");
   request = chat("Hi");
