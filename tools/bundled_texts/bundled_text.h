@@ -1,17 +1,19 @@
 // The texts that come with the project, for jobs that name none.
-#ifndef KASCADE_CLIENT_BENCHMARK_BUNDLED_TEXTS_H_
-#define KASCADE_CLIENT_BENCHMARK_BUNDLED_TEXTS_H_
+#ifndef KASCADE_TOOLS_BUNDLED_TEXTS_BUNDLED_TEXT_H_
+#define KASCADE_TOOLS_BUNDLED_TEXTS_BUNDLED_TEXT_H_
 
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 
-namespace kascade::client {
+namespace kascade {
 
 // Returns the path of a file of models/demo ("calibration.txt", "evaluation.txt"), where `cmake
-// --install` puts it or in the source folder that this program was built in. NOT_FOUND names both.
-absl::StatusOr<std::string> bundled_text(const std::string& name);
+// --install` puts it or in the source folder that this program was built in. NOT_FOUND names both
+// places and `options`, with which users give texts of their own.
+absl::StatusOr<std::string> bundled_text(const std::string& name, std::string_view options);
 
-}  // namespace kascade::client
+}  // namespace kascade
 
-#endif  // KASCADE_CLIENT_BENCHMARK_BUNDLED_TEXTS_H_
+#endif  // KASCADE_TOOLS_BUNDLED_TEXTS_BUNDLED_TEXT_H_
