@@ -15,6 +15,7 @@
 #include "grpc/support/log.h"
 #include "server/config.h"
 #include "server/grpc/server.h"
+#include "server/weights_loss.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 #include "tools/terminal/standard_streams.h"
@@ -112,6 +113,10 @@ int run(const Configuration& configuration) {
     spdlog::warn("{}", warning);
   }
   spdlog::info("{}", kascade::server::configuration_line(configuration, **server));
+  const auto weights = name_of((*server)->engine().info().weights);
+  if (const auto loss = kascade::server::weights_loss_line(weights); !loss.empty()) {
+    spdlog::info("{}", loss);
+  }
   serve_until_signal(**server, signals, absl::Seconds(configuration.drain_seconds));
   spdlog::info("stopped");
   return 0;

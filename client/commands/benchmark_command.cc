@@ -10,7 +10,6 @@
 
 #include "client/benchmark/benchmark.h"
 #include "client/benchmark/benchmark_report.h"
-#include "client/benchmark/bundled_texts.h"
 #include "client/commands/commands.h"
 #include "client/commands/files.h"
 #include "client/commands/server_flags.h"
@@ -21,6 +20,7 @@
 #include "client/views/benchmark_view.h"
 #include "client/views/calibration_view.h"
 #include "client/views/score_view.h"
+#include "tools/bundled_texts/bundled_text.h"
 #include "tools/terminal/progress.h"
 
 namespace kascade::client {
@@ -76,7 +76,7 @@ absl::Status split_texts(const BenchmarkOptions& options, BenchmarkInputs& input
 absl::StatusOr<std::vector<std::string>> files_or_bundled(const std::vector<std::string>& files,
                                                           const std::string& name) {
   if (!files.empty()) return files;
-  auto bundled = bundled_text(name);
+  auto bundled = kascade::bundled_text(name, "--calibration and --held-out");
   if (!bundled.ok()) return bundled.status();
   return std::vector<std::string>{*std::move(bundled)};
 }

@@ -5,12 +5,12 @@
 #include <string>
 
 #include "client/benchmark/all_keys_check.h"
-#include "client/benchmark/bundled_texts.h"
 #include "client/commands/commands.h"
 #include "client/commands/files.h"
 #include "client/commands/server_flags.h"
 #include "client/rpc/failure.h"
 #include "client/views/reports.h"
+#include "tools/bundled_texts/bundled_text.h"
 #include "tools/terminal/print.h"
 
 namespace kascade::client {
@@ -67,7 +67,7 @@ Json check_json(const AllKeysCheck& check) {
 
 absl::StatusOr<std::string> text_of_check(const std::string& file) {
   if (!file.empty()) return read_text(file);
-  const auto bundled = bundled_text("calibration.txt");
+  const auto bundled = kascade::bundled_text("calibration.txt", "the argument FILE");
   if (!bundled.ok()) return bundled.status();
   auto text = read_text(*bundled);
   if (text.ok()) text->resize(place_to_cut(*text, kTextBytes));

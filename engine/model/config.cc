@@ -79,7 +79,12 @@ void refuse_variants(const ConfigFields& fields) {
   const json* partial = fields.find("partial_rotary_factor");
   if (partial && *partial != 1) fields.unsupported("partial_rotary_factor", "1", *partial);
   if (const json* quantized = fields.find("quantization_config")) {
-    fields.unsupported("quantization_config", "null", *quantized);
+    // AWQ, GPTQ … store integers in layouts of their own; the name of the layout says enough.
+    fields.unsupported(
+        "quantization_config",
+        "an unquantised checkpoint (--weights int8 and int4 round it at the start) "
+        "or a GGUF file of the model (kascade-convert reads it)",
+        quantized->is_object() ? quantized->value("quant_method", *quantized) : *quantized);
   }
   // Into how many sums a product was divided for training, which changes rounding alone.
   fields.integer_or("pretraining_tp", 1, kMaxHidden, 1);

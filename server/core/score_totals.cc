@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "engine/quality/paired_difference.h"
+#include "engine/quality/percentile.h"
 #include "engine/quality/perplexity.h"
 #include "engine/quality/standard_error.h"
 
@@ -21,17 +22,6 @@ constexpr std::string_view kSuspectCauses[] = {
 };
 
 constexpr double kPercents[] = {0.1, 1, 5, 25, 50, 75, 95, 99, 99.9};
-
-// Reorders `values`, but does not sort them: a million would hold up the engine's thread.
-double percentile(std::span<float> values, double percent) {
-  const double place = percent / 100 * static_cast<double>(values.size() - 1);
-  const auto below = values.begin() + static_cast<ptrdiff_t>(place);
-  std::nth_element(values.begin(), below, values.end());
-  const double low = *below;
-  const auto above = std::min_element(below + 1, values.end());
-  if (above == values.end()) return low;
-  return low + (place - std::floor(place)) * (double{*above} - low);
-}
 
 }  // namespace
 

@@ -20,6 +20,7 @@ namespace kascade::convert {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::GgufWriter;
 using ::testing::HasSubstr;
@@ -367,9 +368,10 @@ TEST(GgufSource, RefusesOtherTensors) {
     GgufWriter other = tiny();
     other.find_tensor("blk.0.ffn_down.weight").type = type;
     EXPECT_THAT(error_of(other),
-                HasSubstr(absl::StrCat("UNIMPLEMENTED: dir/x.gguf: tensor "
-                                       "\"blk.0.ffn_down.weight\": ",
-                                       name, " is not read; supported: F32, F16")));
+                AllOf(HasSubstr(absl::StrCat("UNIMPLEMENTED: dir/x.gguf: tensor "
+                                             "\"blk.0.ffn_down.weight\": ",
+                                             name, " is not read; supported: F32, F16")),
+                      HasSubstr("take a file of the same model in one of these, such as Q8_0")));
   }
 }
 

@@ -47,6 +47,21 @@ TEST(OpenSource, TellsWhatIncompleteFoldersLack) {
   EXPECT_THAT(open_source(dir / "file.gguf", {}).status().message(), HasSubstr("git lfs pull"));
 }
 
+TEST(OpenSource, RefusesQuantisedFoldersByName) {
+  for (const char* method : {"awq", "gptq"}) {
+    const TempDir dir;
+    testing::write_tiny_model({}, dir.path());
+    nlohmann::json config = testing::tiny_config({});
+    config["quantization_config"] = {{"quant_method", method}, {"bits", 4}};
+    std::ofstream(dir / "config.json") << config;
+    const auto status = open_source(dir.path(), {}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
+    EXPECT_THAT(status.message(), HasSubstr("quantization_config: only an unquantised checkpoint"));
+    EXPECT_THAT(status.message(), HasSubstr("or a GGUF file of the model"));
+    EXPECT_THAT(status.message(), HasSubstr("found \"" + std::string(method) + "\""));
+  }
+}
+
 TEST(OpenSource, AFolderOfSplitPartsIsNoChoice) {
   const TempDir dir;
   for (const char* number : {"2", "3", "1"}) {

@@ -223,6 +223,11 @@ const Bad kBad[] = {
     {"sliding_window", "131071", "found 131071"},
     {"sliding_window", "1e300", "found 1e+300"},
     {"quantization_config", R"({"bits": 4})", R"(found {"bits":4})"},
+    {"quantization_config", R"({"quant_method": "awq", "bits": 4})",
+     "only an unquantised checkpoint (--weights int8 and int4 round it at the start) or a GGUF "
+     "file of the model (kascade-convert reads it) is supported, found \"awq\""},
+    {"quantization_config", R"({"quant_method": "gptq", "bits": 4, "group_size": 128})",
+     "is supported, found \"gptq\""},
     {"bos_token_id", "128256", "0..128255, found 128256"},
     {"bos_token_id", "[1]", "found [1]"},
     {"eos_token_id", "-1", "found -1"},

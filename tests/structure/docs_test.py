@@ -166,6 +166,11 @@ class Documents(unittest.TestCase):
                              capture_output=True, text=True)
         self.assertEqual(run.returncode, 0, run.stderr)
 
+    def test_tables_of_weight_formats_are_those_of_the_records(self):
+        run = subprocess.run([sys.executable, ROOT / "tools/format_tables.py", "--check"],
+                             capture_output=True, text=True)
+        self.assertEqual(run.returncode, 0, run.stderr)
+
     def test_options_exist(self):
         if not PROGRAMS:
             self.skipTest("no programs given")

@@ -61,10 +61,19 @@ RULES = [
     ("tools/terminal/*", ["tools/terminal/*"]),
     ("tools/version/*", ["tools/version/*"]),
     ("tools/options/*", ["tools/options/*"]),
+    ("tools/bundled_texts/*", ["tools/bundled_texts/*"]),
+    # What weight formats cost: runs the forward pass, without the engine's thread and requests.
+    ("tools/format_report/*", ["tools/format_report/*", "tools/terminal/*", "engine/attention/*",
+                               "engine/backend/*", "engine/cache/*", "engine/model/*",
+                               "engine/quality/*", "engine/runtime/batch_builder.h",
+                               "engine/scheduler/*", "engine/tokenizer/*"]),
+    ("tools/convert/report_command.*", ["tools/format_report/*", "tools/bundled_texts/*",
+                                        "tools/options/*", "tools/terminal/*", "tools/version/*",
+                                        "engine/model/file.h"]),
     ("tools/convert/*", ["tools/convert/*", "tools/options/*", "tools/terminal/*",
                          "tools/version/*", "engine/model/*", "engine/model/families/*",
-                         "engine/tokenizer/*",
-                         "engine/backend/block_formats.h", "engine/backend/tensor.h"]),
+                         "engine/tokenizer/*", "engine/backend/block_formats.h",
+                         "engine/backend/tensor.h"]),
     # What the server does, without a wire. LIBRARIES below keeps gRPC and protobuf out.
     ("server/net/*", ["server/net/*"]),
     ("server/metrics/*", ["server/metrics/*", "server/net/*", "engine/engine.h", "tools/version/*"]),
@@ -73,9 +82,10 @@ RULES = [
                        "kascade/v1/*"] + ENGINE),
     # Configuration and start.
     ("server/*", ["server/config.h", "server/grpc/server.h", "server/net/address.h",
-                  "tools/options/*", "tools/terminal/*", "tools/version/*"]),
-    ("client/**", ["client/**", "kascade/v1/*", "grpc/health/**", "tools/options/*", "tools/terminal/*",
-                   "tools/version/*"]),
+                  "server/weights_loss.h", "tools/options/*", "tools/terminal/*",
+                  "tools/version/*"]),
+    ("client/**", ["client/**", "kascade/v1/*", "grpc/health/**", "tools/bundled_texts/*",
+                   "tools/options/*", "tools/terminal/*", "tools/version/*"]),
     ("tools/demo_model/*", []),
 ]
 

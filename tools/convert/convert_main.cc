@@ -1,5 +1,5 @@
 // kascade-convert: turns a checkpoint of Meta, Hugging Face, llama2.c or GGUF into a folder that
-// kascade-server loads, and checks such folders.
+// kascade-server loads, checks such folders, and measures what weight formats cost them.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -10,8 +10,10 @@
 #include <map>
 #include <string>
 
+#include "tools/convert/block_storage.h"
 #include "tools/convert/convert.h"
 #include "tools/convert/destination.h"
+#include "tools/convert/report_command.h"
 #include "tools/convert/source.h"
 #include "tools/convert/verify.h"
 #include "tools/options/number_option.h"
@@ -37,6 +39,7 @@ struct Arguments {
   std::string dtype = "keep";
   ConvertOptions convert{};
   SourceOptions source_options{};
+  ReportArguments report{};
 };
 
 std::string window_text(const ModelConfig& config) {
@@ -75,12 +78,35 @@ int fail_usage(const std::string& message) {
   return kUsage;
 }
 
+void print_storage(const Source& source, const ConvertOptions& options) {
+  const auto storage = block_storage(source, options);
+  if (!storage) return;
+  if (options.dtype) {
+    fmt::print(
+        "  dequantises blocks of {:.2f} bits per weight: {} of {} instead of {}; without --dtype "
+        "they are kept and served as they are\n",
+        storage->bits_per_weight, client::bytes(static_cast<double>(storage->output_bytes)),
+        std::string(name_of(*options.dtype)),
+        client::bytes(static_cast<double>(storage->source_bytes)));
+    return;
+  }
+  // "Q4_1 210 matrices, Q8_0 1": the noun once.
+  std::vector<std::string> counts;
+  for (const auto& [dtype, matrices] : storage->matrices) {
+    counts.push_back(fmt::format("{} {}{}", std::string(name_of(dtype)), matrices,
+                                 counts.empty() ? (matrices == 1 ? " matrix" : " matrices") : ""));
+  }
+  fmt::print("  keeps blocks: {}; {:.2f} bits per weight\n", fmt::join(counts, ", "),
+             storage->bits_per_weight);
+}
+
 int run_convert(const Arguments& arguments) {
   auto source = open_source(arguments.source, arguments.source_options);
   if (!source.ok()) return fail(source.status());
   fmt::print("{}: {}\n", arguments.source, (*source)->family());
   print_config((*source)->config());
   for (const std::string& decision : (*source)->decisions()) fmt::print("  {}\n", decision);
+  print_storage(**source, arguments.convert);
   std::fflush(stdout);
 
   client::ProgressDisplay display;
@@ -150,6 +176,7 @@ void add_options(CLI::App& app, Arguments& arguments) {
       ->default_str("2GB");
   options::add_number(app, "--rope-factor", arguments.source_options.rope_factor, 1, 1e6,
                       "of llama3 rope scaling, instead of what the source says");
+  add_report_options(app, arguments.report);
   app.add_flag("--force", arguments.convert.force, "replace DEST");
   app.set_version_flag("--version", version_line());
 }
@@ -162,19 +189,28 @@ void set_dtype(Arguments& arguments) {
 }
 
 int run_command(Arguments& arguments) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    std::signal(signal, [](int) { interrupted.store(true); });
+  }
+  if (!arguments.report.model.empty()) {
+    if (!arguments.source.empty() || !arguments.verify.empty()) {
+      return fail_usage("--report DIR stands alone, without SOURCE and --verify");
+    }
+    const auto status = run_report(arguments.report, interrupted);
+    return status.ok() ? 0 : fail(status);
+  }
   if (!arguments.verify.empty()) {
     if (arguments.source.empty()) return run_verify(arguments.verify);
     return fail_usage("--verify DIR stands alone, without SOURCE");
   }
-  if (arguments.source.empty()) return fail_usage("expected SOURCE [DEST], or --verify DIR");
+  if (arguments.source.empty()) {
+    return fail_usage("expected SOURCE [DEST], --verify DIR or --report DIR");
+  }
   if (arguments.destination.empty()) {
     arguments.destination = default_destination(arguments.source).string();
   }
   set_dtype(arguments);
   arguments.convert.cancelled = &interrupted;
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    std::signal(signal, [](int) { interrupted.store(true); });
-  }
   return run_convert(arguments);
 }
 

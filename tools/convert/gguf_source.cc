@@ -81,7 +81,8 @@ absl::Status match(const std::string& file, std::map<std::string, const GgufTens
   if (!entry.type) {
     return absl::UnimplementedError(absl::StrCat(
         where, ": ", ggml_type_name(entry.source->type),
-        " is not read; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"));
+        " is not read; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K; "
+        "take a file of the same model in one of these, such as Q8_0, Q6_K or Q4_K_M"));
   }
   if (entry.is_neighbouring && shape.size() == 1 && has_blocks(entry.type->dtype)) {
     return absl::UnimplementedError(absl::StrCat(where, ": a bias must be F32, F16 or BF16, found ",
