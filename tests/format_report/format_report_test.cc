@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/engine_client.h"
+#include "tests/support/shared_data.h"
 #include "tests/support/tiny_model.h"
 #include "tools/format_report/format_names.h"
 #include "tools/format_report/report_view.h"
@@ -165,6 +166,20 @@ TEST_F(FormatReportTest, RefusesWhatItCannotMeasure) {
   options = this->options();
   options.cancelled = &cancelled;
   EXPECT_THAT(error_of(options, absl::StatusCode::kCancelled), HasSubstr("interrupted"));
+}
+
+TEST_F(FormatReportTest, StaysWithinASlidingWindow) {
+  nlohmann::json config = nlohmann::json::parse(testing::read_file(dir_ / "config.json"));
+  config["architectures"] = {"MistralForCausalLM"};
+  config["model_type"] = "mistral";
+  config["sliding_window"] = 128;
+  testing::write_file(dir_ / "config.json", config.dump());
+  ReportOptions options = this->options();
+  EXPECT_THAT(
+      error_of(options, absl::StatusCode::kInvalidArgument),
+      HasSubstr("window_tokens: must be in [2, 128] (the model's sliding window), got 300"));
+  options.window_tokens = 0;
+  EXPECT_EQ(measured(options).window_tokens, 128);
 }
 
 TEST_F(FormatReportTest, NamesLogitsThatAreNotFinite) {

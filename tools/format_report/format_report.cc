@@ -26,14 +26,14 @@ absl::StatusOr<WindowChoice> window_choice(const ReportOptions& options,
   if (options.texts.empty()) return absl::InvalidArgumentError("texts: at least one is needed");
   const auto texts = static_cast<int32_t>(options.texts.size());
   WindowChoice choice{.window_tokens = options.window_tokens, .per_text = options.windows_per_text};
-  if (choice.window_tokens == 0) {
-    choice.window_tokens = std::min(kDefaultWindowTokens, config.context);
-  }
+  // So long each row attends to all rows before it, as ModelRun computes it.
+  const int32_t longest = config.unwindowed_context();
+  if (choice.window_tokens == 0) choice.window_tokens = std::min(kDefaultWindowTokens, longest);
   if (choice.per_text == 0) choice.per_text = std::max(1, kDefaultWindows / texts);
-  if (choice.window_tokens < 2 || choice.window_tokens > config.context) {
-    return absl::InvalidArgumentError(absl::StrCat("window_tokens: must be in [2, ", config.context,
-                                                   "] (the model's context), got ",
-                                                   choice.window_tokens));
+  if (choice.window_tokens < 2 || choice.window_tokens > longest) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "window_tokens: must be in [2, ", longest, "] (the model's ",
+        config.sliding_window ? "sliding window" : "context", "), got ", choice.window_tokens));
   }
   if (choice.per_text < 1 || choice.per_text > kMostWindows) {
     return absl::InvalidArgumentError(absl::StrCat("windows_per_text: must be in [1, ",

@@ -23,7 +23,8 @@ struct ReportOptions {
   std::vector<ReportText> texts{};
   // bf16, int8, int4 and native, in the order of the report; empty: default_formats().
   std::vector<WeightFormat> formats{};
-  // Tokens of a window, [2, context]; 0: 2,048, or the model's context if it is smaller.
+  // Tokens of a window, from 2 to the model's context, or to its sliding window if it has one; 0:
+  // 2,048, or as many as these if they are fewer.
   int32_t window_tokens = 0;
   // Windows of each text, [1, 10,000]; 0: 4 divided by the number of texts, at least 1.
   int32_t windows_per_text = 0;

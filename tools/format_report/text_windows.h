@@ -24,7 +24,7 @@ struct TextWindow {
 };
 
 struct WindowChoice {
-  int32_t window_tokens = 0;  // [2, context] tokens of a window, those that begin a text included
+  int32_t window_tokens = 0;  // ≥ 2 tokens of a window, those that begin a text included
   int32_t per_text = 0;       // [1, …] windows of each text
 };
 
