@@ -44,6 +44,7 @@ enum class ChatFormat : uint8_t {
   kDeepSeekLlm,
   kDeepSeekV3,
   kDeepSeekR1,
+  kDeepSeekR1V0,
 };
 
 // Returns the name that clients use, such as "llama3" or "qwen2-5".

@@ -218,6 +218,14 @@ ChatFormatText deepseek_r1() {
   return text;
 }
 
+// As published first: the model begins its reasoning by itself.
+ChatFormatText deepseek_r1_v0() {
+  ChatFormatText text = deepseek_r1();
+  text.name = "deepseek-r1-v0";
+  text.answer = deepseek_v3().answer;
+  return text;
+}
+
 // In the order of ChatFormat.
 const std::vector<ChatFormatText>& all_formats() {
   static const std::vector<ChatFormatText> kFormats = {
@@ -243,6 +251,7 @@ const std::vector<ChatFormatText>& all_formats() {
       deepseek_llm(),
       deepseek_v3(),
       deepseek_r1(),
+      deepseek_r1_v0(),
   };
   return kFormats;
 }

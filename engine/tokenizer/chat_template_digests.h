@@ -117,6 +117,9 @@ inline constexpr std::pair<std::string_view, ChatFormat> kChatTemplateDigests[] 
     {"5b7a90c17faa4288745d78ec7097e9a571a3bb7cddc0ab0282d552bd63c7fb51", ChatFormat::kDeepSeekR1},
     {"56a1447ad31926fdc21fb07e56e5642bd9c850c4f52d8c8af7bbe5f079a84f5f", ChatFormat::kDeepSeekR1},
     {"795ba6276beff6e84e75213f77a7e7fff71b6c587618a6ed43c1f90c2ad2334a", ChatFormat::kDeepSeekR1},
+    // The distilled models of DeepSeek R1 as first published.
+    {"b6835114b7303ddd78919a82e4d9f7d8c26ed0d7dfc36beeb12d524f6144eab1", ChatFormat::kDeepSeekR1V0},
+    {"1546232b56f9c33a5d7fcdc270b0014d67dff9c3df06737f091a4a7dee729c3a", ChatFormat::kDeepSeekR1V0},
 };
 
 }  // namespace kascade

@@ -30,6 +30,7 @@ constexpr std::pair<v1::ChatFormat, ChatFormat> kChatFormats[] = {
     {v1::CHAT_FORMAT_DEEPSEEK_LLM, ChatFormat::kDeepSeekLlm},
     {v1::CHAT_FORMAT_DEEPSEEK_V3, ChatFormat::kDeepSeekV3},
     {v1::CHAT_FORMAT_DEEPSEEK_R1, ChatFormat::kDeepSeekR1},
+    {v1::CHAT_FORMAT_DEEPSEEK_R1_V0, ChatFormat::kDeepSeekR1V0},
 };
 
 absl::StatusOr<ChatRole> role_of(const v1::ChatMessage& message, size_t index) {

@@ -128,6 +128,9 @@ const std::vector<Example>& examples() {
       {ChatFormat::kDeepSeekR1, DEEPSEEK_BOS DEEPSEEK_USER " Hi\n" DEEPSEEK_ASSISTANT "<think>\n",
        DEEPSEEK_BOS " Sys.\n" DEEPSEEK_USER "Hi " DEEPSEEK_ASSISTANT
                     " Yo\n" DEEPSEEK_EOS DEEPSEEK_USER "B" DEEPSEEK_ASSISTANT "<think>\n"},
+      {ChatFormat::kDeepSeekR1V0, DEEPSEEK_BOS DEEPSEEK_USER " Hi\n" DEEPSEEK_ASSISTANT,
+       DEEPSEEK_BOS " Sys.\n" DEEPSEEK_USER "Hi " DEEPSEEK_ASSISTANT
+                    " Yo\n" DEEPSEEK_EOS DEEPSEEK_USER "B" DEEPSEEK_ASSISTANT},
   };
   return kExamples;
 }
