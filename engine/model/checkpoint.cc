@@ -53,8 +53,8 @@ class Taker {
     const bool is_matrix = shape.size() == 2;
     const auto dtype = is_matrix ? weight_type(stored.dtype) : float_type(stored.dtype);
     if (!dtype) {
-      const char* wanted = is_matrix ? "dtype F32, BF16, F16 or a block format of GGUF"
-                                     : "dtype F32, BF16 or F16";
+      const char* wanted =
+          is_matrix ? "dtype F32, BF16, F16 or a block format of GGUF" : "dtype F32, BF16 or F16";
       return invalid(name, wanted, shown(stored.dtype));
     }
     if (is_matrix) note_matrix(name, *dtype);

@@ -15,21 +15,21 @@ namespace kascade {
 // Matrices are row-major [out_features, in_features] in the half-split rotary layout, as Hugging
 // Face stores them. A tensor that the layer does not have is empty (`data` is null).
 struct LayerTensors {
-  Tensor attention_norm;  // [1, hidden]
-  Tensor q;               // [heads · head_dim, hidden]
-  Tensor k;               // [kv_heads · head_dim, hidden]
-  Tensor v;               // [kv_heads · head_dim, hidden]
-  Tensor q_bias;          // [1, heads · head_dim]
-  Tensor k_bias;          // [1, kv_heads · head_dim]
-  Tensor v_bias;          // [1, kv_heads · head_dim]
-  Tensor q_norm;          // [1, head_dim]
-  Tensor k_norm;          // [1, head_dim]
-  Tensor o;               // [hidden, heads · head_dim]
-  Tensor o_bias;          // [1, hidden]
-  Tensor ffn_norm;        // [1, hidden]
-  Tensor gate;            // [intermediate, hidden]
-  Tensor up;              // [intermediate, hidden]
-  Tensor down;            // [hidden, intermediate]
+  Tensor attention_norm{};  // [1, hidden]
+  Tensor q{};               // [heads · head_dim, hidden]
+  Tensor k{};               // [kv_heads · head_dim, hidden]
+  Tensor v{};               // [kv_heads · head_dim, hidden]
+  Tensor q_bias{};          // [1, heads · head_dim]
+  Tensor k_bias{};          // [1, kv_heads · head_dim]
+  Tensor v_bias{};          // [1, kv_heads · head_dim]
+  Tensor q_norm{};          // [1, head_dim]
+  Tensor k_norm{};          // [1, head_dim]
+  Tensor o{};               // [hidden, heads · head_dim]
+  Tensor o_bias{};          // [1, hidden]
+  Tensor ffn_norm{};        // [1, hidden]
+  Tensor gate{};            // [intermediate, hidden]
+  Tensor up{};              // [intermediate, hidden]
+  Tensor down{};            // [hidden, intermediate]
 };
 
 // Consecutive rows of a stored tensor that are one of the layer's tensors.

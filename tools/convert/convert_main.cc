@@ -96,8 +96,9 @@ void print_storage(const Source& source, const ConvertOptions& options) {
     counts.push_back(fmt::format("{} {}{}", std::string(name_of(dtype)), matrices,
                                  counts.empty() ? (matrices == 1 ? " matrix" : " matrices") : ""));
   }
-  fmt::print("  keeps blocks: {}; {:.2f} bits per weight\n", fmt::join(counts, ", "),
-             storage->bits_per_weight);
+  fmt::print("  keeps blocks: {}; {:.2f} bits per weight, so that the server needs about {}\n",
+             fmt::join(counts, ", "), storage->bits_per_weight,
+             client::bytes(static_cast<double>(storage->output_bytes)));
 }
 
 int run_convert(const Arguments& arguments) {
