@@ -68,6 +68,8 @@ inline constexpr std::pair<std::string_view, ChatFormat> kChatTemplateDigests[] 
     // Qwen2.5 Instruct.
     {"55b2f4a26ac9ee719330a61a0c39d9e538b0e9322212f048326318cff4f8674a", ChatFormat::kQwen25},
     {"a18cc698dd45623eb707279d08e66f7bb8d76afc89ead84016b88487b395b5cc", ChatFormat::kQwen25},
+    // Qwen2.5-Coder Instruct as GGUF.
+    {"4e9918361c284a93880606d182d64da6a9fe97cdc1f5c5a78c1c8840444246fc", ChatFormat::kQwen25},
     // Qwen3: the first and the second published form, and the one for GGUF.
     {"5da44855ab7e0641774d5ed0ff0b4f89671d01df7d316e54d06557a962211cb4", ChatFormat::kQwen3},
     {"417971aff953701caec4723ccbb7d8f372f830f4aad68f5e4701aa29fb5e1ddf", ChatFormat::kQwen3},
