@@ -25,8 +25,13 @@ def mebibytes(count):
     return f"{count / 2**20:,.1f}"
 
 
+def signed(value, digits):
+    """What rounds to zero has no minus sign."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
 def error(value, deviation, digits):
-    return f"{value:+.{digits}f} ± {deviation:.{digits}f}"
+    return f"{signed(value, digits)} ± {deviation:.{digits}f}"
 
 
 def format_table(record):
@@ -41,7 +46,7 @@ def format_table(record):
             f"| {row['weights']} | {row['kv_cache']} | {mebibytes(row['bytes'])} | "
             f"{row['bits_per_weight']:.2f} | {row['perplexity']:.4f} | "
             f"{error(row['nll_rise'], row['nll_rise_standard_error'], 5)} | "
-            f"{row['mean_kl']:.5f} ± {row['mean_kl_standard_error']:.5f} | "
+            f"{row['mean_kl']:.6f} ± {row['mean_kl_standard_error']:.6f} | "
             f"{row['kl_percentile_99']:.4f} | {100 * row['same_top1']:.2f} % |")
     return lines
 
@@ -53,9 +58,9 @@ def text_table(record):
     lines = ["| Text | Tokens | f32 perplexity | " + " | ".join(f"{name}: ΔNLL; KL" for name in names) + " |",
              "|---|--:|--:|" + "--:|" * len(names)]
     for index, text in enumerate(formats[0]["by_text"]):
-        cells = [f"{row['by_text'][index]['nll_rise']:+.4f} ± "
-                 f"{row['by_text'][index]['nll_rise_standard_error']:.4f}; "
-                 f"{row['by_text'][index]['mean_kl']:.4f}" for row in formats]
+        own = [row["by_text"][index] for row in formats]
+        cells = [f"{error(row['nll_rise'], row['nll_rise_standard_error'], 4)}; {row['mean_kl']:.5f}"
+                 for row in own]
         lines.append(f"| {text['text']} | {text['tokens']:,} | {text['f32_perplexity']:.3f} | " +
                      " | ".join(cells) + " |")
     return lines

@@ -304,6 +304,41 @@ class Failures(ScratchTest):
         self.expect_refused(convert("--verify", out), "model.safetensors", "sha256")
 
 
+class Reports(ScratchTest):
+    def test_bundled_texts_and_named_ones(self):
+        text = self.scratch / "own.txt"
+        text.write_text("It was the best of times, it was the worst of times.\n" * 20)
+        for options, texts in (((), ["evaluation.txt", "calibration.txt"]),
+                               (("--text", text), ["own.txt"])):
+            done = convert("--report", ROOT / "models/tiny", "--formats", "int8,int4", "--tokens",
+                           "128", "--windows", "2", "--json", *options)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            report = json.loads(done.stdout)
+            self.assertEqual(report["texts"], texts)
+            self.assertEqual([row["weights"] for row in report["formats"]], ["int8", "int4"])
+            int8, int4 = report["formats"]
+            self.assertEqual(int8["tokens"], 2 * 127 * len(texts))
+            self.assertGreater(int8["mean_kl"], 0)
+            self.assertGreater(int4["mean_kl"], int8["mean_kl"])
+            self.assertLess(int4["bytes"], int8["bytes"])
+        table = convert("--report", ROOT / "models/tiny", "--formats", "int8", "--tokens", "64")
+        self.assertRegex(table.stdout, r"\nint8 +bf16 .*%\n")
+
+    def test_refusals(self):
+        tiny = ROOT / "models/tiny"
+        for arguments, code, words in (
+                (("--json",), 2, "--json requires --report"),
+                (("--report", tiny, "x.gguf"), 2, "--report DIR stands alone"),
+                (("--report", tiny, "--verify", tiny), 2, "--report DIR stands alone"),
+                (("--report", tiny, "--tokens", "1"), 2, "--tokens: expected a whole number"),
+                (("--report", tiny, "--formats", "f32"), 1, 'found "f32"'),
+                (("--report", tiny, "--text", "no.txt"), 1, "no.txt"),
+                (("--report", self.scratch / "none"), 1, "none")):
+            done = convert(*arguments)
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn(words, done.stderr)
+
+
 class RealModels(ScratchTest):
     def test_stories260k(self):
         folder = self.shared("models/stories260K")

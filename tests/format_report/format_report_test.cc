@@ -99,7 +99,9 @@ TEST_F(FormatReportTest, CoarserFormatsAreSmallerAndFurtherAway) {
   const FormatResult& int4 = report.formats[1];
   EXPECT_GT(mean_kl(int8.all.sums), 0);
   EXPECT_GT(mean_kl(int4.all.sums), 4 * mean_kl(int8.all.sums));
-  EXPECT_EQ(report.f32.bits_per_weight, 32);
+  // The head of 264 rows is padded.
+  EXPECT_GE(report.f32.bits_per_weight, 32);
+  EXPECT_LT(report.f32.bits_per_weight, 34);
   EXPECT_EQ(report.f32.cache, DType::kF32);
   EXPECT_EQ(int8.memory.cache, DType::kBF16);
   EXPECT_LT(int8.memory.bytes, report.f32.bytes / 2);

@@ -57,8 +57,8 @@ Table format_table(const FormatReport& report) {
     cells.push_back(client::fixed(perplexity_of(result.all.sums.second_nll, result.all), 4));
     cells.push_back(
         fmt::format("{} ± {}", client::signed_fixed(rise.mean, 5), client::fixed(rise.error, 5)));
-    cells.push_back(fmt::format("{} ± {}", client::fixed(mean_kl(result.all.sums), 5),
-                                client::fixed(kl_error(result.all), 5)));
+    cells.push_back(fmt::format("{} ± {}", client::fixed(mean_kl(result.all.sums), 6),
+                                client::fixed(kl_error(result.all), 6)));
     cells.push_back(client::fixed(kl_percentile_99(result.all), 4));
     cells.push_back(client::percent(same_top1_ratio(result.all.sums)));
     table.add(std::move(cells));
