@@ -32,9 +32,8 @@ absl::Status append(std::string_view stretch, utf8proc_option_t options, std::st
                    static_cast<utf8proc_ssize_t>(stretch.size()), &bytes, options);
   const std::unique_ptr<utf8proc_uint8_t, FreeBytes> owner(bytes);
   if (length < 0) {
-    return absl::ResourceExhaustedError(absl::StrCat("a stretch of ", stretch.size(),
-                                                     " bytes cannot be normalised: ",
-                                                     utf8proc_errmsg(length)));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a stretch of ", stretch.size(), " bytes cannot be normalised: ", utf8proc_errmsg(length)));
   }
   out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(length));
   return absl::OkStatus();

@@ -15,7 +15,8 @@ namespace kascade::bpe {
 // plain ones that they are compatible with ("ﬁ" by "fi").
 enum class UnicodeForm : uint8_t { kNfc, kNfd, kNfkc, kNfkd };
 
-// The form that a tokenizer.json calls `name` ("NFC", "NFD", "NFKC", "NFKD"); unset for other names.
+// The form that a tokenizer.json calls `name` ("NFC", "NFD", "NFKC", "NFKD"); unset for other
+// names.
 std::optional<UnicodeForm> unicode_form_of(std::string_view name);
 
 // Returns `text` (valid UTF-8) in that form. RESOURCE_EXHAUSTED if there is no memory for it.

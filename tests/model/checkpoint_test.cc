@@ -246,8 +246,9 @@ TEST(Refusals, Dtypes) {
                           }),
               HasSubstr(name + ": expected dtype f32 like model.embed_tokens.weight, found bf16"));
   for (const char* dtype : {"I32", "U32", "F4", "Q4_0x", "f32", ""}) {
-    EXPECT_THAT(error_after(TinyModel{}, [&](auto& t) { named(t, name).dtype = dtype; }),
-                HasSubstr(name + ": expected dtype F32, BF16, F16 or a block format of GGUF, found \""))
+    EXPECT_THAT(
+        error_after(TinyModel{}, [&](auto& t) { named(t, name).dtype = dtype; }),
+        HasSubstr(name + ": expected dtype F32, BF16, F16 or a block format of GGUF, found \""))
         << dtype;
   }
 }

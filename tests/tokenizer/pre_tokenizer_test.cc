@@ -22,8 +22,8 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 const Json& expectations() {
-  static const Json kExpectations = Json::parse(testing::read_file(
-      source_folder() / "tests" / "golden" / "tokenizer" / "expectations.json"));
+  static const Json kExpectations = Json::parse(
+      testing::read_file(source_folder() / "tests" / "golden" / "tokenizer" / "expectations.json"));
   return kExpectations;
 }
 
