@@ -38,7 +38,12 @@ void PrintTo(const EngineCase& c, std::ostream* out) { *out << name_of(c); }
 
 class EngineTest : public ::testing::TestWithParam<EngineCase> {
  protected:
-  EngineTest() { write_tiny_model({.layers = 4, .context = 768, .peaked = true}, dir_.path()); }
+  EngineTest() {
+    const bool native = GetParam().weights == "native";
+    write_tiny_model(
+        {.layers = 4, .context = 768, .dtype = native ? DType::kQ8_0 : DType::kF32, .peaked = true},
+        dir_.path());
+  }
 
   void SetUp() override {
     if (GetParam().weights == "bf16" && cpu::pick_bf16_kernels() == nullptr) {
@@ -517,7 +522,8 @@ TEST_P(EngineTest, QueueFullAndNeverFits) {
 INSTANTIATE_TEST_SUITE_P(Backends, EngineTest,
                          ::testing::Values(EngineCase{"reference", "f32"}, EngineCase{"cpu", "f32"},
                                            EngineCase{"cpu", "bf16"}, EngineCase{"cpu", "int8"},
-                                           EngineCase{"cpu", "int4"},
+                                           EngineCase{"cpu", "int4"}, EngineCase{"cpu", "native"},
+                                           EngineCase{"reference", "native"},
                                            EngineCase{"reference", "f32", "int8"},
                                            EngineCase{"far_memory", "f32"},
                                            EngineCase{"far_memory", "f32", "int8"},

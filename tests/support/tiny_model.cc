@@ -1,5 +1,6 @@
 #include "tests/support/tiny_model.h"
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cmath>
@@ -28,6 +29,22 @@ void append_as(DType dtype, float value, std::string& bytes) {
   if (dtype == DType::kF32) append(bytes, value);
   if (dtype == DType::kBF16) append(bytes, to_bf16(value));
   if (dtype == DType::kF16) append(bytes, std::bit_cast<uint16_t>(static_cast<_Float16>(value)));
+}
+
+// Rounds the values to blocks of Q8_0; there is a multiple of 32 of them.
+void append_q8_0(const std::vector<float>& values, std::string& bytes) {
+  for (auto block = values.begin(); block != values.end(); block += 32) {
+    float largest = 0;
+    for (auto value = block; value != block + 32; ++value) {
+      largest = std::max(largest, std::abs(*value));
+    }
+    const auto scale = static_cast<_Float16>(largest / 127);
+    append(bytes, std::bit_cast<uint16_t>(scale));
+    for (auto value = block; value != block + 32; ++value) {
+      const float level = largest > 0 ? *value / static_cast<float>(scale) : 0;
+      append(bytes, static_cast<int8_t>(std::clamp(std::round(level), -127.0f, 127.0f)));
+    }
+  }
 }
 
 // Roughly normal with mean 0 and deviation 1. Not std::normal_distribution, whose values differ
@@ -62,8 +79,12 @@ RawTensor make_matrix(const TinyModel& model, const std::string& name, int64_t r
   RawTensor tensor{name, stored_name(model.dtype), {rows, cols}, {}};
   Gauss gauss(model.seed,
               name == "lm_head.weight" && model.tied ? "model.embed_tokens.weight" : name);
-  for (int64_t i = 0; i < rows * cols; ++i) {
-    append_as(model.dtype, gauss.next() * scale, tensor.bytes);
+  std::vector<float> values(static_cast<size_t>(rows * cols));
+  for (float& value : values) value = gauss.next() * scale;
+  if (model.dtype == DType::kQ8_0) {
+    append_q8_0(values, tensor.bytes);
+  } else {
+    for (const float value : values) append_as(model.dtype, value, tensor.bytes);
   }
   return tensor;
 }
@@ -71,7 +92,7 @@ RawTensor make_matrix(const TinyModel& model, const std::string& name, int64_t r
 // A norm, or with a mean of 0 a bias.
 RawTensor make_vector(const TinyModel& model, const std::string& name, int64_t size, float mean,
                       float deviation) {
-  const DType dtype = model.f32_norms ? DType::kF32 : model.dtype;
+  const DType dtype = model.f32_norms || has_blocks(model.dtype) ? DType::kF32 : model.dtype;
   RawTensor tensor{name, stored_name(dtype), {size}, {}};
   Gauss gauss(model.seed, name);
   for (int64_t i = 0; i < size; ++i) {

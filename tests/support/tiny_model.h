@@ -47,7 +47,7 @@ struct TinyModel {
   int32_t vocab = kTinyTokenizerIds;
   bool tied = false;
   TinyTable table = TinyTable::kEmbedding;  // used only if tied
-  DType dtype = DType::kF32;                // kF32, kBF16 or kF16
+  DType dtype = DType::kF32;                // kF32, kBF16, kF16 or kQ8_0
   bool f32_norms = false;                   // norms are f32 whatever `dtype` is
   uint64_t seed = 1;
   bool peaked = false;  // larger query and key weights, so that attention concentrates on few keys
