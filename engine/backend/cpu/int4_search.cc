@@ -14,6 +14,12 @@ constexpr int kGroup = static_cast<int>(kInt4Group);
 KASCADE_INLINE Vec magnitude_of(Vec value) {
   return reinterpret_cast<Vec>(reinterpret_cast<BitVec>(value) & 0x7fffffffu);
 }
+// Selects bits: clang 19 miscompiles `?:` on the comparison of magnitudes at -O3.
+KASCADE_INLINE Vec selected(IntVec condition, Vec if_true, Vec if_false) {
+  const BitVec mask = reinterpret_cast<BitVec>(condition);
+  return reinterpret_cast<Vec>((reinterpret_cast<BitVec>(if_true) & mask) |
+                               (reinterpret_cast<BitVec>(if_false) & ~mask));
+}
 KASCADE_INLINE Vec rounded(Vec value) {
   const Vec fractionless = broadcast(0x1.8p23f);
   return (value + fractionless) - fractionless;
@@ -55,9 +61,11 @@ KASCADE_INLINE void offer(const Groups& groups, Vec candidate, float scale, Best
 // The multiple of each group; 0 for a group of zeros.
 KASCADE_INLINE Vec find_multiples(const Groups& groups, float scale) {
   Vec largest{};
+  Vec most{};
   for (int i = 0; i < kGroup; ++i) {
-    const Vec value = groups.values[i];
-    largest = magnitude_of(value) > magnitude_of(largest) ? value : largest;
+    const Vec value = groups.values[i], magnitude = magnitude_of(value);
+    largest = selected(magnitude > most, value, largest);
+    most = selected(magnitude > most, magnitude, most);
   }
   Best best{Vec{}, broadcast(kInfinity)};
   for (float level = kInt4Tightest; level <= kInt4Widest; level += kInt4Pace) {
