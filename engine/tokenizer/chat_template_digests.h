@@ -12,8 +12,7 @@ namespace kascade {
 
 inline constexpr std::pair<std::string_view, ChatFormat> kChatTemplateDigests[] = {
     // Llama 3 Instruct: the first and the second published form, and the second one with a default
-    // for
-    // add_generation_prompt, also with a space before a +; others that write the same.
+    // for add_generation_prompt, also with a space before a +; others that write the same.
     {"ba03a121d097859c7b5b9cd03af99aafe95275210d2876f642ad9929a150f122", ChatFormat::kLlama3},
     {"b48c47f6443892716176eb200bf4ef108f64e06ca26ed0fa8ebc0a4b3992fcb2", ChatFormat::kLlama3},
     {"47d5a7b4840c2ff2dfa0828b2465a654bef3a6cdfe032e5e105f395e4ceee812", ChatFormat::kLlama3},
@@ -33,8 +32,7 @@ inline constexpr std::pair<std::string_view, ChatFormat> kChatTemplateDigests[] 
     {"cf081c93aca33a617be12fc2760ed36456bb5eb103ea9125c286158dfe39e472", ChatFormat::kLlama3},
     {"223a1702b3c8426fd5e0fc75a0b4955c99074d0d7e61c22c71e85077a306a9f8", ChatFormat::kLlama3},
     // Llama 2 chat: with strip() or trim, with and without a branch for later system messages,
-    // which
-    // encode_chat() refuses.
+    // which encode_chat() refuses.
     {"9780fae5bfea3cfd7be37d328c6edfd296a8869be8131495bbe7eb37e780c88c", ChatFormat::kLlama2},
     {"5e53c989e0be846d15684f709272441562fff0321d7d47693d54c0f0ed9f4822", ChatFormat::kLlama2},
     {"7fc58500f0542d84d80c72f9271864203b43152380ca989bf6671d750a1ce813", ChatFormat::kLlama2},
