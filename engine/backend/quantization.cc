@@ -1,6 +1,7 @@
 #include "engine/backend/quantization.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -13,27 +14,33 @@ namespace {
 constexpr float kFractionless = 0x1.8p23f;
 float rounded(float value) { return (value + kFractionless) - kFractionless; }
 
-typedef float Group __attribute__((vector_size(kInt4Group * sizeof(float))));
+using Group = std::array<float, kInt4Group>;
 
-// The search for the multiple of one group of a channel: its best levels so far and their squared
-// error.
+// Whole numbers from -6 to 5, even ones below and odd ones above.
+float nearest_level(float value) {
+  const float odd = value > 0 ? 1.0f : 0.0f;
+  const float coarse = rounded((value - odd) * 0.5f) * 2.0f + odd;
+  const float level = value > 5.0f || value < -5.5f ? coarse : rounded(value);
+  return level < -10.0f ? -10.0f : level > 9.0f ? 9.0f : level;
+}
+
+// The search for the multiple of one group, whose values are in units of the channel's scale: the
+// best levels so far and their squared error.
 struct GroupSearch {
   Group values{};
   Group levels{};
   float multiple = 0;
   float error = std::numeric_limits<float>::infinity();
 
-  void offer(float candidate, float scale) {
-    const float step = candidate * scale;
-    const Group lowest = Group{} - 8.0f, highest = Group{} + 7.0f;
-    Group found = values * (1.0f / step);
-    found = (found + kFractionless) - kFractionless;
-    found = found < lowest ? lowest : found;
-    found = found > highest ? highest : found;
-    const Group miss = values - found * step;
-    const Group squares = miss * miss;
+  void offer(float candidate) {
+    const float inverse = 1.0f / candidate;
+    Group found;
     float sum = 0;
-    for (int64_t i = 0; i < kInt4Group; ++i) sum += squares[i];
+    for (size_t i = 0; i < found.size(); ++i) {
+      found[i] = nearest_level(values[i] * inverse);
+      const float miss = values[i] - found[i] * candidate;
+      sum += miss * miss;
+    }
     if (!(sum < error)) return;
     error = sum;
     levels = found;
@@ -41,18 +48,11 @@ struct GroupSearch {
   }
 };
 
-GroupSearch search(const Group& values, float scale) {
+GroupSearch search(const Group& values) {
   GroupSearch best{.values = values};
-  float largest = 0;
-  for (int64_t i = 0; i < kInt4Group; ++i) {
-    if (std::abs(values[i]) > std::abs(largest)) largest = values[i];
-  }
-  if (largest == 0) return best;
-  for (float level = kInt4Tightest; level <= kInt4Widest; level += kInt4Pace) {
-    const float size = std::abs(largest) / (level * scale);
-    const float multiple = std::clamp(rounded(size), 1.0f, kInt4LargestMultiple);
-    best.offer(largest > 0 ? -multiple : multiple, scale);
-    best.offer(largest > 0 ? multiple : -multiple, scale);
+  for (int32_t multiple = kInt4LeastMultiple; multiple <= kInt4LargestMultiple; ++multiple) {
+    best.offer(static_cast<float>(multiple));
+    best.offer(static_cast<float>(-multiple));
   }
   return best;
 }
@@ -112,22 +112,19 @@ float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* m
   const float largest = largest_magnitude(values, size);
   if (!(largest >= kNegligible)) {
     std::fill_n(levels, size, int8_t{0});
-    std::fill_n(multiples, (size + kInt4Group - 1) / kInt4Group, int8_t{0});
+    std::fill_n(multiples, (size + kInt4Group - 1) / kInt4Group, int8_t{kInt4LeastMultiple});
     return largest < kNegligible ? 0.0f : largest;
   }
-  // Squares of large values would overflow, so the search runs on values divided by the largest
-  // magnitude.
-  const float inverse = 1.0f / largest;
-  constexpr float kScale = 1.0f / (kInt4Tightest * kInt4LargestMultiple);
+  const float inverse = kInt4LargestStep / largest;
   for (int64_t first = 0; first < size; first += kInt4Group) {
     const int64_t count = std::min(kInt4Group, size - first);
     Group group{};
     for (int64_t i = 0; i < count; ++i) group[i] = values[first + i] * inverse;
-    const GroupSearch best = search(group, kScale);
+    const GroupSearch best = search(group);
     for (int64_t i = 0; i < count; ++i) levels[first + i] = static_cast<int8_t>(best.levels[i]);
     multiples[first / kInt4Group] = static_cast<int8_t>(best.multiple);
   }
-  return largest * kScale;
+  return largest / kInt4LargestStep;
 }
 
 void quantize_int8_groups(const float* values, int64_t size, int64_t group, int8_t* levels,

@@ -8,13 +8,15 @@
 //
 // A *level* is the small integer that a value is rounded to.
 // int8 weights: an output channel is level · scale, with levels in [-127, 127].
-// int4 weights: an output channel is level · multiple · scale, with levels in [-8, 7] and one
-// multiple in [-127, 127] for each group of 16 inputs. Several multiples near the group's largest
-// value are tried, and the one with the least squared error is taken.
+// int4 weights: an output channel is level · multiple · scale. Levels are the 16 of kInt4Levels,
+// denser around 0, where most values are. Each group of 8 inputs has one of the 16 multiples ±5 to
+// ±12: the one with the least squared error. The scale is largest magnitude / 120, and so
+// level · multiple is a whole number in [-120, 120], with which int4 weights are multiplied like
+// int8 weights.
 // Activations: each row is quantised like an int8 channel.
 //
 // A product sums level · level exactly in 32-bit integers, over at most so many inputs that the sum
-// cannot overflow (kInt8SumLength, kInt4SumLength). The result is the total of (sum · scale of the
+// cannot overflow (kIntegerSumLength). The result is the total of (sum · scale of the
 // channel) · scale of the row over these sums.
 #ifndef KASCADE_ENGINE_BACKEND_QUANTIZATION_H_
 #define KASCADE_ENGINE_BACKEND_QUANTIZATION_H_
@@ -25,13 +27,17 @@
 
 namespace kascade {
 
-constexpr int64_t kInt4Group = 16;
-// Most inputs of one integer sum. A term is at most 127 · 127, and 8 · 127 · 127 with int4's
-// multiple. Both lengths are multiples of the blocks that weights are packed in.
-constexpr int64_t kInt8SumLength = int64_t{1} << 17;
-constexpr int64_t kInt4SumLength = int64_t{1} << 14;
-static_assert(kInt8SumLength * 127 * 127 < (int64_t{1} << 31));
-static_assert(kInt4SumLength * 8 * 127 * 127 < (int64_t{1} << 31));
+// Most inputs of one integer sum, whose terms are at most 127 · 127. It is a multiple of the blocks
+// that weights are packed in.
+constexpr int64_t kIntegerSumLength = int64_t{1} << 17;
+static_assert(kIntegerSumLength * 127 * 127 < (int64_t{1} << 31));
+
+constexpr int64_t kInt4Group = 8;
+// In ascending order. Found by a search for the least error of normally distributed values, which
+// rotated channels nearly are.
+constexpr int8_t kInt4Levels[16] = {-10, -8, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 7, 9};
+constexpr int32_t kInt4LeastMultiple = 5, kInt4LargestMultiple = 12;
+constexpr float kInt4LargestStep = 120.0f;  // 12 · 10
 
 // If all values are smaller than this, they count as 0: their scale would not be a normal number.
 constexpr float kNegligible = 0x1p-100f;
@@ -71,16 +77,12 @@ void quantize_int8_groups(const float* values, int64_t size, int64_t group, int8
 void write_int8_row(const float* values, Tensor to, int64_t row);
 void read_int8_row(Tensor from, int64_t row, float* values);
 
-// The multiples that quantize_int4() tries put the value of largest magnitude in its group at
-// levels 6 to 10 in magnitude, around the natural 8, with either sign.
-constexpr float kInt4Tightest = 6.0f, kInt4Widest = 10.0f, kInt4Pace = 0.5f;
-constexpr float kInt4LargestMultiple = 127.0f;
-
 // The largest magnitude, or NaN if a value is not finite.
 float largest_magnitude(const float* values, int64_t size);
 
-// Quantises one channel: writes levels [size] and multiples [size / 16 rounded up] and returns the
-// scale. Values that are not finite are treated as in quantize_int8().
+// Quantises one channel: writes levels [size] and multiples [size / 8 rounded up] and returns the
+// scale. The multiples are tried in the order 5, -5, 6, -6 and so on; the first of the best is
+// taken. Values that are not finite are treated as in quantize_int8().
 float quantize_int4(const float* values, int64_t size, int8_t* levels, int8_t* multiples);
 
 }  // namespace kascade

@@ -29,7 +29,7 @@ constexpr float kEndless = std::numeric_limits<float>::infinity();
 
 struct Channel {
   explicit Channel(const std::vector<float>& values, bool int4 = false)
-      : levels(values.size(), 99), multiples((values.size() + 15) / 16, 99) {
+      : levels(values.size(), 99), multiples((values.size() + 7) / 8, 99) {
     const auto size = static_cast<int64_t>(values.size());
     scale = int4 ? quantize_int4(values.data(), size, levels.data(), multiples.data())
                  : quantize_int8(values.data(), size, levels.data());
@@ -117,39 +117,54 @@ TEST(Quantization, ZerosDenormalsAndWhatIsNotFinite) {
   }
 }
 
-TEST(Quantization, Int4GroupsHaveStepsOfTheirOwn) {
-  std::vector<float> values(33);
-  for (int i = 0; i < 16; ++i) values[i] = static_cast<float>(i - 8);
-  for (int i = 16; i < 32; ++i) values[i] = static_cast<float>(i - 24) / 16;
-  values[32] = 3;
-  const Channel channel(values, true);
-  for (size_t i = 0; i < values.size(); ++i) {
-    const float back = static_cast<float>(channel.levels[i] * channel.multiples[i / 16]);
-    EXPECT_NEAR(back * channel.scale, values[i], i / 16 == 1 ? 0.02 : 0.05) << i;
+TEST(Quantization, Int4LevelsTimesMultiplesFitInt8) {
+  for (const int8_t level : kInt4Levels) {
+    EXPECT_LE(std::abs(level) * kInt4LargestMultiple, static_cast<int>(kInt4LargestStep));
   }
+  EXPECT_TRUE(std::is_sorted(std::begin(kInt4Levels), std::end(kInt4Levels)));
 }
 
-// Rounding to the step that brings the largest magnitude to level 8 is what the search must beat.
-TEST(Quantization, Int4SearchIsBetterThanTheLargestMagnitude) {
-  Random random(3);
-  const HostBuffer normal = normal_matrix(DType::kF32, 1, 4096, random);
-  const std::vector<float> values(normal.view().f32(0), normal.view().f32(0) + 4096);
+TEST(Quantization, Int4GroupsHaveStepsOfTheirOwn) {
+  std::vector<float> values(17);
+  for (int i = 0; i < 8; ++i) values[i] = static_cast<float>(i - 4);
+  for (int i = 8; i < 16; ++i) values[i] = static_cast<float>(i - 12) / 4;
+  values[16] = 3;
   const Channel channel(values, true);
-  double found = 0, plain = 0;
-  for (size_t first = 0; first < values.size(); first += 16) {
-    float largest = 0;
-    for (size_t i = first; i < first + 16; ++i) {
-      if (std::abs(values[i]) > std::abs(largest)) largest = values[i];
-    }
-    const float step = -largest / 8;
-    for (size_t i = first; i < first + 16; ++i) {
-      const float level = std::clamp(std::nearbyint(values[i] / step), -8.0f, 7.0f);
-      plain += std::pow(values[i] - level * step, 2);
-      const int value = channel.levels[i] * channel.multiples[i / 16];
-      found += std::pow(values[i] - static_cast<float>(value) * channel.scale, 2);
-    }
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float back = static_cast<float>(channel.levels[i] * channel.multiples[i / 8]);
+    EXPECT_NEAR(back * channel.scale, values[i], i / 8 == 1 ? 0.1 : 0.21) << i;
   }
-  EXPECT_LT(found, 0.93 * plain);
+  EXPECT_NEAR(channel.levels[0] * channel.multiples[0] * channel.scale, -4, 1e-5);
+}
+
+// Each value must have its nearest level, and each group the multiple with the least error.
+TEST(Quantization, Int4TakesTheBestMultipleAndTheNearestLevels) {
+  Random random(3);
+  const HostBuffer normal = normal_matrix(DType::kF32, 1, 512, random);
+  const std::vector<float> values(normal.view().f32(0), normal.view().f32(0) + 512);
+  const Channel channel(values, true);
+  const auto error_of = [&](size_t first, double multiple) {
+    double error = 0;
+    for (size_t i = first; i < first + 8; ++i) {
+      double least = std::numeric_limits<double>::infinity();
+      for (const int8_t level : kInt4Levels) {
+        least = std::min(least, std::pow(values[i] / channel.scale - level * multiple, 2));
+      }
+      error += least;
+    }
+    return error;
+  };
+  for (size_t first = 0; first < values.size(); first += 8) {
+    double best = std::numeric_limits<double>::infinity(), found = 0;
+    for (int multiple = kInt4LeastMultiple; multiple <= kInt4LargestMultiple; ++multiple) {
+      best = std::min({best, error_of(first, multiple), error_of(first, -multiple)});
+    }
+    for (size_t i = first; i < first + 8; ++i) {
+      found +=
+          std::pow(values[i] / channel.scale - channel.levels[i] * channel.multiples[first / 8], 2);
+    }
+    EXPECT_NEAR(found, best, 1e-3 * best) << first;
+  }
 }
 
 struct IntegerCase {
@@ -211,23 +226,23 @@ TEST_P(IntegerTest, EqualsTheReferenceBitByBit) {
 
 // Sums that only fit 32 bits because they are cut: every product at its largest.
 TEST_P(IntegerTest, LongSumsDoNotOverflow) {
-  const int64_t in =
-      2 * (GetParam().format == WeightFormat::kInt8 ? kInt8SumLength : kInt4SumLength) + 20;
-  const HostBuffer x(DType::kF32, 2, in), w(DType::kF32, 3, in);
+  constexpr int64_t kRows = 10, in = 2 * kIntegerSumLength + 20;
+  const HostBuffer x(DType::kF32, kRows, in), w(DType::kF32, 3, in);
   std::vector<float> halves(static_cast<size_t>(in), 0.5f);
   for (size_t i = 0; i < halves.size(); i += 2) halves[i] = -1;
   const std::vector<float> ones = rotated_back(std::vector<float>(halves.size(), 1.0f));
   halves = rotated_back(std::move(halves));
   for (int64_t i = 0; i < in; ++i) {
-    x.view().f32(0)[i] = ones[static_cast<size_t>(i)];
-    x.view().f32(1)[i] = halves[static_cast<size_t>(i)];
+    for (int64_t row = 0; row < kRows; ++row) {
+      x.view().f32(row)[i] = (row % 2 == 0 ? ones : halves)[static_cast<size_t>(i)];
+    }
     for (int64_t o = 0; o < 3; ++o) {
       w.view().f32(o)[i] = (o == 1 ? -3.0f : 3.0f) * ones[static_cast<size_t>(i)];
     }
   }
   expect_same(x.view(), w.view());
   const Tensor parts[] = {w.view()};
-  const HostBuffer out(DType::kF32, 2, 3);
+  const HostBuffer out(DType::kF32, kRows, 3);
   backend_->matmul(x.view(), *backend_->pack(parts, MatrixUse::kLayer), out.view(),
                    Into::kOverwrite);
   const auto most = static_cast<double>(3 * in);
@@ -319,7 +334,7 @@ TEST_P(IntegerTest, PacksEveryDtypeIntoFewBytes) {
 TEST_P(IntegerTest, QuantisesInt4AsTheReference) {
   Random random(22);
   std::normal_distribution<float> normal(0, 1);
-  for (const int64_t size : {1, 15, 16, 17, 100, 256, 257, 1000}) {
+  for (const int64_t size : {1, 7, 8, 9, 100, 256, 257, 1000}) {
     for (const float spread : {1.0f, 8.0f}) {
       std::vector<float> values(static_cast<size_t>(size));
       for (float& value : values) value = std::pow(normal(random), 3.0f) * spread;
@@ -407,7 +422,7 @@ TEST(PackedForms, AreWhatTheirNamesSay) {
   const Tensor parts[] = {w.view()};
   for (const Form& form : {Form{WeightFormat::kBF16, "bf16-panels-2", 9414475141167133679u},
                            Form{WeightFormat::kInt8, "int8-panels-2", 275563259236429423u},
-                           Form{WeightFormat::kInt4, "int4-panels-2", 12271947340814230386u}}) {
+                           Form{WeightFormat::kInt4, "int4-panels-3", 5968294994714403833u}}) {
     if (form.format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
     const auto backend = cpu::make_cpu_backend({.weights = form.format, .threads = 1});
     const auto named = backend->packed_form(37, 700, MatrixUse::kLayer);

@@ -4,8 +4,9 @@ Written from the definitions in engine/backend/quantization.h. A *level* is the 
 value is rounded to.
 
 int8   an output channel is level · scale, scale = largest magnitude / 127.
-int4   an output channel is level · multiple · scale, levels in [-8, 7], one multiple in [-127, 127]
-       for each 16 inputs, the best of those tried by squared error; the output head is int8.
+int4   an output channel is level · multiple · scale, scale = largest magnitude / 120, with 16 levels
+       and one multiple of ±5 to ±12 for each 8 inputs, the best by squared error; the output head is
+       int8.
 Rows of activations are rounded like int8 channels wherever they meet integer weights; rows and
 channels are rotated first. An int8 cache rounds each key and each value of a head like an int8
 channel, without rotation.
@@ -15,8 +16,9 @@ import numpy as np
 
 from llama import Model, dense_attention
 
-GROUP = 16
-TRIED = np.arange(6.0, 10.5, 0.5)  # levels that the largest value of a group may come to
+GROUP = 8
+LEVELS = np.array([-10, -8, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 7, 9], dtype=np.float64)
+MULTIPLES = [sign * size for size in range(5, 13) for sign in (1, -1)]
 
 
 def changes_sign(index):
@@ -62,21 +64,17 @@ def int4_steps(rows):
     """[n, size] -> level · multiple [n, size] and scales [n, 1]."""
     n, size = rows.shape
     largest = np.abs(rows).max(axis=1, keepdims=True)
-    scales = np.where(largest > 0, largest, 1.0) / (TRIED[0] * 127.0)
+    scales = np.where(largest > 0, largest, 1.0) / 120.0
     padded = np.zeros((n, -(-size // GROUP) * GROUP))
     padded[:, :size] = rows / scales
     groups = padded.reshape(-1, GROUP)
-    peak = groups[np.arange(len(groups)), np.abs(groups).argmax(axis=1)][:, None]
     best, least = np.zeros_like(groups), np.full((len(groups), 1), np.inf)
-    for level in TRIED:
-        multiple = np.clip(np.rint(np.abs(peak) / level), 1, 127)
-        for candidate in (np.where(peak > 0, -multiple, multiple),
-                          np.where(peak > 0, multiple, -multiple)):
-            steps = np.clip(np.rint(groups / candidate), -8, 7) * candidate
-            error = ((groups - steps) ** 2).sum(axis=1, keepdims=True)
-            best = np.where(error < least, steps, best)
-            least = np.minimum(error, least)
-    best[peak[:, 0] == 0] = 0
+    for multiple in MULTIPLES:
+        nearest = np.searchsorted((LEVELS[1:] + LEVELS[:-1]) / 2, groups / multiple)
+        steps = LEVELS[nearest] * multiple
+        error = ((groups - steps) ** 2).sum(axis=1, keepdims=True)
+        best = np.where(error < least, steps, best)
+        least = np.minimum(error, least)
     return best.reshape(n, -1)[:, :size], scales
 
 

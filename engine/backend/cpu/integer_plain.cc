@@ -4,6 +4,7 @@
 #include "engine/backend/cpu/int4_search.h"
 #include "engine/backend/cpu/plain_levels.h"
 #include "engine/backend/cpu/rotation.h"
+#include "engine/backend/quantization.h"
 
 #define KASCADE_TEXT_OF(name) #name
 #define KASCADE_TEXT(name) KASCADE_TEXT_OF(name)
@@ -51,22 +52,25 @@ void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   }
 }
 
-// Adds the products of one group to sums [kInt4Channels].
-KASCADE_INLINE void add_group(const int32_t* levels, int32_t rows, int32_t start, const uint8_t* w,
-                              const int8_t* multiples, int32_t* sums) {
-  int32_t group[kInt4Channels];
-  for (int32_t c = 0; c < kInt4Channels; ++c) group[c] = start;
-  for (int part = 0; part < 2; ++part) {
-    const int32_t low = levels[part * rows], high = levels[(part + 2) * rows];
-    for (int i = 0; i < 4; ++i) {
-      const int32_t x_low = level_of(low, i), x_high = level_of(high, i);
-      for (int32_t c = 0; c < kInt4Channels; ++c) {
-        const uint8_t byte = w[64 * part + 4 * c + i];
-        group[c] += x_low * (byte & 15) + x_high * (byte >> 4);
+constexpr int32_t int4_multiple(uint32_t code) {
+  const auto size = static_cast<int32_t>(code & 7) + kInt4LeastMultiple;
+  return code < 8 ? size : -size;
+}
+
+// Calls each(input, channel, level · multiple) for all weights of a block.
+template <typename Each>
+KASCADE_INLINE void for_each_weight(const uint8_t* block, const Each& each) {
+  const uint8_t* codes = block + kInt4BlockGroups * kInt4GroupBytes;
+  for (int32_t g = 0; g < kInt4BlockGroups; ++g) {
+    for (int32_t c = 0; c < kInt4Channels; ++c) {
+      const int32_t multiple = int4_multiple(codes[4 * c + g / 2] >> (g % 2 * 4) & 15u);
+      const uint8_t* bytes = block + g * kInt4GroupBytes + 4 * c;
+      for (int32_t i = 0; i < 4; ++i) {
+        each(8 * g + i, c, kInt4Levels[bytes[i] & 15] * multiple);
+        each(8 * g + 4 + i, c, kInt4Levels[bytes[i] >> 4] * multiple);
       }
     }
   }
-  for (int32_t c = 0; c < kInt4Channels; ++c) sums[c] += group[c] * multiples[c];
 }
 
 void int4_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
@@ -75,16 +79,22 @@ void int4_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
     if (!panel.begins) __builtin_memcpy(sums, to.sums + row * kInt4Channels, sizeof(sums));
     const uint8_t* w = panel.weights;
     for (int64_t block = 0; block < panel.blocks; ++block, w += kInt4BlockBytes) {
-      const auto* multiples =
-          reinterpret_cast<const int8_t*>(w + kInt4BlockGroups * kInt4GroupBytes);
-      for (int64_t g = 0; g < kInt4BlockGroups; ++g) {
-        const int64_t group = block * kInt4BlockGroups + g;
-        add_group(tile.words + 4 * group * tile.rows + row, tile.rows,
-                  tile.starts[group * tile.rows + row], w + g * kInt4GroupBytes,
-                  multiples + g * kInt4Channels, sums);
-      }
+      const int32_t* words = tile.words + block * kInt4BlockInputs / 4 * tile.rows + row;
+      for_each_weight(w, [&](int32_t input, int32_t channel, int32_t weight) {
+        sums[channel] += level_of(words[input / 4 * tile.rows], input % 4) * weight;
+      });
     }
     finish(sums, kInt4Channels, tile, row, panel, to);
+  }
+}
+
+void unpack_int4(const uint8_t* w, int64_t blocks, uint8_t* to) {
+  for (int64_t block = 0; block < blocks; ++block, w += kInt4BlockBytes) {
+    for_each_weight(w, [&](int32_t input, int32_t channel, int32_t weight) {
+      to[input / kInt8Step * kInt8StepBytes + channel * kInt8Step + input % kInt8Step] =
+          static_cast<uint8_t>(weight + kInt8Offset);
+    });
+    to += kInt4BlockInputs / kInt8Step * kInt8StepBytes;
   }
 }
 
@@ -102,6 +112,7 @@ const IntegerKernels integer_kernels = {KASCADE_TEXT(KASCADE_ISA),
                                         quantize_int4,
                                         int8_tile,
                                         int4_tile,
+                                        unpack_int4,
                                         kBlockKernels};
 
 }  // namespace kascade::cpu::KASCADE_ISA

@@ -25,6 +25,11 @@ constexpr int64_t kTaskTiles = 8;
 // Inputs that are multiplied at a time so that the data stay in cache: this many inputs of 8 tiles
 // in bf16 take 384 KiB, those of a panel 128 KiB.
 constexpr int64_t kCachedInputs = 2048;
+// With a single tile, so many inputs of an int4 panel are unpacked at a time: 16 KiB, which stay in
+// the first cache.
+constexpr int64_t kUnpackedInputs = 512;
+// The size, in words, of the part of an int8 panel that int4 weights are unpacked to.
+constexpr int64_t kInt8RoomWords = kCachedInputs / kInt8Step * kInt8StepBytes / 4;
 // Rows of x that one task quantises or rounds.
 constexpr int64_t kTaskRows = 16;
 // The inputs of x are padded to a multiple of this, which suits the blocks of every format.
@@ -130,6 +135,9 @@ std::unique_ptr<Matrix> MatmulPanels::adopt(std::span<const std::byte> packed, i
 // The rows of a product in the form that the kernels read, tile after tile (PanelTile).
 struct MatmulPanels::Rows {
   Tiling tiling;
+  // The format of the panels that the rows are multiplied by: int8 where int4 weights are unpacked.
+  PanelFormat format;
+  PanelLayout layout;
   int64_t words_per_row;
   int64_t starts_per_row;
   int64_t scales_per_row;
@@ -138,7 +146,7 @@ struct MatmulPanels::Rows {
   float* scales;
   float* level_sums;  // as many as scales; blocks only
 
-  PanelTile tile(int64_t index, const PanelLayout& layout, int64_t first_input) const {
+  PanelTile tile(int64_t index, int64_t first_input) const {
     const int64_t first = tiling.first(index);
     const auto height = static_cast<int32_t>(tiling.first(index + 1) - first);
     const int64_t scale = first * scales_per_row + first_input / layout.scale_length * height;
@@ -231,9 +239,9 @@ std::unique_ptr<Matrix> MatmulPanels::pack(std::span<const Tensor> parts, PanelF
 
 void MatmulPanels::prepare_row(const PanelMatrix& w, Tensor x, int64_t row, const Rows& rows,
                                float* rotated) const {
-  const PanelLayout& layout = w.layout();
+  const PanelLayout& layout = rows.layout;
   const int64_t tile = rows.tiling.tile_of(row);
-  const PanelTile to = rows.tile(tile, layout, 0);
+  const PanelTile to = rows.tile(tile, 0);
   const int64_t place = row - rows.tiling.first(tile);
   int32_t* words = const_cast<int32_t*>(to.words) + place;
   if (w.format() == PanelFormat::kBF16) {
@@ -253,6 +261,18 @@ void MatmulPanels::prepare_row(const PanelMatrix& w, Tensor x, int64_t row, cons
   integer_.rotate(x.f32(row), x.cols, rotated);
   rows.scales[row] = integer_.quantize(rotated, x.cols, integers);
 }
+
+// The inputs of a panel that are multiplied by all tiles before the next ones are.
+int64_t inputs_at_a_time(int64_t tiles, int64_t sum_length, bool unpacks) {
+  if (unpacks) return tiles == 1 ? kUnpackedInputs : kCachedInputs;
+  return tiles == 1 ? sum_length : std::min(kCachedInputs, sum_length);
+}
+
+// The memory of a task.
+struct MatmulPanels::Room {
+  uint8_t* int8_panel;
+  int32_t* sums;
+};
 
 // A task: a range of panels by a range of tiles.
 struct MatmulPanels::Part {
@@ -276,41 +296,51 @@ PanelKernel MatmulPanels::kernel_of(PanelFormat format) const {
 }
 
 // With several tiles, kCachedInputs inputs of each panel are multiplied by all tiles while they are
-// in the core's cache; sums that are not complete are kept in `sums`.
-void MatmulPanels::multiply(const PanelMatrix& w, const Rows& rows, const Part& part, int32_t* sums,
+// in the core's cache; sums that are not complete are kept in the room.
+void MatmulPanels::multiply(const PanelMatrix& w, const Rows& rows, const Part& part, Room room,
                             Tensor out, Into into) const {
   const PanelLayout& layout = w.layout();
-  const PanelKernel kernel = kernel_of(w.format());
+  const PanelKernel kernel = kernel_of(rows.format);
+  const bool unpacks = rows.format != w.format();
   const int64_t inputs = round_up(w.in_features(), layout.block_inputs);
   const int64_t tiles = part.last_tile - part.first_tile;
-  const int64_t step = tiles == 1 ? layout.sum_length : std::min(kCachedInputs, layout.sum_length);
+  const int64_t step = inputs_at_a_time(tiles, layout.sum_length, unpacks);
   for (int64_t input = 0; input < inputs; input += step) {
     const int64_t end = std::min(input + step, inputs);
     const bool begins = input % layout.sum_length == 0;
     const bool ends = end % layout.sum_length == 0 || end == inputs;
     for (int64_t p = part.first_panel; p < part.last_panel; ++p) {
       const int64_t channel = p * layout.channels;
-      const Panel panel{w.panel(p) + input / layout.block_inputs * layout.block_bytes,
+      const uint8_t* weights = w.panel(p) + input / layout.block_inputs * layout.block_bytes;
+      if (unpacks) {
+        integer_.unpack_int4(weights, (end - input) / layout.block_inputs, room.int8_panel);
+        weights = room.int8_panel;
+      }
+      const Panel panel{weights,
                         w.scales(p),
-                        (end - input) / layout.block_inputs,
+                        (end - input) / rows.layout.block_inputs,
                         static_cast<int32_t>(std::min(layout.channels, w.out_features() - channel)),
                         begins,
                         ends};
       for (int64_t t = part.first_tile; t < part.last_tile; ++t) {
         const int64_t place = (p - part.first_panel) * tiles + t - part.first_tile;
-        kernel(rows.tile(t, layout, input), panel,
+        kernel(rows.tile(t, input), panel,
                {out.f32(rows.tiling.first(t)) + channel, out.stride,
                 into == Into::kAdd || input >= layout.sum_length,
-                sums + place * kTileRows * layout.channels});
+                room.sums + place * kTileRows * layout.channels});
       }
     }
   }
 }
 
 MatmulPanels::Rows MatmulPanels::prepare_rows(const PanelMatrix& w, Tensor x) {
-  const PanelLayout& layout = w.layout();
+  const bool unpacks = w.format() == PanelFormat::kInt4 && x.rows > kInt4DirectRows;
+  const PanelFormat format = unpacks ? PanelFormat::kInt8 : w.format();
+  const PanelLayout layout = panel_layout_of(format);
   const int64_t padded = round_up(x.cols, kPaddedInputs);
   Rows rows{.tiling = Tiling(x.rows),
+            .format = format,
+            .layout = layout,
             .words_per_row = padded / layout.word_inputs,
             .starts_per_row = divided_up(padded, layout.start_length),
             .scales_per_row = divided_up(padded, layout.scale_length),
@@ -340,17 +370,17 @@ void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
   // With a single tile, the only concern is that each task reads a long contiguous run of memory.
   const bool many = rows.tiling.tiles >= kTaskTiles;
   const int64_t task_panels =
-      many ? kTaskPanels : std::max<int64_t>(kTaskBytes / w.panel_bytes(), 1);
+      many ? kTaskPanels : divided_up(kTaskBytes, w.panel_bytes());
   const int64_t panel_runs = divided_up(w.panels(), task_panels);
   const int64_t tile_runs = divided_up(rows.tiling.tiles, kTaskTiles);
-  const int64_t room = task_panels * kTaskTiles * kTileRows * w.layout().channels;
-  for (HostBuffer& sums : sums_) grown(sums, room);
+  const int64_t sums = task_panels * kTaskTiles * kTileRows * w.layout().channels;
+  for (HostBuffer& room : rooms_) grown(room, sums + kInt8RoomWords);
   pool_.run(panel_runs * tile_runs, [&](int64_t task, int32_t worker) {
     const int64_t panel = task / tile_runs * task_panels, tile = task % tile_runs * kTaskTiles;
     const Part part{panel, std::min(panel + task_panels, w.panels()), tile,
                     std::min(tile + kTaskTiles, rows.tiling.tiles)};
-    int32_t* sums = sums_[static_cast<size_t>(worker)].view().row<int32_t>(0);
-    multiply(w, rows, part, sums, out, into);
+    int32_t* room = rooms_[static_cast<size_t>(worker)].view().row<int32_t>(0);
+    multiply(w, rows, part, {reinterpret_cast<uint8_t*>(room), room + kInt8RoomWords}, out, into);
   });
 }
 

@@ -25,8 +25,8 @@ class MatmulPanels {
       : integer_(integer),
         bf16_(bf16),
         pool_(pool),
-        sums_(static_cast<size_t>(pool.threads())),
-        rotated_(sums_.size()) {}
+        rooms_(static_cast<size_t>(pool.threads())),
+        rotated_(rooms_.size()) {}
 
   // Concatenates the parts along their rows and rounds or quantises them to kBF16, kInt8 or kInt4.
   // For a format with blocks, all parts must have blocks of this format, which keep their levels
@@ -45,6 +45,7 @@ class MatmulPanels {
  private:
   struct Rows;
   struct Part;
+  struct Room;
   class PanelMatrix;
   class ChannelPacker;
 
@@ -55,7 +56,7 @@ class MatmulPanels {
   // `rotated` is room for a row of x.
   void prepare_row(const PanelMatrix& w, Tensor x, int64_t row, const Rows& rows,
                    float* rotated) const;
-  void multiply(const PanelMatrix& w, const Rows& rows, const Part& part, int32_t* sums, Tensor out,
+  void multiply(const PanelMatrix& w, const Rows& rows, const Part& part, Room room, Tensor out,
                 Into into) const;
 
   const IntegerKernels& integer_;
@@ -65,7 +66,7 @@ class MatmulPanels {
   HostBuffer words_{};
   HostBuffer starts_{};
   HostBuffer scales_{};
-  std::vector<HostBuffer> sums_;     // [threads], see multiply()
+  std::vector<HostBuffer> rooms_;    // [threads], see multiply()
   std::vector<HostBuffer> rotated_;  // [threads], a row of x
 };
 

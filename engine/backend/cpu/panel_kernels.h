@@ -4,8 +4,8 @@
 //
 // With quantised rows and weights (engine/backend/quantization.h) sums are integers, and all sets
 // of kernels agree on them to the bit. The instructions for this multiply unsigned by signed bytes.
-// Weights are the unsigned operand: kInt8Offset or kInt4Offset is added to them, and a sum starts
-// from minus the offset times the sum of the row's levels instead of from 0.
+// Weights are the unsigned operand: kInt8Offset or kInt4Offset is added to the levels, and a sum
+// starts from minus the offset times the sum of the row's levels instead of from 0.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_PANEL_KERNELS_H_
 #define KASCADE_ENGINE_BACKEND_CPU_PANEL_KERNELS_H_
 
@@ -24,15 +24,23 @@ constexpr int32_t kInt8Step = 4;
 constexpr int32_t kInt8StepBytes = kInt8Channels * kInt8Step;
 constexpr int32_t kInt8Offset = 128;
 
-// An int4 panel holds, for every block of 64 inputs, its 4 groups of 16 inputs, then 16 multiples
-// (one per channel) for each group. A group is 2 × 64 bytes: byte 4c + i of part p holds for
-// channel c the inputs 4p + i (low half) and 8 + 4p + i (high half).
-constexpr int32_t kInt4Channels = 16;
+// An int4 panel holds, for every block of 64 inputs, its 8 groups of 8 inputs, then their
+// multiples. Levels and multiples are codes of four bits: a level's index in kInt4Levels; 0 to 7
+// for the multiples 5 to 12, 8 to 15 for -5 to -12. A group is 2 × 64 bytes, part h for the
+// channels 16h … 16h + 15: byte 4c + i holds for channel 16h + c the inputs i (low half) and 4 + i
+// (high half). Then follow 32 words, one per channel, lowest byte first: bits 4g … 4g + 3 belong to
+// group g.
+constexpr int32_t kInt4Channels = 32;
 constexpr int32_t kInt4BlockInputs = 64;
-constexpr int32_t kInt4BlockGroups = 4;
+constexpr int32_t kInt4BlockGroups = 8;
 constexpr int32_t kInt4GroupBytes = 128;
-constexpr int32_t kInt4BlockBytes = kInt4BlockGroups * (kInt4GroupBytes + kInt4Channels);
-constexpr int32_t kInt4Offset = 8;
+constexpr int32_t kInt4MultipleBytes = 128;
+constexpr int32_t kInt4BlockBytes = kInt4BlockGroups * kInt4GroupBytes + kInt4MultipleBytes;
+constexpr int32_t kInt4Offset = 10;
+// The most rows of a product for which int4 weights are multiplied in this form. With more rows,
+// parts of a panel are first unpacked to an int8 panel of level · multiple. The sums are the same.
+constexpr int64_t kInt4DirectRows = 8;
+static_assert(kInt4Channels == kInt8Channels && kInt4BlockInputs % kInt8Step == 0);
 
 // A bf16 panel holds, for every 2 inputs, a pair of each channel with the first input in the low
 // half.
@@ -107,7 +115,7 @@ struct IntegerRow {
   int32_t* starts = nullptr;
   int32_t rows = 0;        // rows of the tile = distance between entries
   int64_t padded = 0;      // inputs, filled up with zeros; a multiple of 64
-  int64_t sum_length = 0;  // inputs per entry of starts; a multiple of 16
+  int64_t sum_length = 0;  // inputs per entry of starts: 8 or a multiple of 16
   int32_t offset = 0;
 };
 
@@ -131,7 +139,9 @@ struct IntegerKernels {
   // quantize_int4(), for packing.
   float (*quantize_int4)(const float* values, int64_t size, int8_t* levels, int8_t* multiples);
   PanelKernel int8;
-  PanelKernel int4;
+  PanelKernel int4;  // for at most kInt4DirectRows rows
+  // Writes `blocks` blocks of an int4 panel as an int8 panel.
+  void (*unpack_int4)(const uint8_t* weights, int64_t blocks, uint8_t* int8_panel);
   const PanelKernel* blocks;  // of each dtype with blocks, from kQ8_0 on
 };
 

@@ -1,12 +1,24 @@
 #include "engine/backend/cpu/panel_layout.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "engine/backend/cpu/panel_kernels.h"
 #include "engine/backend/quantization.h"
 
 namespace kascade::cpu {
 namespace {
+
+uint8_t int4_level_code(int8_t level) {
+  const auto* found = std::lower_bound(std::begin(kInt4Levels), std::end(kInt4Levels), level);
+  return static_cast<uint8_t>(found - kInt4Levels);
+}
+uint32_t int4_multiple_code(int32_t multiple) {
+  const int32_t code =
+      multiple > 0 ? multiple - kInt4LeastMultiple : 8 - multiple - kInt4LeastMultiple;
+  return static_cast<uint32_t>(code);
+}
 
 // Sets one of 16 f16 numbers.
 void put_half(uint16_t bits, int64_t channel, uint8_t* to) {
@@ -63,15 +75,15 @@ PanelLayout panel_layout_of(PanelFormat format) {
       return {.channels = kInt8Channels,
               .block_inputs = kInt8Step,
               .block_bytes = kInt8StepBytes,
-              .sum_length = kInt8SumLength,
-              .start_length = kInt8SumLength,
+              .sum_length = kIntegerSumLength,
+              .start_length = kIntegerSumLength,
               .offset = kInt8Offset,
               .channel_scales = true};
     case PanelFormat::kInt4:
       return {.channels = kInt4Channels,
               .block_inputs = kInt4BlockInputs,
               .block_bytes = kInt4BlockBytes,
-              .sum_length = kInt4SumLength,
+              .sum_length = kIntegerSumLength,
               .start_length = kInt4Group,
               .offset = kInt4Offset,
               .channel_scales = true};
@@ -98,7 +110,7 @@ std::string_view form_name(PanelFormat format) {
     case PanelFormat::kInt8:
       return "int8-panels-2";
     case PanelFormat::kInt4:
-      return "int4-panels-2";
+      return "int4-panels-3";
     default:
       return {};
   }
@@ -123,16 +135,16 @@ void put_int4(const std::vector<int8_t>& levels, const std::vector<int8_t>& mult
               int64_t channel, uint8_t* panel) {
   for (size_t g = 0; g < multiples.size(); ++g) {
     const auto group = static_cast<int64_t>(g);
-    uint8_t* block = panel + group / kInt4BlockGroups * kInt4BlockBytes;
     const int64_t in_block = group % kInt4BlockGroups;
-    block[kInt4BlockGroups * kInt4GroupBytes + in_block * kInt4Channels + channel] =
-        static_cast<uint8_t>(multiples[g]);
+    uint8_t* block = panel + group / kInt4BlockGroups * kInt4BlockBytes;
     uint8_t* bytes = block + in_block * kInt4GroupBytes + channel * 4;
     const int8_t* from = levels.data() + group * kInt4Group;
-    for (int64_t i = 0; i < kInt4Group / 2; ++i) {
-      const int low = from[i] + kInt4Offset, high = from[i + kInt4Group / 2] + kInt4Offset;
-      bytes[i / 4 * 64 + i % 4] = static_cast<uint8_t>(low | (high << 4));
+    for (int64_t i = 0; i < 4; ++i) {
+      bytes[i] = static_cast<uint8_t>(int4_level_code(from[i]) | int4_level_code(from[i + 4]) << 4);
     }
+    uint8_t& codes = block[kInt4BlockGroups * kInt4GroupBytes + channel * 4 + in_block / 2];
+    const uint32_t code = int4_multiple_code(multiples[g]) << (in_block % 2 * 4);
+    codes = static_cast<uint8_t>(codes | code);
   }
 }
 

@@ -15,11 +15,12 @@ namespace kascade::cpu::KASCADE_ISA {
 
 constexpr int kSumLanes = 16;
 
-// int4 weights are consumed faster than the hardware prefetcher fetches them, so that they are
-// prefetched this many bytes ahead.
+// Weights of few bits are consumed faster than the hardware prefetcher fetches them, so that they
+// are prefetched this many bytes ahead. Volatile, because otherwise GCC issues the prefetches of
+// an unrolled loop all at once, which is half as fast.
 constexpr int kAhead = 2048;
 KASCADE_INLINE void prefetch(const uint8_t* from) {
-  _mm_prefetch(reinterpret_cast<const char*>(from + kAhead), _MM_HINT_T0);
+  asm volatile("prefetcht0 %0" : : "m"(from[kAhead]));
 }
 
 KASCADE_INLINE __m512i load_bytes(const uint8_t* from) { return _mm512_loadu_si512(from); }
@@ -60,6 +61,18 @@ inline float largest_of(const float* x, int64_t size) {
   return endless != 0 ? __builtin_nanf("") : _mm512_reduce_max_ps(largest);
 }
 
+// The sums of the first and of the last 8 bytes.
+struct Pair {
+  int32_t first;
+  int32_t second;
+};
+KASCADE_INLINE Pair sums_of_eight(__m128i bytes) {
+  const __m128i pairs = _mm_maddubs_epi16(_mm_set1_epi8(1), bytes);
+  const __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi16(1));
+  const __m128i eights = _mm_add_epi32(fours, _mm_srli_epi64(fours, 32));
+  return {_mm_cvtsi128_si32(eights), _mm_extract_epi32(eights, 2)};
+}
+
 // Quantises a row and adds up all its levels.
 inline Quantized quantize_counting(const float* x, int64_t size, const IntegerRow& row) {
   const float largest = largest_of(x, size);
@@ -78,6 +91,14 @@ inline Quantized quantize_counting(const float* x, int64_t size, const IntegerRo
     to[row.rows] = _mm_extract_epi32(bytes, 1);
     to[2 * row.rows] = _mm_extract_epi32(bytes, 2);
     to[3 * row.rows] = _mm_extract_epi32(bytes, 3);
+    if (row.sum_length == 8) {
+      const Pair halves = sums_of_eight(bytes);
+      start[0] = -row.offset * halves.first;
+      start[row.rows] = -row.offset * halves.second;
+      start += 2 * row.rows;
+      total += halves.first + halves.second;
+      continue;
+    }
     sum = _mm512_add_epi32(sum, levels);
     const int64_t end = i + kSumLanes;
     if (end % row.sum_length == 0 || end == row.padded) {

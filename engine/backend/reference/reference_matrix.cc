@@ -59,7 +59,6 @@ class IntegerMatrix final : public ReferenceMatrix {
   IntegerMatrix(Tensor values, WeightFormat format)
       : ReferenceMatrix(values.rows, values.cols,
                         values.rows * (values.cols * size_of(DType::kI32) + size_of(DType::kF32))),
-        sum_length_(format == WeightFormat::kInt8 ? kInt8SumLength : kInt4SumLength),
         steps_(static_cast<size_t>(values.rows * values.cols)),
         scales_(static_cast<size_t>(values.rows)) {
     std::vector<int8_t> levels(static_cast<size_t>(values.cols));
@@ -87,9 +86,9 @@ class IntegerMatrix final : public ReferenceMatrix {
       for (int64_t o = 0; o < out_features(); ++o) {
         float& to = out.f32(row)[o];
         if (into == Into::kOverwrite) to = 0;
-        for (int64_t first = 0; first < x.cols; first += sum_length_) {
+        for (int64_t first = 0; first < x.cols; first += kIntegerSumLength) {
           int32_t sum = 0;
-          for (int64_t i = first; i < std::min(first + sum_length_, x.cols); ++i) {
+          for (int64_t i = first; i < std::min(first + kIntegerSumLength, x.cols); ++i) {
             sum += levels[i] * steps_[o * x.cols + i];
           }
           to += static_cast<float>(sum) * scales_[o] * scale;
@@ -99,7 +98,6 @@ class IntegerMatrix final : public ReferenceMatrix {
   }
 
  private:
-  int64_t sum_length_;
   std::vector<int32_t> steps_;  // [out, in]
   std::vector<float> scales_;   // [out]
 };
