@@ -1,6 +1,6 @@
 #include "engine/backend/cpu/panel_layout.h"
 
-#include <algorithm>
+#include <array>
 #include <cstring>
 #include <iterator>
 
@@ -10,9 +10,16 @@
 namespace kascade::cpu {
 namespace {
 
+// The code of each level from -10 to 9; numbers that are no levels have none.
+constexpr auto kInt4LevelCodes = [] {
+  std::array<uint8_t, 2 * kInt4Offset> codes{};
+  for (size_t code = 0; code < std::size(kInt4Levels); ++code) {
+    codes[static_cast<size_t>(kInt4Levels[code] + kInt4Offset)] = static_cast<uint8_t>(code);
+  }
+  return codes;
+}();
 uint8_t int4_level_code(int8_t level) {
-  const auto* found = std::lower_bound(std::begin(kInt4Levels), std::end(kInt4Levels), level);
-  return static_cast<uint8_t>(found - kInt4Levels);
+  return kInt4LevelCodes[static_cast<size_t>(level + kInt4Offset)];
 }
 uint32_t int4_multiple_code(int32_t multiple) {
   const int32_t code =
