@@ -15,11 +15,13 @@ KASCADE_INLINE Vec rounded(Vec value) {
   const Vec fractionless = broadcast(0x1.8p23f);
   return (value + fractionless) - fractionless;
 }
+
 // kLanes groups, element i of every group in values[i].
 struct Groups {
   Vec values[kGroup];
 };
 
+// Whole numbers from -6 to 5, even ones below and odd ones above (kInt4Levels).
 KASCADE_INLINE Vec nearest_level(Vec value) {
   const Vec odd = value > Vec{} ? broadcast(1.0f) : Vec{};
   const Vec coarse = rounded((value - odd) * 0.5f) * 2.0f + odd;

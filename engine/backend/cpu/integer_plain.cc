@@ -26,8 +26,18 @@ void finish(const int32_t* sums, int32_t width, const PanelTile& tile, int32_t r
   }
 }
 
-// Sums are modulo 2³², because with the weights' offset an intermediate sum may exceed 2³¹ although
-// the result does not.
+// Adds the products of four levels of a row and kWidth channels. Sums are modulo 2³², because with
+// the weights' offset an intermediate sum may exceed 2³¹ although the result does not.
+template <int32_t kWidth, typename Weight>
+KASCADE_INLINE void add_step(int32_t four, const Weight* w, uint32_t* sums) {
+  const int32_t x[] = {level_of(four, 0), level_of(four, 1), level_of(four, 2), level_of(four, 3)};
+  for (int32_t c = 0; c < kWidth; ++c) {
+    const int32_t sum =
+        x[0] * w[4 * c] + x[1] * w[4 * c + 1] + x[2] * w[4 * c + 2] + x[3] * w[4 * c + 3];
+    sums[c] += static_cast<uint32_t>(sum);
+  }
+}
+
 void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   for (int32_t row = 0; row < tile.rows; ++row) {
     uint32_t sums[kInt8Channels];
@@ -35,16 +45,9 @@ void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
       const int32_t start = panel.begins ? tile.starts[row] : to.sums[row * kInt8Channels + c];
       sums[c] = static_cast<uint32_t>(start);
     }
-    const uint8_t* w = panel.weights;
-    for (int64_t step = 0; step < panel.blocks; ++step, w += kInt8StepBytes) {
-      const int32_t four = tile.words[step * tile.rows + row];
-      const int32_t x[] = {level_of(four, 0), level_of(four, 1), level_of(four, 2),
-                           level_of(four, 3)};
-      for (int32_t c = 0; c < kInt8Channels; ++c) {
-        const int32_t sum =
-            x[0] * w[4 * c] + x[1] * w[4 * c + 1] + x[2] * w[4 * c + 2] + x[3] * w[4 * c + 3];
-        sums[c] += static_cast<uint32_t>(sum);
-      }
+    for (int64_t step = 0; step < panel.blocks; ++step) {
+      add_step<kInt8Channels>(tile.words[step * tile.rows + row],
+                              panel.weights + step * kInt8StepBytes, sums);
     }
     int32_t result[kInt8Channels];
     for (int32_t c = 0; c < kInt8Channels; ++c) result[c] = static_cast<int32_t>(sums[c]);
@@ -52,49 +55,76 @@ void int8_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
   }
 }
 
-constexpr int32_t int4_multiple(uint32_t code) {
-  const auto size = static_cast<int32_t>(code & 7) + kInt4LeastMultiple;
-  return code < 8 ? size : -size;
+// The weights of kLanes channels and 4 inputs; BitVec has a word of each of these channels.
+typedef int8_t Bytes __attribute__((vector_size(kLanes * 4)));
+typedef int8_t MemBytes __attribute__((vector_size(kLanes * 4), aligned(1), may_alias));
+typedef uint32_t MemWords __attribute__((vector_size(kLanes * 4), aligned(1), may_alias));
+
+// kInt4Levels of the codes, computed because a table cannot be looked up in vectors here. A
+// comparison that holds is -1.
+KASCADE_INLINE Bytes int4_levels(Bytes codes) {
+  return codes - 8 - (codes > 13) - (codes > 14) + (codes < 2) + (codes < 1);
 }
 
-// Calls each(input, channel, level · multiple) for all weights of a block.
-template <typename Each>
-KASCADE_INLINE void for_each_weight(const uint8_t* block, const Each& each) {
+// The multiple of each channel, in all four of its bytes.
+KASCADE_INLINE Bytes int4_multiples(BitVec codes) {
+  const BitVec size = (codes & 7) + static_cast<uint32_t>(kInt4LeastMultiple);
+  const BitVec negative = BitVec{} - (codes >> 3 & 1);
+  return reinterpret_cast<Bytes>((((size ^ negative) - negative) & 0xff) * 0x01010101u);
+}
+
+constexpr int32_t kBlockWeights = kInt4BlockInputs * kInt4Channels;
+
+// level · multiple of all weights of an int4 block, in the order of an int8 panel.
+void read_int4_block(const uint8_t* block, int8_t* weights) {
+  constexpr int32_t kBytes = sizeof(Bytes);
   const uint8_t* codes = block + kInt4BlockGroups * kInt4GroupBytes;
   for (int32_t g = 0; g < kInt4BlockGroups; ++g) {
-    for (int32_t c = 0; c < kInt4Channels; ++c) {
-      const int32_t multiple = int4_multiple(codes[4 * c + g / 2] >> (g % 2 * 4) & 15u);
-      const uint8_t* bytes = block + g * kInt4GroupBytes + 4 * c;
-      for (int32_t i = 0; i < 4; ++i) {
-        each(8 * g + i, c, kInt4Levels[bytes[i] & 15] * multiple);
-        each(8 * g + 4 + i, c, kInt4Levels[bytes[i] >> 4] * multiple);
-      }
+    for (int32_t at = 0; at < kInt8StepBytes; at += kBytes) {
+      const BitVec words = *reinterpret_cast<const MemWords*>(codes + at);
+      const Bytes multiples = int4_multiples(words >> (4 * static_cast<uint32_t>(g)) & 15);
+      const BitVec both = *reinterpret_cast<const MemWords*>(block + at);
+      const Bytes low = reinterpret_cast<Bytes>(both & 0x0f0f0f0fu);
+      const Bytes high = reinterpret_cast<Bytes>(both >> 4 & 0x0f0f0f0fu);
+      *reinterpret_cast<MemBytes*>(weights + at) = int4_levels(low) * multiples;
+      *reinterpret_cast<MemBytes*>(weights + kInt8StepBytes + at) = int4_levels(high) * multiples;
     }
+    block += kInt4GroupBytes;
+    weights += 2 * kInt8StepBytes;
   }
 }
 
 void int4_tile(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
-  for (int32_t row = 0; row < tile.rows; ++row) {
-    int32_t sums[kInt4Channels] = {};
-    if (!panel.begins) __builtin_memcpy(sums, to.sums + row * kInt4Channels, sizeof(sums));
-    const uint8_t* w = panel.weights;
-    for (int64_t block = 0; block < panel.blocks; ++block, w += kInt4BlockBytes) {
-      const int32_t* words = tile.words + block * kInt4BlockInputs / 4 * tile.rows + row;
-      for_each_weight(w, [&](int32_t input, int32_t channel, int32_t weight) {
-        sums[channel] += level_of(words[input / 4 * tile.rows], input % 4) * weight;
-      });
+  uint32_t sums[kInt4DirectRows][kInt4Channels] = {};
+  const auto bytes = sizeof(sums[0]);
+  for (int32_t row = 0; row < tile.rows && !panel.begins; ++row) {
+    __builtin_memcpy(sums[row], to.sums + row * kInt4Channels, bytes);
+  }
+  const int32_t* words = tile.words;
+  for (int64_t block = 0; block < panel.blocks; ++block) {
+    int8_t weights[kBlockWeights];
+    read_int4_block(panel.weights + block * kInt4BlockBytes, weights);
+    for (const int8_t* w = weights; w < weights + kBlockWeights; w += kInt8StepBytes) {
+      for (int32_t row = 0; row < tile.rows; ++row) {
+        add_step<kInt4Channels>(words[row], w, sums[row]);
+      }
+      words += tile.rows;
     }
-    finish(sums, kInt4Channels, tile, row, panel, to);
+  }
+  for (int32_t row = 0; row < tile.rows; ++row) {
+    int32_t result[kInt4Channels];
+    __builtin_memcpy(result, sums[row], bytes);
+    finish(result, kInt4Channels, tile, row, panel, to);
   }
 }
 
 void unpack_int4(const uint8_t* w, int64_t blocks, uint8_t* to) {
-  for (int64_t block = 0; block < blocks; ++block, w += kInt4BlockBytes) {
-    for_each_weight(w, [&](int32_t input, int32_t channel, int32_t weight) {
-      to[input / kInt8Step * kInt8StepBytes + channel * kInt8Step + input % kInt8Step] =
-          static_cast<uint8_t>(weight + kInt8Offset);
-    });
-    to += kInt4BlockInputs / kInt8Step * kInt8StepBytes;
+  for (int64_t block = 0; block < blocks; ++block, to += kBlockWeights) {
+    int8_t weights[kBlockWeights];
+    read_int4_block(w + block * kInt4BlockBytes, weights);
+    for (int32_t at = 0; at < kBlockWeights; ++at) {
+      to[at] = static_cast<uint8_t>(weights[at] + kInt8Offset);
+    }
   }
 }
 

@@ -17,7 +17,7 @@ constexpr int kSumLanes = 16;
 
 // Weights of few bits are consumed faster than the hardware prefetcher fetches them, so that they
 // are prefetched this many bytes ahead. Volatile, because otherwise GCC issues the prefetches of
-// an unrolled loop all at once, which is half as fast.
+// an unrolled loop all at once, which can be half as fast.
 constexpr int kAhead = 2048;
 KASCADE_INLINE void prefetch(const uint8_t* from) {
   asm volatile("prefetcht0 %0" : : "m"(from[kAhead]));
