@@ -128,7 +128,7 @@ void int4_rows(const PanelTile& tile, const Panel& panel, const PanelOut& to) {
     const uint8_t* codes = w + kInt4BlockGroups * kInt4GroupBytes;
     prefetch_group<kInt4MultipleBytes>(codes);
     __m512i low_codes = load_bytes(codes), high_codes = load_bytes(codes + 64);
-    
+
 #pragma GCC unroll 8
     for (int group = 0; group < kInt4BlockGroups; ++group) {
       prefetch_group<kInt4GroupBytes>(w);

@@ -369,8 +369,7 @@ void MatmulPanels::run(Tensor x, const Matrix& matrix, Tensor out, Into into) {
   const Rows rows = prepare_rows(w, x);
   // With a single tile, the only concern is that each task reads a long contiguous run of memory.
   const bool many = rows.tiling.tiles >= kTaskTiles;
-  const int64_t task_panels =
-      many ? kTaskPanels : divided_up(kTaskBytes, w.panel_bytes());
+  const int64_t task_panels = many ? kTaskPanels : divided_up(kTaskBytes, w.panel_bytes());
   const int64_t panel_runs = divided_up(w.panels(), task_panels);
   const int64_t tile_runs = divided_up(rows.tiling.tiles, kTaskTiles);
   const int64_t sums = task_panels * kTaskTiles * kTileRows * w.layout().channels;
