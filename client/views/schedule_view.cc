@@ -127,12 +127,11 @@ std::string totals(const v1::Schedule& schedule) {
   // Layer 0 is dense and counts as an anchor, as it does in --anchors and in the quality check.
   const auto anchors = count(v1::LAYER_ROLE_ANCHOR) + 1;
   const auto more_dense = count(v1::LAYER_ROLE_DENSE) - 1;
-  return fmt::format("Total: {} REUSE, {} ANCHOR/DENSE ({}, layer 0 counted, and {} more dense); "
-                     "{} of {} reuse\n",
-                     count(v1::LAYER_ROLE_REUSE), anchors + more_dense, counted(anchors, "anchor"),
-                     more_dense,
-                     percent(schedule.reuse_layers_ratio()),
-                     counted(schedule.layers_size(), "layer"));
+  return fmt::format(
+      "Total: {} REUSE, {} ANCHOR/DENSE ({}, layer 0 counted, and {} more dense); "
+      "{} of {} reuse\n",
+      count(v1::LAYER_ROLE_REUSE), anchors + more_dense, counted(anchors, "anchor"), more_dense,
+      percent(schedule.reuse_layers_ratio()), counted(schedule.layers_size(), "layer"));
 }
 
 // Whether the check selected keys for each query or for each tile.

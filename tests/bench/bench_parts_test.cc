@@ -244,7 +244,8 @@ TEST(Runs, MeasureSparseStepsByTheScheduleOfAFile) {
   const auto attention_flops = [&](const Schedule& schedule) {
     const auto policy =
         make_policy(default_attention(std::make_shared<const Schedule>(schedule)), 4);
-    return step_work((*runs)->config(), *policy, {{512, 64, false}}, 0, 2).attention_flops;
+    const std::vector<RowRun> rows = {{512, 64, false}};
+    return step_work((*runs)->config(), *policy, rows, 0, 2).attention_flops;
   };
   EXPECT_EQ((*runs)->measurements().front().work.attention_flops, attention_flops(made));
   EXPECT_NE(attention_flops(made), attention_flops(*typical_schedule((*runs)->config(), 0.1)));

@@ -63,8 +63,8 @@ std::string describe(const MeasuredSchedule& measured) {
   }
   return absl::StrCat("schedule ", measured.file, ", digest ", schedule.schedule_id,
                       ", calibrated with model ", schedule.model.name, ", which ",
-                      schedule.quality.passed ? "passed" : "did NOT pass", " its quality check: ",
-                      content);
+                      schedule.quality.passed ? "passed" : "did NOT pass",
+                      " its quality check: ", content);
 }
 
 }  // namespace kascade::bench

@@ -1,4 +1,5 @@
-// The schedule by which sparse steps are measured: a calibrated one from a file, or a synthetic one.
+// The schedule by which sparse steps are measured: a calibrated one from a file, or a synthetic
+// one.
 #ifndef KASCADE_TESTS_BENCH_MEASURED_SCHEDULE_H_
 #define KASCADE_TESTS_BENCH_MEASURED_SCHEDULE_H_
 

@@ -31,8 +31,8 @@ struct Settings {
   std::vector<std::string> modes = {"dense", "sparse"};
   std::string weights = "auto";  // or the name of a dtype with blocks: "Q4_K"
   std::string kv_cache_dtype = "auto";
-  double ratio = 0.10;    // of the synthetic schedule
-  std::string schedule{};  // file of the schedule of sparse steps; empty = a synthetic one
+  double ratio = 0.10;         // of the synthetic schedule
+  std::string schedule{};      // file of the schedule of sparse steps; empty = a synthetic one
   std::string rule = "tile";   // of prefill
   Clock clock = Clock::kWall;  // kThread: of one thread
   int32_t threads = 0;

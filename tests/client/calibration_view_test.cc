@@ -130,7 +130,8 @@ TEST(CalibrationText, HasOneThresholdAndOneCountOfAnchors) {
   EXPECT_THAT(text, ContainsRegex("\n +2 +1 .*too much\n"));
   EXPECT_THAT(text, HasSubstr("Degradation        +1.5000 % ± 0.1000\n"));
   EXPECT_THAT(text, HasSubstr("NOT PASSED: perplexity at most 1.00 % worse"));
-  for (const char* other : {"SUCCESS", "GOOD", "2 %", "5 %"}) EXPECT_THAT(text, Not(HasSubstr(other)));
+  for (const char* other : {"SUCCESS", "GOOD", "2 %", "5 %"})
+    EXPECT_THAT(text, Not(HasSubstr(other)));
 }
 
 TEST(Presets, AreListedWithTheirValues) {
