@@ -6,7 +6,8 @@ Usage: performance_summary.py [--check] [--records FOLDER] [PAGE]
 A record is a Markdown file in tests/bench/results. Every table row of a record with the columns Mode,
 Depth, ms and tokens/s is one run, whose figure is a median over samples. For each kind of step, weights, mode
 and depth the summary gives the median of these figures over all runs, their range, and the number of
-runs. In PAGE (default: docs/performance.md) the tables stand between the lines
+runs. Sparse steps by the schedule of a file are left out, because the tables are about the synthetic
+schedule of kascade-bench. In PAGE (default: docs/performance.md) the tables stand between the lines
 
     <!-- performance_summary: NAME -->
     <!-- end -->
@@ -60,11 +61,15 @@ def heading_says(heading, known):
 
 
 def runs_of(path):
-    runs, header, known, section = [], None, (None, "bf16"), ""
+    runs, header, known, section, synthetic = [], None, (None, "bf16"), "", True
     for line in path.read_text().splitlines():
         if line.startswith("#"):
             known, section, header = heading_says(line, known), line.lower(), None
+            if line.startswith("# "):
+                synthetic = True  # as in records that do not tell
             continue
+        if line.startswith("Sparse steps: "):
+            synthetic = line.startswith("Sparse steps: synthetic")
         if not line.startswith("|"):
             header = None
             continue
@@ -78,7 +83,7 @@ def runs_of(path):
         if not {"Mode", "Depth", "ms", "tokens/s"} <= row.keys():
             continue
         kind = kind_of(row, section)
-        if kind is None:
+        if kind is None or not (synthetic or row["Mode"] == "dense"):
             continue
         runs.append(Run(path.name, kind, row.get("Weights", known[0]), row.get("Cache", known[1]),
                         row["Mode"], int(row["Depth"]), number(row["ms"]), number(row["tokens/s"]),

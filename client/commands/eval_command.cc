@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "client/eval/quality_report.h"
 #include "client/eval/quality_suite.h"
 #include "client/eval/recall.h"
+#include "client/eval/recall_report.h"
 #include "client/eval/report_files.h"
 #include "client/rpc/failure.h"
 #include "client/views/reports.h"
@@ -32,6 +34,9 @@ struct EvalOptions {
   int32_t tokens = 4096;
   int32_t cases = 20;
   int32_t default_cases = 100;
+  std::string chat = "auto";
+  std::vector<int32_t> lengths{};
+  int32_t needles = 4;
   std::string command{};
 };
 
@@ -71,7 +76,8 @@ absl::StatusOr<QualityInputs> read_inputs(const EvalOptions& options) {
   QualityInputs inputs{.groups = options.groups,
                        .tokens = options.tokens,
                        .cases = options.cases,
-                       .default_cases = options.default_cases};
+                       .default_cases = options.default_cases,
+                       .chat = options.chat};
   auto calibration = read_named(options.calibration);
   if (!calibration.ok()) return calibration.status();
   auto held_out = read_named(options.held_out);
@@ -88,29 +94,51 @@ absl::StatusOr<QualityInputs> read_inputs(const EvalOptions& options) {
   return inputs;
 }
 
+// The results of the recall suite: single pass keys, and one of several.
+struct RecallResults {
+  std::string asked_in{};
+  std::vector<RecallCell> single{};
+  std::vector<RecallCell> several{};
+};
+
+absl::StatusOr<RecallResults> measure_both(Session& session, const EvalOptions& options,
+                                           const std::string& text) {
+  const auto encoded = session.encode({text});
+  if (!encoded.ok()) return encoded.status();
+  const std::vector<int32_t>& tokens = encoded->front();
+  const v1::ModelInfo& model = session.info().model();
+  const auto style = prompt_style(session, wants_chat(options.chat, model));
+  if (!style.ok()) return style.status();
+  auto lengths =
+      recall_lengths(options.lengths, longest_prompt(session.info(), *style), std::ssize(tokens));
+  if (!lengths.ok()) return lengths.status();
+  RecallOptions recall{.lengths = *std::move(lengths), .keys = 1, .cases = options.cases};
+  auto single = measure_recall(session, *style, tokens, recall);
+  if (!single.ok()) return single.status();
+  recall.keys = options.needles;
+  auto several = measure_recall_anywhere(session, *style, tokens, recall);
+  if (!several.ok()) return several.status();
+  return RecallResults{describe(*style, model), *std::move(single), *std::move(several)};
+}
+
 // Measures how many pass keys in the held-out text are found with the active schedule.
 int run_recall(const Globals& globals, const EvalOptions& options) {
   const auto text = read_named(options.held_out);
   if (!text.ok()) return fail(text.status());
   const auto session = Session::open(globals);
   if (!session.ok()) return fail(session.status());
-  const auto tokens = (*session)->encode({text->text});
-  if (!tokens.ok()) return fail(tokens.status());
-  const auto cells = measure_recall(**session, tokens->front(), options.cases);
-  if (!cells.ok()) return fail(cells.status());
-  if (!globals.json) {
-    for (const std::string& finding : recall_findings(*cells)) fmt::print("{}\n", finding);
+  const auto results = measure_both(**session, options, text->text);
+  if (!results.ok()) return fail(results.status());
+  if (globals.json) {
+    Json out = {{"asked_in", results->asked_in}};
+    out.update(recall_json(results->single, results->several));
+    print_json(out);
     return kSuccess;
   }
-  Json rows = Json::array();
-  for (const RecallCell& cell : *cells) {
-    rows.push_back({{"tokens", cell.tokens},
-                    {"depth", cell.depth},
-                    {"cases", cell.cases},
-                    {"dense_found", cell.dense_found},
-                    {"sparse_found", cell.sparse_found}});
+  fmt::print("Asked in {}.\n", results->asked_in);
+  for (const auto* cells : {&results->single, &results->several}) {
+    for (const std::string& finding : recall_findings(*cells)) fmt::print("{}\n", finding);
   }
-  print_json({{"pass_keys", std::move(rows)}});
   return kSuccess;
 }
 
@@ -135,7 +163,7 @@ void add_texts(CLI::App& command, EvalOptions& options) {
       .add_option("--suite", options.suite,
                   "quality: the report; the server's active schedule changes from row to row, so "
                   "nobody else should use it meanwhile. recall: pass keys found under the active "
-                  "schedule, dense and sparse, by length (--held-out and --cases alone)")
+                  "schedule, dense and sparse, by length")
       ->check(CLI::IsMember({"quality", "recall"}))
       ->capture_default_str();
   command.add_option("--out", options.out, "quality: folder for the report")->type_name("DIR");
@@ -176,15 +204,37 @@ void add_sizes(CLI::App& command, EvalOptions& options) {
       ->capture_default_str();
 }
 
+// How pass keys are hidden and asked for.
+void add_recall_options(CLI::App& command, EvalOptions& options) {
+  command
+      .add_option(
+          "--chat", options.chat,
+          "Ask for pass keys in the model's own chat template; auto: if the server knows it")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str();
+  command
+      .add_option("--lengths", options.lengths,
+                  "recall: tokens of the prompts [1024,2048,4096 ... and the longest, as far as "
+                  "model and --held-out reach]")
+      ->delimiter(',')
+      ->type_name("LIST")
+      ->check(CLI::Range(128, 1 << 24));
+  command
+      .add_option("--needles", options.needles,
+                  "recall: pass keys in each prompt of the second task, of which one is asked for")
+      ->check(CLI::Range(2, kMaxKeys))
+      ->capture_default_str();
+}
+
 // As one would type it again.
 std::string command_of(const EvalOptions& options) {
   return fmt::format(
       "kascade eval --suite {} --calibration {} --held-out {}{}{}{}{} --tokens {} --cases {} "
-      "--default-cases {} --out {}",
+      "--default-cases {} --chat {} --out {}",
       options.suite, options.calibration, options.held_out,
       options.others.empty() ? "" : " --other ", fmt::join(options.others, " "),
       options.groups.empty() ? "" : " --groups ", fmt::join(options.groups, ","), options.tokens,
-      options.cases, options.default_cases, options.out.string());
+      options.cases, options.default_cases, options.chat, options.out.string());
 }
 
 }  // namespace
@@ -195,6 +245,7 @@ void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
   const auto options = std::make_shared<EvalOptions>();
   add_texts(*command, *options);
   add_sizes(*command, *options);
+  add_recall_options(*command, *options);
   command->callback([&, options, command] {
     if (options->suite == "recall") {
       chosen = [&globals, options] { return run_recall(globals, *options); };
@@ -202,6 +253,9 @@ void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
     }
     for (const char* needed : {"--out", "--calibration"}) {
       if (command->count(needed) == 0) throw CLI::RequiredError(needed);
+    }
+    for (const char* unused : {"--lengths", "--needles"}) {
+      if (command->count(unused) > 0) throw CLI::ExcludesError(unused, "--suite quality");
     }
     options->command = command_of(*options);
     chosen = [&globals, options] { return run_quality(globals, *options); };

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <utility>
 
-#include "client/eval/recall.h"
+#include "client/eval/recall_report.h"
 #include "client/views/reports.h"
 #include "tools/terminal/print.h"
 

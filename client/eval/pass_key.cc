@@ -72,9 +72,9 @@ std::string filled(std::string text, const std::pair<std::string, std::string>& 
 
 // Joins statements, filler and question into a prompt.
 std::vector<int32_t> assemble(const Drawn& drawn, const std::vector<std::vector<int32_t>>& parts,
-                              const int32_t* filler, size_t filler_tokens, int32_t bos) {
-  std::vector<int32_t> prompt;
-  if (bos >= 0) prompt.push_back(bos);
+                              const int32_t* filler, size_t filler_tokens,
+                              const PromptFrame& frame) {
+  std::vector<int32_t> prompt = frame.before;
   size_t used = 0;
   for (size_t i = 0; i < drawn.keys.size(); ++i) {
     const auto until = static_cast<size_t>(drawn.places[i] * static_cast<double>(filler_tokens));
@@ -84,7 +84,21 @@ std::vector<int32_t> assemble(const Drawn& drawn, const std::vector<std::vector<
   }
   prompt.insert(prompt.end(), filler + used, filler + filler_tokens);
   prompt.insert(prompt.end(), parts.back().begin(), parts.back().end());
+  prompt.insert(prompt.end(), frame.after.begin(), frame.after.end());
   return prompt;
+}
+
+// Checks that the filler has the `room` tokens that a prompt needs of it.
+absl::Status check_room(const PassKeyOptions& options, int64_t room, size_t filler_tokens) {
+  if (room < 0) {
+    return absl::InvalidArgumentError(fmt::format(
+        "a prompt of {} tokens is too short: its pass keys ({}) and the question take {}",
+        options.tokens, options.keys, options.tokens - room));
+  }
+  if (room <= static_cast<int64_t>(filler_tokens)) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format(
+      "a prompt of {} tokens needs {} tokens of text around its pass keys, there are {}",
+      options.tokens, room, filler_tokens));
 }
 
 }  // namespace
@@ -94,10 +108,16 @@ Wording plain_wording() {
           .question = "\n\nWhat is the pass key for {name}? The pass key for {name} is"};
 }
 
+Wording chat_wording() {
+  return {.statement = plain_wording().statement,
+          .question = "\n\nWhat is the pass key for {name}? Answer with the five digits."};
+}
+
 absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyOptions& options,
                                                         const Wording& wording,
                                                         const std::vector<int32_t>& filler,
-                                                        int32_t bos, const Encode& encode) {
+                                                        const PromptFrame& frame,
+                                                        const Encode& encode) {
   std::mt19937_64 random(options.seed);
   std::vector<Drawn> drawn;
   std::vector<std::string> texts;
@@ -113,17 +133,12 @@ absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyOptions& op
   for (const Drawn& one : drawn) {
     const std::vector<std::vector<int32_t>> parts(part, part + options.keys + 1);
     part += options.keys + 1;
-    int64_t room = options.tokens - (bos >= 0 ? 1 : 0);
+    int64_t room = options.tokens - std::ssize(frame.before) - std::ssize(frame.after);
     for (const auto& tokens : parts) room -= static_cast<int64_t>(tokens.size());
-    const int64_t free = static_cast<int64_t>(filler.size()) - room;
-    if (room < 0 || free < 0) {
-      return absl::InvalidArgumentError(
-          fmt::format("a prompt of {} tokens needs {} tokens of text around its pass keys, there "
-                      "are {}",
-                      options.tokens, room, filler.size()));
-    }
+    if (auto status = check_room(options, room, filler.size()); !status.ok()) return status;
+    const int64_t free = std::ssize(filler) - room;
     const auto start = static_cast<int64_t>(one.start * static_cast<double>(free));
-    cases.push_back({assemble(one, parts, filler.data() + start, static_cast<size_t>(room), bos),
+    cases.push_back({assemble(one, parts, filler.data() + start, static_cast<size_t>(room), frame),
                      one.keys[one.asked].second});
   }
   return cases;

@@ -20,6 +20,14 @@ struct Wording {
 
 // The wording that the demo model was trained on, see models/demo/README.md.
 Wording plain_wording();
+// The wording for a chat, whose template ends the question.
+Wording chat_wording();
+
+// The tokens with which every prompt begins and ends.
+struct PromptFrame {
+  std::vector<int32_t> before{};
+  std::vector<int32_t> after{};
+};
 
 struct PassKeyCase {
   std::vector<int32_t> prompt{};  // token ids
@@ -30,10 +38,12 @@ struct PassKeyCase {
 using Encode = std::function<absl::StatusOr<std::vector<std::vector<int32_t>>>(
     const std::vector<std::string>& texts)>;
 
+inline constexpr int32_t kMaxKeys = 16;
+
 struct PassKeyOptions {
   int32_t cases = 20;
-  int32_t tokens = 4080;  // exact length of each prompt
-  int32_t keys = 3;       // in each prompt; the question asks for one of them
+  int32_t tokens = 4080;  // exact length of each prompt, its frame included
+  int32_t keys = 3;       // in each prompt, [1, kMaxKeys]; the question asks for one of them
   // Position of the key that is asked for, as a fraction of the prompt. A negative value means any
   // position.
   double depth = -1;
@@ -41,12 +51,13 @@ struct PassKeyOptions {
 };
 
 // Builds the prompts of `options`. They depend on `options`, the filler and the tokenizer only.
-// `filler` is the tokens of running text; `bos` starts each prompt unless it is negative.
-// INVALID_ARGUMENT if the filler is shorter than a prompt.
+// `filler` is the tokens of running text. INVALID_ARGUMENT if it is shorter than a prompt, or if a
+// prompt is too short for its pass keys.
 absl::StatusOr<std::vector<PassKeyCase>> draw_pass_keys(const PassKeyOptions& options,
                                                         const Wording& wording,
                                                         const std::vector<int32_t>& filler,
-                                                        int32_t bos, const Encode& encode);
+                                                        const PromptFrame& frame,
+                                                        const Encode& encode);
 
 }  // namespace kascade::client
 

@@ -158,7 +158,8 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
       "as many selecting layers as the automatic schedule and the same dense ones; layer costs are "
       "then measured beside those, so the schedule may be another, and 'as the default' is what "
       "experiments compare with. Pass keys: {} cases a row, {} for the automatic schedule, "
-      "anywhere in prompts of {} tokens, three keys in each; the recall by length and depth is of "
+      "anywhere in prompts of {} tokens, three keys in each, asked for in {}; the recall by length "
+      "and depth is of "
       "other prompts. Errors are standard errors over tokens; those of a comparison are paired, "
       "token by token. Made in {:.0f} minutes by\n\n```\n{}\n```\n\nwith {}. Digests of the model: "
       "weights `{}`, config.json `{}`, tokenizer.json `{}`.\n",
@@ -169,8 +170,8 @@ std::string introduction(const QualityInputs& inputs, const QualityResults& resu
       results.model.runtime().weights_dtype(), results.model.runtime().cache_dtype(),
       inputs.calibration.name, inputs.held_out.name, inputs.tokens, kMinKeys, inputs.cases,
       inputs.default_cases, results.recall.empty() ? 0 : results.recall.back().tokens,
-      results.seconds / 60, command, results.program, model.weights_digest(), model.config_digest(),
-      model.tokenizer_digest());
+      results.asked_in, results.seconds / 60, command, results.program, model.weights_digest(),
+      model.config_digest(), model.tokenizer_digest());
 }
 
 constexpr char kColumns[] =
@@ -243,11 +244,14 @@ DataTable recall_table(const QualityResults& results) {
                    {"depth", "Depth"},
                    {"cases", "Cases"},
                    {"dense_found", "Dense"},
-                   {"sparse_found", "Sparse"}});
+                   {"sparse_found", "Sparse"},
+                   {"dense_only"},
+                   {"sparse_only"}});
   for (const RecallCell& cell : results.recall) {
     table.add({std::to_string(cell.tokens), fmt::format("{:g}", cell.depth),
                std::to_string(cell.cases), std::to_string(cell.dense_found),
-               std::to_string(cell.sparse_found)});
+               std::to_string(cell.sparse_found), std::to_string(cell.dense_only),
+               std::to_string(cell.sparse_only)});
   }
   return table;
 }

@@ -20,6 +20,8 @@ namespace kascade::client {
 namespace {
 
 constexpr int32_t kWindows[] = {512, 2048, 4096};
+constexpr int32_t kLongestPrompt = 4096;  // with its answer, in tokens; to limit the suite's time
+constexpr int32_t kKeys = 3;              // pass keys in a prompt
 constexpr int32_t kLongTexts = 3;  // factor for the number of tokens, where the text has that many
 
 class Suite {
@@ -37,6 +39,7 @@ class Suite {
   };
 
   absl::Status prepare();
+  absl::Status prepare_pass_keys();
   std::vector<const Text*> all_texts() const;
   absl::Status measure_all();
   absl::Status add(const std::vector<Variant>& variants);
@@ -51,6 +54,9 @@ class Suite {
   absl::StatusOr<Session::Scored> score(const Text& text, int32_t tokens, int32_t window,
                                         v1::AttentionOptions attention);
   std::vector<Variant> equal_bytes() const;
+  // Length of the prompts with pass keys, in tokens.
+  int32_t prompt_tokens() const;
+  absl::StatusOr<std::vector<RecallCell>> recall();
   void report(const QualityRow& row);
 
   const v1::ModelInfo& model() const { return session_.info().model(); }
@@ -62,6 +68,7 @@ class Suite {
   std::vector<Text> others_{};
   // the halves that rows with mixed texts are calibrated on
   std::vector<std::string> other_halves_{};
+  PromptStyle style_{};  // of the prompts with pass keys
   v1::CalibrationResult last_schedule_{};
   size_t expected_ = 0;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
@@ -100,12 +107,7 @@ absl::Status Suite::prepare() {
   for (size_t i = 0; i < inputs_.others.size(); ++i) {
     others_.push_back({inputs_.others[i].name, std::move((*encoded)[i + 1])});
   }
-  const int32_t filler = longest_prompt(session_);
-  if (static_cast<int32_t>(held_out_.tokens.size()) < filler) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: {} tokens, {} are needed to hide pass keys in", held_out_.name,
-                    held_out_.tokens.size(), filler));
-  }
+  if (auto status = prepare_pass_keys(); !status.ok()) return status;
   v1::AttentionOptions dense;
   dense.set_mode(v1::ATTENTION_MODE_DENSE);
   for (const Text* text : all_texts()) {
@@ -120,6 +122,17 @@ absl::Status Suite::prepare() {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status Suite::prepare_pass_keys() {
+  auto style = prompt_style(session_, wants_chat(inputs_.chat, model()));
+  if (!style.ok()) return style.status();
+  style_ = *std::move(style);
+  results_.asked_in = client::describe(style_, model());
+  const int32_t filler = prompt_tokens();
+  if (static_cast<int32_t>(held_out_.tokens.size()) >= filler) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format("{}: {} tokens, {} are needed to hide pass keys in",
+                                                held_out_.name, held_out_.tokens.size(), filler));
 }
 
 absl::Status Suite::calibrate(const Variant& variant) {
@@ -241,13 +254,26 @@ absl::StatusOr<QualityRow> Suite::measure(const Variant& variant) {
   }
   if (variant.is_long) return row;
   row.cases = variant.is_default ? inputs_.default_cases : inputs_.cases;
-  const PassKeyOptions options{.cases = row.cases, .tokens = longest_prompt(session_)};
+  const PassKeyOptions options{.cases = row.cases, .tokens = prompt_tokens(), .keys = kKeys};
   v1::AttentionOptions attention = variant.attention;
   attention.set_mode(v1::ATTENTION_MODE_SPARSE);
-  const auto found = find_pass_keys(session_, options, held_out_.tokens, attention);
+  const auto found = find_pass_keys(session_, style_, options, held_out_.tokens, attention);
   if (!found.ok()) return found.status();
-  row.found = *found;
+  row.found = static_cast<int32_t>(std::ranges::count(*found, true));
   return row;
+}
+
+int32_t Suite::prompt_tokens() const {
+  return std::min(longest_prompt(session_.info(), style_), kLongestPrompt - style_.answer_tokens);
+}
+
+absl::StatusOr<std::vector<RecallCell>> Suite::recall() {
+  RecallOptions options{.keys = kKeys, .cases = inputs_.default_cases};
+  for (const int32_t tokens : {1024, 2048}) {
+    if (tokens < prompt_tokens()) options.lengths.push_back(tokens);
+  }
+  options.lengths.push_back(prompt_tokens());
+  return measure_recall(session_, style_, held_out_.tokens, options);
 }
 
 void Suite::report(const QualityRow& row) {
@@ -305,9 +331,9 @@ absl::Status Suite::measure_all() {
       if (layers[layer].role() == v1::LAYER_ROLE_DENSE) options.default_dense.push_back(layer);
     }
   }
-  auto recall = measure_recall(session_, held_out_.tokens, inputs_.default_cases);
-  if (!recall.ok()) return recall.status();
-  results_.recall = *std::move(recall);
+  auto cells = recall();
+  if (!cells.ok()) return cells.status();
+  results_.recall = *std::move(cells);
   if (auto status = add(other_variants(options)); !status.ok()) return status;
   // for each greedy row, the best schedule with as many anchors
   std::vector<Variant> comparison_variants;

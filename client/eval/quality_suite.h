@@ -33,6 +33,7 @@ struct QualityInputs {
   int32_t tokens = 4096;
   int32_t cases = 20;           // number of pass keys for each row
   int32_t default_cases = 100;  // number of pass keys for the default schedule, at each length
+  std::string chat = "auto";    // whether pass keys are asked for in a chat: wants_chat()
 };
 
 // Sparse attention compared with dense attention in windows of one length.
@@ -82,6 +83,7 @@ struct QualityResults {
   v1::CalibrationResult schedule{};  // the default schedule
   std::vector<QualityRow> rows{};    // the row of the default schedule comes first
   std::vector<RecallCell> recall{};  // of the default schedule
+  std::string asked_in{};            // how pass keys were asked for: describe(PromptStyle)
   double seconds = 0;
   std::string program{};     // the client's version and commit
   std::string broken_off{};  // the error that ended the suite early; empty if it is complete

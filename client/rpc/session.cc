@@ -107,6 +107,7 @@ absl::StatusOr<Session::Generated> Session::generate(const v1::GenerateRequest& 
   Generated generated;
   v1::GenerateResponse response;
   while (reader->Read(&response)) {
+    if (response.has_started()) generated.started = std::move(*response.mutable_started());
     if (response.has_delta()) generated.text += response.delta().text();
     if (response.has_finished()) generated.finished = std::move(*response.mutable_finished());
   }

@@ -44,6 +44,7 @@ class Session {
   };
   absl::StatusOr<Scored> score(const v1::ScoreRequest& request);
   struct Generated {
+    v1::GenerateStarted started{};
     std::string text{};
     v1::GenerateFinished finished{};
   };

@@ -124,12 +124,14 @@ std::string totals(const v1::Schedule& schedule) {
     return std::count_if(schedule.layers().begin(), schedule.layers().end(),
                          [&](const auto& layer) { return layer.role() == role; });
   };
-  const auto anchors = count(v1::LAYER_ROLE_ANCHOR);
-  const auto dense = count(v1::LAYER_ROLE_DENSE);
-  return fmt::format("Total: {} REUSE, {} ANCHOR/DENSE ({} anchor, {} dense); {} of {} reuse\n",
-                     count(v1::LAYER_ROLE_REUSE), anchors + dense, anchors, dense,
-                     percent(schedule.reuse_layers_ratio()),
-                     counted(schedule.layers_size(), "layer"));
+  // Layer 0 is dense and counts as an anchor, as it does in --anchors and in the quality check.
+  const auto anchors = count(v1::LAYER_ROLE_ANCHOR) + 1;
+  const auto more_dense = count(v1::LAYER_ROLE_DENSE) - 1;
+  return fmt::format(
+      "Total: {} REUSE, {} ANCHOR/DENSE ({}, layer 0 counted, and {} more dense); "
+      "{} of {} reuse\n",
+      count(v1::LAYER_ROLE_REUSE), anchors + more_dense, counted(anchors, "anchor"), more_dense,
+      percent(schedule.reuse_layers_ratio()), counted(schedule.layers_size(), "layer"));
 }
 
 // Whether the check selected keys for each query or for each tile.
@@ -154,12 +156,8 @@ std::string chosen_text(const v1::QualityReport& quality) {
   Facts facts;
   facts.add("Dense perplexity", fmt::format("{:.4f}", quality.dense_perplexity()));
   facts.add("Sparse perplexity", fmt::format("{:.4f}", quality.sparse_perplexity()));
-  std::string degradation = degradation_text(quality);
-  if (quality.has_degradation_percent() && !quality.has_doubt()) {
-    degradation += "  " + text_of(degradation_verdict(quality.degradation_percent(),
-                                                      quality.keys_attended_ratio()));
-  }
-  facts.add("Degradation", degradation);
+  // Judged by the verdict that follows, which has the limit of this quality check.
+  facts.add("Degradation", degradation_text(quality));
   return facts.text();
 }
 
@@ -229,7 +227,7 @@ std::string quality_check_text(const v1::CalibrationResult& result) {
       fmt::format("Quality check on {} of held-out text ({} selection): {}\n",
                   counted(stored.tokens(), "token"), granularity(stored), limit_text(stored));
   Table table({{"Anchors"},
-               {"Dense"},
+               {"More dense"},
                {"Predicted similarity"},
                {"ΔPPL"},
                {"Mean KL (nats)"},
@@ -239,7 +237,7 @@ std::string quality_check_text(const v1::CalibrationResult& result) {
                {"", Table::Align::kLeft}});
   for (const auto& candidate : result.candidates()) {
     const auto& quality = candidate.quality();
-    table.add({std::to_string(candidate.anchors()), std::to_string(candidate.dense_layers() + 1),
+    table.add({std::to_string(candidate.anchors()), std::to_string(candidate.dense_layers()),
                percent(candidate.predicted_similarity()), degradation_text(quality),
                fixed(quality.mean_kl(), 5), percent(quality.same_top1_ratio()),
                percent(quality.keys_attended_ratio()), bytes(quality.kv_bytes_read_per_token()),

@@ -1,15 +1,22 @@
 // Tests the arithmetic of kascade-bench: statistics, shares of time, lower bounds, and the rating
 // of the cost model.
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/attention/policy.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/bench/cost_model.h"
+#include "tests/bench/measured_schedule.h"
 #include "tests/bench/processor_time.h"
+#include "tests/bench/report.h"
+#include "tests/bench/runs.h"
 #include "tests/bench/samples.h"
 #include "tests/bench/shapes.h"
 #include "tests/bench/statistics.h"
@@ -17,6 +24,8 @@
 
 namespace kascade::bench {
 namespace {
+
+using ::testing::HasSubstr;
 
 TEST(Summarize, MedianAndRange) {
   const Summary odd = summarize({5, 1, 3});
@@ -147,6 +156,98 @@ TEST(TypicalSchedule, OneDenseAQuarterAnchors) {
     config.layers = layers;
     EXPECT_TRUE(validate(*typical_schedule(config, 0.10), {layers, config.kv_heads}).ok());
   }
+}
+
+// A schedule of a model with `layers` layers, of which the third reuses with another head map.
+Schedule calibrated(int32_t layers, int32_t kv_heads) {
+  ModelConfig config = one_b();
+  config.layers = layers;
+  config.kv_heads = kv_heads;
+  Schedule schedule = *typical_schedule(config, 0.2);
+  schedule.model.name = "some-model";
+  schedule.selection.min_keys = 64;
+  std::ranges::reverse(schedule.layers.at(2).head_map);
+  schedule.quality.passed = true;
+  seal(schedule);
+  return schedule;
+}
+
+std::string saved(const Schedule& schedule, const std::string& name) {
+  const std::string file = std::filesystem::path(::testing::TempDir()) / name;
+  EXPECT_TRUE(save_schedule(schedule, file).ok());
+  return file;
+}
+
+TEST(MeasuredSchedule, HasTheLayersHeadMapsAndSettingsOfTheFile) {
+  ModelConfig config = one_b();
+  config.layers = 4;
+  config.kv_heads = 2;
+  const Schedule made = calibrated(4, 2);
+  const std::string file = saved(made, "measured.json");
+  const auto measured = measured_schedule(config, file, /*ratio=*/0.5);
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  EXPECT_EQ(to_json(*measured->schedule), to_json(made));
+  EXPECT_FALSE(measured->is_synthetic());
+  const std::string text = describe(*measured);
+  for (const std::string& part :
+       {file, made.schedule_id, std::string("some-model, which passed its quality check"),
+        std::string("1 dense, 1 anchor and 2 reuse layers, 20 % of the keys, at least 64")}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+}
+
+TEST(MeasuredSchedule, IsCalledSyntheticWithoutAFile) {
+  const auto measured = measured_schedule(one_b(), "", 0.1);
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  EXPECT_THAT(describe(*measured), HasSubstr("synthetic schedule, calibrated with no model"));
+  const Circumstances circumstances{.schedule = describe(*measured)};
+  EXPECT_THAT(to_markdown(circumstances, {}, {}), HasSubstr("Sparse steps: synthetic schedule"));
+  EXPECT_EQ(to_json(circumstances, {}, {})["schedule"], describe(*measured));
+}
+
+TEST(MeasuredSchedule, OfAnotherShapeIsRefusedWithBothNamed) {
+  const std::string file = saved(calibrated(4, 2), "refused.json");
+  for (const auto& [layers, kv_heads] : {std::pair{5, 2}, {4, 8}}) {
+    ModelConfig config = one_b();
+    config.layers = layers;
+    config.kv_heads = kv_heads;
+    const auto status = measured_schedule(config, file, 0.1).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(std::string(status.message()),
+              "schedule " + file +
+                  ": is for 4 layers of 2 KV heads; the measured shape llama-3.2-1b has " +
+                  std::to_string(layers) + " layers of " + std::to_string(kv_heads) + " KV heads");
+  }
+  EXPECT_FALSE(measured_schedule(one_b(), file + ".missing", 0.1).ok());
+}
+
+// The policy of sparse steps is that of the file.
+TEST(Runs, MeasureSparseStepsByTheScheduleOfAFile) {
+  const std::string shape = std::filesystem::path(::testing::TempDir()) / "shape.json";
+  std::ofstream(shape) << R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64,
+    "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+    "hidden_act": "silu", "tie_word_embeddings": true})";
+  const Schedule made = calibrated(4, 2);
+  const auto runs = Runs::make({.shape = shape,
+                                .length = 64,
+                                .depths = {512},
+                                .modes = {"sparse"},
+                                .schedule = saved(made, "runs.json"),
+                                .threads = 1,
+                                .repeat = 1});
+  ASSERT_TRUE(runs.ok()) << runs.status();
+  EXPECT_FALSE((*runs)->schedule().is_synthetic());
+  ASSERT_TRUE((*runs)->prefill().ok());
+  const auto attention_flops = [&](const Schedule& schedule) {
+    const auto policy =
+        make_policy(default_attention(std::make_shared<const Schedule>(schedule)), 4);
+    const std::vector<RowRun> rows = {{512, 64, false}};
+    return step_work((*runs)->config(), *policy, rows, 0, 2).attention_flops;
+  };
+  EXPECT_EQ((*runs)->measurements().front().work.attention_flops, attention_flops(made));
+  EXPECT_NE(attention_flops(made), attention_flops(*typical_schedule((*runs)->config(), 0.1)));
 }
 
 TEST(ShapeNamed, RefusesWhatIsNeitherNameNorFile) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/attention/kascade.h"
 #include "engine/backend/block_formats.h"
 #include "engine/backend/host/host_backend.h"
 #include "engine/backend/host/host_buffer.h"
@@ -77,10 +78,11 @@ void Runs::attention_at(SyntheticContexts& contexts, int32_t depth, int32_t rows
   const TileRange tiles{0, batch.tiles()};
   const HostStepInput step(batch);
   HostSelection selection;
+  const SelectOptions options = to_select_options(schedule_.schedule->selection);
   // Keys alone are read for scoring: half of what dense attention reads.
   measure("select", "sparse",
           {.scoring_flops = dense.attention_flops / 2, .kv_bytes = dense.kv_bytes / 2},
-          [&] { backend_->select_keys(q.view(), cache, step, tiles, {}, selection); });
+          [&] { backend_->select_keys(q.view(), cache, step, tiles, options, selection); });
   double attended = 0;  // by each query head
   for (int32_t tile = 0; tile < batch.tiles(); ++tile) {
     for (int32_t row = batch.tile_start[tile]; row < batch.tile_start[tile + 1]; ++row) {

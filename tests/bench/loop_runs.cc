@@ -10,7 +10,6 @@
 #include "engine/cache/blocks.h"
 #include "engine/runtime/step_loop.h"
 #include "tests/bench/runs.h"
-#include "tests/bench/shapes.h"
 
 namespace kascade::bench {
 namespace {
@@ -88,7 +87,7 @@ class Loop {
 
 absl::Status Runs::end_to_end() {
   for (const std::string& mode : settings_.modes) {
-    const auto schedule = mode == "sparse" ? typical_schedule(config_, settings_.ratio) : nullptr;
+    const auto schedule = mode == "sparse" ? schedule_.schedule : nullptr;
     Loop loop(model(), *backend_, schedule);
     const auto measure = [&](const char* what, int32_t sequences, int32_t new_rows,
                              const std::function<StepTime()>& step) {

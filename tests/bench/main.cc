@@ -76,6 +76,7 @@ int run(const Settings& settings, const std::vector<std::string>& commands,
   circumstances.kv_cache = std::string(name_of((*runs)->backend().precision().cache));
   circumstances.ceilings = (*runs)->ceilings();
   circumstances.load_end = load_average();
+  circumstances.schedule = describe((*runs)->schedule());
   circumstances.clock = settings.clock;
   const auto& measurements = (*runs)->measurements();
   const std::string text = to_markdown(circumstances, measurements, (*runs)->costs());
@@ -118,8 +119,14 @@ int main(int argc, char** argv) {
                              "Q5_1", "Q4_K", "Q5_K", "Q6_K"}));
   app.add_option("--kv-cache-dtype", settings.kv_cache_dtype)
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}));
-  app.add_option("--ratio", settings.ratio, "share of the keys that sparse layers attend to")
-      ->check(CLI::Range(0.001, 1.0));
+  CLI::Option* ratio =
+      app.add_option("--ratio", settings.ratio,
+                     "share of the keys that layers of the synthetic schedule attend to")
+          ->check(CLI::Range(0.001, 1.0));
+  app.add_option("--schedule", settings.schedule,
+                 "schedule file (kascade calibrate --out) whose layers, head maps and selection "
+                 "settings sparse steps have; else a synthetic schedule")
+      ->excludes(ratio);
   app.add_option("--rule", settings.rule, "who chooses keys in prefill: tiles or single rows")
       ->check(CLI::IsMember({"tile", "row"}));
   app.add_option("--threads", settings.threads, "0 = one per core that this process may use")

@@ -185,6 +185,7 @@ std::string to_markdown(const Circumstances& c, const std::vector<Measurement>& 
       "end.\n\n%s",
       c.model, c.layers, c.weights, c.kv_cache, c.threads, c.processor, c.date, c.load_begin,
       c.load_end, ceilings_table(c.ceilings));
+  text += absl::StrCat("\nSparse steps: ", c.schedule, ".\n");
   text += absl::StrFormat(
       "\nMedians with [least–most]. Floor: all operations at the ceilings above, or all bytes at "
       "the speed read beside the sample, whichever takes longer. A sample during which others took "
@@ -212,6 +213,7 @@ nlohmann::ordered_json to_json(const Circumstances& c, const std::vector<Measure
               {"kv_cache", c.kv_cache},
               {"threads", c.threads},
               {"clock", c.clock == Clock::kWall ? "wall" : "thread"},
+              {"schedule", c.schedule},
               {"load_begin", c.load_begin},
               {"load_end", c.load_end},
               {"ceilings",

@@ -42,6 +42,7 @@ struct Circumstances {
   std::string date{};  // RFC 3339, UTC
   std::string load_begin{};
   std::string load_end{};
+  std::string schedule{};  // of sparse steps, as describe(MeasuredSchedule) tells
   int32_t layers = 0;
   int32_t threads = 0;
   Clock clock = Clock::kWall;

@@ -32,13 +32,14 @@ absl::Status check(const Settings& settings, const ModelConfig& config) {
 
 }  // namespace
 
-Runs::Runs(const Settings& settings, const ModelConfig& config, std::unique_ptr<Backend> backend)
+Runs::Runs(const Settings& settings, const ModelConfig& config, MeasuredSchedule schedule,
+           std::unique_ptr<Backend> backend)
     : settings_(settings),
       config_(config),
+      schedule_(std::move(schedule)),
       backend_(std::make_unique<TimedBackend>(std::move(backend), settings.clock)),
       dense_(make_dense_policy()),
-      sparse_(
-          make_policy(default_attention(typical_schedule(config, settings.ratio)), config.layers)),
+      sparse_(make_policy(default_attention(schedule_.schedule), config.layers)),
       meter_(backend_->info().threads, settings.clock),
       ceilings_(meter_.measure()) {}
 
@@ -47,6 +48,8 @@ absl::StatusOr<std::unique_ptr<Runs>> Runs::make(const Settings& settings) {
   if (!config.ok()) return config.status();
   if (settings.layers > 0) config->layers = std::min(config->layers, settings.layers);
   if (auto status = check(settings, *config); !status.ok()) return status;
+  auto schedule = measured_schedule(*config, settings.schedule, settings.ratio);
+  if (!schedule.ok()) return schedule.status();
   const auto blocks = block_dtype_named(settings.weights);
   const auto weights = weight_format_named(blocks ? "native" : settings.weights);
   if (!weights.ok()) return weights.status();
@@ -57,7 +60,8 @@ absl::StatusOr<std::unique_ptr<Runs>> Runs::make(const Settings& settings) {
                                .checkpoint_dtype = DType::kBF16,
                                .cpu = {.count = settings.threads}});
   if (!backend.ok()) return backend.status();
-  return std::unique_ptr<Runs>(new Runs(settings, *config, *std::move(backend)));
+  return std::unique_ptr<Runs>(
+      new Runs(settings, *config, *std::move(schedule), *std::move(backend)));
 }
 
 const AttentionPolicy& Runs::policy(const std::string& mode) const {

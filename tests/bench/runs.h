@@ -13,6 +13,7 @@
 #include "engine/attention/policy.h"
 #include "tests/bench/ceilings.h"
 #include "tests/bench/cost_model.h"
+#include "tests/bench/measured_schedule.h"
 #include "tests/bench/report.h"
 #include "tests/bench/samples.h"
 #include "tests/bench/steps.h"
@@ -30,7 +31,8 @@ struct Settings {
   std::vector<std::string> modes = {"dense", "sparse"};
   std::string weights = "auto";  // or the name of a dtype with blocks: "Q4_K"
   std::string kv_cache_dtype = "auto";
-  double ratio = 0.10;
+  double ratio = 0.10;         // of the synthetic schedule
+  std::string schedule{};      // file of the schedule of sparse steps; empty = a synthetic one
   std::string rule = "tile";   // of prefill
   Clock clock = Clock::kWall;  // kThread: of one thread
   int32_t threads = 0;
@@ -55,9 +57,11 @@ class Runs {
   const Ceilings& ceilings() const { return ceilings_; }
   const ModelConfig& config() const { return config_; }
   const TimedBackend& backend() const { return *backend_; }
+  const MeasuredSchedule& schedule() const { return schedule_; }
 
  private:
-  Runs(const Settings& settings, const ModelConfig& config, std::unique_ptr<Backend> backend);
+  Runs(const Settings& settings, const ModelConfig& config, MeasuredSchedule schedule,
+       std::unique_ptr<Backend> backend);
 
   const AttentionPolicy& policy(const std::string& mode) const;
   SyntheticModel& model();
@@ -75,6 +79,7 @@ class Runs {
 
   Settings settings_;
   ModelConfig config_;
+  MeasuredSchedule schedule_;
   std::unique_ptr<TimedBackend> backend_;
   std::unique_ptr<SyntheticModel> model_{};
   std::unique_ptr<SyntheticContexts> contexts_{};

@@ -65,26 +65,35 @@ StepTime StepRunner::run(const AttentionPolicy& policy, const std::vector<RowRun
   return time;
 }
 
+SelectOptions StepRunner::select_options(const AttentionPolicy& policy) const {
+  for (int32_t layer = 0; layer < model_.config().layers; ++layer) {
+    const AttendedKeys keys = policy.attended_keys(layer, state_);
+    if (keys.selected != nullptr) return keys.options;
+  }
+  return {};
+}
+
 double StepRunner::selection_seconds(const AttentionPolicy& policy,
                                      const std::vector<RowRun>& runs) {
   const Batch batch = build_rows(contexts_, policy, runs);
-  const int32_t kv_heads = model_.config().kv_heads;
+  const SelectOptions options = select_options(policy);
+  const int32_t choices = options.all_heads ? 1 : model_.config().kv_heads;  // of a tile
   const int32_t keys = *std::ranges::max_element(batch.positions) + 1;
   const HostBuffer scores = random_matrix(1, keys, 1, /*seed=*/1);
   std::vector<float> plain(static_cast<size_t>(keys));
   for (int32_t key = 0; key < keys; ++key) plain[key] = from_bf16(scores.view().bf16(0)[key]);
   HostSelection selection;
-  selection.reset(batch, {0, batch.tiles()}, kv_heads);
+  selection.reset(batch, {0, batch.tiles()}, model_.config().kv_heads);
   const int32_t threads = backend_.info().threads;
   std::vector<ChoiceWorkspace> workspaces(static_cast<size_t>(threads));
   cpu::ThreadPool pool(threads);
   const auto choose_all = [&] {
-    pool.run(int64_t{batch.tiles()} * kv_heads, [&](int64_t item, int32_t worker) {
-      const auto tile = static_cast<int32_t>(item / kv_heads);
+    pool.run(int64_t{batch.tiles()} * choices, [&](int64_t item, int32_t worker) {
+      const auto tile = static_cast<int32_t>(item / choices);
       const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
-                          batch.budget[tile], 1};
+                          batch.budget[tile], options.unit};
       choose_keys(plain.data(), choice, workspaces[static_cast<size_t>(worker)],
-                  selection.slot(tile, static_cast<int32_t>(item % kv_heads)).data(),
+                  selection.slot(tile, static_cast<int32_t>(item % choices)).data(),
                   *cpu::pick_kernels().choice);
     });
   };

@@ -29,11 +29,14 @@ class StepRunner {
   // One step of runs[i] of sequence i, all by `policy`; the last row of each gets a token.
   StepTime run(const AttentionPolicy& policy, const std::vector<RowRun>& runs);
 
-  // Of one selecting layer in such a step: how long choosing keys takes once they are scored.
+  // Of one selecting layer in such a step: how long choosing keys takes once they are scored. The
+  // last step must have been by the same policy.
   double selection_seconds(const AttentionPolicy& policy, const std::vector<RowRun>& runs);
 
  private:
   double sample_all(std::span<const float> logits, size_t rows);
+  // How the policy's selecting layers choose; of the last step.
+  SelectOptions select_options(const AttentionPolicy& policy) const;
 
   SyntheticModel& model_;
   TimedBackend& backend_;

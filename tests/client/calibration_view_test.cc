@@ -11,6 +11,7 @@
 namespace kascade::client {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -104,6 +105,33 @@ TEST(CalibrationText, HasSpreadRecallAndTheAutomaticThreshold) {
   EXPECT_TRUE(json["layers_measured"][1]["similarity"].is_null());
   EXPECT_EQ(json["auto_threshold"]["threshold"], 0.54);
   EXPECT_EQ(json["most_similar_pair"]["layer"], 2);
+}
+
+// The number of anchors counts layer 0 wherever it stands, and no layer is counted twice.
+TEST(CalibrationText, HasOneThresholdAndOneCountOfAnchors) {
+  v1::CalibrationResult result = without_reuse();
+  auto& schedule = *result.mutable_schedule();
+  schedule.mutable_layers(2)->set_role(v1::LAYER_ROLE_DENSE);
+  schedule.mutable_calibration()->mutable_requested()->set_anchors(2);
+  auto& quality = *schedule.mutable_quality();
+  quality.set_degradation_percent(1.5);
+  quality.set_degradation_percent_standard_error(0.1);
+  quality.set_max_degradation_percent(1);
+  quality.set_keys_attended_ratio(0.5);
+  auto& candidate = *result.add_candidates();
+  candidate.set_anchors(2);
+  candidate.set_dense_layers(1);
+  *candidate.mutable_quality() = quality;
+  const std::string text = calibration_text(result);
+  EXPECT_THAT(text, HasSubstr("Total: 0 REUSE, 3 ANCHOR/DENSE (2 anchors, layer 0 counted, and 1 "
+                              "more dense)"));
+  EXPECT_THAT(text, HasSubstr("2 anchors\n"));
+  EXPECT_THAT(text, ContainsRegex("Anchors  More dense"));
+  EXPECT_THAT(text, ContainsRegex("\n +2 +1 .*too much\n"));
+  EXPECT_THAT(text, HasSubstr("Degradation        +1.5000 % ± 0.1000\n"));
+  EXPECT_THAT(text, HasSubstr("NOT PASSED: perplexity at most 1.00 % worse"));
+  for (const char* other : {"SUCCESS", "GOOD", "2 %", "5 %"})
+    EXPECT_THAT(text, Not(HasSubstr(other)));
 }
 
 TEST(Presets, AreListedWithTheirValues) {

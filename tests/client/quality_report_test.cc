@@ -47,7 +47,8 @@ std::vector<int32_t> filler_of(int32_t count) { return std::vector<int32_t>(coun
 
 TEST(PassKeyTest, PromptsHoldTheKeyOnceAndAskForIt) {
   const PassKeyOptions options{.cases = 40, .tokens = 900, .keys = 3, .seed = 5};
-  const auto cases = draw_pass_keys(options, plain_wording(), filler_of(2000), 1, encode_bytes);
+  const auto cases =
+      draw_pass_keys(options, plain_wording(), filler_of(2000), {.before = {1}}, encode_bytes);
   ASSERT_TRUE(cases.ok()) << cases.status();
   ASSERT_EQ(cases->size(), 40u);
   for (const PassKeyCase& one : *cases) {
@@ -71,9 +72,9 @@ TEST(PassKeyTest, SameSeedSamePrompts) {
   const PassKeyOptions options{.cases = 3, .tokens = 700, .seed = 9};
   PassKeyOptions other = options;
   other.seed = 10;
-  const auto a = draw_pass_keys(options, plain_wording(), filler_of(900), -1, encode_bytes);
-  const auto b = draw_pass_keys(options, plain_wording(), filler_of(900), -1, encode_bytes);
-  const auto c = draw_pass_keys(other, plain_wording(), filler_of(900), -1, encode_bytes);
+  const auto a = draw_pass_keys(options, plain_wording(), filler_of(900), {}, encode_bytes);
+  const auto b = draw_pass_keys(options, plain_wording(), filler_of(900), {}, encode_bytes);
+  const auto c = draw_pass_keys(other, plain_wording(), filler_of(900), {}, encode_bytes);
   EXPECT_EQ((*a)[2].prompt, (*b)[2].prompt);
   EXPECT_NE((*a)[2].prompt, (*c)[2].prompt);
 }
@@ -81,7 +82,7 @@ TEST(PassKeyTest, SameSeedSamePrompts) {
 TEST(PassKeyTest, TheKeyStandsWhereItShould) {
   for (const double depth : {0.0, 0.25, 0.9}) {
     const PassKeyOptions options{.cases = 10, .tokens = 4000, .keys = 4, .depth = depth, .seed = 2};
-    const auto cases = draw_pass_keys(options, plain_wording(), filler_of(5000), -1, encode_bytes);
+    const auto cases = draw_pass_keys(options, plain_wording(), filler_of(5000), {}, encode_bytes);
     for (const PassKeyCase& one : *cases) {
       const auto at = static_cast<double>(text_of(one.prompt).find(one.key));
       EXPECT_NEAR(at / 4000, depth, 0.08) << one.key;
@@ -91,7 +92,7 @@ TEST(PassKeyTest, TheKeyStandsWhereItShould) {
 
 TEST(PassKeyTest, TellsWhenTheTextIsTooShort) {
   const auto cases =
-      draw_pass_keys({.tokens = 4000}, plain_wording(), filler_of(100), -1, encode_bytes);
+      draw_pass_keys({.tokens = 4000}, plain_wording(), filler_of(100), {}, encode_bytes);
   EXPECT_THAT(std::string(cases.status().message()), HasSubstr("there are 100"));
 }
 
@@ -129,7 +130,20 @@ QualityResults results() {
   results.rows = {row_of("kascade", "automatic", 400, 0.01), row_of("kascade", "small", 200, 0.05),
                   row_of("baseline", "quest", 400, 0.02), row_of("baseline", "oracle", 300, 0.03),
                   row_of("baseline", "streaming", 100, 1)};
-  results.recall = {{1024, 0.25, 20, 20, 19}, {1024, 0.75, 20, 20, 18}};
+  results.recall = {{.tokens = 1024,
+                     .keys = 3,
+                     .depth = 0.25,
+                     .cases = 20,
+                     .dense_found = 20,
+                     .sparse_found = 19,
+                     .dense_only = 1},
+                    {.tokens = 1024,
+                     .keys = 3,
+                     .depth = 0.75,
+                     .cases = 20,
+                     .dense_found = 20,
+                     .sparse_found = 18,
+                     .dense_only = 2}};
   return results;
 }
 
@@ -153,7 +167,8 @@ TEST(QualityReportTest, SaysWhereABaselineWins) {
                                        HasSubstr("No difference beyond the error (+0.0015"))));
   EXPECT_THAT(findings, Contains(AllOf(HasSubstr("Kascade at 20.0 %, small"),
                                        HasSubstr("**The baseline wins**"))));
-  EXPECT_THAT(findings, Contains("Pass keys in 1024 tokens: 40/40 found dense, 37/40 sparse."));
+  EXPECT_THAT(findings, Contains("Pass keys in 1024 tokens: 40/40 found dense, 37/40 sparse. Dense "
+                                 "less sparse: +7.5 points, p = 0.25 (two-sided sign test)."));
 }
 
 TEST(QualityReportTest, PassKeysAreComparedToo) {

@@ -467,6 +467,16 @@ class Chat(ClientTest):
                           to=self.address)
         self.assertEqual(named["text"], chat["text"])
 
+    def test_recall_in_a_chat(self):
+        recall = ("eval", "--suite", "recall", "--held-out", MODEL / "evaluation.txt", "--cases",
+                  "5", "--lengths", "256")
+        self.assertEqual(kascade("calibrate", scratch / "calibration.txt", *QUICK, "--anchors", "6",
+                                 "--max-degradation", "100", to=self.address).returncode, 0)
+        for choice, asked_in in (("auto", "chat in the format llama3"), ("off", "plain text")):
+            result = self.json(*recall, "--chat", choice, to=self.address)
+            self.assertEqual(result["asked_in"], asked_in)
+            self.assertEqual([sums["tokens"] for sums in result["by_length"]], [256, 256])
+
     def test_special_tokens_are_spelled(self):
         score = self.json("score", "-", "--mode", "dense", "--tokens", "--parse-special",
                           stdin="Who <|eot_id|> are you?", to=self.address)
@@ -518,7 +528,9 @@ class Sparse(ClientTest):
         lines = [line for line in done.stdout.splitlines()
                  if re.match(r" *\d+  (DENSE|ANCHOR|REUSE) ", line)]
         self.assertEqual(len(lines), LAYERS)
-        self.assertRegex(done.stdout, r"Total: \d+ REUSE, \d+ ANCHOR/DENSE")
+        self.assertRegex(done.stdout, r"Total: \d+ REUSE, \d+ ANCHOR/DENSE \(6 anchors, layer 0 "
+                                      r"counted, and 3 more dense\)")
+        self.assertRegex(done.stdout, r"(?m)^ *6 +3 .*passed$")
         self.assertIn("Verdict: PASSED", done.stdout)
         self.assertNotIn("\033", done.stdout + done.stderr)
 
@@ -581,10 +593,9 @@ class Sparse(ClientTest):
                     self.assertRegex(" ".join(cells[2:13]), r"^L\d+( \d+\.\d\d %){5}$")
             self.assertRegex(done.stdout, r"Total: \d+ REUSE, \d+ ANCHOR/DENSE")
             self.assertRegex(done.stdout, r"Dense perplexity +\d+\.\d{4}\nSparse perplexity +"
-                             r"\d+\.\d{4}\nDegradation +[+-]\d+\.\d{4} % ± \d+\.\d{4}  "
-                             r"(SUCCESS: below 2 %|GOOD: below the target of 5 %|"
-                             r"NOTHING TO JUDGE: all keys were attended to|"
-                             r"TOO MUCH: 5 % or more; .*--top-k 16)")
+                             r"\d+\.\d{4}\nDegradation +[+-]\d+\.\d{4} % ± \d+\.\d{4}\n")
+            # The limit of the quality check is the only threshold of the report.
+            self.assertNotRegex(done.stdout, "SUCCESS|GOOD|TOO MUCH|below [0-9]+ %")
             self.assertRegex(done.stdout, "Verdict: (PASSED|NOT PASSED)")
             self.assertNotIn("-0.0000 %", done.stdout)
             if options == cases[0]:
@@ -664,13 +675,47 @@ class Sparse(ClientTest):
     def test_recall(self):
         command = ("eval", "--suite", "recall", "--held-out", MODEL / "evaluation.txt", "--cases",
                    "5")
-        cells = self.json(*command)["pass_keys"]
+        result = self.json(*command)
+        self.assertEqual(result["asked_in"], "plain text")  # the model has no chat template
+        cells = result["pass_keys"]
         self.assertEqual(sorted({cell["tokens"] for cell in cells}), [1024, 2048, 4084])
         self.assertEqual([cell["cases"] for cell in cells], 15 * [1])
         # The bundled model is made for this.
         self.assertGreaterEqual(sum(cell["dense_found"] for cell in cells), 13)
+        several = result["several_pass_keys"]
+        self.assertEqual([(cell["tokens"], cell["keys"], cell["cases"]) for cell in several],
+                         [(1024, 4, 5), (2048, 4, 5), (4084, 4, 5)])
+        self.assertEqual([(sums["tokens"], sums["keys"]) for sums in result["by_length"]],
+                         [(n, keys) for keys in (1, 4) for n in (1024, 2048, 4084)])
+        for sums in result["by_length"]:
+            self.assertEqual(sums["dense_found"] - sums["sparse_found"],
+                             sums["dense_only"] - sums["sparse_only"])
+            self.assertAlmostEqual(sums["difference_points"],
+                                   20 * (sums["dense_only"] - sums["sparse_only"]))
+            self.assertTrue(0 < sums["p_value"] <= 1)
+        text = self.good(*command, "--lengths", "1024", "--needles", "2").splitlines()
+        self.assertEqual(text[0], "Asked in plain text.")
         found = sum(cell["sparse_found"] for cell in cells if cell["tokens"] == 1024)
-        self.assertIn(f"/5 found dense, {found}/5 sparse", self.good(*command).splitlines()[0])
+        self.assertIn(f"/5 found dense, {found}/5 sparse", text[1])
+        self.assertIn("One of 2 pass keys in 1024 tokens: ", text[2])
+        self.assertEqual(len(text), 3)
+
+    def test_recall_refusals(self):
+        recall = ("eval", "--suite", "recall", "--held-out")
+        whole = MODEL / "evaluation.txt"
+        self.assertIn("at most 4084", self.bad(*recall, whole, "--lengths", "1024,4085",
+                                               code="INVALID_ARGUMENT"))
+        self.assertIn("prompts of 2048 tokens need as many",
+                      self.bad(*recall, scratch / "short.txt", "--lengths", "2048",
+                               code="INVALID_ARGUMENT"))
+        self.assertIn("name the chat format", self.bad(*recall, whole, "--chat", "on",
+                                                       code="FAILED_PRECONDITION"))
+        for options in (["--chat", "maybe"], ["--needles", "1"], ["--lengths", "20"]):
+            self.assertEqual(kascade(*recall, whole, *options).returncode, 2, options)
+        for options in (["--lengths", "1024"], ["--needles", "3"]):
+            done = kascade("eval", "--calibration", MODEL / "calibration.txt", "--held-out", whole,
+                           "--out", scratch / "no-report", *options)
+            self.assertEqual(done.returncode, 2, options)
 
     def test_compare(self):
         score = self.json("score", scratch / "evaluation.txt", "--mode", "compare")

@@ -9,6 +9,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 
 ROOT = PROGRAMS = None
@@ -165,6 +166,21 @@ class Documents(unittest.TestCase):
         run = subprocess.run([sys.executable, ROOT / "tools/performance_summary.py", "--check"],
                              capture_output=True, text=True)
         self.assertEqual(run.returncode, 0, run.stderr)
+
+    def test_performance_tables_leave_out_schedules_of_files(self):
+        row = "| by tiles | {} | 2048 | 512 | {} [1–2] | 9.0 | 50 % |\n"
+        head = ("\n## prefill\n\n| | Mode | Depth | Rows | ms | tokens/s | share of floor |\n"
+                "|---|---|--:|--:|--:|--:|--:|\n")
+        record = ("# a, bf16, bf16 cache\n\nSparse steps: schedule s.json, digest 1.\n" + head
+                  + row.format("dense", 11) + row.format("sparse", 22)
+                  + "# b, bf16, bf16 cache\n\nSparse steps: synthetic schedule.\n" + head
+                  + row.format("sparse", 33))
+        with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "record.md").write_text(record)
+            sys.path.insert(0, str(ROOT / "tools"))
+            import performance_summary
+            runs = performance_summary.runs_of(pathlib.Path(folder) / "record.md")
+        self.assertEqual([(run.mode, run.ms) for run in runs], [("dense", 11), ("sparse", 33)])
 
     def test_tables_of_weight_formats_are_those_of_the_records(self):
         run = subprocess.run([sys.executable, ROOT / "tools/format_tables.py", "--check"],
