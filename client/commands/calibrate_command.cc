@@ -33,7 +33,7 @@ struct CalibrateOptions {
   std::string anchors = "auto";
   std::string dense_layers{};
   std::string threshold{};
-  std::optional<double> ratio{}, min_recall{}, max_degradation{};
+  std::optional<double> ratio{}, mass{}, max_ratio{}, min_recall{}, max_degradation{};
   std::optional<int32_t> min_keys{}, tile_size{}, top_k{}, max_reuse_dist{}, sink_keys{};
   std::optional<int32_t> window_tokens{};
   std::string pooling{}, plan_weight{};
@@ -61,6 +61,8 @@ void fill_numbers(const CalibrateOptions& options, v1::CalibrateRequest& request
     request.mutable_dense_layers()->Add(layers->begin(), layers->end());
   }
   if (options.ratio) request.set_ratio(*options.ratio);
+  if (options.mass) request.set_mass(*options.mass);
+  if (options.max_ratio) request.set_max_ratio(*options.max_ratio);
   if (options.min_keys) request.set_min_keys(*options.min_keys);
   if (options.tile_size) request.set_tile_size(*options.tile_size);
   if (options.top_k) request.set_top_k(*options.top_k);
@@ -156,6 +158,8 @@ std::string options_text(const v1::CalibrateRequest& request) {
   add(request.family() != 0, "family {}", name_of(request.family()));
   add(request.maker() != 0, "maker {}", name_of(request.maker()));
   add(request.has_ratio(), "ratio {}", percent(request.ratio()));
+  add(request.has_mass(), "keys with {} of the attention", percent(request.mass()));
+  add(request.has_max_ratio(), "at most {} of the keys", percent(request.max_ratio()));
   add(request.has_min_keys(), "at least {} keys", request.min_keys());
   add(request.has_tile_size(), "tiles of {}", request.tile_size());
   add(request.has_top_k(), "top-k {}", request.top_k());
@@ -272,6 +276,11 @@ void add_method_options(CLI::App& command, CalibrateOptions& options) {
       ->check(check_anchors)
       ->capture_default_str();
   command.add_option("--ratio", options.ratio, "kascade: share of the keys to choose [0.1]");
+  command.add_option("--mass", options.mass,
+                     "kascade, in place of --ratio: choose as many keys as it takes to attend to "
+                     "this share of the attention, 0 to 1");
+  command.add_option("--max-ratio", options.max_ratio,
+                     "With --mass: choose at most this share of the keys [1]");
   command.add_option("--min-keys", options.min_keys, "kascade: choose at least so many [128]");
   command.add_option("--tile-size", options.tile_size,
                      "Tokens of a tile: 16, 32, 64, 128 [kascade: 32, tile: 16]");

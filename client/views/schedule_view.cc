@@ -25,8 +25,13 @@ std::string selection_text(const v1::SelectionRule& rule) {
     return fmt::format("tile: {} key tiles of {} tokens, the own tile on top", rule.top_k(),
                        rule.tile_size());
   }
-  return fmt::format("kascade: {} of the earlier keys, at least {}; tiles of {} queries{}{}{}{}",
-                     percent(rule.ratio(), 1), rule.min_keys(), rule.tile_size(),
+  const std::string budget =
+      rule.has_mass()
+          ? fmt::format("the keys with {} of the attention, at least {}, at most {}",
+                        percent(rule.mass(), 1), rule.min_keys(), percent(rule.max_ratio(), 1))
+          : fmt::format("{} of the earlier keys, at least {}", percent(rule.ratio(), 1),
+                        rule.min_keys());
+  return fmt::format("kascade: {}; tiles of {} queries{}{}{}{}", budget, rule.tile_size(),
                      rule.sink_keys() > 0 ? fmt::format("; {} sink keys", rule.sink_keys()) : "",
                      rule.decode_own_tile() ? "" : "; own tile not forced in decoding",
                      rule.pooling() == v1::SCORE_POOLING_MAX ? "; scores are largest ones" : "",

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "engine/backend/selection.h"
 #include "engine/schedule/selection_settings.h"
 
 namespace kascade {
@@ -16,10 +17,11 @@ namespace kascade {
 struct Candidates {
   int32_t begin = 0;   // first candidate; the keys before it are sinks
   int32_t end = 0;     // exclusive
-  int32_t budget = 0;  // keys to select, ≤ count(); whole key tiles for Family::kTile
+  int32_t budget = 0;  // most keys to select, ≤ count(); whole key tiles for Family::kTile
+  int32_t least = 0;  // fewest keys to select; less than `budget` only if the number follows scores
 
   int32_t count() const { return end - begin; }
-  bool takes_all() const { return budget == count(); }
+  bool takes_all() const { return least == count(); }
 };
 
 // With `per_query` the row selects alone; otherwise it belongs to a query tile. Candidates end
@@ -30,13 +32,17 @@ inline Candidates candidates_of(const SelectionSettings& settings, int32_t posit
   const int32_t tile_begin = position / settings.query_tile * settings.query_tile;
   const int32_t end = per_query && !settings.decode_own_tile ? position + 1 : tile_begin;
   const int32_t begin = std::min(settings.sink_keys, end);
-  int64_t budget;
+  const bool follows_scores = settings.mass > 0;
+  int64_t most;
   if (settings.family == Family::kKascade) {
-    budget = std::max<int64_t>(settings.min_keys, static_cast<int64_t>(settings.ratio * end));
+    const double ratio = follows_scores ? settings.max_ratio : settings.ratio;
+    most = std::max<int64_t>(settings.min_keys, static_cast<int64_t>(ratio * end));
   } else {
-    budget = static_cast<int64_t>(settings.top_k) * settings.query_tile;
+    most = static_cast<int64_t>(settings.top_k) * settings.query_tile;
   }
-  return {begin, end, static_cast<int32_t>(std::min<int64_t>(budget, end - begin))};
+  const auto budget = static_cast<int32_t>(std::min<int64_t>(most, end - begin));
+  const SelectOptions options{.mass = settings.mass, .min_keys = settings.min_keys};
+  return {begin, end, budget, least_keys(options, budget)};
 }
 
 }  // namespace kascade

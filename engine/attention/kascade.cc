@@ -17,6 +17,8 @@ class KascadePolicy final : public AttentionPolicy {
     if (ratio.has_value()) {
       KASCADE_CHECK(settings_.family == Family::kKascade);
       settings_.ratio = *ratio;
+      settings_.mass = 0;
+      settings_.max_ratio = 1;
     }
     for (int32_t layer = 0; layer < static_cast<int32_t>(schedule_->layers.size()); ++layer) {
       selection_used_.push_back(schedule_->selection_used(layer));
@@ -65,16 +67,33 @@ class KascadePolicy final : public AttentionPolicy {
   }
 
   KeysRead keys_read(int32_t layer, const TileSpan& tile) const override {
+    return keys_read(layer, tile, /*selected=*/std::nullopt);
+  }
+
+  KeysRead keys_read_by_heads(int32_t layer, const TileSpan& tile, int32_t kv_heads,
+                              const PolicyState& state, int32_t index) const override {
+    const KeySet keys = attended_keys(layer, state).keys;
+    if (settings_.mass == 0 || keys.selection == nullptr) {
+      return AttentionPolicy::keys_read_by_heads(layer, tile, kv_heads, state, index);
+    }
     KeysRead sum;
-    for (int32_t position = tile.first; position <= tile.last; ++position) {
-      const bool decides =
-          tile.per_query || settings_.family == Family::kKascade || position == tile.last;
-      sum += keys_read_by_row(layer, position, tile.per_query, decides);
+    for (int32_t g = 0; g < kv_heads; ++g) {
+      const int32_t source = keys.head_map.empty() ? g : keys.head_map[g];
+      sum += keys_read(layer, tile, keys.selection->count(index, source));
     }
     return sum;
   }
 
  private:
+  KeysRead keys_read(int32_t layer, const TileSpan& tile, std::optional<int32_t> selected) const {
+    KeysRead sum;
+    for (int32_t position = tile.first; position <= tile.last; ++position) {
+      const bool decides =
+          tile.per_query || settings_.family == Family::kKascade || position == tile.last;
+      sum += keys_read_by_row(layer, position, tile.per_query, decides, selected);
+    }
+    return sum;
+  }
   Role role(int32_t layer) const { return schedule_->layers[layer].role; }
   // In the kascade family an anchor attends to its own selection; in the tile family it attends
   // densely.
@@ -86,11 +105,14 @@ class KascadePolicy final : public AttentionPolicy {
     return role(layer) != Role::kReuse && (selection_used_[layer] || attends_sparsely(layer));
   }
 
-  // `decides`: whether the row's queries take part in the selection.
-  KeysRead keys_read_by_row(int32_t layer, int32_t position, bool per_query, bool decides) const {
+  // `decides`: whether the row's queries take part in the selection. `selected`: keys that the row
+  // attends to besides sinks and own tile; the budget if unset.
+  KeysRead keys_read_by_row(int32_t layer, int32_t position, bool per_query, bool decides,
+                            std::optional<int32_t> selected) const {
     const Candidates candidates = candidates_of(settings_, position, per_query);
     const int64_t causal = int64_t{position} + 1;
-    const int64_t sparse = candidates.begin + candidates.budget + (causal - candidates.end);
+    const int64_t sparse =
+        candidates.begin + selected.value_or(candidates.budget) + (causal - candidates.end);
     const bool dense = role(layer) != Role::kReuse && !attends_sparsely(layer);
     const int64_t attended = dense ? causal : sparse;
     const bool scores = role(layer) != Role::kReuse && selects(layer) && decides;

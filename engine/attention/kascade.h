@@ -15,10 +15,14 @@ namespace kascade {
 constexpr SelectOptions to_select_options(const SelectionSettings& settings) {
   if (settings.family == Family::kTile) return {Pooling::kLastRowMax, settings.query_tile};
   const bool sum = settings.pooling == ScorePooling::kSum;
-  return {sum ? Pooling::kSum : Pooling::kMax, 1, settings.all_heads};
+  return {.pooling = sum ? Pooling::kSum : Pooling::kMax,
+          .all_heads = settings.all_heads,
+          .mass = settings.mass,
+          .min_keys = settings.mass > 0 ? settings.min_keys : 0};
 }
 
-// `ratio` replaces the schedule's (Family::kKascade only; CHECKed). The schedule must be valid.
+// `ratio` replaces the schedule's (Family::kKascade only; CHECKed), and its `mass` if it has one:
+// the budget is then a fixed share of the keys. The schedule must be valid.
 std::shared_ptr<const AttentionPolicy> make_kascade_policy(std::shared_ptr<const Schedule> schedule,
                                                            std::optional<double> ratio);
 

@@ -45,6 +45,14 @@ struct AttentionCounts {
   int64_t dense_kv_bytes_read = 0;
   int64_t positions = 0;
 
+  // Adds all figures but the positions. A row of K or V has `row_bytes`.
+  void add(const KeysRead& keys, int64_t row_bytes) {
+    causal += keys.causal;
+    attended += keys.attended;
+    scored += keys.scored;
+    kv_bytes_read += keys.kv_rows * row_bytes;
+    dense_kv_bytes_read += 2 * keys.causal * row_bytes;
+  }
   AttentionCounts& operator+=(const AttentionCounts& other) {
     causal += other.causal;
     attended += other.attended;

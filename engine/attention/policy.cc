@@ -18,6 +18,16 @@ const Selection* PolicyState::find(int32_t index) const {
   return at < selections_.size() ? selections_[at].get() : nullptr;
 }
 
+KeysRead AttentionPolicy::keys_read_by_heads(int32_t layer, const TileSpan& tile, int32_t kv_heads,
+                                             const PolicyState& /*state*/,
+                                             int32_t /*index*/) const {
+  const KeysRead one = keys_read(layer, tile);
+  return {.causal = one.causal * kv_heads,
+          .attended = one.attended * kv_heads,
+          .scored = one.scored * kv_heads,
+          .kv_rows = one.kv_rows * kv_heads};
+}
+
 std::shared_ptr<const AttentionPolicy> make_policy(const AttentionChoice& choice, int32_t layers) {
   if (const auto* scheduled = std::get_if<ScheduledAttention>(&choice)) {
     return make_kascade_policy(scheduled->schedule, scheduled->ratio);

@@ -97,7 +97,13 @@ class AttentionPolicy {
   // For observers: what the latest attend() of the layer did. `first_tile` is left at 0.
   virtual AttendedKeys attended_keys(int32_t layer, const PolicyState& state) const = 0;
 
+  // What the layer reads for a tile. Where the number of selected keys follows the scores this is
+  // an upper bound, because it is asked before anything is computed.
   virtual KeysRead keys_read(int32_t layer, const TileSpan& tile) const = 0;
+  // What the latest attend() of the layer read for a tile, per KV head and summed over them.
+  // `index` is the tile's index in the selections of `state`.
+  virtual KeysRead keys_read_by_heads(int32_t layer, const TileSpan& tile, int32_t kv_heads,
+                                      const PolicyState& state, int32_t index) const;
   virtual LayerKind layer_kind(int32_t layer) const = 0;
 };
 

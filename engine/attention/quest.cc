@@ -25,7 +25,7 @@ class QuestPolicy final : public BaselinePolicy {
   Candidates candidates(int32_t position, bool per_query) const override {
     Candidates keys = candidates_of(settings(), position, per_query);
     const int32_t pages = std::max(keys.budget / page_size_, 1);
-    keys.budget = std::min(pages * page_size_, keys.count());
+    keys.budget = keys.least = std::min(pages * page_size_, keys.count());
     return keys;
   }
 

@@ -198,8 +198,9 @@ class Backend {
                            Pooling pooling, Tensor scores) = 0;
 
   // Selects, for each tile of the range and each KV head, the budget[tile] candidates with the
-  // highest scores. Of equal scores the one with the lower index wins. A tile whose budget covers
-  // all candidates takes them all, and nothing is scored for it.
+  // highest scores, or with options.mass the best candidates up to a share of all scores. Of equal
+  // scores the one with the lower index wins. A tile that takes all candidates whatever their
+  // scores are (least_keys()) takes them without scoring.
   virtual void select_keys(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                            const SelectOptions& options, Selection& selection) = 0;
 

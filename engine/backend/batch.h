@@ -24,7 +24,8 @@ struct Batch {
   std::vector<int32_t> tile_start{};  // [tiles + 1] first row of each tile
   std::vector<int32_t> tile_seq{};    // [tiles] row of block_tables
   // [tiles] The keys below candidate_begin (the sinks), and those from candidate_end up to the
-  // row's own position, are always attended to. `budget` of the keys between them are selected.
+  // row's own position, are always attended to. Of the keys between them `budget` are selected, or
+  // at most so many where the number follows the scores.
   std::vector<int32_t> candidate_begin{};
   std::vector<int32_t> candidate_end{};
   std::vector<int32_t> budget{};

@@ -17,6 +17,8 @@ absl::Status check_selection(const SelectionSettings& selection) {
   for (const absl::Status& status :
        {check_positive("selection.ratio", selection.ratio, 1),
         check_range("selection.min_keys", selection.min_keys, 1, 1 << 20),
+        check_range("selection.mass", selection.mass, 0, 1),
+        check_positive("selection.max_ratio", selection.max_ratio, 1),
         check_range("selection.top_k", selection.top_k, 1, 1 << 16),
         check_range("selection.sink_keys", selection.sink_keys, 0, 1 << 16)}) {
     if (!status.ok()) return status;

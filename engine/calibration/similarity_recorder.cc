@@ -124,11 +124,17 @@ void SimilarityRecorder::select(Backend& backend, const AttentionInput& in, int3
   const SelectOptions options = to_select_options(settings_);
   const int32_t key_end = end_of_keys(in.batch, tile);
   score(backend, in, tile, options.pooling, scores_);
-  const Choice choice{candidates.begin, candidates.end, candidates.budget, options.unit};
+  const Choice choice{.begin = candidates.begin,
+                      .end = candidates.end,
+                      .budget = candidates.budget,
+                      .unit = options.unit,
+                      .mass = options.mass,
+                      .least = candidates.least,
+                      .causal = key_end};
   for (int32_t g = 0; g < shape_.kv_heads; ++g) {
     selected[g].resize(candidates.budget);
-    choose_keys(scores_.data() + int64_t{g} * key_end, choice, choice_workspace_,
-                selected[g].data());
+    selected[g].resize(choose_keys(scores_.data() + int64_t{g} * key_end, choice, choice_workspace_,
+                                   selected[g].data()));
   }
 }
 

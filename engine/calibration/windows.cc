@@ -92,9 +92,12 @@ absl::Status window_too_small(int64_t least, const WindowSettings& settings) {
                                                        settings.window_tokens));
   }
   const SelectionSettings& selection = settings.selection;
+  const bool takes_all =
+      selection.mass > 0 ? selection.mass >= 1 && selection.max_ratio >= 1 : selection.ratio >= 1;
   const char* field = selection.family == Family::kTile ? "top_k"
-                      : selection.ratio >= 1            ? "ratio"
-                                                        : "min_keys";
+                      : !takes_all                      ? "min_keys"
+                      : selection.mass > 0              ? "mass"
+                                                        : "ratio";
   return invalid_field(
       field, absl::StrCat("no query has more candidates than budget within ", settings.context,
                           " tokens, the most that context and cache allow; "

@@ -203,8 +203,10 @@ void StepLoop::record_step_time(const StepPlan& plan, const StepFeatures& featur
 
 void StepLoop::count_keys(const StepLayout& layout) {
   const Batch& batch = layout.step.batch;
+  auto group = layout.step.groups.begin();
   for (size_t i = 0; i < layout.slices.size(); ++i) {
     const auto& [slice, sequence, policy] = layout.slices[i];
+    while (group->policy != policy) ++group;
     ActiveRequest& request = ActiveRequest::of(*sequence);
     const auto run = static_cast<size_t>(slice->branch);
     const TileRange tiles = layout.built.tiles[i];
@@ -213,29 +215,25 @@ void StepLoop::count_keys(const StepLayout& layout) {
                           batch.positions[batch.tile_start[tile + 1] - 1],
                           batch.positions[batch.tile_start[tile]] >= sequence->spec.prefill_end};
       const bool first_time = span.first >= request.counted_until[run];
-      count_tile(*policy, span, first_time ? &request.counts[run] : nullptr);
+      count_tile(*group, tile, span, first_time ? &request.counts[run] : nullptr);
     }
     int32_t& counted = request.counted_until[run];
     counted = std::max(counted, slice->begin + slice->count);
   }
 }
 
-void StepLoop::count_tile(const AttentionPolicy& policy, const TileSpan& tile,
+void StepLoop::count_tile(const AttentionGroup& group, int32_t index, const TileSpan& tile,
                           AttentionCounts* counts) {
+  const AttentionPolicy& policy = *group.policy;
   const KvCacheShape& shape = cache_.shape();
-  const int64_t row_bytes = shape.row_bytes();
   for (int32_t layer = 0; layer < shape.layers; ++layer) {
-    const KeysRead keys = policy.keys_read(layer, tile);
+    const KeysRead keys = policy.keys_read_by_heads(layer, tile, shape.kv_heads, *group.state,
+                                                    index - group.tiles.begin);
     const auto kind = static_cast<size_t>(policy.layer_kind(layer));
-    stats_.keys_attended[kind] += keys.attended * shape.kv_heads;
-    stats_.keys_scored[kind] += keys.scored * shape.kv_heads;
-    stats_.keys_causal += keys.causal * shape.kv_heads;
-    if (counts == nullptr) continue;
-    counts->causal += keys.causal * shape.kv_heads;
-    counts->attended += keys.attended * shape.kv_heads;
-    counts->scored += keys.scored * shape.kv_heads;
-    counts->kv_bytes_read += keys.kv_rows * shape.kv_heads * row_bytes;
-    counts->dense_kv_bytes_read += 2 * keys.causal * shape.kv_heads * row_bytes;
+    stats_.keys_attended[kind] += keys.attended;
+    stats_.keys_scored[kind] += keys.scored;
+    stats_.keys_causal += keys.causal;
+    if (counts != nullptr) counts->add(keys, shape.row_bytes());
   }
   if (counts != nullptr) counts->positions += tile.last - tile.first + 1;
 }

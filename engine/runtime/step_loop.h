@@ -62,8 +62,10 @@ class StepLoop {
   void record_step_time(const StepPlan& plan, const StepFeatures& features,
                         absl::Duration duration);
   void count_keys(const StepLayout& layout);
-  // The part of count_keys() for one tile of one run.
-  void count_tile(const AttentionPolicy& policy, const TileSpan& tile, AttentionCounts* counts);
+  // The part of count_keys() for one tile of a batch; `counts` is of the run that it belongs to, or
+  // null if the tile was counted before.
+  void count_tile(const AttentionGroup& group, int32_t index, const TileSpan& tile,
+                  AttentionCounts* counts);
 
   std::vector<Outcome> decide(const StepLayout& layout, Tensor hidden, Events& events);
   void generate(const StepLayout& layout, Tensor hidden, std::vector<Outcome>& outcomes,

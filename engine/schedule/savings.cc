@@ -14,7 +14,9 @@ bool selects_everything(const SelectionSettings& selection, int32_t context) {
   if (selection.family == Family::kTile) {
     return int64_t{selection.top_k} * selection.query_tile >= context;
   }
-  return selection.ratio >= 1 || selection.min_keys >= context;
+  if (selection.min_keys >= context) return true;
+  if (selection.mass == 0) return selection.ratio >= 1;
+  return selection.mass >= 1 && selection.max_ratio >= 1;
 }
 
 }  // namespace

@@ -77,6 +77,23 @@ absl::Status check_layer(const Schedule& schedule, int32_t index, int32_t kv_hea
   return check_range(name + ".importance", layer.importance, 0, 2);
 }
 
+absl::Status check_mass(const SelectionSettings& settings) {
+  if (!(settings.mass >= 0 && settings.mass <= 1)) {
+    return out_of_range("selection.mass", "in (0, 1], or 0 for a fixed ratio",
+                        absl::StrCat(settings.mass));
+  }
+  if (!(settings.max_ratio > 0 && settings.max_ratio <= 1)) {
+    return out_of_range("selection.max_ratio", "in (0, 1]", absl::StrCat(settings.max_ratio));
+  }
+  if (settings.mass > 0 && settings.family != Family::kKascade) {
+    return out_of_range("selection.mass", "0 for family tile", absl::StrCat(settings.mass));
+  }
+  if (settings.mass == 0 && settings.max_ratio != 1) {
+    return out_of_range("selection.max_ratio", "1 without mass", absl::StrCat(settings.max_ratio));
+  }
+  return absl::OkStatus();
+}
+
 // A file may hold any text in place of a digest, and an error message must stay short.
 std::string shown(const std::string& digest) {
   constexpr size_t kDigestLetters = 64;
@@ -117,6 +134,7 @@ absl::Status validate(const SelectionSettings& settings) {
   if (!(settings.ratio > 0 && settings.ratio <= 1)) {
     return out_of_range("selection.ratio", "in (0, 1]", absl::StrCat(settings.ratio));
   }
+  if (auto status = check_mass(settings); !status.ok()) return status;
   if (!kascade && !settings.decode_own_tile) {
     return out_of_range("selection.decode_own_tile", "true for family tile", "false");
   }

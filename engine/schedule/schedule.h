@@ -127,7 +127,8 @@ struct ScheduleShape {
 // selects (is not itself a reuse layer), and that head maps and settings are in range.
 // decode_own_tile = false, sink_keys > 0 and all_heads are only for Family::kKascade.
 // decode_own_tile = false also needs min_keys ≥ 1, since otherwise a row could be left without any
-// key. Errors are INVALID_ARGUMENT and name layer, field, limit and value.
+// key. mass > 0 is only for Family::kKascade, and max_ratio < 1 only with a mass. Errors are
+// INVALID_ARGUMENT and name layer, field, limit and value.
 absl::Status validate(const Schedule& schedule, const ScheduleShape& shape);
 absl::Status validate(const SelectionSettings& settings);
 

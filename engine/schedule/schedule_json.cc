@@ -50,9 +50,9 @@ void visit_fields(Visitor& visit, Record& calibration) {
   visit("duration_seconds", calibration.duration_seconds);
   visit("threshold", calibration.threshold);
   visit("max_reuse_dist", calibration.max_reuse_dist);
-  visit.flag("published_head_map_slip", calibration.published_head_map_slip);
-  visit.flag("weighted_by_loss", calibration.uses_measured_costs);
-  visit.flag("auto_threshold", calibration.auto_threshold);
+  visit.unless("published_head_map_slip", calibration.published_head_map_slip, false);
+  visit.unless("weighted_by_loss", calibration.uses_measured_costs, false);
+  visit.unless("auto_threshold", calibration.auto_threshold, false);
 }
 
 template <typename Visitor, Is<SelectionSettings> Record>
@@ -64,6 +64,8 @@ void visit_fields(Visitor& visit, Record& settings) {
   visit("ratio", settings.ratio);
   visit("top_k", settings.top_k);
   visit("min_keys", settings.min_keys);
+  visit.unless("mass", settings.mass, SelectionSettings{}.mass);
+  visit.unless("max_ratio", settings.max_ratio, SelectionSettings{}.max_ratio);
   if (tiles) {
     visit.fixed("pooling", "max");
   } else {
@@ -71,7 +73,7 @@ void visit_fields(Visitor& visit, Record& settings) {
   }
   visit("decode_own_tile", settings.decode_own_tile);
   visit("sink_keys", settings.sink_keys);
-  visit.flag("all_heads", settings.all_heads);
+  visit.unless("all_heads", settings.all_heads, false);
 }
 
 template <typename Visitor, Is<LayerSchedule> Record>
@@ -128,13 +130,14 @@ class Writer {
   void with_defaults(const char* key, const T& value) {
     (*this)(key, value);
   }
-  // Both are omitted when unset, so that older files keep their ids.
+  // These two leave out what older files do not have, so that those keep their ids.
   template <typename T>
   void optional(const char* key, const std::optional<T>& value) {
     if (value) object_[key] = encode(*value);
   }
-  void flag(const char* key, bool value) {
-    if (value) object_[key] = true;
+  template <typename T>
+  void unless(const char* key, const T& value, const T& omitted) {
+    if (value != omitted) object_[key] = value;
   }
   template <typename T>
   void fixed(const char* key, const T& value) {
@@ -172,9 +175,8 @@ class Reader {
 
   template <typename T>
   void operator()(const char* key, T& value) {
-    if (const Json* found = find(key, /*required=*/!defaults_)) {
-      decode(*found, absl::StrCat(path_, path_.empty() ? "" : ".", key), value);
-    }
+    const Json* found = find(key, /*required=*/!defaults_);
+    if (found != nullptr) decode(*found, path_to(key), value);
   }
   template <typename T>
   void with_defaults(const char* key, T& value) {
@@ -182,20 +184,17 @@ class Reader {
   }
   template <typename T>
   void optional(const char* key, std::optional<T>& value) {
-    if (const Json* found = find(key, /*required=*/false)) {
-      decode(*found, absl::StrCat(path_, path_.empty() ? "" : ".", key), value.emplace());
-    }
+    if (const Json* found = find(key)) decode(*found, path_to(key), value.emplace());
   }
-  void flag(const char* key, bool& value) {
-    if (const Json* found = find(key, /*required=*/false)) {
-      decode(*found, absl::StrCat(path_, path_.empty() ? "" : ".", key), value);
-    }
+  template <typename T>
+  void unless(const char* key, T& value, const T& /*omitted*/) {
+    if (const Json* found = find(key)) decode(*found, path_to(key), value);
   }
   template <typename T>
   void fixed(const char* key, const T& value) {
     const Json expected = value;
     if (const Json* found = find(key, /*required=*/true); found && *found != expected)
-      refuse(absl::StrCat(path_, path_.empty() ? "" : ".", key), expected.dump(), *found);
+      refuse(path_to(key), expected.dump(), *found);
   }
 
   // Must be called after all fields were visited.
@@ -223,6 +222,7 @@ class Reader {
     const std::string quoted = printable(Json(key));
     return quoted.size() < 2 ? quoted : quoted.substr(1, quoted.size() - 2);
   }
+  std::string path_to(const char* key) const { return path_ + (path_.empty() ? "" : ".") + key; }
   std::string shown_path() const { return path_.empty() ? "the schedule" : path_; }
 
   void refuse(const std::string& field, const std::string& expected, const Json& found) {
@@ -231,7 +231,7 @@ class Reader {
         absl::StrCat(field, " must be ", expected, ", is ", printable(found)));
   }
 
-  const Json* find(const char* key, bool required) {
+  const Json* find(const char* key, bool required = false) {
     if (!status_.ok()) return nullptr;
     seen_.emplace_back(key);
     const auto found = object_.find(key);

@@ -24,9 +24,14 @@ constexpr std::string_view name_of(ScorePooling pooling) {
 struct SelectionSettings {
   Family family = Family::kKascade;
   int32_t query_tile = 32;  // T positions; tile n is [nT, (n+1)T)
-  double ratio = 0.10;      // kascade: budget ÷ keys before the tile, (0, 1]
+  double ratio = 0.10;      // kascade: budget ÷ keys before the tile, (0, 1]; not read with `mass`
   int32_t min_keys = 128;   // kascade: lower limit of the budget
-  int32_t top_k = 12;       // tile: budget in key tiles, without the own tile
+  // kascade: the share of the scores of all causal keys that the attended keys shall have, (0, 1].
+  // The budget is then the fewest keys that reach it, for each tile and KV head, from min_keys to
+  // max_ratio. 0 = off: the budget is a fixed share of the keys, `ratio`.
+  double mass = 0;
+  double max_ratio = 1.0;  // with `mass`: upper limit of the budget ÷ keys before the tile, (0, 1]
+  int32_t top_k = 12;      // tile: budget in key tiles, without the own tile
   // Whether a query that selects alone always attends to its own tile. False is the paper's decode,
   // in which the keys of the own tile are candidates too. Tiles always attend to their own tile.
   bool decode_own_tile = true;

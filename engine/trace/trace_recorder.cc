@@ -99,7 +99,7 @@ void TraceRecorder::record_selection(const Tile& tile, LayerTrace& out) {
   const SelectOptions& options = keys.options;
   const bool ranked = keys.ranked_by_scores;
   const Batch& batch = tile.in.batch;
-  const bool takes_all = batch.budget[tile.index] ==
+  const bool takes_all = least_keys(options, batch.budget[tile.index]) ==
                          batch.candidate_end[tile.index] - batch.candidate_begin[tile.index];
   if (ranked) score(tile, options.pooling);
   if (ranked && options.all_heads) {

@@ -33,6 +33,9 @@ std::string text_of(const CalibrationOptions& options) {
   absl::StrAppend(&text, " ", std::string(name_of(rule.pooling)), " ", rule.all_heads, " ",
                   options.published_head_map_slip, " ", static_cast<int>(options.layer_cost));
   for (const int32_t layer : options.dense_layers) absl::StrAppend(&text, " ", layer);
+  if (rule.mass > 0) {
+    absl::StrAppend(&text, " mass ", exact(rule.mass), " ", exact(rule.max_ratio));
+  }
   if (options.auto_threshold) text += " auto threshold";
   if (!options.long_window) text += " no long window";
   if (options.join_texts) text += *options.join_texts ? " joined" : " not joined";

@@ -50,6 +50,8 @@ struct OwnOptions {
 OwnOptions own_options(const Request& in) {
   return {.keys = first_set({{"ratio", in.has_ratio()},
                              {"min_keys", in.has_min_keys()},
+                             {"mass", in.has_mass()},
+                             {"max_ratio", in.has_max_ratio()},
                              {"decode_own_tile", in.has_decode_own_tile()},
                              {"sink_keys", in.has_sink_keys()},
                              {"pooling", in.has_pooling()},
@@ -141,6 +143,12 @@ absl::StatusOr<Kind> read_kind(const Request& in) {
     return invalid_field("min_recall",
                          "is an option of auto_dense_layers; auto_dense_layers is false");
   }
+  if (in.has_mass() && in.has_ratio()) {
+    return invalid_field("mass", "does not go together with ratio; max_ratio limits the keys");
+  }
+  if (in.has_max_ratio() && !in.has_mass()) {
+    return invalid_field("max_ratio", "is an option of mass; mass is not given");
+  }
   if (in.has_threshold() && in.auto_threshold()) {
     return invalid_field("auto_threshold", "does not go together with threshold");
   }
@@ -180,6 +188,12 @@ absl::Status read_selection(const Request& in, Family family, SelectionSettings&
   if (in.has_tile_size()) out.query_tile = in.tile_size();
   if (in.has_ratio()) out.ratio = in.ratio();
   if (in.has_min_keys()) out.min_keys = in.min_keys();
+  if (in.has_mass()) {
+    // Unset means "off" on the wire, which is 0 in the engine's options.
+    if (in.mass() == 0) return check_positive("mass", 0, 1);
+    out.mass = in.mass();
+  }
+  if (in.has_max_ratio()) out.max_ratio = in.max_ratio();
   if (in.has_top_k()) out.top_k = in.top_k();
   if (in.has_sink_keys()) out.sink_keys = in.sink_keys();
   if (in.has_decode_own_tile()) out.decode_own_tile = in.decode_own_tile();
@@ -301,11 +315,16 @@ absl::StatusOr<core::CalibrationRequest> read_calibration(const Request& in,
 }
 
 std::span<const FieldName> calibration_fields() {
-  static constexpr FieldName kNames[] = {
-      {"selection.query_tile", "tile_size"}, {"selection.ratio", "ratio"},
-      {"selection.min_keys", "min_keys"},    {"selection.top_k", "top_k"},
-      {"selection.sink_keys", "sink_keys"},  {"selection.decode_own_tile", "decode_own_tile"},
-      {"greedy.threshold", "threshold"},     {"greedy.max_reuse_dist", "max_reuse_dist"}};
+  static constexpr FieldName kNames[] = {{"selection.query_tile", "tile_size"},
+                                         {"selection.ratio", "ratio"},
+                                         {"selection.min_keys", "min_keys"},
+                                         {"selection.top_k", "top_k"},
+                                         {"selection.sink_keys", "sink_keys"},
+                                         {"selection.decode_own_tile", "decode_own_tile"},
+                                         {"selection.mass", "mass"},
+                                         {"selection.max_ratio", "max_ratio"},
+                                         {"greedy.threshold", "threshold"},
+                                         {"greedy.max_reuse_dist", "max_reuse_dist"}};
   return kNames;
 }
 

@@ -58,6 +58,10 @@ void fill(const SelectionSettings& in, v1::SelectionRule& out) {
   if (keys) {
     out.set_ratio(in.ratio);
     out.set_min_keys(in.min_keys);
+    if (in.mass > 0) {
+      out.set_mass(in.mass);
+      out.set_max_ratio(in.max_ratio);
+    }
   } else {
     out.set_top_k(in.top_k);
   }

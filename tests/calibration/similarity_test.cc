@@ -38,6 +38,9 @@ constexpr SelectionSettings kAllHeads{.family = Family::kKascade,
                                       .min_keys = 6,
                                       .sink_keys = 2,
                                       .all_heads = true};
+// Budgets that follow the attention, for which a source may have more keys than its target.
+constexpr SelectionSettings kMass{
+    .query_tile = kTile, .min_keys = 6, .mass = 0.7, .max_ratio = 0.8, .sink_keys = 2};
 constexpr SelectionSettings kTiles{.family = Family::kTile, .query_tile = kTile, .top_k = 2};
 
 // Queries [tokens, heads · dim] and keys [tokens, kv_heads · dim] of each layer.
@@ -117,6 +120,21 @@ struct Oracle {
     }
   }
 
+  // `keys` are the candidates by descending score.
+  int32_t keys_for_mass(const SelectionSettings& settings, int32_t layer, int32_t tile, int32_t g,
+                        const std::vector<int32_t>& keys) const {
+    const Candidates candidates = candidates_of(settings, tile * kTile, false);
+    const auto& row = scores[layer][tile][g];
+    double covered = std::accumulate(row.begin(), row.begin() + candidates.begin, 0.0) +
+                     std::accumulate(row.begin() + candidates.end, row.end(), 0.0);
+    const double wanted = settings.mass * std::accumulate(row.begin(), row.end(), 0.0);
+    int32_t count = 0;
+    while (count < candidates.budget && (count < candidates.least || covered < wanted)) {
+      covered += row[keys[count++]];
+    }
+    return count;
+  }
+
   std::vector<int32_t> chosen(const SelectionSettings& settings, int32_t layer, int32_t tile,
                               int32_t g) const {
     const Candidates candidates = candidates_of(settings, tile * kTile, false);
@@ -128,7 +146,9 @@ struct Oracle {
       return *std::max_element(row.begin() + u * unit, row.begin() + (u + 1) * unit);
     };
     std::ranges::stable_sort(units, [&](int32_t a, int32_t b) { return value(a) > value(b); });
-    units.resize(candidates.budget / unit);
+    const int32_t wanted = settings.mass > 0 ? keys_for_mass(settings, layer, tile, g, units)
+                                             : candidates.budget / unit;
+    units.resize(wanted);
     std::vector<int32_t> keys;
     for (const int32_t u : units) {
       for (int32_t i = 0; i < unit; ++i) keys.push_back(u * unit + i);
@@ -233,7 +253,7 @@ Similarity record(const Window& window, const SelectionSettings& settings, Simil
 
 TEST(SimilarityTest, RecalledMassByDefinition) {
   const Window window(3);
-  for (const SelectionSettings& settings : {kKeys, kTiles, kLargest, kAllHeads}) {
+  for (const SelectionSettings& settings : {kKeys, kTiles, kLargest, kAllHeads, kMass}) {
     const Oracle oracle(window, settings);
     const Similarity measured = record(window, settings, SimilarityKind::kRecalledMass, 2);
     const Similarity with_slip = record(window, settings, SimilarityKind::kRecalledMassWithSlip, 2);
@@ -257,7 +277,7 @@ TEST(SimilarityTest, RecalledMassByDefinition) {
 
 TEST(SimilarityTest, JaccardByDefinition) {
   const Window window(4);
-  for (const SelectionSettings& settings : {kKeys, kTiles, kLargest, kAllHeads}) {
+  for (const SelectionSettings& settings : {kKeys, kTiles, kLargest, kAllHeads, kMass}) {
     const Oracle oracle(window, settings);
     const Similarity measured = record(window, settings, SimilarityKind::kJaccard, 4);
     for (int32_t b = 1; b < kLayers; ++b) {

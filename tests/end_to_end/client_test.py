@@ -556,10 +556,12 @@ class Sparse(ClientTest):
         result = self.json("calibrate", scratch / "other.txt", *QUICK, "--anchors", "7",
                            "--max-degradation", "100", "--no-activate", "--pooling", "max",
                            "--all-heads", "--published-head-map-slip", "--paper-decode",
-                           "--sink-keys", "4", "--plan-weight", "importance")
+                           "--sink-keys", "4", "--plan-weight", "importance", "--mass", "0.9",
+                           "--max-ratio", "0.5")
         selection = result["schedule"]["selection"]
         self.assertEqual((selection["pooling"], selection["all_heads"], selection["sink_keys"],
                           selection["decode_own_tile"]), ("max", True, 4, False))
+        self.assertEqual((selection["mass"], selection["max_ratio"]), (0.9, 0.5))
         self.assertTrue(result["schedule"]["calibration"]["published_head_map_slip"])
         self.assertFalse(result["schedule"]["calibration"].get("weighted_by_loss"))
 

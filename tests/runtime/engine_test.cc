@@ -25,6 +25,7 @@ namespace {
 constexpr SelectionSettings kKeys{
     .family = Family::kKascade, .query_tile = 16, .ratio = 0.1, .min_keys = 8};
 constexpr SelectionSettings kTiles{.family = Family::kTile, .query_tile = 16, .top_k = 2};
+constexpr SelectionSettings kMass{.query_tile = 16, .min_keys = 2, .mass = 0.99, .max_ratio = 0.5};
 
 struct EngineCase {
   std::string backend;
@@ -167,6 +168,112 @@ TEST_P(EngineTest, ChunkedEqualsWhole) {
     }
   }
 }
+
+// ---- Budgets that follow the attention ----
+
+TEST_P(EngineTest, MassOneIsDense) {
+  const auto engine = make_engine(options());
+  SelectionSettings all = kMass;
+  all.mass = all.max_ratio = 1;
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1, 3}, all)).ok());
+  const Reply dense = run(*engine, scoring(*engine, text(300), Mode::kDense));
+  const Reply sparse = run(*engine, scoring(*engine, text(300), Mode::kSparse));
+  expect_same(dense, sparse, tolerance());
+  EXPECT_EQ(sparse.finish.counts.back().attended, sparse.finish.counts.back().causal);
+  EXPECT_EQ(sparse.finish.counts.back().scored, 0);
+}
+
+TEST_P(EngineTest, MoreMassTakesMoreKeys) {
+  const auto engine = make_engine(options());
+  int64_t fewer = 0;
+  for (const double mass : {1e-6, 0.9, 0.99, 0.999, 1.0}) {
+    SelectionSettings rule = kMass;
+    rule.mass = mass;
+    ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, rule)).ok());
+    const AttentionCounts counts =
+        run(*engine, scoring(*engine, text(400), Mode::kSparse)).finish.counts.back();
+    EXPECT_GT(counts.attended, fewer) << mass;
+    EXPECT_LT(counts.attended, counts.causal) << mass;  // because of max_ratio
+    EXPECT_GT(counts.scored, 0);
+    EXPECT_LT(counts.kv_bytes_read, counts.dense_kv_bytes_read);
+    fewer = counts.attended;
+  }
+}
+
+TEST_P(EngineTest, ByMassChunkedEqualsWhole) {
+  EngineOptions wide = options();
+  wide.max_batch_tokens = 2048;
+  const auto whole = make_engine(wide);
+  const auto chunked = make_engine(options());
+  for (const auto granularity : {SelectionGranularity::kPerQuery, SelectionGranularity::kPerTile}) {
+    const auto schedule = make_schedule(*whole, {2}, kMass);
+    ASSERT_TRUE(whole->activate(schedule).ok() && chunked->activate(schedule).ok());
+    Request request = scoring(*whole, text(500), Mode::kSparse);
+    std::get<Score>(request.task).granularity = granularity;
+    const Reply one = run(*whole, request), other = run(*chunked, request);
+    expect_same(one, other, company_tolerance());
+    if (company_tolerance() > 0) continue;
+    EXPECT_EQ(one.finish.counts.back().attended, other.finish.counts.back().attended);
+    EXPECT_EQ(one.finish.counts.back().kv_bytes_read, other.finish.counts.back().kv_bytes_read);
+  }
+}
+
+TEST_P(EngineTest, ByMassBatchedEqualsAlone) {
+  const auto engine = make_engine(options());
+  SelectionSettings other = kMass;
+  other.mass = 0.999;
+  const auto schedule = make_schedule(*engine, {1}, kMass);
+  const auto second = make_schedule(*engine, {2}, other);
+  std::vector<Request> requests;
+  for (int32_t i = 0; i < 6; ++i) {
+    requests.push_back(i % 2 == 0 ? scoring(*engine, text(90 + 67 * i, i), Mode::kDense, 1 + 10 * i)
+                                  : greedy(*engine, text(90 + 67 * i, i), Mode::kDense, 12));
+    requests.back().attention = ScheduledAttention{.schedule = i < 4 ? schedule : second};
+  }
+  std::vector<PendingReply> pending(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    ASSERT_TRUE(engine->submit(requests[i], pending[i].sink()).ok());
+  }
+  const bool any_order = GetParam().weights == "f32";
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const Reply together = pending[i].wait(), alone = run(*engine, requests[i]);
+    expect_same(together, alone,
+                any_order ? std::max(company_tolerance(), tolerance()) : company_tolerance());
+    if (company_tolerance() > 0 || any_order) continue;
+    EXPECT_EQ(together.finish.counts.back().attended, alone.finish.counts.back().attended) << i;
+  }
+}
+
+TEST_P(EngineTest, ByMassScoreEqualsGenerate) {
+  const auto engine = make_engine(options());
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kMass)).ok());
+  std::vector<Token> all = text(233);
+  const Reply generated = run(*engine, greedy(*engine, all, Mode::kSparse, 30));
+  ASSERT_EQ(generated.tokens.size(), 30u);
+  for (const Token token : generated.ids()) all.push_back(token);
+  const Reply scored = run(*engine, scoring(*engine, all, Mode::kSparse, 233));
+  ASSERT_EQ(scored.tokens.size(), 30u);
+  for (size_t i = 0; i < 30; ++i) {
+    EXPECT_NEAR(scored.tokens[i].logprob, generated.tokens[i].logprob, std::max(tolerance(), 1e-6));
+  }
+}
+
+// A request's ratio asks for a fixed share of the keys, whatever the schedule says.
+TEST_P(EngineTest, RequestRatioReplacesTheMass) {
+  const auto engine = make_engine(options());
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kKeys)).ok());
+  const Reply by_ratio = run(*engine, scoring(*engine, text(300), Mode::kSparse));
+  SelectionSettings by_mass = kKeys;
+  by_mass.ratio = 0.7;
+  by_mass.mass = 0.99;
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, by_mass)).ok());
+  Request request = scoring(*engine, text(300), Mode::kSparse);
+  EXPECT_GT(largest_difference(by_ratio, run(*engine, request)), 0);
+  std::get<ScheduledAttention>(request.attention).ratio = kKeys.ratio;
+  expect_same(by_ratio, run(*engine, request), 0);
+}
+
+// ---- Batches ----
 
 // Also with chunks cut to what a millisecond is expected to do: to other lengths in each run.
 TEST_P(EngineTest, BatchedEqualsAlone) {

@@ -52,6 +52,16 @@ TEST(SavingsWarning, DenseLayersSaveNothing) {
   EXPECT_THAT(savings_warning(schedule, kContext), StartsWith(kNothing));
 }
 
+TEST(SavingsWarning, NorDoesAMassOfAllKeys) {
+  Schedule schedule = reusing(Family::kKascade);
+  schedule.selection.mass = 1;
+  EXPECT_THAT(savings_warning(schedule, kContext), StartsWith(kNothing));
+  schedule.selection.max_ratio = 0.5;
+  EXPECT_EQ(savings_warning(schedule, kContext), "");
+  schedule.selection = {.ratio = 1, .mass = 0.9};
+  EXPECT_EQ(savings_warning(schedule, kContext), "");
+}
+
 TEST(SavingsWarning, NorDoesABudgetOfAllKeys) {
   Schedule tiles = reusing(Family::kTile);
   tiles.selection.query_tile = 16;

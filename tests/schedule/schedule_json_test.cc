@@ -105,6 +105,32 @@ TEST(Json, ExperimentsAreKeptAndLeftOutWhereThereAreNone) {
   expect_equal(*parsed, schedule);
 }
 
+// Files from before there was a mass have neither key.
+TEST(Json, AMassIsKeptAndLeftOutWhereThereIsNone) {
+  EXPECT_THAT(to_json(example()), AllOf(Not(HasSubstr("\"mass\"")), Not(HasSubstr("max_ratio"))));
+  EXPECT_EQ(parse_schedule(to_json(example()))->selection.mass, 0);
+  EXPECT_EQ(parse_schedule(to_json(example()))->selection.max_ratio, 1);
+  EXPECT_EQ(example().schedule_id,
+            "19487f2a6a99d5cfbf144aec8e52e574fee3391090192ad8db59420c24b8d9c0");
+  Schedule schedule = example();
+  schedule.selection.mass = 0.1 + 0.2;
+  schedule.selection.max_ratio = 1.0 / 3;
+  seal(schedule);
+  EXPECT_NE(schedule.schedule_id, example().schedule_id);
+  EXPECT_THAT(to_json(schedule), HasSubstr("\"min_keys\":64,\"mass\":0.30000000000000004,"
+                                           "\"max_ratio\":0.3333333333333333,"));
+  const auto parsed = parse_schedule(to_json(schedule));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  expect_equal(*parsed, schedule);
+  const auto without_limit = parse_schedule(
+      replaced(unsealed_json(), "\"min_keys\":64,", "\"min_keys\":64,\"mass\":0.9,"));
+  ASSERT_TRUE(without_limit.ok()) << without_limit.status();
+  EXPECT_EQ(without_limit->selection.max_ratio, 1);
+  const auto text = parse_schedule(
+      replaced(unsealed_json(), "\"min_keys\":64,", "\"min_keys\":64,\"mass\":\"most\","));
+  EXPECT_EQ(message_of(text.status()), "selection.mass must be a number, is \"most\"");
+}
+
 TEST(Json, IdIsTheDigestOfTheRest) {
   const Schedule sealed = example();
   EXPECT_EQ(sealed.schedule_id.size(), 64u);

@@ -58,6 +58,7 @@ TEST(Validate, AcceptsTheExampleAndTheDefaults) {
   EXPECT_EQ(validate(SelectionSettings{}), absl::OkStatus());
   EXPECT_EQ(validate(SelectionSettings{.family = Family::kTile, .query_tile = 16}),
             absl::OkStatus());
+  EXPECT_EQ(validate(SelectionSettings{.mass = 1, .max_ratio = 1e-9}), absl::OkStatus());
 }
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -97,6 +98,22 @@ TEST(Validate, RefusesEachFaultOfTheRule) {
       {"tile family, sinks",
        [](Schedule& s) { s.selection = {.family = Family::kTile, .sink_keys = 3}; },
        "selection.sink_keys must be 0 for family tile, is 3"},
+      {"mass 1.5", [](Schedule& s) { s.selection.mass = 1.5; },
+       "selection.mass must be in (0, 1], or 0 for a fixed ratio, is 1.5"},
+      {"mass < 0", [](Schedule& s) { s.selection.mass = -0.1; },
+       "selection.mass must be in (0, 1]"},
+      {"mass nan", [](Schedule& s) { s.selection.mass = kNan; }, "is nan"},
+      {"max_ratio 0", [](Schedule& s) { s.selection.mass = 0.9, s.selection.max_ratio = 0; },
+       "selection.max_ratio must be in (0, 1], is 0"},
+      {"max_ratio 2", [](Schedule& s) { s.selection.mass = 0.9, s.selection.max_ratio = 2; },
+       "selection.max_ratio must be in (0, 1], is 2"},
+      {"max_ratio nan", [](Schedule& s) { s.selection.mass = 0.9, s.selection.max_ratio = kNan; },
+       "selection.max_ratio must be in (0, 1], is nan"},
+      {"max_ratio alone", [](Schedule& s) { s.selection.max_ratio = 0.5; },
+       "selection.max_ratio must be 1 without mass, is 0.5"},
+      {"tile family, mass",
+       [](Schedule& s) { s.selection = {.family = Family::kTile, .mass = 0.9}; },
+       "selection.mass must be 0 for family tile, is 0.9"},
       {"all_heads", [](Schedule& s) { s.selection = {.family = Family::kTile, .all_heads = true}; },
        "selection.all_heads must be false for family tile, is true"},
   });

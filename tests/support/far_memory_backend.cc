@@ -99,6 +99,7 @@ class FarSelection final : public Selection {
   std::vector<int32_t> read(int32_t tile, int32_t kv_head) const override {
     return inner.read(tile, kv_head);
   }
+  int32_t count(int32_t tile, int32_t kv_head) const override { return inner.count(tile, kv_head); }
 
   HostSelection inner;
 };

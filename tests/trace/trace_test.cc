@@ -164,6 +164,7 @@ const Case kCases[] = {
     {"sinks", {.ratio = 0.1, .min_keys = 20, .sink_keys = 3}},
     {"largest", {.ratio = 0.2, .min_keys = 5, .pooling = ScorePooling::kMax}},
     {"all_heads", {.ratio = 0.2, .min_keys = 5, .all_heads = true}},
+    {"mass", {.min_keys = 5, .mass = 0.5, .max_ratio = 0.8, .sink_keys = 3}},
     {"paper_decode", {.ratio = 0.1, .min_keys = 20, .decode_own_tile = false}},
     {"tile", {.family = Family::kTile, .query_tile = 16, .top_k = 3}},
 };
@@ -175,6 +176,20 @@ class TraceTest : public ::testing::TestWithParam<std::tuple<Case, bool, std::st
   std::unique_ptr<Backend> backend() const {
     if (std::get<2>(GetParam()) == "reference") return make_reference_backend();
     return *open_backend({.name = "cpu", .weights = WeightFormat::kF32});
+  }
+
+  // The number of best keys with which the query or tile attends to the share settings().mass.
+  size_t keys_for_mass(const std::vector<double>& scores,
+                       const std::vector<std::pair<double, int32_t>>& best, int32_t end) const {
+    double covered = std::accumulate(scores.begin(), scores.begin() + settings().sink_keys, 0.0) +
+                     std::accumulate(scores.begin() + end, scores.end(), 0.0);
+    const double wanted = settings().mass * std::accumulate(scores.begin(), scores.end(), 0.0);
+    size_t count = 0;
+    while (count < static_cast<size_t>(settings().min_keys) || covered < wanted) {
+      covered -= best[count++].first;
+    }
+    EXPECT_LE(count, static_cast<size_t>(settings().max_ratio * end));
+    return count;
   }
 
   // Plain loops over the definitions of docs/method.md.
@@ -198,7 +213,8 @@ class TraceTest : public ::testing::TestWithParam<std::tuple<Case, bool, std::st
       units.emplace_back(-*std::max_element(&scores[key], &scores[key] + unit), key);
     }
     std::ranges::sort(units);
-    units.resize(std::min<size_t>(units.size(), wanted));
+    units.resize(s.mass > 0 ? keys_for_mass(scores, units, end)
+                            : std::min<size_t>(units.size(), wanted));
     Selected out;
     for (const auto& [negative, key] : units) {
       out.first_keys.push_back(key);

@@ -49,6 +49,28 @@ ChoiceKernels::Split split(const uint32_t* ranks, int64_t count, uint32_t low, u
   return split;
 }
 
+// Ranks of positive scores are the bits of the score with the sign bit set; the others count
+// nothing. A multiplication by a power of two is exact, and so is the sum of whole numbers.
+uint64_t sum(const uint32_t* ranks, int64_t count) {
+  const __m512i zero = _mm512_set1_epi32(INT32_MIN);
+  const __m512 largest = _mm512_set1_ps(0x1p14f), steps = _mm512_set1_ps(0x1p40f);
+  __m512i total = _mm512_setzero_si512();
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const __m512i some = _mm512_maskz_loadu_epi32(first_lanes(count - i), ranks + i);
+    const __mmask16 positive = _mm512_cmpgt_epu32_mask(some, zero);
+    const __m512 score = _mm512_castsi512_ps(_mm512_maskz_xor_epi32(positive, some, zero));
+    const __m512 scaled = _mm512_mul_ps(_mm512_min_ps(score, largest), steps);
+    const __m512i low = _mm512_cvttps_epu64(_mm512_castps512_ps256(scaled));
+    const __m512i high = _mm512_cvttps_epu64(_mm512_extractf32x8_ps(scaled, 1));
+    total = _mm512_add_epi64(total, _mm512_add_epi64(low, high));
+  }
+  uint64_t sums[8];
+  _mm512_storeu_si512(sums, total);
+  uint64_t all = 0;
+  for (const uint64_t sum_of_lane : sums) all += sum_of_lane;
+  return all;
+}
+
 void take(const uint32_t* ranks, int64_t count, uint32_t threshold, int64_t ties, int64_t wanted,
           int32_t* out) {
   const __m512i limit = _mm512_set1_epi32(static_cast<int32_t>(threshold));
@@ -74,6 +96,6 @@ void take(const uint32_t* ranks, int64_t count, uint32_t threshold, int64_t ties
 }  // namespace
 
 extern const ChoiceKernels choice_kernels;
-const ChoiceKernels choice_kernels = {rank, split, take};
+const ChoiceKernels choice_kernels = {rank, split, sum, take};
 
 }  // namespace kascade::cpu::KASCADE_ISA

@@ -200,15 +200,15 @@ class CpuBackend final : public HostBackend {
     if (options.all_heads) return select_for_all_heads(q, cache, batch, tiles, options, chosen);
     for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Workspace& workspace) {
       const int32_t tile = tiles.begin + index;
-      const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
-                          batch.budget[tile], options.unit};
+      const Choice choice = choice_of(batch, tile, options);
       float* scores = nullptr;
       if (!choice.takes_all()) {
-        scores = workspace.scores(batch.positions[batch.tile_start[tile + 1] - 1] + 1);
+        scores = workspace.scores(choice.causal);
         pool(q, cache, batch, tile, g, options.pooling, scores, workspace);
       }
-      choose_keys(scores, choice, workspace.choice, chosen.slot(index, g).data(), *kernels_.choice);
-      chosen.set_count(index, g, choice.budget);
+      int32_t* keys = chosen.slot(index, g).data();
+      chosen.set_count(index, g,
+                       choose_keys(scores, choice, workspace.choice, keys, *kernels_.choice));
     });
   }
 
@@ -243,9 +243,8 @@ class CpuBackend final : public HostBackend {
                             const SelectOptions& options, HostSelection& selection) {
     for_tiles(tiles.count, 1, [&](int32_t index, int32_t, Workspace& workspace) {
       const int32_t tile = tiles.begin + index;
-      const Choice choice{batch.candidate_begin[tile], batch.candidate_end[tile],
-                          batch.budget[tile], options.unit};
-      const int64_t keys = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
+      const Choice choice = choice_of(batch, tile, options);
+      const int64_t keys = choice.causal;
       float* scores = nullptr;
       if (!choice.takes_all()) {
         scores = workspace.scores(keys * cache.kv_heads);
@@ -255,10 +254,10 @@ class CpuBackend final : public HostBackend {
         pool_heads({scores, DType::kF32, cache.kv_heads, keys, keys}, options.pooling);
       }
       int32_t* chosen = selection.slot(index, 0).data();
-      choose_keys(scores, choice, workspace.choice, chosen, *kernels_.choice);
+      const int32_t count = choose_keys(scores, choice, workspace.choice, chosen, *kernels_.choice);
       for (int32_t g = 0; g < cache.kv_heads; ++g) {
-        std::copy_n(chosen, choice.budget, selection.slot(index, g).data());
-        selection.set_count(index, g, choice.budget);
+        if (g > 0) std::copy_n(chosen, count, selection.slot(index, g).data());
+        selection.set_count(index, g, count);
       }
     });
   }

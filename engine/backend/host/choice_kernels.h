@@ -23,6 +23,9 @@ struct ChoiceKernels {
                  uint32_t* inside);
   static constexpr int64_t kBeyond = 16;
 
+  // The sum of score_in_steps() (selection.h) over the scores with these ranks.
+  uint64_t (*sum)(const uint32_t* ranks, int64_t count);
+
   // Writes, in ascending order, the indices of the ranks above `threshold` and of the first `ties`
   // ranks equal to it. Together these are at least `wanted`; the first `wanted` are written.
   void (*take)(const uint32_t* ranks, int64_t count, uint32_t threshold, int64_t ties,

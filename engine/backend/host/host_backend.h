@@ -34,6 +34,9 @@ class HostSelection final : public Selection {
     const auto chosen = keys(tile, kv_head);
     return {chosen.begin(), chosen.end()};
   }
+  int32_t count(int32_t tile, int32_t kv_head) const override {
+    return counts_[index(tile, kv_head)];
+  }
 
   // Makes room for the selections of these tiles. Each (tile, KV head) gets room for the largest of
   // the tiles' budgets.

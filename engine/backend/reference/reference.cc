@@ -3,6 +3,7 @@
 // depend on the other rows of the step, so a prompt gives the same bits whole and in chunks.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -95,6 +96,27 @@ std::vector<int32_t> best_keys(const float* scores, int32_t begin, int32_t end, 
   }
   std::sort(keys.begin(), keys.end());
   return keys;
+}
+
+// The number of keys to select for options.mass: of the keys [begin, end), in order of descending
+// score, those that bring the scores of all attended keys to the share `mass` of those of all keys
+// [0, causal).
+int32_t keys_for_mass(const float* scores, int32_t begin, int32_t end, int32_t causal,
+                      int32_t budget, const SelectOptions& options) {
+  uint64_t total = 0, attended = 0;
+  for (int32_t key = 0; key < causal; ++key) {
+    total += score_in_steps(scores[key]);
+    if (key < begin || key >= end) attended += score_in_steps(scores[key]);
+  }
+  std::vector<uint64_t> candidates;
+  for (int32_t key = begin; key < end; ++key) candidates.push_back(score_in_steps(scores[key]));
+  std::sort(candidates.begin(), candidates.end(), std::greater<>());
+  const uint64_t wanted = steps_to_cover(options.mass, total);
+  int32_t count = 0;
+  while (count < budget && (count < least_keys(options, budget) || attended < wanted)) {
+    attended += candidates[static_cast<size_t>(count++)];
+  }
+  return count;
 }
 
 class ReferenceBackend final : public HostBackend {
@@ -287,12 +309,15 @@ class ReferenceBackend final : public HostBackend {
     const int32_t budget = batch.budget[tile];
     const int32_t length = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
     HostBuffer scores(DType::kF32, cache.kv_heads, length);
-    const bool all = budget == end - begin;
+    const bool all = least_keys(options, budget) == end - begin;
     if (!all) pool_scores(q, cache, step, tile, options.pooling, scores.view());
     if (options.all_heads) pool_heads(scores.view(), options.pooling);
     for (int32_t g = 0; g < cache.kv_heads; ++g) {
       const float* of_head = scores.view().f32(options.all_heads ? 0 : g);
-      store_choice(all ? range(begin, end) : best_keys(of_head, begin, end, budget, options.unit),
+      const bool fixed = all || options.mass == 0;
+      const int32_t count =
+          fixed ? budget : keys_for_mass(of_head, begin, end, length, budget, options);
+      store_choice(all ? range(begin, end) : best_keys(of_head, begin, end, count, options.unit),
                    index, g, selection);
     }
   }

@@ -166,6 +166,36 @@ TEST(CalibrationOptionsOfARequest, TakeEachExperiment) {
   EXPECT_EQ(read_calibration_options(request, model)->layer_cost, LayerCost::kImportance);
 }
 
+TEST(CalibrationOptionsOfARequest, AMassTakesThePlaceOfTheRatio) {
+  v1::CalibrateRequest request;
+  request.set_mass(0.9);
+  EXPECT_EQ(options_of(request).selection, (SelectionSettings{.mass = 0.9}));
+  request.set_max_ratio(0.5);
+  request.set_min_keys(64);
+  EXPECT_EQ(options_of(request).selection,
+            (SelectionSettings{.min_keys = 64, .mass = 0.9, .max_ratio = 0.5}));
+}
+
+TEST(CalibrationOptionsOfARequest, RefusesAMassThatMakesNoSense) {
+  const ModelConfig model{.layers = 12, .context = 4096};
+  const struct {
+    std::function<void(v1::CalibrateRequest&)> change;
+    const char* message;
+  } cases[] = {{[](v1::CalibrateRequest& r) { r.set_mass(0); }, "mass: must be in (0, 1], got 0"},
+               {[](v1::CalibrateRequest& r) { r.set_mass(0.9), r.set_ratio(0.1); },
+                "mass: does not go together with ratio"},
+               {[](v1::CalibrateRequest& r) { r.set_max_ratio(0.5); },
+                "max_ratio: is an option of mass; mass is not given"},
+               {[](v1::CalibrateRequest& r) { r.set_mass(0.9), r.set_top_k(8); },
+                "mass: is an option of family KASCADE; family is TILE, as top_k asks for it"}};
+  for (const auto& [change, message] : cases) {
+    v1::CalibrateRequest request;
+    change(request);
+    const absl::Status status = read_calibration_options(request, model).status();
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(message));
+  }
+}
+
 BaselineAttention baseline_of(const v1::AttentionOptions& in, int32_t layers) {
   const auto read = read_attention(in, layers, /*may_compare=*/false);
   EXPECT_TRUE(read.ok()) << read.status();
