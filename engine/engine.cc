@@ -46,8 +46,9 @@ absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const Mod
                      .head_dim = config.head_dim,
                      .blocks = 0,
                      .block_size = options.block_size,
-                     .dtype = dtype};
-  const int64_t block_bytes = shape.bytes_per_token() * shape.block_size;
+                     .dtype = dtype,
+                     .int4_keys = options.int4_keys};
+  const int64_t block_bytes = shape.block_bytes();
   const int64_t context_blocks = (config.context + shape.block_size - 1) / shape.block_size;
   int64_t bytes = options.kv_memory_bytes;
   if (bytes == 0) {
@@ -225,7 +226,8 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
   }
   info.bits_per_weight = 8 * static_cast<double>(info.packed_bytes) / weights;
   info.kv_bytes_per_token = shape.bytes_per_token();
-  info.kv_pool_bytes = shape.bytes_per_token() * shape.block_size * shape.blocks;
+  info.int4_keys = shape.int4_keys;
+  info.kv_pool_bytes = shape.block_bytes() * shape.blocks;
 }
 
 // ---- The engine's thread ----
@@ -342,6 +344,12 @@ absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
 absl::StatusOr<SeqId> Engine::submit(Request request, Submission options, EventSink sink) {
   absl::Status status = validate(request, limits_of(impl_->config));
   if (!status.ok()) return status;
+  for (const AttentionChoice& choice : computed_attention(request, limits_of(impl_->config))) {
+    const auto* scheduled = std::get_if<ScheduledAttention>(&choice);
+    if (scheduled == nullptr) continue;
+    status = check_cache(scheduled->schedule->selection);
+    if (!status.ok()) return status;
+  }
   return impl_->enqueue(
       {.request = std::move(request),
        .priority = options.background ? Priority::kBackground : Priority::kInteractive,
@@ -364,8 +372,16 @@ void Engine::drain(absl::Duration grace) {
   impl_->stop();
 }
 
+absl::Status Engine::check_cache(const SelectionSettings& selection) const {
+  if (!selection.int4_keys || impl_->info.int4_keys) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "selection.int4_keys: the schedule selects by the 4-bit copy of the keys, which this server "
+      "does not keep (--int4-keys off)");
+}
+
 absl::Status Engine::activate(std::shared_ptr<const Schedule> schedule) {
   if (schedule) {
+    if (absl::Status status = check_cache(schedule->selection); !status.ok()) return status;
     const ScheduleShape shape{impl_->config.layers, impl_->config.kv_heads};
     if (absl::Status status = check_model(*schedule, impl_->identity); !status.ok()) return status;
     if (absl::Status status = validate(*schedule, shape); !status.ok()) {

@@ -36,6 +36,9 @@ struct EngineOptions {
   // each start packs the weights again. A problem with it becomes a warning in EngineInfo and is
   // never an error.
   std::filesystem::path weights_cache{};
+  // Whether the cache also holds a 4-bit copy of the keys (engine/backend/int4_keys.h), which some
+  // schedules select by. It takes about an eighth of the memory of bf16 keys and values.
+  bool int4_keys = true;
   // Bytes of the paged KV cache. 0 = as much as max_sequences full contexts need, but at most a
   // quarter of the memory that is available at start.
   int64_t kv_memory_bytes = 0;
@@ -92,10 +95,11 @@ struct EngineInfo {
   int32_t threads = 1;
   std::vector<int32_t> cpus{};  // [threads] CPU that each thread is bound to, or empty
   int64_t parameters = 0;
-  int64_t mapped_bytes = 0;    // bytes of the mapped checkpoint
-  int64_t packed_bytes = 0;    // bytes of weights in the backend's layout
-  double bits_per_weight = 0;  // of these
-  int64_t kv_bytes_per_token = 0;
+  int64_t mapped_bytes = 0;        // bytes of the mapped checkpoint
+  int64_t packed_bytes = 0;        // bytes of weights in the backend's layout
+  double bits_per_weight = 0;      // of these
+  int64_t kv_bytes_per_token = 0;  // the 4-bit copy included
+  bool int4_keys = false;          // whether there is one
   int64_t kv_pool_bytes = 0;
   absl::Duration load_time{};
   std::string weights_cache{};          // "read FILE", "wrote FILE", or empty
@@ -137,9 +141,12 @@ class Engine {
   // Refuses new requests, waits up to `grace` for the running ones, then cancels them.
   void drain(absl::Duration grace);
 
+  // FAILED_PRECONDITION: the selection needs the 4-bit copy of the keys, and the cache has none.
+  absl::Status check_cache(const SelectionSettings& selection) const;
+
   // Sets the schedule that default_attention() uses from now on; running requests keep theirs.
   // Thread-safe. Null deactivates the current schedule. FAILED_PRECONDITION: the schedule does not
-  // fit the model's shape or was made for another model.
+  // fit the model's shape, was made for another model, or fails check_cache().
   absl::Status activate(std::shared_ptr<const Schedule> schedule);
   std::shared_ptr<const Schedule> active_schedule() const;
 

@@ -41,6 +41,12 @@ void add_model_flags(CLI::App& app, EngineOptions& engine) {
                  "twice the tokens of bf16")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
       ->capture_default_str();
+  app.add_option("--int4-keys", engine.int4_keys,
+                 "Keeps a 4-bit copy of the keys, by which schedules can select; it takes memory "
+                 "of the KV cache")
+      ->transform(
+          CLI::CheckedTransformer(std::map<std::string, bool>{{"on", true}, {"off", false}}))
+      ->default_str("on");
   app.add_option("--weights-cache", engine.weights_cache,
                  "Keeps packed weights here and maps them at later starts; default: packs at each")
       ->type_name("DIR");

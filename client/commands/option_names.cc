@@ -27,6 +27,7 @@ constexpr std::pair<std::string_view, std::string_view> kNames[] = {
     {"sink_keys", "--sink-keys"},
     {"tile_size", "--tile-size"},
     {"all_heads", "--all-heads"},
+    {"int4_keys", "--int4-keys"},
     {"top_k", "--top-k"},
     {"anchors", "--anchors"},
     {"pooling", "--pooling"},

@@ -31,11 +31,12 @@ std::string selection_text(const v1::SelectionRule& rule) {
                         percent(rule.mass(), 1), rule.min_keys(), percent(rule.max_ratio(), 1))
           : fmt::format("{} of the earlier keys, at least {}", percent(rule.ratio(), 1),
                         rule.min_keys());
-  return fmt::format("kascade: {}; tiles of {} queries{}{}{}{}", budget, rule.tile_size(),
+  return fmt::format("kascade: {}; tiles of {} queries{}{}{}{}{}", budget, rule.tile_size(),
                      rule.sink_keys() > 0 ? fmt::format("; {} sink keys", rule.sink_keys()) : "",
                      rule.decode_own_tile() ? "" : "; own tile not forced in decoding",
                      rule.pooling() == v1::SCORE_POOLING_MAX ? "; scores are largest ones" : "",
-                     rule.all_heads() ? "; one choice for all heads" : "");
+                     rule.all_heads() ? "; one choice for all heads" : "",
+                     rule.int4_keys() ? "; chosen by 4-bit keys" : "");
 }
 
 std::string origin_text(const v1::CalibrationSummary& made) {

@@ -117,11 +117,14 @@ class KascadePolicy final : public AttentionPolicy {
     const int64_t attended = dense ? causal : sparse;
     const bool scores = role(layer) != Role::kReuse && selects(layer) && decides;
     const int64_t scored = scores && !candidates.takes_all() ? causal : 0;
-    // Scoring reads every key once. Attending then reads only values, those of the attended keys.
+    // Scoring reads every key once, or its 4-bit copy. Once a key was read, attending reads only
+    // its value.
+    const int64_t scored_keys = settings_.int4_keys ? 0 : scored;
     return {.causal = causal,
             .attended = attended,
             .scored = scored,
-            .kv_rows = std::max(attended, scored) + attended};
+            .kv_rows = std::max(attended, scored_keys) + attended,
+            .int4_keys = scored - scored_keys};
   }
 
   std::shared_ptr<const Schedule> schedule_;

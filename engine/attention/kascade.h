@@ -13,10 +13,15 @@ namespace kascade {
 
 // The options by which a backend selects under a schedule's settings.
 constexpr SelectOptions to_select_options(const SelectionSettings& settings) {
-  if (settings.family == Family::kTile) return {Pooling::kLastRowMax, settings.query_tile};
+  if (settings.family == Family::kTile) {
+    return {.pooling = Pooling::kLastRowMax,
+            .unit = settings.query_tile,
+            .by_int4_keys = settings.int4_keys};
+  }
   const bool sum = settings.pooling == ScorePooling::kSum;
   return {.pooling = sum ? Pooling::kSum : Pooling::kMax,
           .all_heads = settings.all_heads,
+          .by_int4_keys = settings.int4_keys,
           .mass = settings.mass,
           .min_keys = settings.mass > 0 ? settings.min_keys : 0};
 }

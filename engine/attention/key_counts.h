@@ -22,12 +22,14 @@ struct KeysRead {
   int64_t scored = 0;    // keys read to select
   // Rows of K and of V that are read from the cache; a row is counted once per position.
   int64_t kv_rows = 0;
+  int64_t int4_keys = 0;  // of the keys scored, those of which the 4-bit copy is read
 
   KeysRead& operator+=(const KeysRead& other) {
     causal += other.causal;
     attended += other.attended;
     scored += other.scored;
     kv_rows += other.kv_rows;
+    int4_keys += other.int4_keys;
     return *this;
   }
 };
@@ -40,17 +42,19 @@ KeysRead all_keys_read(const TileSpan& tile);
 struct AttentionCounts {
   int64_t causal = 0;  // keys that dense attention attends to
   int64_t attended = 0;
-  int64_t scored = 0;         // keys read by selecting layers to select
-  int64_t kv_bytes_read = 0;  // a row of K or V counts once per position, KV head, layer
+  int64_t scored = 0;  // keys read by selecting layers to select
+  // A row of K or V, or the 4-bit copy of a key, counts once per position, KV head and layer.
+  int64_t kv_bytes_read = 0;
   int64_t dense_kv_bytes_read = 0;
   int64_t positions = 0;
 
-  // Adds all figures but the positions. A row of K or V has `row_bytes`.
-  void add(const KeysRead& keys, int64_t row_bytes) {
+  // Adds all figures but the positions. A row of K or V has `row_bytes`, the copy of a key
+  // `int4_key_bytes`.
+  void add(const KeysRead& keys, int64_t row_bytes, int64_t int4_key_bytes) {
     causal += keys.causal;
     attended += keys.attended;
     scored += keys.scored;
-    kv_bytes_read += keys.kv_rows * row_bytes;
+    kv_bytes_read += keys.kv_rows * row_bytes + keys.int4_keys * int4_key_bytes;
     dense_kv_bytes_read += 2 * keys.causal * row_bytes;
   }
   AttentionCounts& operator+=(const AttentionCounts& other) {

@@ -25,7 +25,8 @@ KeysRead AttentionPolicy::keys_read_by_heads(int32_t layer, const TileSpan& tile
   return {.causal = one.causal * kv_heads,
           .attended = one.attended * kv_heads,
           .scored = one.scored * kv_heads,
-          .kv_rows = one.kv_rows * kv_heads};
+          .kv_rows = one.kv_rows * kv_heads,
+          .int4_keys = one.int4_keys * kv_heads};
 }
 
 std::shared_ptr<const AttentionPolicy> make_policy(const AttentionChoice& choice, int32_t layers) {

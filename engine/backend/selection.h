@@ -50,6 +50,9 @@ struct SelectOptions {
   // All KV heads share one selection. It ranks keys by the sum of their scores over the KV heads,
   // or by the maximum if `pooling` takes a maximum.
   bool all_heads = false;
+  // Scores are computed from the 4-bit copy of the keys (int4_keys.h), which the cache must have
+  // (CHECKed), in place of the keys.
+  bool by_int4_keys = false;
   // 0: exactly `budget[tile]` keys are selected. Otherwise, in (0, 1], the number of keys follows
   // the scores, tile by tile and KV head by KV head, and `unit` must be 1. Let w(j) be
   // score_in_steps() of key j, in whole numbers. The selected keys are the shortest prefix of the

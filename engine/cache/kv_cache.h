@@ -20,10 +20,14 @@ struct KvCacheShape {
   int32_t blocks = 0;
   int32_t block_size = 0;  // tokens
   DType dtype = DType::kF32;
+  bool int4_keys = false;  // whether there is also a 4-bit copy of the keys (int4_keys.h)
 
   // Bytes of one head's key or value at one position.
   int64_t row_bytes() const { return row_elements(dtype, head_dim) * size_of(dtype); }
-  int64_t bytes_per_token() const { return int64_t{2} * layers * kv_heads * row_bytes(); }
+  // Memory of a block of all layers.
+  int64_t block_bytes() const;
+  // The same per token, rounded up.
+  int64_t bytes_per_token() const { return (block_bytes() + block_size - 1) / block_size; }
 };
 
 class KvCache {
@@ -35,8 +39,9 @@ class KvCache {
 
  private:
   KvCacheShape shape_;
-  std::vector<Buffer> keys_;    // [layers], each [blocks · kv_heads · block_size, head_dim]
-  std::vector<Buffer> values_;  // likewise
+  std::vector<Buffer> keys_;       // [layers], each [blocks · kv_heads · block_size, head_dim]
+  std::vector<Buffer> values_;     // likewise
+  std::vector<Buffer> int4_keys_;  // [layers], each [blocks · kv_heads · panels, panel]; or empty
 };
 
 }  // namespace kascade

@@ -233,7 +233,7 @@ void StepLoop::count_tile(const AttentionGroup& group, int32_t index, const Tile
     stats_.keys_attended[kind] += keys.attended;
     stats_.keys_scored[kind] += keys.scored;
     stats_.keys_causal += keys.causal;
-    if (counts != nullptr) counts->add(keys, shape.row_bytes());
+    if (counts != nullptr) counts->add(keys, shape.row_bytes(), int4_key_bytes(shape.head_dim));
   }
   if (counts != nullptr) counts->positions += tile.last - tile.first + 1;
 }

@@ -74,6 +74,7 @@ void visit_fields(Visitor& visit, Record& settings) {
   visit("decode_own_tile", settings.decode_own_tile);
   visit("sink_keys", settings.sink_keys);
   visit.unless("all_heads", settings.all_heads, false);
+  visit.unless("int4_keys", settings.int4_keys, false);
 }
 
 template <typename Visitor, Is<LayerSchedule> Record>

@@ -40,6 +40,9 @@ struct SelectionSettings {
   // takes the maximum.
   ScorePooling pooling = ScorePooling::kSum;
   bool all_heads = false;  // kascade: all KV heads share one selection; their scores are pooled too
+  // Whether scores are computed from the 4-bit copy of the keys (engine/backend/int4_keys.h), which
+  // the KV cache must have. Attention itself always reads the keys.
+  bool int4_keys = false;
 
   bool operator==(const SelectionSettings&) const = default;
 };

@@ -36,6 +36,7 @@ std::string text_of(const CalibrationOptions& options) {
   if (rule.mass > 0) {
     absl::StrAppend(&text, " mass ", exact(rule.mass), " ", exact(rule.max_ratio));
   }
+  if (rule.int4_keys) text += " int4 keys";
   if (options.auto_threshold) text += " auto threshold";
   if (!options.long_window) text += " no long window";
   if (options.join_texts) text += *options.join_texts ? " joined" : " not joined";
@@ -86,6 +87,9 @@ absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
     return invalid_field("texts", absl::StrCat("must be 1 to ", kMaxCalibrationTexts, ", got 0"));
   }
   if (absl::Status status = validate(request.options, engine.model()); !status.ok()) return status;
+  if (absl::Status status = engine.check_cache(request.options.selection); !status.ok()) {
+    return status;
+  }
   if (request.max_tokens_per_text) {
     absl::Status status = check_max_tokens_per_text(*request.max_tokens_per_text);
     if (!status.ok()) return status;

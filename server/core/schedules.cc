@@ -185,7 +185,7 @@ void Schedules::keep(std::shared_ptr<const Schedule> schedule) {
 absl::Status Schedules::check_owner(const Schedule& schedule) const {
   const ModelIdentity& model = engine_.identity();
   const absl::Status status = check_model(schedule, model);
-  if (status.ok()) return status;
+  if (status.ok()) return engine_.check_cache(schedule.selection);
   return mismatch(status, {{"schedule_id", schedule.schedule_id},
                            {"schedule_weights_digest", schedule.model.weights_digest},
                            {"model_weights_digest", model.weights_digest},

@@ -198,6 +198,7 @@ absl::Status read_selection(const Request& in, Family family, SelectionSettings&
   if (in.has_sink_keys()) out.sink_keys = in.sink_keys();
   if (in.has_decode_own_tile()) out.decode_own_tile = in.decode_own_tile();
   out.all_heads = in.all_heads();
+  out.int4_keys = in.int4_keys();
   return read_pooling(in, out.pooling);
 }
 
@@ -323,6 +324,7 @@ std::span<const FieldName> calibration_fields() {
                                          {"selection.decode_own_tile", "decode_own_tile"},
                                          {"selection.mass", "mass"},
                                          {"selection.max_ratio", "max_ratio"},
+                                         {"selection.int4_keys", "int4_keys"},
                                          {"greedy.threshold", "threshold"},
                                          {"greedy.max_reuse_dist", "max_reuse_dist"}};
   return kNames;

@@ -70,6 +70,7 @@ void fill(const SelectionSettings& in, v1::SelectionRule& out) {
   const bool sum = keys && in.pooling == ScorePooling::kSum;
   out.set_pooling(sum ? v1::SCORE_POOLING_SUM : v1::SCORE_POOLING_MAX);
   out.set_all_heads(in.all_heads);
+  out.set_int4_keys(in.int4_keys);
 }
 
 void fill(const LayerSchedule& in, v1::LayerPlan& out) {

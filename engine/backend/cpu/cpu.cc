@@ -3,15 +3,15 @@
 #include <pthread.h>
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/backend/block_formats.h"
 #include "engine/backend/cpu/affinity.h"
+#include "engine/backend/cpu/convert_row.h"
 #include "engine/backend/cpu/cores.h"
 #include "engine/backend/cpu/head_work.h"
 #include "engine/backend/cpu/matmul_native.h"
@@ -23,6 +23,7 @@
 #include "engine/backend/host/page_bounds.h"
 #include "engine/backend/host/select.h"
 #include "engine/backend/quantization.h"
+#include "engine/base/check.h"
 
 namespace kascade::cpu {
 namespace {
@@ -45,16 +46,6 @@ struct Workspace {
   ChoiceWorkspace choice{};
   PageBounds pages{};
 };
-
-// Splits the tiles into runs that belong to one sequence.
-std::vector<TileRange> by_sequence(const Batch& batch, TileRange tiles) {
-  std::vector<TileRange> runs;
-  for (int32_t tile = tiles.begin; tile < tiles.begin + tiles.count; ++tile) {
-    if (runs.empty() || batch.tile_seq[tile] != batch.tile_seq[tile - 1]) runs.push_back({tile, 0});
-    ++runs.back().count;
-  }
-  return runs;
-}
 
 int32_t thread_count(const CpuOptions& options) {
   if (!options.cpus.empty()) return static_cast<int32_t>(options.cpus.size());
@@ -120,8 +111,9 @@ class CpuBackend final : public HostBackend {
   void embed(const EmbeddingTable& embedding, const StepInput& step, Tensor out) override {
     const Tensor table = static_cast<const HostEmbedding&>(embedding).table();
     const std::vector<int32_t>& tokens = batch_of(step).tokens;
-    for_rows(static_cast<int64_t>(tokens.size()),
-             [&](int64_t row) { convert_row(table, tokens[row], out.slice_rows(row, 1), 0); });
+    for_rows(static_cast<int64_t>(tokens.size()), [&](int64_t row) {
+      convert_row(kernels_, table, tokens[row], out.slice_rows(row, 1), 0);
+    });
   }
 
   void rms_norm(Tensor x, Tensor weight, float eps, Tensor out) override {
@@ -154,13 +146,17 @@ class CpuBackend final : public HostBackend {
 
   void write_kv(Tensor keys, Tensor values, const StepInput& step, LayerCache cache) override {
     const std::vector<int32_t>& slots = batch_of(step).slots;
-    for_rows(static_cast<int64_t>(slots.size()), [&](int64_t row) {
+    const int64_t dim = cache.keys.cols;
+    for_rows(static_cast<int64_t>(slots.size()), [&](int64_t row, int32_t worker) {
+      const int32_t block = slots[row] / cache.block_size, offset = slots[row] % cache.block_size;
       for (int32_t g = 0; g < cache.kv_heads; ++g) {
-        const int64_t to =
-            cache.row(slots[row] / cache.block_size, g, slots[row] % cache.block_size);
-        const int64_t dim = cache.keys.cols;
-        convert_row(keys.slice_cols(g * dim, dim), row, cache.keys, to);
-        convert_row(values.slice_cols(g * dim, dim), row, cache.values, to);
+        const int64_t to = cache.row(block, g, offset);
+        convert_row(kernels_, keys.slice_cols(g * dim, dim), row, cache.keys, to);
+        convert_row(kernels_, values.slice_cols(g * dim, dim), row, cache.values, to);
+        if (!cache.has_int4_keys()) continue;
+        kernels_.write_int4_key(keys.f32(row) + g * dim, dim, offset % kInt4KeyPanel,
+                                cache.int4_panel(block, g, offset),
+                                workspace_[static_cast<size_t>(worker)].kernel(dim));
       }
     });
   }
@@ -204,7 +200,7 @@ class CpuBackend final : public HostBackend {
       float* scores = nullptr;
       if (!choice.takes_all()) {
         scores = workspace.scores(choice.causal);
-        pool(q, cache, batch, tile, g, options.pooling, scores, workspace);
+        pool_to_select(q, cache, batch, tile, g, options, scores, workspace);
       }
       int32_t* keys = chosen.slot(index, g).data();
       chosen.set_count(index, g,
@@ -249,7 +245,7 @@ class CpuBackend final : public HostBackend {
       if (!choice.takes_all()) {
         scores = workspace.scores(keys * cache.kv_heads);
         for (int32_t g = 0; g < cache.kv_heads; ++g) {
-          pool(q, cache, batch, tile, g, options.pooling, scores + g * keys, workspace);
+          pool_to_select(q, cache, batch, tile, g, options, scores + g * keys, workspace);
         }
         pool_heads({scores, DType::kF32, cache.kv_heads, keys, keys}, options.pooling);
       }
@@ -327,9 +323,15 @@ class CpuBackend final : public HostBackend {
   template <typename Work>
   void for_rows(int64_t rows, const Work& work) {
     const int64_t runs = (rows + kFewRows - 1) / kFewRows;
-    pool_.run(runs, [&](int64_t run, int32_t) {
+    pool_.run(runs, [&](int64_t run, int32_t worker) {
       const int64_t end = std::min(rows, (run + 1) * kFewRows);
-      for (int64_t row = run * kFewRows; row < end; ++row) work(row);
+      for (int64_t row = run * kFewRows; row < end; ++row) {
+        if constexpr (std::is_invocable_v<Work, int64_t, int32_t>) {
+          work(row, worker);
+        } else {
+          work(row);
+        }
+      }
     });
   }
 
@@ -341,37 +343,35 @@ class CpuBackend final : public HostBackend {
     });
   }
 
-  // Copies row `row` of `from` to row `row_to` of `to`, converted to its dtype.
-  void convert_row(Tensor from, int64_t row, Tensor to, int64_t row_to) const {
-    if (kascade::has_blocks(from.dtype)) {
-      dequantize_row(from.dtype, from.row<std::byte>(row), from.cols, to.f32(row_to));
-    } else if (from.dtype == to.dtype) {
-      std::memcpy(to.row<std::byte>(0) + row_to * to.stride * size_of(to.dtype),
-                  from.row<std::byte>(0) + row * from.stride * size_of(from.dtype),
-                  static_cast<size_t>(from.cols * size_of(from.dtype)));
-    } else if (to.dtype == DType::kInt8) {
-      write_int8_row(from.f32(row), to, row_to);
-    } else if (from.dtype == DType::kF32) {
-      kernels_.to_bf16(from.f32(row), from.cols, to.bf16(row_to));
-    } else if (from.dtype == DType::kBF16) {
-      kernels_.from_bf16(from.bf16(row), from.cols, to.f32(row_to));
-    } else {
-      for (int64_t i = 0; i < from.cols; ++i) {
-        const float value = from_f16(from.row<uint16_t>(row)[i]);
-        if (to.dtype == DType::kF32) to.f32(row_to)[i] = value;
-        if (to.dtype == DType::kBF16) to.bf16(row_to)[i] = to_bf16(value);
-      }
+  static Queries deciding_queries(Tensor q, LayerCache cache, const Batch& batch, int32_t tile,
+                                  int32_t kv_head, Pooling pooling) {
+    const Queries queries = queries_of(q, cache, batch, tile, kv_head);
+    const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
+    return all_rows ? queries : last_row(queries);
+  }
+
+  static Pool pool_of(Pooling pooling) { return takes_largest(pooling) ? Pool::kMax : Pool::kSum; }
+
+  // The scores that options select by.
+  void pool_to_select(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head,
+                      const SelectOptions& options, float* scores, Workspace& workspace) const {
+    if (!options.by_int4_keys) {
+      return pool(q, cache, batch, tile, kv_head, options.pooling, scores, workspace);
     }
+    KASCADE_CHECK(cache.has_int4_keys());
+    const Queries queries = deciding_queries(q, cache, batch, tile, kv_head, options.pooling);
+    const int32_t keys = queries.first_position + queries.rows;
+    kernels_.pool_int4_keys(queries, int4_keys_of_head(cache, batch, tile, kv_head),
+                            pool_of(options.pooling), scores,
+                            workspace.kernel(kernels_.int4_pool_workspace_size(queries, keys)));
   }
 
   void pool(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head,
             Pooling pooling, float* scores, Workspace& workspace) const {
-    Queries queries = queries_of(q, cache, batch, tile, kv_head);
-    const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
-    if (!all_rows) queries = last_row(queries);
+    const Queries queries = deciding_queries(q, cache, batch, tile, kv_head, pooling);
     const int32_t keys = queries.first_position + queries.rows;
     const CachedRows rows = rows_of_head(cache, batch, tile, kv_head);
-    kernels_.pool(queries, rows, takes_largest(pooling) ? Pool::kMax : Pool::kSum, scores,
+    kernels_.pool(queries, rows, pool_of(pooling), scores,
                   workspace.kernel(kernels_.workspace_size(queries, rows.format, keys)));
   }
 

@@ -28,12 +28,30 @@ KeyList keys_of(const Batch& batch, TileRange tiles, int32_t index, const KeySet
 
 }  // namespace
 
+std::vector<TileRange> by_sequence(const Batch& batch, TileRange tiles) {
+  std::vector<TileRange> runs;
+  for (int32_t tile = tiles.begin; tile < tiles.begin + tiles.count; ++tile) {
+    if (runs.empty() || batch.tile_seq[tile] != batch.tile_seq[tile - 1]) runs.push_back({tile, 0});
+    ++runs.back().count;
+  }
+  return runs;
+}
+
 CachedRows rows_of_head(LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head) {
   return {.keys = cache.keys.data,
           .values = cache.values.data,
           .format = format_of(cache.keys.dtype),
           .key_stride = cache.keys.stride,
           .value_stride = cache.values.stride,
+          .blocks = batch.block_table(tile),
+          .block_size = cache.block_size,
+          .kv_heads = cache.kv_heads,
+          .kv_head = kv_head};
+}
+
+Int4KeyRows int4_keys_of_head(LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head) {
+  return {.panels = cache.int4_keys.row<int32_t>(0),
+          .panel_words = cache.int4_keys.stride,
           .blocks = batch.block_table(tile),
           .block_size = cache.block_size,
           .kv_heads = cache.kv_heads,

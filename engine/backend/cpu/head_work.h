@@ -3,6 +3,7 @@
 #define KASCADE_ENGINE_BACKEND_CPU_HEAD_WORK_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/kernels.h"
@@ -10,7 +11,11 @@
 
 namespace kascade::cpu {
 
+// Splits the tiles into runs that belong to one sequence.
+std::vector<TileRange> by_sequence(const Batch& batch, TileRange tiles);
+
 CachedRows rows_of_head(LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head);
+Int4KeyRows int4_keys_of_head(LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head);
 Queries queries_of(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head);
 // Only the last row of the queries.
 Queries last_row(const Queries& queries);

@@ -22,8 +22,15 @@ void attend_row(const Queries& queries, const CachedRows& cache, const KeyList& 
 void pool_row(const Queries& queries, const CachedRows& cache, Pool pooling, float* scores,
               float* workspace);
 
+// Kernels for the 4-bit copy of the keys (int4_key_kernels.cc).
+int64_t int4_pool_workspace_size(const Queries& queries, int32_t keys);
+void pool_int4_keys(const Queries& queries, const Int4KeyRows& keys, Pool pooling, float* scores,
+                    float* workspace);
+void write_int4_key_row(const float* key, int64_t head_dim, int32_t slot, int32_t* panel,
+                        float* rotated);
+
 #ifdef __AVX512BF16__
-// The same with the bf16 dot product instruction, for a cache in bf16 or in int8; int8 keys and
+// Attention with the bf16 dot product instruction, for a cache in bf16 or in int8; int8 keys and
 // values are converted to bf16. A row gives the same bits alone and in a tile. The workspace of
 // pooling grows with the number of keys, not with the number of rows.
 int64_t bf16_tile_workspace_size(const Queries& queries);

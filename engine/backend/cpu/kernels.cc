@@ -26,7 +26,9 @@ int32_t usable_kernels(const Kernels** out, int32_t room) {
   };
 #ifdef KASCADE_X86_KERNELS
   if (has_avx512()) {
-    if (__builtin_cpu_supports("avx512bf16")) add(avx512bf16::kernels);
+    if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) {
+      add(avx512bf16::kernels);
+    }
     add(avx512::kernels);
   }
   if (has_avx2()) add(avx2::kernels);

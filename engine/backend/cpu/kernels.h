@@ -42,6 +42,17 @@ struct CachedRows {
   int32_t kv_head = 0;
 };
 
+// The 4-bit copy of the keys of one KV head (engine/backend/int4_keys.h). The panels of a block are
+// those from (block · kv_heads + kv_head) · (panels of a block) on.
+struct Int4KeyRows {
+  const int32_t* panels = nullptr;
+  int64_t panel_words = 0;
+  const int32_t* blocks = nullptr;  // block ids in order of position
+  int32_t block_size = 0;
+  int32_t kv_heads = 0;
+  int32_t kv_head = 0;
+};
+
 // The positions of the keys to attend to, ascending: the sinks [0, sinks), then chosen[0 …
 // chosen_count), then [own_begin, own_end).
 struct KeyList {
@@ -84,6 +95,14 @@ struct Kernels {
   // scores[0 … last position] = sum or maximum of the probabilities over rows and query heads.
   void (*pool)(const Queries& queries, const CachedRows& cache, Pool pooling, float* scores,
                float* workspace);
+
+  // pool() by the 4-bit copy of the keys.
+  int64_t (*int4_pool_workspace_size)(const Queries& queries, int32_t keys);
+  void (*pool_int4_keys)(const Queries& queries, const Int4KeyRows& keys, Pool pooling,
+                         float* scores, float* workspace);
+  // write_int4_key(); `rotated` has room for the key.
+  void (*write_int4_key)(const float* key, int64_t head_dim, int32_t slot, int32_t* panel,
+                         float* rotated);
 
   // `out` may be `x`.
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t size, float* out);

@@ -3,9 +3,7 @@
 // depend on the other rows of the step, so a prompt gives the same bits whole and in chunks.
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "engine/backend/backend.h"
@@ -13,111 +11,25 @@
 #include "engine/backend/host/host_backend.h"
 #include "engine/backend/host/host_buffer.h"
 #include "engine/backend/host/select.h"
+#include "engine/backend/int4_keys.h"
+#include "engine/backend/reference/attention.h"
 #include "engine/backend/reference/elements.h"
 #include "engine/backend/reference/reference_matrix.h"
+#include "engine/base/check.h"
 
 namespace kascade {
 namespace {
 
+using reference::best_keys;
+using reference::int4_logits;
+using reference::keys_for_mass;
+using reference::keys_of_row;
 using reference::load;
+using reference::logits;
+using reference::Query;
+using reference::range;
+using reference::softmax;
 using reference::store_row;
-
-// One query head at one position, with the tile of its row and the KV head that it reads.
-struct Query {
-  const float* q;
-  int32_t tile;
-  int32_t kv_head;
-};
-
-// The softmax of q·kᵀ/√D over `keys`, in their order. Without keys there are no probabilities, and
-// the output of such a row is 0.
-std::vector<float> probabilities(const Query& query, LayerCache cache, const Batch& batch,
-                                 const std::vector<int32_t>& keys) {
-  const int32_t* table = batch.block_table(query.tile);
-  const int64_t dim = cache.keys.cols;
-  std::vector<float> p(keys.size());
-  for (size_t j = 0; j < keys.size(); ++j) {
-    const int64_t row =
-        cache.row(table[keys[j] / cache.block_size], query.kv_head, keys[j] % cache.block_size);
-    float dot = 0;
-    for (int64_t d = 0; d < dim; ++d) dot += query.q[d] * load(cache.keys, row, d);
-    p[j] = dot / std::sqrt(static_cast<float>(dim));
-  }
-  if (p.empty()) return p;
-  const float largest = *std::max_element(p.begin(), p.end());
-  float sum = 0;
-  for (float& value : p) {
-    value = std::exp(value - largest);
-    sum += value;
-  }
-  for (float& value : p) value /= sum;
-  return p;
-}
-
-std::vector<int32_t> range(int32_t begin, int32_t end) {
-  std::vector<int32_t> keys(static_cast<size_t>(std::max(end - begin, 0)));
-  std::iota(keys.begin(), keys.end(), begin);
-  return keys;
-}
-
-// The positions of the keys that a row of tile `tile` attends to for one KV head, ascending. `tile`
-// counts from the first tile of the batch.
-std::vector<int32_t> keys_of_row(const Batch& batch, TileRange tiles, int32_t tile,
-                                 int32_t position, const KeySet& set, int32_t kv_head) {
-  if (set.selection == nullptr) return range(0, position + 1);
-  const int32_t source = set.head_map.empty() ? kv_head : set.head_map[kv_head];
-  std::vector<int32_t> keys = range(0, batch.candidate_begin[tile]);
-  const auto chosen = host_selection(*set.selection).keys(tile - tiles.begin, source);
-  keys.insert(keys.end(), chosen.begin(), chosen.end());
-  const std::vector<int32_t> own = range(batch.candidate_end[tile], position + 1);
-  keys.insert(keys.end(), own.begin(), own.end());
-  return keys;
-}
-
-// Selects `budget` keys of [begin, end) in runs of `unit` keys, ranked by their largest score;
-// returns them in ascending order.
-std::vector<int32_t> best_keys(const float* scores, int32_t begin, int32_t end, int32_t budget,
-                               int32_t unit) {
-  std::vector<float> best;  // largest score of each unit; NaN ranks lowest
-  for (int32_t first = begin; first < end; first += unit) {
-    float largest = -std::numeric_limits<float>::infinity();
-    for (int32_t key = first; key < std::min(first + unit, end); ++key) {
-      if (scores[key] > largest) largest = scores[key];
-    }
-    best.push_back(largest);
-  }
-  std::vector<int32_t> order = range(0, static_cast<int32_t>(best.size()));
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return best[a] > best[b]; });
-  order.resize(static_cast<size_t>(budget / unit));
-  std::vector<int32_t> keys;
-  for (const int32_t index : order) {
-    for (int32_t i = 0; i < unit; ++i) keys.push_back(begin + index * unit + i);
-  }
-  std::sort(keys.begin(), keys.end());
-  return keys;
-}
-
-// The number of keys to select for options.mass: of the keys [begin, end), in order of descending
-// score, those that bring the scores of all attended keys to the share `mass` of those of all keys
-// [0, causal).
-int32_t keys_for_mass(const float* scores, int32_t begin, int32_t end, int32_t causal,
-                      int32_t budget, const SelectOptions& options) {
-  uint64_t total = 0, attended = 0;
-  for (int32_t key = 0; key < causal; ++key) {
-    total += score_in_steps(scores[key]);
-    if (key < begin || key >= end) attended += score_in_steps(scores[key]);
-  }
-  std::vector<uint64_t> candidates;
-  for (int32_t key = begin; key < end; ++key) candidates.push_back(score_in_steps(scores[key]));
-  std::sort(candidates.begin(), candidates.end(), std::greater<>());
-  const uint64_t wanted = steps_to_cover(options.mass, total);
-  int32_t count = 0;
-  while (count < budget && (count < least_keys(options, budget) || attended < wanted)) {
-    attended += candidates[static_cast<size_t>(count++)];
-  }
-  return count;
-}
 
 class ReferenceBackend final : public HostBackend {
  public:
@@ -203,6 +115,10 @@ class ReferenceBackend final : public HostBackend {
         const int64_t to = cache.row(slots[i] / cache.block_size, g, slots[i] % cache.block_size);
         store_row(keys.f32(row) + g * dim, cache.keys, to);
         store_row(values.f32(row) + g * dim, cache.values, to);
+        if (!cache.has_int4_keys()) continue;
+        const int32_t offset = slots[i] % cache.block_size;
+        write_int4_key(keys.f32(row) + g * dim, dim, offset % kInt4KeyPanel,
+                       cache.int4_panel(slots[i] / cache.block_size, g, offset));
       }
     }
   }
@@ -231,25 +147,7 @@ class ReferenceBackend final : public HostBackend {
 
   void pool_scores(Tensor q, LayerCache cache, const StepInput& step, int32_t tile, Pooling pooling,
                    Tensor scores) override {
-    const Batch& batch = batch_of(step);
-    const int32_t last = batch.tile_start[tile + 1] - 1;
-    const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
-    const int32_t first = all_rows ? batch.tile_start[tile] : last;
-    const int64_t dim = cache.keys.cols;
-    const int64_t group = q.cols / dim / cache.kv_heads;
-    for (int32_t g = 0; g < cache.kv_heads; ++g) {
-      float* pooled = scores.f32(g);
-      std::fill_n(pooled, batch.positions[last] + 1, 0.0f);
-      for (int32_t row = first; row <= last; ++row) {
-        for (int64_t head = g * group; head < (g + 1) * group; ++head) {
-          const auto p = probabilities({q.f32(row) + head * dim, tile, g}, cache, batch,
-                                       range(0, batch.positions[row] + 1));
-          for (size_t j = 0; j < p.size(); ++j) {
-            pooled[j] = takes_largest(pooling) ? std::max(pooled[j], p[j]) : pooled[j] + p[j];
-          }
-        }
-      }
-    }
+    pool(q, cache, batch_of(step), tile, pooling, /*by_int4_keys=*/false, scores);
   }
 
   void select_keys(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
@@ -283,6 +181,30 @@ class ReferenceBackend final : public HostBackend {
   }
 
  private:
+  static void pool(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, Pooling pooling,
+                   bool by_int4_keys, Tensor scores) {
+    const int32_t last = batch.tile_start[tile + 1] - 1;
+    const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
+    const int32_t first = all_rows ? batch.tile_start[tile] : last;
+    const int64_t dim = cache.keys.cols;
+    const int64_t group = q.cols / dim / cache.kv_heads;
+    for (int32_t g = 0; g < cache.kv_heads; ++g) {
+      float* pooled = scores.f32(g);
+      std::fill_n(pooled, batch.positions[last] + 1, 0.0f);
+      for (int32_t row = first; row <= last; ++row) {
+        for (int64_t head = g * group; head < (g + 1) * group; ++head) {
+          const Query query{q.f32(row) + head * dim, tile, g};
+          const std::vector<int32_t> keys = range(0, batch.positions[row] + 1);
+          const auto p = softmax(by_int4_keys ? int4_logits(query, cache, batch, keys)
+                                              : logits(query, cache, batch, keys));
+          for (size_t j = 0; j < p.size(); ++j) {
+            pooled[j] = takes_largest(pooling) ? std::max(pooled[j], p[j]) : pooled[j] + p[j];
+          }
+        }
+      }
+    }
+  }
+
   // Attends for all query heads of KV head g in one row.
   static void attend_group(Tensor q, LayerCache cache, const Batch& batch, int32_t tile,
                            int32_t row, int32_t g, const std::vector<int32_t>& keys, Tensor out) {
@@ -290,7 +212,7 @@ class ReferenceBackend final : public HostBackend {
     const int64_t dim = cache.keys.cols;
     const int64_t group = q.cols / dim / cache.kv_heads;
     for (int64_t head = g * group; head < (g + 1) * group; ++head) {
-      const auto p = probabilities({q.f32(row) + head * dim, tile, g}, cache, batch, keys);
+      const auto p = softmax(logits({q.f32(row) + head * dim, tile, g}, cache, batch, keys));
       float* to = out.f32(row) + head * dim;
       std::fill_n(to, dim, 0.0f);
       for (size_t j = 0; j < keys.size(); ++j) {
@@ -310,7 +232,10 @@ class ReferenceBackend final : public HostBackend {
     const int32_t length = batch.positions[batch.tile_start[tile + 1] - 1] + 1;
     HostBuffer scores(DType::kF32, cache.kv_heads, length);
     const bool all = least_keys(options, budget) == end - begin;
-    if (!all) pool_scores(q, cache, step, tile, options.pooling, scores.view());
+    if (!all) {
+      KASCADE_CHECK(!options.by_int4_keys || cache.has_int4_keys());
+      pool(q, cache, batch, tile, options.pooling, options.by_int4_keys, scores.view());
+    }
     if (options.all_heads) pool_heads(scores.view(), options.pooling);
     for (int32_t g = 0; g < cache.kv_heads; ++g) {
       const float* of_head = scores.view().f32(options.all_heads ? 0 : g);
