@@ -16,8 +16,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int32_t kFormatVersion = 1;
-constexpr int32_t kMaxDepth = 8;
+constexpr int32_t kFormatVersion = 1, kMaxDepth = 8;
 
 template <typename T, typename Record>
 concept Is = std::same_as<std::remove_const_t<T>, Record>;

@@ -26,6 +26,9 @@ constexpr SelectionSettings kKeys{
     .family = Family::kKascade, .query_tile = 16, .ratio = 0.1, .min_keys = 8};
 constexpr SelectionSettings kTiles{.family = Family::kTile, .query_tile = 16, .top_k = 2};
 constexpr SelectionSettings kMass{.query_tile = 16, .min_keys = 2, .mass = 0.99, .max_ratio = 0.5};
+// The same by the 4-bit copy of the keys.
+constexpr SelectionSettings kInt4Mass{
+    .query_tile = 16, .min_keys = 2, .mass = 0.99, .max_ratio = 0.5, .int4_keys = true};
 
 struct EngineCase {
   std::string backend;
@@ -205,8 +208,13 @@ TEST_P(EngineTest, ByMassChunkedEqualsWhole) {
   wide.max_batch_tokens = 2048;
   const auto whole = make_engine(wide);
   const auto chunked = make_engine(options());
-  for (const auto granularity : {SelectionGranularity::kPerQuery, SelectionGranularity::kPerTile}) {
-    const auto schedule = make_schedule(*whole, {2}, kMass);
+  const std::pair<SelectionGranularity, SelectionSettings> cases[] = {
+      {SelectionGranularity::kPerQuery, kMass},
+      {SelectionGranularity::kPerTile, kMass},
+      {SelectionGranularity::kPerQuery, kInt4Mass},
+      {SelectionGranularity::kPerTile, kInt4Mass}};
+  for (const auto& [granularity, rule] : cases) {
+    const auto schedule = make_schedule(*whole, {2}, rule);
     ASSERT_TRUE(whole->activate(schedule).ok() && chunked->activate(schedule).ok());
     Request request = scoring(*whole, text(500), Mode::kSparse);
     std::get<Score>(request.task).granularity = granularity;
@@ -220,7 +228,7 @@ TEST_P(EngineTest, ByMassChunkedEqualsWhole) {
 
 TEST_P(EngineTest, ByMassBatchedEqualsAlone) {
   const auto engine = make_engine(options());
-  SelectionSettings other = kMass;
+  SelectionSettings other = kInt4Mass;
   other.mass = 0.999;
   const auto schedule = make_schedule(*engine, {1}, kMass);
   const auto second = make_schedule(*engine, {2}, other);
@@ -246,16 +254,47 @@ TEST_P(EngineTest, ByMassBatchedEqualsAlone) {
 
 TEST_P(EngineTest, ByMassScoreEqualsGenerate) {
   const auto engine = make_engine(options());
-  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kMass)).ok());
-  std::vector<Token> all = text(233);
-  const Reply generated = run(*engine, greedy(*engine, all, Mode::kSparse, 30));
-  ASSERT_EQ(generated.tokens.size(), 30u);
-  for (const Token token : generated.ids()) all.push_back(token);
-  const Reply scored = run(*engine, scoring(*engine, all, Mode::kSparse, 233));
-  ASSERT_EQ(scored.tokens.size(), 30u);
-  for (size_t i = 0; i < 30; ++i) {
-    EXPECT_NEAR(scored.tokens[i].logprob, generated.tokens[i].logprob, std::max(tolerance(), 1e-6));
+  for (const SelectionSettings& rule : {kMass, kInt4Mass}) {
+    ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, rule)).ok());
+    std::vector<Token> all = text(233);
+    const Reply generated = run(*engine, greedy(*engine, all, Mode::kSparse, 30));
+    ASSERT_EQ(generated.tokens.size(), 30u);
+    for (const Token token : generated.ids()) all.push_back(token);
+    const Reply scored = run(*engine, scoring(*engine, all, Mode::kSparse, 233));
+    ASSERT_EQ(scored.tokens.size(), 30u);
+    for (size_t i = 0; i < 30; ++i) {
+      EXPECT_NEAR(scored.tokens[i].logprob, generated.tokens[i].logprob,
+                  std::max(tolerance(), 1e-6));
+    }
   }
+}
+
+TEST_P(EngineTest, TheCopyOfTheKeysIsReadInTheirPlace) {
+  const auto engine = make_engine(options());
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kMass)).ok());
+  const auto exact = run(*engine, scoring(*engine, text(600), Mode::kSparse)).finish.counts.back();
+  ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, kInt4Mass)).ok());
+  const auto copy = run(*engine, scoring(*engine, text(600), Mode::kSparse)).finish.counts.back();
+  EXPECT_EQ(copy.scored, exact.scored);
+  EXPECT_GT(copy.scored, 0);
+  EXPECT_LT(copy.kv_bytes_read, exact.kv_bytes_read);
+}
+
+TEST_P(EngineTest, WithoutTheCopySchedulesThatNeedItAreRefused) {
+  EngineOptions without = options();
+  without.int4_keys = false;
+  const auto engine = make_engine(without);
+  EXPECT_FALSE(engine->info().int4_keys);
+  EXPECT_LT(engine->info().kv_bytes_per_token, make_engine(options())->info().kv_bytes_per_token);
+  const auto schedule = make_schedule(*engine, {1}, kInt4Mass);
+  EXPECT_EQ(engine->activate(schedule).code(), absl::StatusCode::kFailedPrecondition);
+  Request request = scoring(*engine, text(100), Mode::kDense);
+  request.attention = ScheduledAttention{.schedule = schedule};
+  PendingReply pending;
+  const auto refused = engine->submit(request, pending.sink());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.status().message()), ::testing::HasSubstr("selection.int4_keys"));
+  EXPECT_EQ(engine->activate(make_schedule(*engine, {1}, kMass)), absl::OkStatus());
 }
 
 // A request's ratio asks for a fixed share of the keys, whatever the schedule says.

@@ -131,6 +131,17 @@ TEST(Json, AMassIsKeptAndLeftOutWhereThereIsNone) {
   EXPECT_EQ(message_of(text.status()), "selection.mass must be a number, is \"most\"");
 }
 
+TEST(Json, TheCopyOfTheKeysIsNamedWhereItIsUsed) {
+  EXPECT_THAT(to_json(example()), Not(HasSubstr("int4_keys")));
+  Schedule schedule = example();
+  schedule.selection.int4_keys = true;
+  seal(schedule);
+  EXPECT_NE(schedule.schedule_id, example().schedule_id);
+  const auto parsed = parse_schedule(to_json(schedule));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_TRUE(parsed->selection.int4_keys);
+}
+
 TEST(Json, IdIsTheDigestOfTheRest) {
   const Schedule sealed = example();
   EXPECT_EQ(sealed.schedule_id.size(), 64u);

@@ -34,6 +34,7 @@ class ScoringRequestTest : public ::testing::Test {
     options.max_batch_tokens = 264;
     options.threads = 1;
     options.kv_memory_bytes = kv_memory_bytes;
+    options.int4_keys = false;
     schedules_.reset();
     engine_ = make_engine(options);
     schedules_ = std::make_unique<core::Schedules>(*engine_, "");

@@ -174,6 +174,8 @@ TEST(CalibrationOptionsOfARequest, AMassTakesThePlaceOfTheRatio) {
   request.set_min_keys(64);
   EXPECT_EQ(options_of(request).selection,
             (SelectionSettings{.min_keys = 64, .mass = 0.9, .max_ratio = 0.5}));
+  request.set_int4_keys(true);
+  EXPECT_TRUE(options_of(request).selection.int4_keys);
 }
 
 TEST(CalibrationOptionsOfARequest, RefusesAMassThatMakesNoSense) {
