@@ -39,7 +39,7 @@ struct CalibrateOptions {
   std::string pooling{}, plan_weight{};
   bool paper_decode = false;
   bool all_heads = false;
-  bool int4_keys = false;
+  std::string int4_keys{};
   bool published_head_map_slip = false;
   bool no_activate = false;
   bool detach = false;
@@ -125,7 +125,7 @@ v1::CalibrateRequest request_of(const CalibrateOptions& options, const Calibrate
   if (options.paper_decode) request.set_decode_own_tile(false);
   if (!options.pooling.empty()) request.set_pooling(value_of<v1::ScorePooling>(options.pooling));
   if (options.all_heads) request.set_all_heads(true);
-  if (options.int4_keys) request.set_int4_keys(true);
+  if (!options.int4_keys.empty()) request.set_int4_keys(options.int4_keys == "on");
   if (!options.plan_weight.empty()) {
     request.set_plan_weight(value_of<v1::PlanWeight>(options.plan_weight));
   }
@@ -183,7 +183,7 @@ std::string options_text(const v1::CalibrateRequest& request) {
   add(request.has_plan_weight(), "layers weighted by {}", name_of(request.plan_weight()));
   add(request.has_decode_own_tile(), "own tile not forced in decoding");
   add(request.all_heads(), "one choice for all heads");
-  add(request.int4_keys(), "chosen by 4-bit keys");
+  add(request.has_int4_keys(), "chosen by {}", request.int4_keys() ? "4-bit keys" : "exact keys");
   add(request.published_head_map_slip(), "head maps with the published mistake");
   if (parts.empty()) return "the server's defaults";
   return fmt::format("{}", fmt::join(parts, ", "));
@@ -248,8 +248,11 @@ void add_experiments(CLI::App& command, CalibrateOptions& options) {
                   "their reuse costs, measured (some 2,048 tokens more per layer) [loss]")
       ->check(CLI::IsMember({"importance", "loss"}));
   command.add_flag("--all-heads", options.all_heads, "kascade: one choice for all KV heads");
-  command.add_flag("--int4-keys", options.int4_keys,
-                   "Choose keys by their 4-bit copy, which takes a quarter of the bytes to read");
+  command
+      .add_option("--int4-keys", options.int4_keys,
+                  "Choose keys by their 4-bit copy, which takes a quarter of the bytes to read "
+                  "[off; with --maker mass on]")
+      ->check(CLI::IsMember({"on", "off"}));
   command.add_flag("--published-head-map-slip", options.published_head_map_slip,
                    "dp: head maps with the published code's mistake, to measure what it costs");
 }
@@ -262,9 +265,11 @@ void add_kind_options(CLI::App& command, CalibrateOptions& options) {
                   "--top-k, or with an option of greedy]")
       ->check(CLI::IsMember({"kascade", "tile"}));
   command
-      .add_option("--maker", options.maker,
-                  "The planner [kascade: dp, tile: greedy; or whose options are given]")
-      ->check(CLI::IsMember({"dp", "greedy"}));
+      .add_option(
+          "--maker", options.maker,
+          "The planner [kascade: dp, tile: greedy; or whose options are given]; with mass "
+          "every layer selects for itself, by the least --mass that passes if none is given")
+      ->check(CLI::IsMember({"dp", "greedy", "mass"}));
   command
       .add_option("--preset", options.preset,
                   "Named options of tile and greedy, listed below; an option given beside it wins")

@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "engine/calibration/candidate_schedules.h"
 #include "engine/calibration/layer_costs.h"
+#include "engine/calibration/mass_search.h"
 #include "engine/calibration/schedule_search.h"
 #include "engine/calibration/window_runs.h"
 #include "engine/calibration/windows.h"
@@ -62,6 +63,7 @@ class Job {
   // Builds schedules and checks them: outcome.schedule, table and note.
   absl::Status find_schedule(const Similarity& similarity, CalibrationOutcome& outcome);
   absl::Status search(const Similarity& similarity, CalibrationOutcome& outcome);
+  absl::Status search_mass(const Similarity& similarity, CalibrationOutcome& outcome);
   // Checks a candidate, adds it to outcome.table, and puts it into outcome.schedule if it passed or
   // is better than the one there.
   absl::Status check(std::vector<LayerSchedule> layers, CalibrationOutcome& outcome);
@@ -168,7 +170,9 @@ Schedule Job::schedule_of(std::vector<LayerSchedule> layers) const {
 absl::Status Job::check(std::vector<LayerSchedule> layers, CalibrationOutcome& outcome) {
   const int64_t tokens_of_check = count_tokens(windows_.held_out);
   const int64_t done = tokens_of_check * static_cast<int64_t>(outcome.table.size());
-  const int64_t usual_checks = is_automatic(options_) ? 2 * std::bit_width(layers.size()) + 2 : 1;
+  const int64_t usual_checks = is_automatic(options_)   ? 2 * std::bit_width(layers.size()) + 2
+                               : options_.searches_mass ? kUsualMassChecks
+                                                        : 1;
   const int64_t total = std::max(done + tokens_of_check, usual_checks * tokens_of_check);
   auto schedule = std::make_shared<Schedule>(schedule_of(std::move(layers)));
   const int32_t anchors = schedule->count(Role::kAnchor) + 1;
@@ -208,8 +212,23 @@ absl::Status Job::search(const Similarity& similarity, CalibrationOutcome& outco
   return absl::OkStatus();
 }
 
+absl::Status Job::search_mass(const Similarity& similarity, CalibrationOutcome& outcome) {
+  const auto passes = [&](double mass) -> absl::StatusOr<bool> {
+    if (outcome.schedule.quality.suspect) return false;
+    options_.selection.mass = mass;
+    absl::Status status = check(every_layer_selecting(options_, similarity), outcome);
+    if (!status.ok()) return status;
+    return outcome.table.back().quality.passed;
+  };
+  return least_passing_mass(passes).status();
+}
+
 absl::Status Job::find_schedule(const Similarity& similarity, CalibrationOutcome& outcome) {
   if (is_automatic(options_)) return search(similarity, outcome);
+  if (options_.searches_mass) return search_mass(similarity, outcome);
+  if (options_.planner == Planner::kMass) {
+    return check(every_layer_selecting(options_, similarity), outcome);
+  }
   if (options_.planner == Planner::kGreedy) {
     const std::vector<int32_t> dense = dense_layers(options_, similarity);
     outcome.most_similar_pair =

@@ -11,6 +11,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -29,7 +30,14 @@ enum class LayerCost {
   kImportance,  // as published: 1 − cos of the residual stream before and after its attention
   kMeasured,    // the KL that reuse in this layer alone costs, per square of the recall it loses
 };
-enum class Planner { kDynamicProgramming, kGreedy };  // in files and on the wire: "dp", "greedy"
+// In files and on the wire: "dp", "greedy", "mass". With kMass every layer selects for itself, by a
+// share of the attention.
+enum class Planner { kDynamicProgramming, kGreedy, kMass };
+constexpr std::string_view name_of(Planner planner) {
+  return planner == Planner::kDynamicProgramming ? "dp"
+         : planner == Planner::kGreedy           ? "greedy"
+                                                 : "mass";
+}
 
 struct CalibrationOptions {
   SelectionSettings selection{};
@@ -40,6 +48,9 @@ struct CalibrationOptions {
   // LayerCost::kMeasured the search also tries more dense layers than were asked for.
   int32_t anchors = 0;
   GreedyOptions greedy{};
+  // Planner::kMass: searches for the least share that passes the quality check (mass_search.h).
+  // Unset, or with another planner, it is that of `selection`.
+  bool searches_mass = false;
   std::vector<int32_t> dense_layers{};  // besides layer 0
   bool auto_dense_layers = false;  // also keep layers dense whose own budget recalls too little
   double min_recall = 0.6;         // what auto_dense_layers demands

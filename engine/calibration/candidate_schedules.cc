@@ -55,11 +55,16 @@ std::vector<LayerSchedule> requested_schedule(const CalibrationOptions& options,
   return std::move(schedules[std::min(options.anchors, most) - 1]);
 }
 
+std::vector<LayerSchedule> every_layer_selecting(const CalibrationOptions& options,
+                                                 const Similarity& similarity) {
+  return schedules_by_dynamic_programming(similarity, dense_layers(options, similarity)).back();
+}
+
 CalibrationRecord calibration_record(const CalibrationOptions& options,
                                      const CalibrationWindows& windows,
                                      const WindowSettings& measuring) {
   CalibrationRecord record;
-  record.planner = options.planner == Planner::kDynamicProgramming ? "dp" : "greedy";
+  record.planner = name_of(options.planner);
   record.requested = RequestedSchedule{options.anchors, options.dense_layers,
                                        options.auto_dense_layers, options.min_recall};
   record.published_head_map_slip = options.published_head_map_slip;

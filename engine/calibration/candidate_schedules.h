@@ -32,6 +32,10 @@ std::vector<int32_t> dense_layers(const CalibrationOptions& options, const Simil
 std::vector<LayerSchedule> requested_schedule(const CalibrationOptions& options,
                                               const Similarity& similarity, std::string& note);
 
+// Every layer but the dense ones selects for itself.
+std::vector<LayerSchedule> every_layer_selecting(const CalibrationOptions& options,
+                                                 const Similarity& similarity);
+
 // What a schedule records of its calibration; the duration is not known yet.
 CalibrationRecord calibration_record(const CalibrationOptions& options,
                                      const CalibrationWindows& windows,

@@ -53,6 +53,9 @@ absl::Status check_anchors(const CalibrationOptions& options, const ModelConfig&
 }  // namespace
 
 absl::Status validate(const CalibrationOptions& options, const ModelConfig& model) {
+  if (options.planner == Planner::kMass && !(options.selection.mass > 0)) {
+    return check_positive("selection.mass", options.selection.mass, 1);
+  }
   for (const absl::Status& status :
        {check_selection(options.selection), check_dense_layers(options, model),
         check_anchors(options, model),

@@ -37,7 +37,7 @@ std::string savings_warning(const Schedule& schedule, int32_t context) {
   if (schedule.quality.tokens > 0 && schedule.quality.keys_attended_ratio >= 1) {
     return absl::StrCat(nothing, "it attended to all keys of the text of its quality check");
   }
-  if (!reuses) {
+  if (!reuses && !schedule.selection.int4_keys) {
     return "the schedule saves little: no layer reuses the keys of another, so every layer reads "
            "all keys to choose among them, and only values are left out";
   }

@@ -37,6 +37,7 @@ std::string text_of(const CalibrationOptions& options) {
     absl::StrAppend(&text, " mass ", exact(rule.mass), " ", exact(rule.max_ratio));
   }
   if (rule.int4_keys) text += " int4 keys";
+  if (options.searches_mass) text += " search";
   if (options.auto_threshold) text += " auto threshold";
   if (!options.long_window) text += " no long window";
   if (options.join_texts) text += *options.join_texts ? " joined" : " not joined";

@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/calibration/calibration.h"
+#include "engine/calibration/mass_search.h"
 #include "engine/calibration/window_runs.h"
 #include "engine/calibration/windows.h"
 #include "gtest/gtest.h"
@@ -158,6 +159,33 @@ TEST_F(DemoCalibrationTest, KeepsMoreLayersDenseWhereOtherwiseNothingPasses) {
   }
   EXPECT_EQ(schedule.calibration.requested, (RequestedSchedule{.min_recall = 0.6}));
   EXPECT_TRUE(engine_->activate(std::make_shared<Schedule>(schedule)).ok());
+}
+
+// With Planner::kMass every layer selects, by the least share that passes: a smaller one fails.
+TEST_F(DemoCalibrationTest, EveryLayerSelectsTheLeastShareThatPasses) {
+  options_.planner = Planner::kMass;
+  options_.searches_mass = true;
+  options_.selection = kUsualMassSelection;
+  options_.selection.min_keys = 16;
+  const auto outcome = run();
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  const Schedule& schedule = outcome->schedule;
+  ASSERT_TRUE(schedule.quality.passed);
+  EXPECT_EQ(schedule.count(Role::kDense), 1);
+  EXPECT_EQ(schedule.count(Role::kReuse), 0);
+  EXPECT_EQ(schedule.calibration.planner, "mass");
+  for (const QualityCheckResult& other : outcome->table) {
+    EXPECT_EQ(other.quality.passed,
+              other.quality.keys_attended_ratio >= schedule.quality.keys_attended_ratio);
+  }
+  EXPECT_LT(*schedule.quality.kv_bytes_read_per_token,
+            *schedule.quality.dense_kv_bytes_read_per_token);
+  options_.searches_mass = false;
+  options_.selection.mass = schedule.selection.mass;
+  const auto same = run();
+  ASSERT_TRUE(same.ok()) << same.status();
+  EXPECT_EQ(same->table.size(), 1u);
+  EXPECT_EQ(same->schedule.quality.mean_kl, schedule.quality.mean_kl);
 }
 
 // On the bundled model importance is a poor guide: of two schedules with as many anchors, the one

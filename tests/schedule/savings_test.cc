@@ -44,6 +44,9 @@ TEST(SavingsWarning, AnchorsOfTheTileFamilyAttendToAllKeys) {
 TEST(SavingsWarning, AnchorsOfTheKascadeFamilySaveTheValues) {
   EXPECT_THAT(savings_warning(without_reuse(Family::kKascade), kContext),
               StartsWith("the schedule saves little: no layer reuses"));
+  Schedule by_copy = without_reuse(Family::kKascade);
+  by_copy.selection.int4_keys = true;  // and the keys, too
+  EXPECT_EQ(savings_warning(by_copy, kContext), "");
 }
 
 TEST(SavingsWarning, DenseLayersSaveNothing) {

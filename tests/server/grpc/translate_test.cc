@@ -178,18 +178,46 @@ TEST(CalibrationOptionsOfARequest, AMassTakesThePlaceOfTheRatio) {
   EXPECT_TRUE(options_of(request).selection.int4_keys);
 }
 
+TEST(CalibrationOptionsOfARequest, MakerMassHasDefaultsOfItsOwn) {
+  v1::CalibrateRequest request;
+  request.set_maker(v1::SCHEDULE_MAKER_MASS);
+  CalibrationOptions options = options_of(request);
+  EXPECT_EQ(options.planner, Planner::kMass);
+  EXPECT_TRUE(options.searches_mass);
+  EXPECT_EQ(options.selection,
+            (SelectionSettings{.min_keys = 64, .mass = 0.95, .sink_keys = 4, .int4_keys = true}));
+  request.set_mass(0.9);
+  request.set_min_keys(32);
+  request.set_sink_keys(0);
+  request.set_int4_keys(false);
+  options = options_of(request);
+  EXPECT_FALSE(options.searches_mass);
+  EXPECT_EQ(options.selection, (SelectionSettings{.min_keys = 32, .mass = 0.9}));
+}
+
 TEST(CalibrationOptionsOfARequest, RefusesAMassThatMakesNoSense) {
   const ModelConfig model{.layers = 12, .context = 4096};
   const struct {
     std::function<void(v1::CalibrateRequest&)> change;
     const char* message;
-  } cases[] = {{[](v1::CalibrateRequest& r) { r.set_mass(0); }, "mass: must be in (0, 1], got 0"},
-               {[](v1::CalibrateRequest& r) { r.set_mass(0.9), r.set_ratio(0.1); },
-                "mass: does not go together with ratio"},
-               {[](v1::CalibrateRequest& r) { r.set_max_ratio(0.5); },
-                "max_ratio: is an option of mass; mass is not given"},
-               {[](v1::CalibrateRequest& r) { r.set_mass(0.9), r.set_top_k(8); },
-                "mass: is an option of family KASCADE; family is TILE, as top_k asks for it"}};
+  } cases[] = {
+      {[](v1::CalibrateRequest& r) { r.set_mass(0); }, "mass: must be in (0, 1], got 0"},
+      {[](v1::CalibrateRequest& r) { r.set_mass(0.9), r.set_ratio(0.1); },
+       "mass: does not go together with ratio"},
+      {[](v1::CalibrateRequest& r) { r.set_max_ratio(0.5); },
+       "max_ratio: is an option of mass; mass is not given"},
+      {[](v1::CalibrateRequest& r) { r.set_mass(0.9), r.set_top_k(8); },
+       "mass: is an option of family KASCADE; family is TILE, as top_k asks for it"},
+      {[](v1::CalibrateRequest& r) {
+         r.set_maker(v1::SCHEDULE_MAKER_MASS), r.set_family(v1::SELECTION_FAMILY_TILE);
+       },
+       "maker: MASS is for family KASCADE; family is TILE"},
+      {[](v1::CalibrateRequest& r) { r.set_maker(v1::SCHEDULE_MAKER_MASS), r.set_ratio(0.1); },
+       "ratio: does not go together with maker MASS"},
+      {[](v1::CalibrateRequest& r) { r.set_maker(v1::SCHEDULE_MAKER_MASS), r.set_anchors(3); },
+       "anchors: is an option of maker DP; maker is MASS"},
+      {[](v1::CalibrateRequest& r) { r.set_maker(v1::SCHEDULE_MAKER_MASS), r.set_threshold(0.5); },
+       "threshold: is an option of maker GREEDY"}};
   for (const auto& [change, message] : cases) {
     v1::CalibrateRequest request;
     change(request);

@@ -1,0 +1,33 @@
+// The search of a calibration in which every layer selects for itself: of the shares of the
+// attention that pass the quality check, it looks for the least, with which the fewest keys are
+// read (docs/method.md, "The calibration procedure").
+#ifndef KASCADE_ENGINE_CALIBRATION_MASS_SEARCH_H_
+#define KASCADE_ENGINE_CALIBRATION_MASS_SEARCH_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "engine/schedule/selection_settings.h"
+
+namespace kascade {
+
+constexpr double kUsualMass = 0.95;      // tried first
+constexpr int32_t kUsualMassChecks = 3;  // calls of `passes`, about
+
+// The usual settings of such a calibration. With four sinks the keys that take most of the
+// attention in many layers need not be chosen.
+constexpr SelectionSettings kUsualMassSelection{
+    .min_keys = 64, .mass = kUsualMass, .sink_keys = 4, .int4_keys = true};
+
+// Returns the least of a few shares from 0.8 to 0.995 that `passes`, or nullopt if none does. It
+// assumes that a larger share passes where a smaller one does, and so calls `passes` three or four
+// times, the last time that it is true with the share that is returned. Errors of `passes` end the
+// search.
+absl::StatusOr<std::optional<double>> least_passing_mass(
+    const std::function<absl::StatusOr<bool>(double)>& passes);
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_CALIBRATION_MASS_SEARCH_H_

@@ -1,0 +1,65 @@
+// The search for the least share of the attention that passes, against trying all.
+#include "engine/calibration/mass_search.h"
+
+#include <set>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gtest/gtest.h"
+
+namespace kascade {
+namespace {
+
+struct Found {
+  std::optional<double> least{}, last_passed{};
+  std::vector<double> asked{};
+};
+
+Found search(double needed) {
+  Found found;
+  const auto least = least_passing_mass([&](double mass) -> absl::StatusOr<bool> {
+    found.asked.push_back(mass);
+    if (mass >= needed) found.last_passed = mass;
+    return mass >= needed;
+  });
+  EXPECT_TRUE(least.ok());
+  found.least = *least;
+  return found;
+}
+
+TEST(LeastPassingMass, IsTheLeastOfThoseThatPass) {
+  std::set<double> masses;
+  for (double needed = 0.5; needed < 1; needed += 0.001) {
+    for (const double mass : search(needed).asked) masses.insert(mass);
+  }
+  EXPECT_GE(masses.size(), 8u);
+  for (const double mass : masses) {
+    // What is needed just below a share, and just above it.
+    EXPECT_EQ(search(mass - 1e-6).least, mass);
+    const auto next = masses.upper_bound(mass);
+    const Found above = search(mass + 1e-6);
+    EXPECT_EQ(above.least, next == masses.end() ? std::nullopt : std::optional(*next));
+    EXPECT_EQ(above.last_passed, above.least);
+  }
+}
+
+TEST(LeastPassingMass, AsksForFewAndForTheUsualOneFirst) {
+  for (double needed = 0.7; needed < 1.1; needed += 0.01) {
+    const Found found = search(needed);
+    EXPECT_EQ(found.asked.front(), kUsualMass);
+    EXPECT_LE(found.asked.size(), 4u);
+  }
+}
+
+TEST(LeastPassingMass, EndsWithTheFirstError) {
+  int asked = 0;
+  const auto least = least_passing_mass([&](double) -> absl::StatusOr<bool> {
+    ++asked;
+    return absl::CancelledError("stop");
+  });
+  EXPECT_EQ(least.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(asked, 1);
+}
+
+}  // namespace
+}  // namespace kascade
