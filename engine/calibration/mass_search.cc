@@ -8,8 +8,8 @@ namespace {
 
 // Closer together where little attention is left out: the loss grows about as fast as what is left
 // out.
-constexpr double kMasses[] = {0.8, 0.85, 0.9, 0.93, kUsualMass, 0.965, 0.98, 0.99, 0.995};
-constexpr size_t kFirst = 4;
+constexpr double kMasses[] = {0.6, 0.7, 0.8, 0.85, 0.9, 0.93, kUsualMass, 0.965, 0.98, 0.99, 0.995};
+constexpr size_t kFirst = 6;
 static_assert(kMasses[kFirst] == kUsualMass);
 
 }  // namespace

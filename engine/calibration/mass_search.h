@@ -21,7 +21,7 @@ constexpr int32_t kUsualMassChecks = 3;  // calls of `passes`, about
 constexpr SelectionSettings kUsualMassSelection{
     .min_keys = 64, .mass = kUsualMass, .sink_keys = 4, .int4_keys = true};
 
-// Returns the least of a few shares from 0.8 to 0.995 that `passes`, or nullopt if none does. It
+// Returns the least of a few shares from 0.6 to 0.995 that `passes`, or nullopt if none does. It
 // assumes that a larger share passes where a smaller one does, and so calls `passes` three or four
 // times, the last time that it is true with the share that is returned. Errors of `passes` end the
 // search.

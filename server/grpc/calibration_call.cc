@@ -7,6 +7,9 @@ namespace kascade::server {
 void CalibrateCall::start(const v1::CalibrateRequest& request, absl::Time) {
   auto read = read_calibration(request, context().engine.model());
   if (!read.ok()) return close(read.status());
+  if (!request.has_int4_keys() && !context().engine.info().int4_keys) {
+    read->options.selection.int4_keys = false;
+  }
   auto prepared = core::prepare(*read, context().engine);
   if (!prepared.ok()) return close(with_wire_field(prepared.status(), calibration_fields()));
   if (client_gone()) return;

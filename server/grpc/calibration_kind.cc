@@ -76,7 +76,10 @@ absl::Status read_maker(const Request& in, const OwnOptions& own, CalibrationKin
     case v1::SCHEDULE_MAKER_UNSPECIFIED: {
       const bool undecided = own.greedy == nullptr && own.optimal == nullptr;
       const bool greedy = undecided ? kind.family == Family::kTile : own.greedy != nullptr;
-      kind.planner = greedy ? Planner::kGreedy : Planner::kDynamicProgramming;
+      const bool mass = undecided && !greedy && !in.has_ratio();
+      kind.planner = greedy ? Planner::kGreedy
+                     : mass ? Planner::kMass
+                            : Planner::kDynamicProgramming;
       kind.planner_by = greedy ? own.greedy : own.optimal;
       return absl::OkStatus();
     }

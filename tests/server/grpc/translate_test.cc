@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/calibration/mass_search.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kascade/v1/error_details.pb.h"
@@ -23,8 +24,8 @@ TEST(CalibrationOptionsOfARequest, FollowFamilyMakerAndPreset) {
   const ModelConfig model{.layers = 12, .context = 4096};
   const auto plain = read_calibration_options({}, model);
   ASSERT_TRUE(plain.ok());
-  EXPECT_EQ(plain->selection, SelectionSettings{});
-  EXPECT_EQ(plain->planner, Planner::kDynamicProgramming);
+  EXPECT_EQ(plain->selection, kUsualMassSelection);
+  EXPECT_EQ(plain->planner, Planner::kMass);
   EXPECT_EQ(plain->anchors, 0);
 
   v1::CalibrateRequest request;
@@ -115,13 +116,18 @@ TEST(CalibrationOptionsOfARequest, AnOptionBringsItsFamilyAndItsPlanner) {
          r.set_family(v1::SELECTION_FAMILY_KASCADE), r.set_threshold(0.5);
        },
        Family::kKascade, Planner::kGreedy},
-      {"tile_size", [](v1::CalibrateRequest& r) { r.set_tile_size(16); }, Family::kKascade,
+      {"ratio", [](v1::CalibrateRequest& r) { r.set_ratio(0.2); }, Family::kKascade,
        Planner::kDynamicProgramming},
+      {"plan_weight",
+       [](v1::CalibrateRequest& r) { r.set_plan_weight(v1::PLAN_WEIGHT_IMPORTANCE); },
+       Family::kKascade, Planner::kDynamicProgramming},
+      {"tile_size", [](v1::CalibrateRequest& r) { r.set_tile_size(16); }, Family::kKascade,
+       Planner::kMass},
       {"tile_size and threshold",
        [](v1::CalibrateRequest& r) { r.set_tile_size(64), r.set_threshold(0.5); }, Family::kTile,
        Planner::kGreedy},
       {"no auto_threshold", [](v1::CalibrateRequest& r) { r.set_auto_threshold(false); },
-       Family::kKascade, Planner::kDynamicProgramming},
+       Family::kKascade, Planner::kMass},
   };
   for (const auto& [what, change, family, planner] : cases) {
     v1::CalibrateRequest request;
@@ -168,6 +174,7 @@ TEST(CalibrationOptionsOfARequest, TakeEachExperiment) {
 
 TEST(CalibrationOptionsOfARequest, AMassTakesThePlaceOfTheRatio) {
   v1::CalibrateRequest request;
+  request.set_maker(v1::SCHEDULE_MAKER_DP);
   request.set_mass(0.9);
   EXPECT_EQ(options_of(request).selection, (SelectionSettings{.mass = 0.9}));
   request.set_max_ratio(0.5);
@@ -180,7 +187,6 @@ TEST(CalibrationOptionsOfARequest, AMassTakesThePlaceOfTheRatio) {
 
 TEST(CalibrationOptionsOfARequest, MakerMassHasDefaultsOfItsOwn) {
   v1::CalibrateRequest request;
-  request.set_maker(v1::SCHEDULE_MAKER_MASS);
   CalibrationOptions options = options_of(request);
   EXPECT_EQ(options.planner, Planner::kMass);
   EXPECT_TRUE(options.searches_mass);
@@ -204,7 +210,7 @@ TEST(CalibrationOptionsOfARequest, RefusesAMassThatMakesNoSense) {
       {[](v1::CalibrateRequest& r) { r.set_mass(0); }, "mass: must be in (0, 1], got 0"},
       {[](v1::CalibrateRequest& r) { r.set_mass(0.9), r.set_ratio(0.1); },
        "mass: does not go together with ratio"},
-      {[](v1::CalibrateRequest& r) { r.set_max_ratio(0.5); },
+      {[](v1::CalibrateRequest& r) { r.set_maker(v1::SCHEDULE_MAKER_DP), r.set_max_ratio(0.5); },
        "max_ratio: is an option of mass; mass is not given"},
       {[](v1::CalibrateRequest& r) { r.set_mass(0.9), r.set_top_k(8); },
        "mass: is an option of family KASCADE; family is TILE, as top_k asks for it"},
