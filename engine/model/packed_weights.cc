@@ -62,15 +62,15 @@ fs::path packed_file_of(const fs::path& model_folder, WeightFormat format) {
 absl::StatusOr<PackedLayout> packed_layout(const ModelConfig& config, const Checkpoint& checkpoint,
                                            const Backend& backend) {
   std::vector<PackedMatrix> matrices;
+  const std::vector<std::vector<Tensor>> parts = matrix_parts(checkpoint);
   for (const MatrixSpec& spec : matrix_specs(config)) {
-    const auto form = backend.packed_form(spec.out_features, spec.in_features, spec.use);
+    const auto form = backend.packed_form(parts[matrices.size()], spec.use);
     if (!form) {
       return absl::FailedPreconditionError(
           absl::StrCat(std::string(name_of(backend.precision().weights)), " weights of backend ",
                        std::string(backend.info().name), " cannot be kept in a file"));
     }
-    matrices.push_back(
-        {spec.name, std::string(form->name), spec.out_features, spec.in_features, form->bytes});
+    matrices.push_back({spec.name, form->name, spec.out_features, spec.in_features, form->bytes});
   }
   std::string key = key_of(checkpoint, matrices);
   return PackedLayout(std::move(key), std::move(matrices));

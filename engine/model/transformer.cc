@@ -86,10 +86,8 @@ std::unique_ptr<Matrix> Transformer::next_matrix(MatrixUse use) {
   std::unique_ptr<Matrix> matrix;
   if (packed_file_) {
     KASCADE_CHECK(matrices_made_ < packed_file_->size());
-    const PackedMatrix& stored = packed_file_->matrix(matrices_made_);
-    matrix = backend_.adopt(packed_file_->bytes(matrices_made_), stored.out_features,
-                            stored.in_features, use);
-    KASCADE_CHECK(matrix != nullptr && matrix->in_features() == parts.front().cols);
+    matrix = backend_.adopt(packed_file_->bytes(matrices_made_), parts, use);
+    KASCADE_CHECK(matrix != nullptr);
   } else {
     matrix = backend_.pack(parts, use);
   }

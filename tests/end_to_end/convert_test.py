@@ -392,7 +392,7 @@ class Packing(ScratchTest):
                 (("--pack", "int4"), 2, "expected SOURCE"),
                 (("--verify", tiny, "--pack", "int4"), 2, "--verify DIR stands alone"),
                 (("--report", tiny, "--pack", "int4"), 2, "--report DIR stands alone"),
-                (("--existing", tiny, "--pack", "f32"), 2, 'bf16, int8 or int4, found "f32"'),
+                (("--existing", tiny, "--pack", "f32"), 2, 'bf16, int8, int4 or native, found "f32"'),
                 (("--existing", tiny, "--pack", "int4,int4"), 2, "int4 is named twice"),
                 (("--existing", self.scratch / "none", "--pack", "int4"), 1, "none"),
                 (("--existing", folder, "--pack", "int4"), 1, "packed: cannot create")):

@@ -28,7 +28,10 @@ using ::testing::StartsWith;
 
 class WeightsCacheTest : public ::testing::TestWithParam<std::string> {
  protected:
-  WeightsCacheTest() { write_tiny_model({.hidden = 48, .intermediate = 80, .vocab = 800}, model_); }
+  WeightsCacheTest() {
+    const DType dtype = GetParam() == "native" ? DType::kQ8_0 : DType::kF32;
+    write_tiny_model({.hidden = 64, .intermediate = 96, .vocab = 2100, .dtype = dtype}, model_);
+  }
   void SetUp() override {
     if (GetParam() == "bf16" && cpu::pick_bf16_kernels() == nullptr) {
       GTEST_SKIP() << "no bf16 instructions on this machine";
@@ -250,7 +253,8 @@ TEST_P(WeightsCacheTest, FolderThatCannotBeWritten) {
   EXPECT_EQ(results(*engine), results(*make_engine(options({}))));
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, WeightsCacheTest, ::testing::Values("bf16", "int8", "int4"),
+INSTANTIATE_TEST_SUITE_P(Formats, WeightsCacheTest,
+                         ::testing::Values("bf16", "int8", "int4", "native"),
                          [](const auto& format) { return format.param; });
 
 TEST(WeightsCache, F32IsNotKept) {

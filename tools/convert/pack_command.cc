@@ -18,8 +18,8 @@
 namespace kascade::convert {
 namespace {
 
-constexpr WeightFormat kPackable[] = {WeightFormat::kBF16, WeightFormat::kInt8,
-                                      WeightFormat::kInt4};
+constexpr WeightFormat kPackable[] = {WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt4,
+                                      WeightFormat::kNative};
 
 absl::StatusOr<std::unique_ptr<Backend>> backend_for(WeightFormat format) {
   return open_backend({.name = "cpu", .weights = format});
@@ -52,10 +52,10 @@ absl::Status pack_format(const std::filesystem::path& folder, const ModelConfig&
 }  // namespace
 
 void add_pack_options(CLI::App& app, PackArguments& arguments) {
-  CLI::Option* pack = app.add_option(
-      "--pack", arguments.formats,
-      "list of bf16, int8, int4: pack the weights in these formats too, so that the server starts "
-      "faster; into DEST/packed");
+  CLI::Option* pack = app.add_option("--pack", arguments.formats,
+                                     "list of bf16, int8, int4, native: pack the weights in these "
+                                     "formats too, so that the server starts "
+                                     "faster; into DEST/packed");
   app.add_option("--existing", arguments.existing,
                  "with --pack: pack the weights of this model folder instead of converting")
       ->needs(pack);
@@ -68,8 +68,8 @@ absl::StatusOr<std::vector<WeightFormat>> formats_to_pack(const std::string& lis
     const auto* const found =
         std::ranges::find_if(kPackable, [&](WeightFormat each) { return name_of(each) == name; });
     if (found == std::end(kPackable)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("pack: each format must be bf16, int8 or int4, found \"", name, "\""));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "pack: each format must be bf16, int8, int4 or native, found \"", name, "\""));
     }
     if (std::ranges::find(formats, *found) != formats.end()) {
       return absl::InvalidArgumentError(absl::StrCat("pack: ", name, " is named twice"));

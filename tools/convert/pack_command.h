@@ -22,8 +22,9 @@ struct PackArguments {
 // Adds --pack and --existing.
 void add_pack_options(CLI::App& app, PackArguments& arguments);
 
-// Reads a list such as "int8,int4". INVALID_ARGUMENT for a name that is not bf16, int8 or int4, and
-// for one that occurs twice; UNAVAILABLE for a format that this machine cannot compute with.
+// Reads a list such as "int8,int4". INVALID_ARGUMENT for a name that is not bf16, int8, int4 or
+// native, and for one that occurs twice; UNAVAILABLE for a format that this machine cannot compute
+// with.
 absl::StatusOr<std::vector<WeightFormat>> formats_to_pack(const std::string& list);
 
 // Writes DIR/packed/FORMAT.packed for each format and prints a line for each. CANCELLED when

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <iterator>
+#include <string>
 
 #include "engine/backend/cpu/panel_kernels.h"
 #include "engine/backend/quantization.h"
@@ -136,9 +137,8 @@ PanelLayout panel_layout_of(PanelFormat format) {
 }
 
 // Whoever changes a panel or what surrounds it must increase the version, because files of packed
-// weights outlive the program. Blocks are packed at each start, as fast as they are read, and are
-// never kept in a file.
-std::string_view form_name(PanelFormat format) {
+// weights outlive the program.
+std::string form_name(PanelFormat format) {
   switch (format) {
     case PanelFormat::kBF16:
       return "bf16-panels-2";
@@ -147,7 +147,7 @@ std::string_view form_name(PanelFormat format) {
     case PanelFormat::kInt4:
       return "int4-panels-3";
     default:
-      return {};
+      return std::string(name_of(block_dtype_of(format))) + "-panels-1";
   }
 }
 
