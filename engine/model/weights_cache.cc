@@ -27,25 +27,24 @@ WeightsCache::WeightsCache(const std::filesystem::path& directory,
     warn(source.status());
     return;
   }
-  layout_ = *std::move(layout);
-  source_ = *std::move(source);
   if (!directory.empty()) {
     const std::string name =
-        absl::StrCat(std::string(name_of(format)), "-", layout_->key().substr(0, 32), ".packed");
-    if (read(directory / name)) return;
-    to_write_ = directory / name;
+        absl::StrCat(std::string(name_of(format)), "-", layout->key().substr(0, 32), ".packed");
+    if (read(directory / name, *layout, *source)) return;
+    to_write_ = NewFile{directory / name, *layout, *source};
   }
   const size_t warnings = warnings_.size();
-  if (read(packed_file_of(model_folder, format))) {
-    if (warnings == 0) to_write_.clear();  // a bad file in the cache is replaced all the same
+  if (read(packed_file_of(model_folder, format), *layout, *source)) {
+    if (warnings == 0) to_write_.reset();  // a bad file in the cache is replaced all the same
   } else if (warnings_.size() > warnings) {
     absl::StrAppend(&warnings_.back(), " (kascade-convert --existing ", model_folder.string(),
                     " --pack ", std::string(name_of(format)), " writes it anew)");
   }
 }
 
-bool WeightsCache::read(const std::filesystem::path& file) {
-  auto opened = PackedFile::open(file, *layout_, source_);
+bool WeightsCache::read(const std::filesystem::path& file, const PackedLayout& layout,
+                        const PackedSource& source) {
+  auto opened = PackedFile::open(file, layout, source);
   if (opened.ok()) {
     file_.emplace(*std::move(opened));
     outcome_ = absl::StrCat("read ", file.string());
@@ -62,21 +61,21 @@ std::optional<PackedFile> WeightsCache::take() {
 }
 
 void WeightsCache::keep(const Transformer& transformer) {
-  if (to_write_.empty()) return;
-  if (auto status = write(transformer); !status.ok()) {
+  if (!to_write_) return;
+  if (auto status = to_write_->write(transformer); !status.ok()) {
     warn(status);
   } else {
-    outcome_ = absl::StrCat("wrote ", to_write_.string());
+    outcome_ = absl::StrCat("wrote ", to_write_->path.string());
   }
 }
 
-absl::Status WeightsCache::write(const Transformer& transformer) const {
-  auto writer = PackedFileWriter::create(to_write_, *layout_);
+absl::Status WeightsCache::NewFile::write(const Transformer& transformer) const {
+  auto writer = PackedFileWriter::create(path, layout);
   if (!writer.ok()) return writer.status();
   for (const Matrix* matrix : transformer.matrices()) {
     if (auto status = writer->add(matrix->packed()); !status.ok()) return status;
   }
-  return writer->finish(source_);
+  return writer->finish(source);
 }
 
 void WeightsCache::warn(const absl::Status& status) {

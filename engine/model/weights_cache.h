@@ -39,13 +39,19 @@ class WeightsCache {
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
-  bool read(const std::filesystem::path& file);
-  absl::Status write(const Transformer& transformer) const;
+  // A file that is not there yet.
+  struct NewFile {
+    std::filesystem::path path;
+    PackedLayout layout;
+    PackedSource source;
+    absl::Status write(const Transformer& transformer) const;
+  };
+  // Whether there is such a file; the reason why it cannot be used becomes a warning.
+  bool read(const std::filesystem::path& file, const PackedLayout& layout,
+            const PackedSource& source);
   void warn(const absl::Status& status);
 
-  std::filesystem::path to_write_{};  // empty: nothing is to be written
-  std::optional<PackedLayout> layout_{};
-  PackedSource source_{};
+  std::optional<NewFile> to_write_{};
   std::optional<PackedFile> file_{};
   std::string outcome_{};
   std::vector<std::string> warnings_{};

@@ -115,6 +115,7 @@ std::unique_ptr<Matrix> MatmulNative::adopt(std::span<const std::byte> packed,
   std::vector<NativeMatrix::Piece> pieces;
   std::span<const std::byte> left = packed;
   for (const PieceParts& piece : pieces_of(parts)) {
+    if (!piece.format) return nullptr;
     const size_t size = packed_bytes(piece);
     pieces.push_back({MatmulPanels::adopt(left.first(size), piece.parts, *piece.format), false});
     left = left.subspan(size);
