@@ -121,7 +121,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   auto shape = cache_shape(options, *config, (*backend)->precision().cache);
   if (!shape.ok()) return shape.status();
 
-  WeightsCache packed(options.weights_cache, *config, *checkpoint, **backend);
+  WeightsCache packed(options.weights_cache, options.model_directory, *config, *checkpoint,
+                      **backend);
   auto impl =
       std::make_unique<Impl>(options, *config, *std::move(tokenizer), *std::move(identity),
                              *std::move(backend), *std::move(checkpoint), packed.take(), *shape);

@@ -32,9 +32,10 @@ struct EngineOptions {
   // Binds compute thread i to the i-th CPU that this process may use, where thread 0 is the
   // engine's thread. Refused if there are fewer CPUs than threads.
   bool pin_threads = false;
-  // The directory in which packed weights are kept and from which later starts map them; if empty,
-  // each start packs the weights again. A problem with it becomes a warning in EngineInfo and is
-  // never an error.
+  // The directory in which packed weights are kept and from which later starts map them. Without a
+  // file there, that of the model directory is mapped (packed/int4.packed), and without this too,
+  // the weights are packed at each start. A problem with a file becomes a warning in EngineInfo and
+  // is never an error.
   std::filesystem::path weights_cache{};
   // Whether the cache also holds a 4-bit copy of the keys (engine/backend/int4_keys.h), which some
   // schedules select by. It takes about an eighth of the memory of bf16 keys and values.

@@ -48,7 +48,8 @@ void add_model_flags(CLI::App& app, EngineOptions& engine) {
           CLI::CheckedTransformer(std::map<std::string, bool>{{"on", true}, {"off", false}}))
       ->default_str("on");
   app.add_option("--weights-cache", engine.weights_cache,
-                 "Keeps packed weights here and maps them at later starts; default: packs at each")
+                 "Keeps packed weights here and maps them at later starts; default: those that the "
+                 "model folder brings, else packs at each start")
       ->type_name("DIR");
   add_bytes(app, "--kv-memory", engine.kv_memory_bytes, options::binary_units(), 0, INT64_MAX,
             "Bytes of the KV cache, or a number with KiB, MiB, GiB; 0 = what --max-sequences "

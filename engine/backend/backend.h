@@ -56,8 +56,8 @@ enum class MatrixUse { kLayer, kHead };
 // The layout in which pack() writes a matrix. It is the same in every process and on every machine,
 // so that packed matrices can be kept in a file.
 struct PackedForm {
-  std::string_view name{};  // layout and version, such as "int8-panels-1"
-  int64_t bytes = 0;        // size of Matrix::packed(), a multiple of 64
+  std::string name{};  // layout and version, such as "int8-panels-1"
+  int64_t bytes = 0;   // size of Matrix::packed(), a multiple of 64
 };
 
 // The number formats of a backend's weights and KV cache.
@@ -123,19 +123,18 @@ class Backend {
   // f32, bf16, f16 or have blocks, with equal cols, in host memory; the matrix does not refer to
   // them afterwards.
   virtual std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, MatrixUse use) = 0;
-  // The form in which pack() lays out a matrix of this shape; unset if its bytes have no meaning
-  // outside this process, so that they cannot be kept in a file.
-  virtual std::optional<PackedForm> packed_form(int64_t /*out_features*/, int64_t /*in_features*/,
+  // The form in which pack() lays out these parts, of which only shapes and dtypes are read; unset
+  // if its bytes have no meaning outside this process, so that they cannot be kept in a file.
+  virtual std::optional<PackedForm> packed_form(std::span<const Tensor> /*parts*/,
                                                 MatrixUse /*use*/) const {
     return std::nullopt;
   }
   // Makes a matrix from the bytes that Matrix::packed() returned, perhaps in an earlier process.
   // `packed` is host memory, aligned to 64 bytes and of the size that packed_form() states
-  // (CHECKed). The backend may use it in place, so it must outlive the matrix. Returns null where
-  // packed_form() is unset.
+  // (CHECKed); of the parts only shapes and dtypes are read. The backend may use `packed` in place,
+  // so it must outlive the matrix. Returns null where packed_form() is unset.
   virtual std::unique_ptr<Matrix> adopt(std::span<const std::byte> /*packed*/,
-                                        int64_t /*out_features*/, int64_t /*in_features*/,
-                                        MatrixUse /*use*/) {
+                                        std::span<const Tensor> /*parts*/, MatrixUse /*use*/) {
     return nullptr;
   }
   // `table` is host memory, [vocab, hidden] in f32, bf16, f16 or with blocks. The backend may use

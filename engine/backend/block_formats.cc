@@ -15,69 +15,96 @@ uint16_t half_at(const std::byte* bytes) {
   return value;
 }
 
-// Element `index` of 32, of which byte i holds element i in its low half and element i + 16 in its
-// high half.
-int nibble(const std::byte* packed, int index) {
-  const int byte = byte_at(packed, index % 16);
-  return index < 16 ? byte & 15 : byte >> 4;
-}
+// The readers of levels are plain loops over runs of 16 or 32 bytes, which compilers vectorise.
+// What they write never overlaps what they read.
+uint8_t low_half(std::byte packed) { return std::to_integer<uint8_t>(packed & std::byte{15}); }
+uint8_t high_half(std::byte packed) { return std::to_integer<uint8_t>(packed >> 4); }
 
-// Bit `index` of a row of bits, lowest first.
-int bit_at(const std::byte* packed, int index) {
-  return (byte_at(packed, index / 8) >> (index % 8)) & 1;
-}
-
-// Element `index` of 256: each run of 32 bytes holds one group in the low halves of its bytes and
-// the next group in the high halves.
-int nibble_of_256(const std::byte* packed, int index) {
-  const int byte = byte_at(packed, index / 64 * 32 + index % 32);
-  return index % 64 < 32 ? byte & 15 : byte >> 4;
-}
-
-// The level of Q6_K. A block has two halves of 128 elements. For each half it stores 64 bytes with
-// the low four bits (elements 0–63 in the low halves of the bytes, 64–127 in the high halves);
-// then, for each half, 32 bytes with the upper two bits (byte i holds those of elements i, i + 32,
-// i + 64 and i + 96).
-int level_of_q6_k(const std::byte* block, int index) {
-  const int half = index / 128, in_half = index % 128;
-  const int byte = byte_at(block, half * 64 + in_half % 64);
-  const int low = in_half < 64 ? byte & 15 : byte >> 4;
-  const int high = (byte_at(block + 128, half * 32 + in_half % 32) >> (in_half / 32 * 2)) & 3;
-  return low | high << 4;
-}
-
-template <DType kType>
-int level_of(const std::byte* block, int index) {
-  if constexpr (kType == DType::kQ8_0) return (byte_at(block, 2 + index) + 128) & 255;
-  if constexpr (kType == DType::kQ4_0) return nibble(block + 2, index);
-  if constexpr (kType == DType::kQ4_1) return nibble(block + 4, index);
-  if constexpr (kType == DType::kQ5_0) {
-    return nibble(block + 6, index) + 16 * bit_at(block + 2, index);
+// 32 levels from 16 bytes: byte i holds level i in its low half and level i + 16 in its high half.
+void read_32_nibbles(const std::byte* __restrict packed, uint8_t* __restrict levels) {
+  for (int i = 0; i < 16; ++i) {
+    levels[i] = low_half(packed[i]);
+    levels[i + 16] = high_half(packed[i]);
   }
-  if constexpr (kType == DType::kQ5_1) {
-    return nibble(block + 8, index) + 16 * bit_at(block + 4, index);
-  }
-  if constexpr (kType == DType::kQ4_K) return nibble_of_256(block + 16, index);
-  if constexpr (kType == DType::kQ5_K) {
-    // After the scales there are 32 bytes; bit g of byte i belongs to element i of group g.
-    return nibble_of_256(block + 48, index) +
-           16 * ((byte_at(block, 16 + index % 32) >> (index / 32)) & 1);
-  }
-  if constexpr (kType == DType::kQ6_K) return level_of_q6_k(block, index);
 }
 
-template <DType kType>
-void read_levels(const std::byte* block, uint8_t* levels) {
-  for (int i = 0; i < block_size_of(kType).inputs; ++i) {
-    levels[i] = static_cast<uint8_t>(level_of<kType>(block, i));
+// 64 levels from 32 bytes: the first 32 in the low halves of the bytes, the others in their high
+// halves.
+void read_64_nibbles(const std::byte* __restrict packed, uint8_t* __restrict levels) {
+  for (int i = 0; i < 32; ++i) {
+    levels[i] = low_half(packed[i]);
+    levels[i + 32] = high_half(packed[i]);
   }
+}
+
+// Adds the fifth bit of 32 levels: that of level i is bit i of a row of bits, lowest first.
+void add_fifth_bits(const std::byte* __restrict packed, uint8_t* __restrict levels) {
+  for (int byte = 0; byte < 4; ++byte) {
+    const int bits = byte_at(packed, byte);
+    for (int i = 0; i < 8; ++i) {
+      levels[8 * byte + i] = static_cast<uint8_t>(levels[8 * byte + i] | ((bits >> i) & 1) << 4);
+    }
+  }
+}
+
+// Adds the fifth bit of 256 levels from 32 bytes: bit g of byte i belongs to level i of group g.
+void add_fifth_bits_of_groups(const std::byte* __restrict packed, uint8_t* __restrict levels) {
+  for (int group = 0; group < 8; ++group) {
+    for (int i = 0; i < 32; ++i) {
+      const auto bit = static_cast<uint8_t>((byte_at(packed, i) >> group) & 1);
+      levels[32 * group + i] = static_cast<uint8_t>(levels[32 * group + i] | bit << 4);
+    }
+  }
+}
+
+// Half a block of Q6_K, 128 levels. 64 bytes hold their low four bits, levels 0–63 in the low
+// halves of the bytes and 64–127 in the high halves. 32 bytes hold the upper two bits: byte i those
+// of the levels i, i + 32, i + 64 and i + 96.
+void read_128_of_q6_k(const std::byte* __restrict low, const std::byte* __restrict high,
+                      uint8_t* __restrict levels) {
+  for (int i = 0; i < 32; ++i) {
+    const auto upper = std::to_integer<uint8_t>(high[i]);
+    levels[i] = static_cast<uint8_t>(low_half(low[i]) | (upper & 3) << 4);
+    levels[i + 32] = static_cast<uint8_t>(low_half(low[i + 32]) | ((upper >> 2) & 3) << 4);
+    levels[i + 64] = static_cast<uint8_t>(high_half(low[i]) | ((upper >> 4) & 3) << 4);
+    levels[i + 96] = static_cast<uint8_t>(high_half(low[i + 32]) | (upper >> 6) << 4);
+  }
+}
+
+void read_q8_0(const std::byte* __restrict block, uint8_t* __restrict levels) {
+  for (int i = 0; i < 32; ++i) levels[i] = std::to_integer<uint8_t>(block[2 + i] ^ std::byte{128});
+}
+
+// Where the levels of a block of 32 are: bits behind the scale and the minimum, if there is one.
+template <int kBitsAt, int kNibblesAt>
+void read_q5(const std::byte* block, uint8_t* levels) {
+  read_32_nibbles(block + kNibblesAt, levels);
+  add_fifth_bits(block + kBitsAt, levels);
+}
+
+template <int kNibblesAt>
+void read_q4(const std::byte* block, uint8_t* levels) {
+  read_32_nibbles(block + kNibblesAt, levels);
+}
+
+void read_q4_k(const std::byte* block, uint8_t* levels) {
+  for (int run = 0; run < 4; ++run) read_64_nibbles(block + 16 + 32 * run, levels + 64 * run);
+}
+
+// 32 bytes with the fifth bits stand between the scales and the other bits.
+void read_q5_k(const std::byte* block, uint8_t* levels) {
+  for (int run = 0; run < 4; ++run) read_64_nibbles(block + 48 + 32 * run, levels + 64 * run);
+  add_fifth_bits_of_groups(block + 16, levels);
+}
+
+void read_q6_k(const std::byte* block, uint8_t* levels) {
+  read_128_of_q6_k(block, block + 128, levels);
+  read_128_of_q6_k(block + 64, block + 160, levels + 128);
 }
 
 using LevelReader = void (*)(const std::byte* block, uint8_t* levels);
-constexpr LevelReader kLevelReaders[] = {read_levels<DType::kQ8_0>, read_levels<DType::kQ4_0>,
-                                         read_levels<DType::kQ4_1>, read_levels<DType::kQ5_0>,
-                                         read_levels<DType::kQ5_1>, read_levels<DType::kQ4_K>,
-                                         read_levels<DType::kQ5_K>, read_levels<DType::kQ6_K>};
+constexpr LevelReader kLevelReaders[] = {read_q8_0,     read_q4<2>, read_q4<4>, read_q5<2, 6>,
+                                         read_q5<4, 8>, read_q4_k,  read_q5_k,  read_q6_k};
 
 // Scale and minimum of one of the eight groups of Q4_K and Q5_K, six bits each. For groups 0–3,
 // bytes 0–3 of twelve hold the scales and bytes 4–7 the minima in their low six bits. For groups

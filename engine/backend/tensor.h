@@ -82,7 +82,20 @@ constexpr uint16_t to_bf16(float value) {
 constexpr float from_bf16(uint16_t value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
 }
-inline float from_f16(uint16_t value) { return static_cast<float>(std::bit_cast<_Float16>(value)); }
+// Exact; a NaN becomes a quiet NaN with the same leading bits. Without instructions for f16, which
+// not every processor has, the compiler would call a function for each number. No step has a
+// subnormal f32, which a thread may have been told to treat as 0.
+constexpr float from_f16(uint16_t value) {
+  const uint32_t sign = (value & 0x8000u) << 16;
+  const uint32_t magnitude = value & 0x7fffu;
+  const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f;
+  const uint32_t normal = (magnitude << 13) + (112u << 23);
+  const uint32_t infinite = (magnitude << 13) | 0x7f800000u | (magnitude > 0x7c00u ? 1u << 22 : 0);
+  const uint32_t bits = magnitude < 0x400u    ? std::bit_cast<uint32_t>(subnormal)
+                        : magnitude < 0x7c00u ? normal
+                                              : infinite;
+  return std::bit_cast<float>(bits | sign);
+}
 
 // A view of [rows, cols] values; `stride` elements lie between the starts of two rows. A vector
 // is one row. Copying a Tensor copies the view, never the elements. The elements lie in the memory

@@ -1,4 +1,5 @@
-// Writing files of packed weights; see packed_file.h.
+#include "engine/model/packed_file_writer.h"
+
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -7,11 +8,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/checksum.h"
-#include "engine/model/packed_file.h"
 
 namespace kascade {
 namespace {
@@ -22,9 +23,11 @@ absl::Status system_error(const fs::path& path, const std::string& action) {
   return absl::ErrnoToStatus(errno, absl::StrCat(path.string(), ": cannot ", action));
 }
 
+}  // namespace
+
 // A file under a temporary name that only this process writes. The destructor removes it unless it
 // was renamed.
-class PartialFile {
+class PackedFileWriter::PartialFile {
  public:
   explicit PartialFile(fs::path path) : path_(std::move(path)) {}
   PartialFile(const PartialFile&) = delete;
@@ -36,7 +39,8 @@ class PartialFile {
 
   absl::Status lock();
   absl::Status reserve(int64_t bytes) const;
-  absl::Status write(const void* data, int64_t bytes) const;
+  // Writes at this position of the file.
+  absl::Status write(const void* data, int64_t bytes, int64_t position) const;
   absl::Status rename_to(const fs::path& file);
 
  private:
@@ -48,7 +52,7 @@ class PartialFile {
 // Opens and locks the file. A file that a killed process left is reused. Between open() and flock()
 // another process may have renamed the file that we opened; it is then in use and no longer has
 // this name.
-absl::Status PartialFile::lock() {
+absl::Status PackedFileWriter::PartialFile::lock() {
   descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
   if (descriptor_ < 0) return system_error(path_, "create");
   const bool locked = flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
@@ -63,26 +67,28 @@ absl::Status PartialFile::lock() {
 }
 
 // Reserves disk space, so that a full disk is noticed at once. Not every file system supports this.
-absl::Status PartialFile::reserve(int64_t bytes) const {
+absl::Status PackedFileWriter::PartialFile::reserve(int64_t bytes) const {
   if (fallocate(descriptor_, 0, 0, bytes) == 0 || errno == EOPNOTSUPP) return absl::OkStatus();
   return system_error(path_, absl::StrCat("reserve ", bytes, " bytes"));
 }
 
-absl::Status PartialFile::write(const void* data, int64_t bytes) const {
+absl::Status PackedFileWriter::PartialFile::write(const void* data, int64_t bytes,
+                                                  int64_t position) const {
   constexpr int64_t kPart = int64_t{64} << 20;
   const char* from = static_cast<const char*>(data);
   while (bytes > 0) {
-    const ssize_t done =
-        ::write(descriptor_, from, static_cast<size_t>(std::min<int64_t>(bytes, kPart)));
+    const auto part = static_cast<size_t>(std::min<int64_t>(bytes, kPart));
+    const ssize_t done = pwrite(descriptor_, from, part, position);
     if (done < 0 && errno == EINTR) continue;
     if (done < 0) return system_error(path_, "write");
     from += done;
+    position += done;
     bytes -= done;
   }
   return absl::OkStatus();
 }
 
-absl::Status PartialFile::rename_to(const fs::path& file) {
+absl::Status PackedFileWriter::PartialFile::rename_to(const fs::path& file) {
   if (fsync(descriptor_) != 0) return system_error(path_, "sync");
   if (rename(path_.c_str(), file.c_str()) != 0) return system_error(file, "rename to");
   owned_ = false;
@@ -94,31 +100,40 @@ absl::Status PartialFile::rename_to(const fs::path& file) {
   return status;
 }
 
-}  // namespace
+PackedFileWriter::PackedFileWriter(fs::path file, PackedLayout layout,
+                                   std::unique_ptr<PartialFile> partial)
+    : file_(std::move(file)), layout_(std::move(layout)), partial_(std::move(partial)) {}
+PackedFileWriter::PackedFileWriter(PackedFileWriter&& other) noexcept = default;
+PackedFileWriter::~PackedFileWriter() = default;
 
-absl::Status write_packed_file(const fs::path& file, const PackedLayout& layout,
-                               std::span<const std::span<const std::byte>> contents) {
-  KASCADE_CHECK(contents.size() == layout.size());
-  std::vector<uint64_t> checksums;
-  for (size_t i = 0; i < contents.size(); ++i) {
-    KASCADE_CHECK(static_cast<int64_t>(contents[i].size()) == layout.matrix(i).bytes);
-    checksums.push_back(checksum(contents[i]));
-  }
+absl::StatusOr<PackedFileWriter> PackedFileWriter::create(const fs::path& file,
+                                                          PackedLayout layout) {
   std::error_code error;
   const fs::path folder = file.parent_path();
   fs::create_directories(folder, error);
   if (error) {
     return absl::ErrnoToStatus(error.value(), absl::StrCat(folder.string(), ": cannot create"));
   }
-  PartialFile partial(folder / absl::StrCat(".", file.filename().string(), ".partial"));
-  if (auto status = partial.lock(); !status.ok()) return status;
-  if (auto status = partial.reserve(layout.file_bytes()); !status.ok()) return status;
-  const std::string header = layout.header(checksums);
-  absl::Status status = partial.write(header.data(), static_cast<int64_t>(header.size()));
-  for (const auto& bytes : contents) {
-    if (status.ok()) status = partial.write(bytes.data(), static_cast<int64_t>(bytes.size()));
-  }
-  return status.ok() ? partial.rename_to(file) : status;
+  auto partial = std::make_unique<PartialFile>(
+      folder / absl::StrCat(".", file.filename().string(), ".partial"));
+  if (auto status = partial->lock(); !status.ok()) return status;
+  if (auto status = partial->reserve(layout.file_bytes()); !status.ok()) return status;
+  return PackedFileWriter(file, std::move(layout), std::move(partial));
+}
+
+absl::Status PackedFileWriter::add(std::span<const std::byte> bytes) {
+  const size_t index = checksums_.size();
+  KASCADE_CHECK(index < layout_.size());
+  KASCADE_CHECK(static_cast<int64_t>(bytes.size()) == layout_.matrix(index).bytes);
+  checksums_.push_back(checksum(bytes));
+  return partial_->write(bytes.data(), static_cast<int64_t>(bytes.size()), layout_.offset(index));
+}
+
+absl::Status PackedFileWriter::finish(const PackedSource& source) {
+  KASCADE_CHECK(checksums_.size() == layout_.size());
+  const std::string header = layout_.header({source.times, source.checksum(), checksums_});
+  auto status = partial_->write(header.data(), static_cast<int64_t>(header.size()), 0);
+  return status.ok() ? partial_->rename_to(file_) : status;
 }
 
 }  // namespace kascade

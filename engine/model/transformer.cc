@@ -12,10 +12,6 @@
 namespace kascade {
 namespace {
 
-// Columns of one tile of the head: enough for an efficient product, few enough that a tile of
-// logits stays in cache.
-constexpr int32_t kHeadTile = 4096;
-
 // Appends a vector of the checkpoint, if the model has it.
 void append(Tensor vector, std::vector<float>& values) {
   if (vector.data == nullptr) return;
@@ -40,23 +36,6 @@ Buffer uploaded(std::initializer_list<Tensor> vectors, Backend& backend, double 
 
 }  // namespace
 
-std::vector<MatrixSpec> matrix_specs(const ModelConfig& config) {
-  const int64_t hidden = config.hidden, q_dim = config.q_dim(), ffn = config.intermediate;
-  std::vector<MatrixSpec> specs;
-  for (int32_t layer = 0; layer < config.layers; ++layer) {
-    const std::string prefix = absl::StrCat("layers.", layer, ".");
-    specs.push_back({prefix + "qkv", q_dim + 2 * config.kv_dim(), hidden, MatrixUse::kLayer});
-    specs.push_back({prefix + "attention_out", hidden, q_dim, MatrixUse::kLayer});
-    specs.push_back({prefix + "gate_up", 2 * ffn, hidden, MatrixUse::kLayer});
-    specs.push_back({prefix + "down", hidden, ffn, MatrixUse::kLayer});
-  }
-  for (int32_t first = 0; first < config.vocab; first += kHeadTile) {
-    specs.push_back({absl::StrCat("head.", first / kHeadTile),
-                     std::min(kHeadTile, config.vocab - first), hidden, MatrixUse::kHead});
-  }
-  return specs;
-}
-
 Transformer::Workspace::Workspace(const ModelConfig& config, int32_t rows, Backend& backend) {
   const auto f32 = [&](int64_t cols) { return backend.allocate(DType::kF32, rows, cols); };
   x = f32(config.hidden);
@@ -79,37 +58,38 @@ Transformer::Transformer(const ModelConfig& config, Checkpoint checkpoint, Backe
       packed_file_(std::move(packed_file)),
       frequencies_(rope_frequencies(config)),
       norm_(uploaded({checkpoint_.norm}, backend)),
+      parts_(matrix_parts(checkpoint_)),
       workspace_(config, max_rows, backend) {
   for (const LayerTensors& tensors : checkpoint_.layers) layers_.push_back(packed_layer(tensors));
   for (int32_t first = 0; first < config_.vocab; first += kHeadTile) {
-    const int32_t count = std::min(kHeadTile, config_.vocab - first);
-    head_.push_back({first, packed({checkpoint_.head.slice_rows(first, count)}, MatrixUse::kHead)});
+    head_.push_back({first, next_matrix(MatrixUse::kHead)});
   }
 }
 
+// The matrices are made in the order in which they stand here, which is that of matrix_specs().
 LayerWeights Transformer::packed_layer(const LayerTensors& tensors) {
   return {.attention_norm = uploaded({tensors.attention_norm}, backend_),
-          .qkv = packed({tensors.q, tensors.k, tensors.v}, MatrixUse::kLayer),
+          .qkv = next_matrix(MatrixUse::kLayer),
           .qkv_bias = uploaded({tensors.q_bias, tensors.k_bias, tensors.v_bias}, backend_),
           .q_norm = uploaded({tensors.q_norm}, backend_),
           .k_norm = uploaded({tensors.k_norm}, backend_),
-          .attention_out = packed({tensors.o}, MatrixUse::kLayer),
+          .attention_out = next_matrix(MatrixUse::kLayer),
           .attention_out_bias = uploaded({tensors.o_bias}, backend_, config_.residual_multiplier),
           .ffn_norm = uploaded({tensors.ffn_norm}, backend_),
-          .gate_up = packed({tensors.gate, tensors.up}, MatrixUse::kLayer),
-          .down = packed({tensors.down}, MatrixUse::kLayer)};
+          .gate_up = next_matrix(MatrixUse::kLayer),
+          .down = next_matrix(MatrixUse::kLayer)};
 }
 
-std::unique_ptr<Matrix> Transformer::packed(std::initializer_list<Tensor> parts, MatrixUse use) {
+std::unique_ptr<Matrix> Transformer::next_matrix(MatrixUse use) {
+  KASCADE_CHECK(matrices_made_ < parts_.size());
+  const std::span<const Tensor> parts = parts_[matrices_made_];
   std::unique_ptr<Matrix> matrix;
   if (packed_file_) {
     KASCADE_CHECK(matrices_made_ < packed_file_->size());
-    const PackedMatrix& stored = packed_file_->matrix(matrices_made_);
-    matrix = backend_.adopt(packed_file_->bytes(matrices_made_), stored.out_features,
-                            stored.in_features, use);
-    KASCADE_CHECK(matrix != nullptr && matrix->in_features() == parts.begin()->cols);
+    matrix = backend_.adopt(packed_file_->bytes(matrices_made_), parts, use);
+    KASCADE_CHECK(matrix != nullptr);
   } else {
-    matrix = backend_.pack(std::span<const Tensor>(parts.begin(), parts.size()), use);
+    matrix = backend_.pack(parts, use);
   }
   ++matrices_made_;
   packed_bytes_ += matrix->bytes();

@@ -18,6 +18,7 @@
 #include "engine/cache/kv_cache.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
+#include "engine/model/matrices.h"
 #include "engine/model/packed_file.h"
 
 namespace kascade {
@@ -43,17 +44,6 @@ struct HeadTile {
   int32_t first_token = 0;
   std::unique_ptr<Matrix> matrix;
 };
-
-// Name and shape of one packed matrix of the transformer.
-struct MatrixSpec {
-  std::string name{};  // "layers.0.qkv", …, "head.0", …
-  int64_t out_features = 0;
-  int64_t in_features = 0;
-  MatrixUse use = MatrixUse::kLayer;
-};
-
-// The matrices in the order in which a Transformer packs them.
-std::vector<MatrixSpec> matrix_specs(const ModelConfig& config);
 
 // The tiles of a batch that share an attention policy.
 struct AttentionGroup {
@@ -129,8 +119,8 @@ class Transformer {
   void add_attention(int32_t index, const Step& step);
   LayerWeights packed_layer(const LayerTensors& tensors);
   // Returns the next matrix of matrix_specs(): from the packed file if there is one, else packed
-  // from these parts.
-  std::unique_ptr<Matrix> packed(std::initializer_list<Tensor> parts, MatrixUse use);
+  // from its parts.
+  std::unique_ptr<Matrix> next_matrix(MatrixUse use);
 
   ModelConfig config_;
   Checkpoint checkpoint_;
@@ -141,6 +131,7 @@ class Transformer {
   std::vector<LayerWeights> layers_;
   Buffer norm_;
   std::vector<HeadTile> head_;
+  std::vector<std::vector<Tensor>> parts_;  // matrix_parts()
   size_t matrices_made_ = 0;
   int64_t packed_bytes_ = 0;
   Workspace workspace_;

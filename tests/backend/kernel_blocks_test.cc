@@ -10,6 +10,7 @@
 #include "engine/backend/block_formats.h"
 #include "engine/backend/host/host_buffer.h"
 #include "engine/backend/quantization.h"
+#include "engine/base/checksum.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/backends_under_test.h"
@@ -188,6 +189,67 @@ TEST(BlockProducts, AreThoseOfDequantisedWeights) {
       }
     }
   }
+}
+
+// The packed bytes of parts of one format and of several make the same matrix again.
+TEST(PackedBlocks, AreAdopted) {
+  Random random(19);
+  const auto backend = cpu::make_cpu_backend({.weights = WeightFormat::kNative, .threads = 1});
+  const HostBuffer x = normal_matrix(DType::kF32, 3, 512, random);
+  for (const DType dtype : kAllBlockDTypes) {
+    const HostBuffer first = random_blocks(dtype, 37, 512, random);
+    const HostBuffer second = random_blocks(DType::kQ6_K, 5, 512, random);
+    const Tensor parts[] = {first.view(), second.view()};
+    const auto packed = backend->pack(parts, MatrixUse::kLayer);
+    const auto form = backend->packed_form(parts, MatrixUse::kLayer);
+    ASSERT_TRUE(form.has_value());
+    const std::string name(name_of(dtype));
+    EXPECT_EQ(form->name, name == "Q6_K" ? "Q6_K-panels-1" : name + "-panels-1+Q6_K-panels-1");
+    EXPECT_EQ(form->bytes, static_cast<int64_t>(packed->packed().size()));
+    EXPECT_EQ(form->bytes % 64, 0);
+    const HostBuffer memory(DType::kF32, 1, form->bytes / 4);
+    std::memcpy(memory.view().data, packed->packed().data(), packed->packed().size());
+    const Tensor shapes[] = {{nullptr, dtype, 37, 512, first.view().stride},
+                             {nullptr, DType::kQ6_K, 5, 512, second.view().stride}};
+    const auto adopted = backend->adopt({memory.view().row<std::byte>(0), packed->packed().size()},
+                                        shapes, MatrixUse::kLayer);
+    EXPECT_EQ(adopted->bytes(), packed->bytes());
+    const HostBuffer found(DType::kF32, 3, 42), wanted(DType::kF32, 3, 42);
+    backend->matmul(x.view(), *adopted, found.view(), Into::kOverwrite);
+    backend->matmul(x.view(), *packed, wanted.view(), Into::kOverwrite);
+    expect_same_bits(found, wanted);
+  }
+}
+
+// As PackedForms.AreWhatTheirNamesSay: the bytes of a form may only change together with its name.
+TEST(PackedBlocks, AreWhatTheirNamesSay) {
+  const uint64_t sums[] = {10225467048371724401u, 946819557791040750u,  2209417461707801075u,
+                           1884123554039336934u,  8831119687205881607u, 1366039124054878579u,
+                           7917514316751423284u,  4067378972681020403u};
+  const auto backend = cpu::make_cpu_backend({.weights = WeightFormat::kNative, .threads = 1});
+  for (const DType dtype : kAllBlockDTypes) {
+    const HostBuffer w(dtype, 21, 768);
+    auto* bytes = static_cast<std::byte*>(w.view().data);
+    for (int64_t i = 0; i < w.bytes(); ++i) {
+      bytes[i] = static_cast<std::byte>(static_cast<uint32_t>(i) * 2654435761u >> 24);
+    }
+    const Tensor parts[] = {w.view()};
+    const size_t index = static_cast<size_t>(dtype) - static_cast<size_t>(DType::kQ8_0);
+    EXPECT_EQ(checksum(backend->pack(parts, MatrixUse::kLayer)->packed()), sums[index])
+        << "of " << name_of(dtype) << ": the bytes have changed, so must the name of the form";
+  }
+}
+
+// f16 is multiplied in f32, whose layout has no meaning in another process.
+TEST(PackedBlocks, AreNotKeptBesideF16) {
+  Random random(20);
+  const auto backend = cpu::make_cpu_backend({.weights = WeightFormat::kNative, .threads = 1});
+  const HostBuffer first = random_blocks(DType::kQ8_0, 4, 64, random);
+  const HostBuffer second = normal_matrix(DType::kF16, 4, 64, random);
+  const Tensor parts[] = {first.view(), second.view()};
+  EXPECT_FALSE(backend->packed_form(parts, MatrixUse::kLayer).has_value());
+  EXPECT_TRUE(backend->pack(parts, MatrixUse::kLayer)->packed().empty());
+  EXPECT_EQ(backend->adopt({}, parts, MatrixUse::kLayer), nullptr);
 }
 
 TEST(BlockProducts, PartsOfDifferentFormatsLieBelowEachOther) {

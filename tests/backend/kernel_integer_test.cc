@@ -425,7 +425,7 @@ TEST(PackedForms, AreWhatTheirNamesSay) {
                            Form{WeightFormat::kInt4, "int4-panels-3", 5968294994714403833u}}) {
     if (form.format == WeightFormat::kBF16 && cpu::pick_bf16_kernels() == nullptr) continue;
     const auto backend = cpu::make_cpu_backend({.weights = form.format, .threads = 1});
-    const auto named = backend->packed_form(37, 700, MatrixUse::kLayer);
+    const auto named = backend->packed_form(parts, MatrixUse::kLayer);
     EXPECT_EQ(named.value_or(PackedForm{}).name, form.name);
     EXPECT_EQ(checksum(backend->pack(parts, MatrixUse::kLayer)->packed()), form.sum)
         << "of " << form.name << ": the bytes have changed, so must the name";

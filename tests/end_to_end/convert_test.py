@@ -9,6 +9,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,14 +49,14 @@ def logits_of(folder, tokens, scratch):
 
 
 @contextlib.contextmanager
-def serving(folder, scratch):
+def serving(folder, scratch, *options):
     """Yields a function that runs the client and returns its one JSON object."""
     ports = scratch / "ports"
     ports.unlink(missing_ok=True)
     with open(scratch / "server.log", "w") as log:
         server = subprocess.Popen(
             [server_path, "--model", folder, "--listen", "127.0.0.1:0", "--metrics-listen",
-             "127.0.0.1:0", "--port-file", ports, "--drain-seconds", "1"],
+             "127.0.0.1:0", "--port-file", ports, "--drain-seconds", "1", *options],
             stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 120
@@ -337,6 +339,77 @@ class Reports(ScratchTest):
             done = convert(*arguments)
             self.assertEqual(done.returncode, code, done.stderr)
             self.assertIn(words, done.stderr)
+
+
+class Packing(ScratchTest):
+    def start(self, folder, weights):
+        """What the server says of packed weights, and the text that it generates."""
+        with serving(folder, self.scratch, "--weights", weights) as kascade:
+            text = kascade("generate", "The", "--temperature", "0", "--max-tokens", "8")["text"]
+        log = (self.scratch / "server.log").read_text()
+        return re.search(r'weights_cache="(.*?)"', log)[1], text
+
+    def test_packed_at_conversion(self):
+        """They come with the folder, also with a copy of it without file times."""
+        out = self.scratch / "out"
+        done = convert(ROOT / "models/tiny", out, "--pack", "int8,int4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"\n  packed int8: .*\n  packed int4: .* in packed/int4.packed\n")
+        copy = self.scratch / "copy"
+        shutil.copytree(out, copy, copy_function=shutil.copyfile)
+        plain = self.scratch / "plain"
+        shutil.copytree(out, plain, ignore=shutil.ignore_patterns("packed"))
+        for weights in ("int8", "int4"):
+            nothing, expected = self.start(plain, weights)
+            self.assertEqual(nothing, "none")
+            for folder in (out, copy):
+                self.assertEqual(self.start(folder, weights),
+                                 (f"read {folder}/packed/{weights}.packed", expected))
+
+    def test_packed_later(self):
+        folder = self.scratch / "model"
+        shutil.copytree(ROOT / "models/tiny", folder)
+        for formats in ("int4", "int4,int8"):  # a file that is there is replaced
+            done = convert("--existing", folder, "--pack", formats)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual({path.name for path in (folder / "packed").iterdir()},
+                             {f"{name}.packed" for name in formats.split(",")})
+        self.assertEqual(self.start(folder, "int4")[0], f"read {folder}/packed/int4.packed")
+        self.assertEqual(convert("--verify", folder).returncode, 0)
+        # A packed folder can be converted, and replaced.
+        self.assertEqual(convert(folder, self.scratch / "again").returncode, 0)
+        self.assertEqual(convert(ROOT / "models/tiny", folder, "--force").returncode, 0)
+        self.assertFalse((folder / "packed").exists())
+
+    def test_refusals(self):
+        tiny = ROOT / "models/tiny"
+        folder = self.scratch / "model"
+        shutil.copytree(tiny, folder)
+        (folder / "packed").write_text("a file")
+        for arguments, code, words in (
+                (("--existing", tiny), 2, "--existing requires --pack"),
+                (("--existing", tiny, "--pack", "int4", "x.gguf"), 2, "without SOURCE"),
+                (("--pack", "int4"), 2, "expected SOURCE"),
+                (("--verify", tiny, "--pack", "int4"), 2, "--verify DIR stands alone"),
+                (("--report", tiny, "--pack", "int4"), 2, "--report DIR stands alone"),
+                (("--existing", tiny, "--pack", "f32"), 2, 'bf16, int8, int4 or native, found "f32"'),
+                (("--existing", tiny, "--pack", "int4,int4"), 2, "int4 is named twice"),
+                (("--existing", self.scratch / "none", "--pack", "int4"), 1, "none"),
+                (("--existing", folder, "--pack", "int4"), 1, "packed: cannot create")):
+            done = convert(*arguments)
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn(words, done.stderr)
+
+    def test_failure_undoes_the_conversion(self):
+        """No file may grow beyond 180 KiB: each of the weight files is smaller, the packed one larger."""
+        arguments = [convert_path, ROOT / "models/tiny", self.scratch / "out", "--layout",
+                     "per-layer", "--pack", "bf16"]
+        limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 180; exec "$@"', "bash"]
+        done = subprocess.run([*limited, *arguments], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual([path.name for path in self.scratch.iterdir()], [])
+        done = subprocess.run([*limited, *arguments[:-2]], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
 
 
 class RealModels(ScratchTest):

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/base/checksum.h"
+#include "engine/model/packed_file_writer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/tiny_model.h"
@@ -42,12 +43,20 @@ class PackedFileTest : public ::testing::Test {
   PackedLayout layout(const std::string& key = "key-a", const std::string& form = "form-1") const {
     return PackedLayout(key, {{"layers.0.qkv", form, 3, 5, 64}, {"head.0", form, 2, 4, 192}});
   }
+  // Weights of which every copy has the checksum 5.
+  static PackedSource source(char times = 'a', uint64_t checksum = 5) {
+    return {.times = std::string(64, times), .checksum = [checksum] { return checksum; }};
+  }
   absl::Status write(const PackedLayout& of) const {
-    const std::span<const std::byte> contents[] = {first_, second_};
-    return write_packed_file(file_, of, contents);
+    auto writer = PackedFileWriter::create(file_, of);
+    if (!writer.ok()) return writer.status();
+    for (const Bytes* matrix : {&first_, &second_}) {
+      if (auto status = writer->add(*matrix); !status.ok()) return status;
+    }
+    return writer->finish(source());
   }
   void expect_refused(const PackedLayout& by, absl::StatusCode code, const std::string& why) const {
-    const auto opened = PackedFile::open(file_, by);
+    const auto opened = PackedFile::open(file_, by, source());
     EXPECT_EQ(opened.status().code(), code) << why;
     EXPECT_THAT(std::string(opened.status().message()), HasSubstr(why));
     EXPECT_THAT(std::string(opened.status().message()), HasSubstr(file_.string()));
@@ -61,7 +70,7 @@ class PackedFileTest : public ::testing::Test {
 
 TEST_F(PackedFileTest, ReadsWhatWasWritten) {
   ASSERT_TRUE(write(layout()).ok());
-  const auto opened = PackedFile::open(file_, layout());
+  const auto opened = PackedFile::open(file_, layout(), source());
   ASSERT_TRUE(opened.ok()) << opened.status();
   ASSERT_EQ(opened->size(), 2u);
   EXPECT_EQ(opened->matrix(1).out_features, 2);
@@ -72,23 +81,30 @@ TEST_F(PackedFileTest, ReadsWhatWasWritten) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(file_.parent_path()), {}), 1);
   std::swap(first_[0], first_[1]);
   ASSERT_TRUE(write(layout()).ok());
-  EXPECT_THAT(PackedFile::open(file_, layout())->bytes(0), ElementsAreArray(first_));
+  EXPECT_THAT(PackedFile::open(file_, layout(), source())->bytes(0), ElementsAreArray(first_));
 }
 
 TEST_F(PackedFileTest, NoFileIsNotFound) {
-  EXPECT_TRUE(absl::IsNotFound(PackedFile::open(file_, layout()).status()));
+  EXPECT_TRUE(absl::IsNotFound(PackedFile::open(file_, layout(), source()).status()));
 }
 
+// Of the line with the times of the weight files and their checksum, only one of the two is needed:
+// the checksum if the times are others.
 TEST_F(PackedFileTest, EveryByteCounts) {
   ASSERT_TRUE(write(layout()).ok());
   const std::string good = content_of(file_);
   ASSERT_EQ(static_cast<int64_t>(good.size()), layout().file_bytes());
-  ASSERT_TRUE(layout().check("file", good).ok());
+  const PackedSource by_times = source('a', 6), by_checksum = source('b', 5);
+  ASSERT_TRUE(layout().check("file", good, by_times).ok());
+  ASSERT_TRUE(layout().check("file", good, by_checksum).ok());
+  const size_t line = good.find("weights of times"), end = good.find('\n', line);
   for (size_t at = 0; at < good.size(); ++at) {
     for (const char flip : {'\x01', '\x80'}) {
       std::string damaged = good;
       damaged[at] = static_cast<char>(damaged[at] ^ flip);
-      EXPECT_FALSE(layout().check("file", damaged).ok()) << "byte " << at;
+      const bool one = layout().check("file", damaged, by_times).ok();
+      const bool other = layout().check("file", damaged, by_checksum).ok();
+      EXPECT_FALSE(at > line && at < end ? one && other : one || other) << "byte " << at;
     }
   }
 }
@@ -97,9 +113,10 @@ TEST_F(PackedFileTest, EveryCutIsSeen) {
   ASSERT_TRUE(write(layout()).ok());
   const std::string good = content_of(file_);
   for (size_t size = 0; size < good.size(); ++size) {
-    EXPECT_FALSE(layout().check("file", std::string_view(good).substr(0, size)).ok()) << size;
+    EXPECT_FALSE(layout().check("file", std::string_view(good).substr(0, size), source()).ok())
+        << size;
   }
-  EXPECT_FALSE(layout().check("file", good + '\0').ok());
+  EXPECT_FALSE(layout().check("file", good + '\0', source()).ok());
 }
 
 TEST_F(PackedFileTest, SaysWhatIsWrong) {
@@ -108,7 +125,7 @@ TEST_F(PackedFileTest, SaysWhatIsWrong) {
   expect_refused(layout("key-a", "form-2"), absl::StatusCode::kDataLoss, "the header is damaged");
   const std::string good = content_of(file_);
   const auto with = [&](const std::string& content) { write_file(file_, content); };
-  with(std::string(good).replace(23, 1, "2"));
+  with(std::string(good).replace(23, 1, "1"));
   expect_refused(layout(), absl::StatusCode::kInvalidArgument, "another version");
   with(good.substr(0, 100));
   expect_refused(layout(), absl::StatusCode::kDataLoss, "expected 4352 bytes, found 100");
@@ -123,6 +140,34 @@ TEST_F(PackedFileTest, SaysWhatIsWrong) {
   std::filesystem::remove(file_);
   std::filesystem::create_directory(file_);
   expect_refused(layout(), absl::StatusCode::kInvalidArgument, "not a regular file");
+}
+
+// The weights are read only if the times do not show that they are the same.
+TEST_F(PackedFileTest, OtherTimesMakeItReadTheWeights) {
+  ASSERT_TRUE(write(layout()).ok());
+  int reads = 0;
+  const auto opened = [&](char times, uint64_t checksum) {
+    PackedSource given = source(times);
+    given.checksum = [&reads, checksum] { return ++reads, checksum; };
+    return PackedFile::open(file_, layout(), given).status();
+  };
+  EXPECT_TRUE(opened('a', 6).ok());
+  EXPECT_EQ(reads, 0);
+  EXPECT_TRUE(opened('b', 5).ok());
+  EXPECT_EQ(reads, 1);
+  const absl::Status others = opened('b', 6);
+  EXPECT_EQ(others.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(others.message()),
+              HasSubstr("is of other weights: those of the checkpoint have checksum "
+                        "0000000000000006, the packed ones come from 0000000000000005"));
+}
+
+TEST_F(PackedFileTest, AnUnfinishedFileLeavesNothing) {
+  {
+    auto writer = PackedFileWriter::create(file_, layout());
+    ASSERT_TRUE(writer.ok() && writer->add(first_).ok());
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(file_.parent_path()));
 }
 
 TEST_F(PackedFileTest, AFailedWriteLeavesNothing) {
@@ -159,7 +204,7 @@ TEST_F(PackedFileTest, OneWriterAtATime) {
   EXPECT_EQ(content_of(partial).size(), 100000u);
   std::fclose(other);
   ASSERT_TRUE(write(layout()).ok());
-  EXPECT_TRUE(PackedFile::open(file_, layout()).ok());
+  EXPECT_TRUE(PackedFile::open(file_, layout(), source()).ok());
   EXPECT_FALSE(std::filesystem::exists(partial));
 }
 

@@ -70,6 +70,7 @@ RULES = [
     ("tools/convert/report_command.*", ["tools/format_report/*", "tools/bundled_texts/*",
                                         "tools/options/*", "tools/terminal/*", "tools/version/*",
                                         "engine/model/file.h"]),
+    ("tools/convert/pack_command.*", ["tools/terminal/*", "engine/backend/*", "engine/model/*"]),
     ("tools/convert/*", ["tools/convert/*", "tools/options/*", "tools/terminal/*",
                          "tools/version/*", "engine/model/*", "engine/model/families/*",
                          "engine/tokenizer/*", "engine/backend/block_formats.h",

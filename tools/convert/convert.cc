@@ -176,6 +176,9 @@ absl::Status convert(Source& source, const fs::path& source_path, const fs::path
   }
   if (auto status = check_loads(folder); !status.ok()) return status;
   if (auto status = write_file(folder / kRecordFile, record->json()); !status.ok()) return status;
+  if (options.add_to_folder) {
+    if (auto status = options.add_to_folder(folder); !status.ok()) return status;
+  }
   return (*target)->commit();
 }
 

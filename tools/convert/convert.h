@@ -31,6 +31,9 @@ struct ConvertOptions {
   bool force = false;                       // replace an existing destination
   // Polled between parts of a tensor; null means that the conversion cannot be cancelled.
   const std::atomic<bool>* cancelled = nullptr;
+  // If set, it is called with the complete folder before the folder gets its name. An error undoes
+  // the conversion.
+  std::function<absl::Status(const std::filesystem::path& folder)> add_to_folder{};
 };
 
 struct ConvertProgress {

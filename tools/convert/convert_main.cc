@@ -7,12 +7,16 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "tools/convert/block_storage.h"
 #include "tools/convert/convert.h"
 #include "tools/convert/destination.h"
+#include "tools/convert/pack_command.h"
 #include "tools/convert/report_command.h"
 #include "tools/convert/source.h"
 #include "tools/convert/verify.h"
@@ -40,6 +44,7 @@ struct Arguments {
   ConvertOptions convert{};
   SourceOptions source_options{};
   ReportArguments report{};
+  PackArguments pack{};
 };
 
 std::string window_text(const ModelConfig& config) {
@@ -177,6 +182,7 @@ void add_options(CLI::App& app, Arguments& arguments) {
       ->default_str("2GB");
   options::add_number(app, "--rope-factor", arguments.source_options.rope_factor, 1, 1e6,
                       "of llama3 rope scaling, instead of what the source says");
+  add_pack_options(app, arguments.pack);
   add_report_options(app, arguments.report);
   app.add_flag("--force", arguments.convert.force, "replace DEST");
   app.set_version_flag("--version", version_line());
@@ -189,30 +195,59 @@ void set_dtype(Arguments& arguments) {
   if (found != kTypes.end()) arguments.convert.dtype = found->second;
 }
 
-int run_command(Arguments& arguments) {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    std::signal(signal, [](int) { interrupted.store(true); });
+int run_pack(const std::string& folder, const std::vector<WeightFormat>& formats) {
+  fmt::print("{}\n", folder);
+  const auto status = pack_weights(folder, formats, interrupted);
+  return status.ok() ? 0 : fail(status);
+}
+
+// Converts, and packs if that is asked for; with --existing only packs.
+int run_convert_or_pack(Arguments& arguments) {
+  std::vector<WeightFormat> formats;
+  if (!arguments.pack.formats.empty()) {
+    auto found = formats_to_pack(arguments.pack.formats);
+    if (absl::IsInvalidArgument(found.status()))
+      return fail_usage(std::string(found.status().message()));
+    if (!found.ok()) return fail(found.status());
+    formats = *std::move(found);
   }
-  if (!arguments.report.model.empty()) {
-    if (!arguments.source.empty() || !arguments.verify.empty()) {
-      return fail_usage("--report DIR stands alone, without SOURCE and --verify");
-    }
-    const auto status = run_report(arguments.report, interrupted);
-    return status.ok() ? 0 : fail(status);
-  }
-  if (!arguments.verify.empty()) {
-    if (arguments.source.empty()) return run_verify(arguments.verify);
-    return fail_usage("--verify DIR stands alone, without SOURCE");
+  if (!arguments.pack.existing.empty()) {
+    if (arguments.source.empty()) return run_pack(arguments.pack.existing, formats);
+    return fail_usage("--existing DIR stands alone with --pack, without SOURCE");
   }
   if (arguments.source.empty()) {
-    return fail_usage("expected SOURCE [DEST], --verify DIR or --report DIR");
+    return fail_usage("expected SOURCE [DEST], --existing DIR, --verify DIR or --report DIR");
   }
   if (arguments.destination.empty()) {
     arguments.destination = default_destination(arguments.source).string();
   }
   set_dtype(arguments);
   arguments.convert.cancelled = &interrupted;
+  if (!formats.empty()) {
+    arguments.convert.add_to_folder = [formats](const std::filesystem::path& folder) {
+      return pack_weights(folder, formats, interrupted);
+    };
+  }
   return run_convert(arguments);
+}
+
+int run_command(Arguments& arguments) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    std::signal(signal, [](int) { interrupted.store(true); });
+  }
+  const bool packs = !arguments.pack.formats.empty();
+  if (!arguments.report.model.empty()) {
+    if (!arguments.source.empty() || !arguments.verify.empty() || packs) {
+      return fail_usage("--report DIR stands alone, without SOURCE, --verify and --pack");
+    }
+    const auto status = run_report(arguments.report, interrupted);
+    return status.ok() ? 0 : fail(status);
+  }
+  if (!arguments.verify.empty()) {
+    if (arguments.source.empty() && !packs) return run_verify(arguments.verify);
+    return fail_usage("--verify DIR stands alone, without SOURCE and --pack");
+  }
+  return run_convert_or_pack(arguments);
 }
 
 int run(int argc, char** argv) {

@@ -89,17 +89,19 @@ class CpuBackend final : public HostBackend {
     return panel_matmul_.pack(parts, format_of(use));
   }
 
-  std::optional<PackedForm> packed_form(int64_t out_features, int64_t in_features,
+  std::optional<PackedForm> packed_form(std::span<const Tensor> parts,
                                         MatrixUse use) const override {
-    // oneDNN does not promise a stable layout, and blocks are packed as fast as they are read.
-    if (!has_stable_layout()) return std::nullopt;
-    return MatmulPanels::packed_form(out_features, in_features, format_of(use));
+    if (precision_.weights == WeightFormat::kNative) return MatmulNative::packed_form(parts);
+    // oneDNN does not promise a stable layout.
+    if (precision_.weights == WeightFormat::kF32) return std::nullopt;
+    return MatmulPanels::packed_form(parts, format_of(use));
   }
 
-  std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed, int64_t out_features,
-                                int64_t in_features, MatrixUse use) override {
-    if (!has_stable_layout()) return nullptr;
-    return MatmulPanels::adopt(packed, out_features, in_features, format_of(use));
+  std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed, std::span<const Tensor> parts,
+                                MatrixUse use) override {
+    if (precision_.weights == WeightFormat::kNative) return MatmulNative::adopt(packed, parts);
+    if (precision_.weights == WeightFormat::kF32) return nullptr;
+    return MatmulPanels::adopt(packed, parts, format_of(use));
   }
 
   void matmul(Tensor x, const Matrix& w, Tensor out, Into into) override {
@@ -262,10 +264,6 @@ class CpuBackend final : public HostBackend {
     if (precision_.weights == WeightFormat::kBF16) return PanelFormat::kBF16;
     const bool int4 = precision_.weights == WeightFormat::kInt4 && use != MatrixUse::kHead;
     return int4 ? PanelFormat::kInt4 : PanelFormat::kInt8;
-  }
-
-  bool has_stable_layout() const {
-    return precision_.weights != WeightFormat::kF32 && precision_.weights != WeightFormat::kNative;
   }
 
   // With this many tasks per thread, splitting single rows among threads gains nothing.

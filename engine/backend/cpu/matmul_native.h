@@ -3,7 +3,9 @@
 #ifndef KASCADE_ENGINE_BACKEND_CPU_MATMUL_NATIVE_H_
 #define KASCADE_ENGINE_BACKEND_CPU_MATMUL_NATIVE_H_
 
+#include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "engine/backend/backend.h"
@@ -21,6 +23,12 @@ class MatmulNative {
   // products of its own and is multiplied in f32, as is bf16 on a machine without bf16
   // instructions.
   std::unique_ptr<Matrix> pack(std::span<const Tensor> parts);
+
+  // See Backend. The form is unset if a part is multiplied in f32; its name lists the forms of
+  // neighbouring parts of one dtype, such as "Q4_K-panels-1+Q6_K-panels-1".
+  static std::optional<PackedForm> packed_form(std::span<const Tensor> parts);
+  static std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed,
+                                       std::span<const Tensor> parts);
 
   // x, out f32; both may have a stride.
   void run(Tensor x, const Matrix& w, Tensor out, Into into);

@@ -57,7 +57,8 @@ int32_t* grown(HostBuffer& buffer, int64_t count) {
 }  // namespace
 
 // All panels one after another, followed by the scales of all channels if the format has such
-// scales, including the padding channels of the last panel.
+// scales, including the padding channels of the last panel; then zeros up to a multiple of 64
+// bytes.
 class MatmulPanels::PanelMatrix final : public Matrix {
  public:
   struct Size {
@@ -65,25 +66,33 @@ class MatmulPanels::PanelMatrix final : public Matrix {
         : panels(divided_up(out_features, layout.channels)),
           panel_bytes(divided_up(in_features, layout.block_inputs) * layout.block_bytes),
           bytes(panels * (panel_bytes +
-                          (layout.channel_scales ? layout.channels * size_of(DType::kF32) : 0))) {}
+                          (layout.channel_scales ? layout.channels * size_of(DType::kF32) : 0))),
+          packed_bytes(round_up(bytes, 64)) {}
     int64_t panels;
     int64_t panel_bytes;
     int64_t bytes;
+    int64_t packed_bytes;
   };
 
-  // Makes a matrix with uninitialised memory of its own.
-  PanelMatrix(PanelFormat format, int64_t out_features, int64_t in_features)
+  // Makes a matrix to fill, in `memory` or, if that is empty, in memory of its own.
+  PanelMatrix(PanelFormat format, int64_t out_features, int64_t in_features,
+              std::span<std::byte> memory)
       : PanelMatrix(format, out_features, in_features,
                     Size(panel_layout_of(format), out_features, in_features)) {
-    storage_ = HostBuffer(DType::kF32, 1, bytes() / size_of(DType::kF32));
-    data_ = storage_.view().row<uint8_t>(0);
-    KASCADE_CHECK(data_ != nullptr);
+    const auto wanted = static_cast<size_t>(size_.packed_bytes);
+    if (memory.empty()) {
+      storage_ = HostBuffer(DType::kF32, 1, size_.packed_bytes / size_of(DType::kF32));
+      memory = {storage_.view().row<std::byte>(0), wanted};
+    }
+    KASCADE_CHECK(memory.data() != nullptr && memory.size() == wanted);
+    data_ = to_fill_ = reinterpret_cast<uint8_t*>(memory.data());
+    std::memset(to_fill_ + size_.bytes, 0, wanted - static_cast<size_t>(size_.bytes));
   }
   PanelMatrix(PanelFormat format, int64_t out_features, int64_t in_features,
               std::span<const std::byte> packed)
       : PanelMatrix(format, out_features, in_features,
                     Size(panel_layout_of(format), out_features, in_features)) {
-    KASCADE_CHECK(static_cast<int64_t>(packed.size()) == bytes());
+    KASCADE_CHECK(static_cast<int64_t>(packed.size()) == size_.packed_bytes);
     data_ = reinterpret_cast<const uint8_t*>(packed.data());
   }
 
@@ -96,13 +105,11 @@ class MatmulPanels::PanelMatrix final : public Matrix {
     return reinterpret_cast<const float*>(panel(size_.panels)) + index * layout_.channels;
   }
   std::span<const std::byte> packed() const override {
-    return {reinterpret_cast<const std::byte*>(data_), static_cast<size_t>(bytes())};
+    return {reinterpret_cast<const std::byte*>(data_), static_cast<size_t>(size_.packed_bytes)};
   }
 
-  // Only for a matrix with memory of its own.
-  uint8_t* panel_to_fill(int64_t index) const {
-    return storage_.view().row<uint8_t>(0) + index * size_.panel_bytes;
-  }
+  // Only for a matrix that was made to be filled.
+  uint8_t* panel_to_fill(int64_t index) const { return to_fill_ + index * size_.panel_bytes; }
   float* scales_to_fill(int64_t index) const {
     return reinterpret_cast<float*>(panel_to_fill(size_.panels)) + index * layout_.channels;
   }
@@ -118,18 +125,18 @@ class MatmulPanels::PanelMatrix final : public Matrix {
   PanelLayout layout_;
   Size size_;
   HostBuffer storage_{};
-  const uint8_t* data_ = nullptr;  // in storage_, or in memory that adopt() was given
+  uint8_t* to_fill_ = nullptr;
+  const uint8_t* data_ = nullptr;  // in storage_, or in memory of the caller
 };
 
-PackedForm MatmulPanels::packed_form(int64_t out_features, int64_t in_features,
-                                     PanelFormat format) {
-  return {form_name(format),
-          PanelMatrix::Size(panel_layout_of(format), out_features, in_features).bytes};
+PackedForm MatmulPanels::packed_form(std::span<const Tensor> parts, PanelFormat format) {
+  const PanelMatrix::Size size(panel_layout_of(format), rows_of_all(parts), parts.front().cols);
+  return {form_name(format), size.packed_bytes};
 }
 
-std::unique_ptr<Matrix> MatmulPanels::adopt(std::span<const std::byte> packed, int64_t out_features,
-                                            int64_t in_features, PanelFormat format) {
-  return std::make_unique<PanelMatrix>(format, out_features, in_features, packed);
+std::unique_ptr<Matrix> MatmulPanels::adopt(std::span<const std::byte> packed,
+                                            std::span<const Tensor> parts, PanelFormat format) {
+  return std::make_unique<PanelMatrix>(format, rows_of_all(parts), parts.front().cols, packed);
 }
 
 // The rows of a product in the form that the kernels read, tile after tile (PanelTile).
@@ -227,8 +234,10 @@ class MatmulPanels::ChannelPacker {
   BlockRow blocks_{};
 };
 
-std::unique_ptr<Matrix> MatmulPanels::pack(std::span<const Tensor> parts, PanelFormat format) {
-  auto matrix = std::make_unique<PanelMatrix>(format, rows_of_all(parts), parts.front().cols);
+std::unique_ptr<Matrix> MatmulPanels::pack(std::span<const Tensor> parts, PanelFormat format,
+                                           std::span<std::byte> memory) {
+  const int64_t inputs = parts.front().cols;
+  auto matrix = std::make_unique<PanelMatrix>(format, rows_of_all(parts), inputs, memory);
   std::vector<ChannelPacker> packers(static_cast<size_t>(pool_.threads()),
                                      ChannelPacker(parts, *matrix, integer_));
   pool_.run(matrix->panels(), [&](int64_t panel, int32_t worker) {

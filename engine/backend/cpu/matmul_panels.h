@@ -30,14 +30,16 @@ class MatmulPanels {
 
   // Concatenates the parts along their rows and rounds or quantises them to kBF16, kInt8 or kInt4.
   // For a format with blocks, all parts must have blocks of this format, which keep their levels
-  // and scales. Besides the result, each thread needs memory for one channel in f32.
-  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, PanelFormat format);
+  // and scales. Besides the result, each thread needs memory for one channel in f32. The result
+  // lies in `memory`, which must outlive it and be aligned and as large as packed_form() says
+  // (CHECKed); if `memory` is empty, it has memory of its own.
+  std::unique_ptr<Matrix> pack(std::span<const Tensor> parts, PanelFormat format,
+                               std::span<std::byte> memory = {});
 
-  // See Backend; not for formats with blocks. The packed bytes are the same for every set of
-  // kernels.
-  static PackedForm packed_form(int64_t out_features, int64_t in_features, PanelFormat format);
-  static std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed, int64_t out_features,
-                                       int64_t in_features, PanelFormat format);
+  // See Backend. The packed bytes are the same for every set of kernels.
+  static PackedForm packed_form(std::span<const Tensor> parts, PanelFormat format);
+  static std::unique_ptr<Matrix> adopt(std::span<const std::byte> packed,
+                                       std::span<const Tensor> parts, PanelFormat format);
 
   // x, out f32; both may have a stride.
   void run(Tensor x, const Matrix& w, Tensor out, Into into);

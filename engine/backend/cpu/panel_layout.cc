@@ -1,8 +1,10 @@
 #include "engine/backend/cpu/panel_layout.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <iterator>
+#include <string>
 
 #include "engine/backend/cpu/panel_kernels.h"
 #include "engine/backend/quantization.h"
@@ -32,21 +34,48 @@ void put_half(uint16_t bits, int64_t channel, uint8_t* to) {
   std::memcpy(to + 2 * channel, &bits, sizeof(bits));
 }
 
-// Adds the level of input `i` of a group (panel_kernels.h describes its bytes).
-void put_level(int bits, int level, int64_t i, int64_t channel, uint8_t* group) {
-  const int64_t four = i / 4, byte = 4 * channel + i % 4;
-  if (bits == 8) {
-    group[64 * four + byte] = static_cast<uint8_t>(level);
+void put_word(uint32_t word, uint8_t* to) { std::memcpy(to, &word, sizeof(word)); }
+
+// Writes the 32 levels of a group to the words of one channel (panel_kernels.h describes them).
+// Shifts of whole words move no bit from one byte to another, because the bits that would leave a
+// byte are masked.
+template <int kBits>
+void put_levels(const uint8_t* levels, uint8_t* to) {
+  uint32_t words[8];  // word p holds the inputs 4p … 4p + 3
+  std::memcpy(words, levels, sizeof(words));
+  if constexpr (kBits == 8) {
+    for (int p = 0; p < 8; ++p) put_word(words[p], to + 64 * p);
     return;
   }
-  uint8_t& low = group[64 * (four % 4) + byte];
-  low = static_cast<uint8_t>(low | (level & 15) << (four < 4 ? 0 : 4));
-  if (bits == 5) {
-    uint8_t& high = group[kBlockNibbleBytes + byte];
-    high = static_cast<uint8_t>(high | (level >> 4) << four);
-  } else if (bits == 6) {
-    uint8_t& high = group[kBlockNibbleBytes + 64 * (four / 4) + byte];
-    high = static_cast<uint8_t>(high | (level >> 4) << (2 * (four % 4)));
+  constexpr uint32_t kLow = 0x0f0f0f0fu;
+  for (int p = 0; p < 4; ++p) {
+    put_word((words[p] & kLow) | (words[p + 4] & kLow) << 4, to + 64 * p);
+  }
+  uint8_t* high = to + kBlockNibbleBytes;
+  if constexpr (kBits == 5) {
+    uint32_t fifths = 0;
+    for (int p = 0; p < 8; ++p) fifths |= (words[p] >> 4 & 0x01010101u) << p;
+    put_word(fifths, high);
+  } else if constexpr (kBits == 6) {
+    for (int part = 0; part < 2; ++part) {
+      uint32_t upper = 0;
+      for (int q = 0; q < 4; ++q) upper |= (words[4 * part + q] >> 4 & 0x03030303u) << (2 * q);
+      put_word(upper, high + 64 * part);
+    }
+  }
+}
+
+using LevelWriter = void (*)(const uint8_t* levels, uint8_t* to);
+LevelWriter level_writer(int bits) {
+  switch (bits) {
+    case 4:
+      return put_levels<4>;
+    case 5:
+      return put_levels<5>;
+    case 6:
+      return put_levels<6>;
+    default:
+      return put_levels<8>;
   }
 }
 
@@ -108,9 +137,8 @@ PanelLayout panel_layout_of(PanelFormat format) {
 }
 
 // Whoever changes a panel or what surrounds it must increase the version, because files of packed
-// weights outlive the program. Blocks are packed at each start, as fast as they are read, and are
-// never kept in a file.
-std::string_view form_name(PanelFormat format) {
+// weights outlive the program.
+std::string form_name(PanelFormat format) {
   switch (format) {
     case PanelFormat::kBF16:
       return "bf16-panels-2";
@@ -119,39 +147,46 @@ std::string_view form_name(PanelFormat format) {
     case PanelFormat::kInt4:
       return "int4-panels-3";
     default:
-      return {};
+      return std::string(name_of(block_dtype_of(format))) + "-panels-1";
   }
 }
 
 void put_bf16(const float* values, int64_t inputs, int64_t channel, uint8_t* panel) {
-  uint16_t* pair = reinterpret_cast<uint16_t*>(panel) + channel * kBf16Step;
-  for (int64_t input = 0; input < inputs; ++input) {
-    pair[input % kBf16Step] = to_bf16(values[input]);
-    if (input % kBf16Step == kBf16Step - 1) pair += kBf16Channels * kBf16Step;
+  uint8_t* to = panel + channel * kBf16Step * 2;
+  for (int64_t input = 0; input < inputs; input += kBf16Step, to += kBf16StepBytes) {
+    const uint32_t second = input + 1 < inputs ? to_bf16(values[input + 1]) : 0u;
+    put_word(to_bf16(values[input]) | second << 16, to);
   }
 }
 
 void put_int8(const int8_t* levels, int64_t inputs, int64_t channel, uint8_t* panel) {
-  for (int64_t input = 0; input < inputs; ++input) {
-    panel[input / kInt8Step * kInt8StepBytes + channel * kInt8Step + input % kInt8Step] =
-        static_cast<uint8_t>(levels[input] + kInt8Offset);
+  uint8_t* to = panel + channel * kInt8Step;
+  int64_t input = 0;
+  for (; input + kInt8Step <= inputs; input += kInt8Step, to += kInt8StepBytes) {
+    uint32_t word;
+    std::memcpy(&word, levels + input, sizeof(word));
+    put_word(word ^ 0x80808080u, to);  // adds kInt8Offset to each byte
+  }
+  for (int64_t i = 0; input + i < inputs; ++i) {
+    to[i] = static_cast<uint8_t>(levels[input + i] + kInt8Offset);
   }
 }
 
 void put_int4(const std::vector<int8_t>& levels, const std::vector<int8_t>& multiples,
               int64_t channel, uint8_t* panel) {
-  for (size_t g = 0; g < multiples.size(); ++g) {
-    const auto group = static_cast<int64_t>(g);
-    const int64_t in_block = group % kInt4BlockGroups;
-    uint8_t* block = panel + group / kInt4BlockGroups * kInt4BlockBytes;
-    uint8_t* bytes = block + in_block * kInt4GroupBytes + channel * 4;
-    const int8_t* from = levels.data() + group * kInt4Group;
-    for (int64_t i = 0; i < 4; ++i) {
-      bytes[i] = static_cast<uint8_t>(int4_level_code(from[i]) | int4_level_code(from[i + 4]) << 4);
+  const auto groups = static_cast<int64_t>(multiples.size());
+  const int8_t* from = levels.data();
+  for (int64_t first = 0; first < groups; first += kInt4BlockGroups, panel += kInt4BlockBytes) {
+    uint32_t codes = 0;
+    const int64_t count = std::min<int64_t>(kInt4BlockGroups, groups - first);
+    for (int64_t g = 0; g < count; ++g, from += kInt4Group) {
+      uint8_t* to = panel + g * kInt4GroupBytes + channel * 4;
+      for (int64_t i = 0; i < 4; ++i) {
+        to[i] = static_cast<uint8_t>(int4_level_code(from[i]) | int4_level_code(from[i + 4]) << 4);
+      }
+      codes |= int4_multiple_code(multiples[static_cast<size_t>(first + g)]) << (4 * g);
     }
-    uint8_t& codes = block[kInt4BlockGroups * kInt4GroupBytes + channel * 4 + in_block / 2];
-    const uint32_t code = int4_multiple_code(multiples[g]) << (in_block % 2 * 4);
-    codes = static_cast<uint8_t>(codes | code);
+    put_word(codes, panel + kInt4BlockGroups * kInt4GroupBytes + channel * 4);
   }
 }
 
@@ -161,6 +196,7 @@ void put_blocks(DType dtype, const BlockRow& row, int64_t channel, uint8_t* pane
   const int64_t level_bytes = block_level_bytes(format.bits);
   const int64_t group_bytes = level_bytes + block_scale_bytes(format);
   const auto blocks = static_cast<int64_t>(row.scales.size());
+  const LevelWriter put_levels_of_group = level_writer(format.bits);
   const uint8_t* levels = row.levels.data();
   for (int64_t block = 0; block < blocks; ++block, panel += block_panel_bytes(dtype)) {
     uint8_t* to = panel;
@@ -169,9 +205,7 @@ void put_blocks(DType dtype, const BlockRow& row, int64_t channel, uint8_t* pane
       to += block_header_bytes(format);
     }
     for (int64_t g = 0; g < groups; ++g, to += group_bytes, levels += kBlockGroup) {
-      for (int64_t i = 0; i < kBlockGroup; ++i) {
-        put_level(format.bits, levels[i], i, channel, to);
-      }
+      put_levels_of_group(levels, to + 4 * channel);
       if (format.multiples) {
         put_group_multiples(row, block * groups + g, channel, to + level_bytes);
       } else {

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
+#include <string>
 #include <vector>
 
 #include "engine/backend/block_formats.h"
@@ -55,7 +55,7 @@ struct PanelLayout {
 PanelLayout panel_layout_of(PanelFormat format);
 
 // The name and version of each packed form (Backend::packed_form).
-std::string_view form_name(PanelFormat format);
+std::string form_name(PanelFormat format);
 
 // Each writes one channel to its place in the panel and leaves the other channels as they are.
 // `levels` and `multiples` are those of engine/backend/quantization.h.
