@@ -41,6 +41,7 @@ struct CalibrateOptions {
   bool all_heads = false;
   std::string int4_keys{};
   bool published_head_map_slip = false;
+  bool no_retrieval = false;
   bool no_activate = false;
   bool detach = false;
   std::string out{};
@@ -94,7 +95,7 @@ absl::StatusOr<CalibrateTexts> read_all_texts(const CalibrateOptions& options) {
   CalibrateTexts out;
   for (const auto& [files, texts] :
        {std::pair{&options.files, &out.texts}, {&options.held_out, &out.held_out}}) {
-    auto read = read_named_texts(*files, options.texts);
+    auto read = read_texts_of_kinds(*files, options.texts);
     if (!read.ok()) return read.status();
     if (absl::Status status = check_count(*read); !status.ok()) return status;
     *texts = *std::move(read);
@@ -104,8 +105,14 @@ absl::StatusOr<CalibrateTexts> read_all_texts(const CalibrateOptions& options) {
 
 void fill_texts(const CalibrateOptions& options, const CalibrateTexts& texts,
                 v1::CalibrateRequest& request) {
-  for (const NamedText& text : texts.texts) request.add_texts(text.text);
-  for (const NamedText& text : texts.held_out) request.add_held_out_texts(text.text);
+  for (const NamedText& text : texts.texts) {
+    request.add_texts(text.text);
+    request.add_kinds(text.kind);
+  }
+  for (const NamedText& text : texts.held_out) {
+    request.add_held_out_texts(text.text);
+    request.add_held_out_kinds(text.kind);
+  }
   if (options.texts.lines) request.set_join_texts(true);
   if (options.texts.max_tokens_per_text) {
     request.set_max_tokens_per_text(*options.texts.max_tokens_per_text);
@@ -130,6 +137,7 @@ v1::CalibrateRequest request_of(const CalibrateOptions& options, const Calibrate
     request.set_plan_weight(value_of<v1::PlanWeight>(options.plan_weight));
   }
   if (options.published_head_map_slip) request.set_published_head_map_slip(true);
+  if (options.no_retrieval) request.set_retrieval(false);
   if (options.no_activate) request.set_activate(false);
   fill_numbers(options, request);
   return request;
@@ -174,10 +182,11 @@ std::string options_text(const v1::CalibrateRequest& request) {
   add(request.has_window_tokens(), "windows of {} tokens", request.window_tokens());
   add(request.has_max_tokens_per_text(), "at most {} tokens of each text",
       request.max_tokens_per_text());
-  add(request.join_texts(), "{} lines joined to one text", request.texts_size());
+  add(request.join_texts(), "{} lines joined, those of a kind to one text", request.texts_size());
   add(request.has_min_recall(), "least recall {}", percent(request.min_recall()));
   add(request.has_max_degradation_percent(), "perplexity at most {} % worse",
       request.max_degradation_percent());
+  add(request.has_retrieval(), "no pass keys");
   add(request.has_sink_keys(), "{} sink keys", request.sink_keys());
   add(request.has_pooling(), "pooling {}", name_of(request.pooling()));
   add(request.has_plan_weight(), "layers weighted by {}", name_of(request.plan_weight()));
@@ -320,19 +329,26 @@ void add_method_options(CLI::App& command, CalibrateOptions& options) {
 void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen) {
   CLI::App* command = app.add_subcommand("calibrate", "Make a schedule from texts");
   const auto options = std::make_shared<CalibrateOptions>();
-  command->add_option("FILE", options->files, "UTF-8 texts like those to be served")->required();
+  command
+      ->add_option(
+          "FILE", options->files,
+          "UTF-8 texts like those to be served; KIND=FILE names the kind of text, which the "
+          "quality check compares on its own [the file's name]")
+      ->required();
   add_text_flags(*command, options->texts);
   command
       ->add_option("--held-out", options->held_out,
-                   "Texts for the quality check [the last fifth of each FILE]")
+                   "Texts for the quality check, FILE or KIND=FILE [the end of each FILE]")
       ->type_name("FILE");
   command->footer("Presets:\n" + presets_text());
   add_kind_options(*command, *options);
   add_method_options(*command, *options);
   command->add_option(
       "--max-degradation", options->max_degradation,
-      "Quality check: most allowed rise of held-out perplexity, with its standard error, "
-      "percent [1]");
+      "Quality check: most allowed rise of held-out perplexity, with its standard error, in each "
+      "kind of text, percent [1]");
+  command->add_flag("--no-retrieval", options->no_retrieval,
+                    "Quality check: do not ask for pass keys hidden in held-out text");
   command->add_option("--window,--window-tokens", options->window_tokens,
                       "Tokens of a measured window [2048, or the preset's]");
   command->add_option("--out", options->out, "Also write the schedule to this file");

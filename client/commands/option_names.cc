@@ -10,6 +10,8 @@ namespace {
 // A field, or a value as a message spells it → the option. Longer names come before their parts.
 constexpr std::pair<std::string_view, std::string_view> kNames[] = {
     {"held_out_texts", "--held-out"},
+    {"held_out_kinds", "KIND of --held-out"},
+    {"kinds", "KIND"},
     {"max_tokens_per_text", "--max-tokens-per-text"},
     {"texts", "FILE"},
     {"auto_dense_layers", "--dense-layers auto"},

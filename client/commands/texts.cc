@@ -4,7 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "client/commands/files.h"
@@ -30,6 +32,30 @@ absl::Status add_lines(const std::string& file, std::string_view text,
   if (texts.size() > before) return absl::OkStatus();
   return absl::InvalidArgumentError(fmt::format(
       "{} has no line with more than white space (--lines)", NamedText{.file = file}.name()));
+}
+
+struct KindAndFile {
+  std::string kind{};
+  std::string file{};
+};
+
+// The kind of a file that was given without one: its name, as far as the server takes it.
+std::string kind_of_file(const std::string& file) {
+  constexpr size_t kMostBytes = 64;
+  if (file == "-") return "standard input";
+  std::string name = std::filesystem::path(file).filename().string();
+  while (name.size() > kMostBytes || !is_utf8(name)) name.pop_back();
+  return name.empty() ? "text" : name;
+}
+
+KindAndFile kind_and_file(const std::string& argument) {
+  std::error_code ignored;
+  const size_t equals = argument.find('=');
+  const bool names_kind = equals != std::string::npos && equals > 0 &&
+                          argument.find('/') > equals &&
+                          !std::filesystem::exists(argument, ignored);
+  if (!names_kind) return {kind_of_file(argument), argument};
+  return {argument.substr(0, equals), argument.substr(equals + 1)};
 }
 
 }  // namespace
@@ -62,6 +88,21 @@ absl::StatusOr<std::vector<NamedText>> read_named_texts(const std::vector<std::s
     if (absl::Status status = add_lines(file, *text, texts); !status.ok()) return status;
   }
   return texts;
+}
+
+absl::StatusOr<std::vector<NamedText>> read_texts_of_kinds(
+    const std::vector<std::string>& arguments, const TextFlags& flags) {
+  std::vector<NamedText> all;
+  for (const std::string& argument : arguments) {
+    const KindAndFile named = kind_and_file(argument);
+    auto texts = read_named_texts({named.file}, flags);
+    if (!texts.ok()) return texts.status();
+    for (NamedText& text : *texts) {
+      text.kind = named.kind;
+      all.push_back(std::move(text));
+    }
+  }
+  return all;
 }
 
 absl::Status with_text_names(const absl::Status& status, const std::string& field,

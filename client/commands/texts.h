@@ -26,6 +26,7 @@ struct NamedText {
   std::string text{};
   std::string file{};  // as typed
   int64_t line = 0;    // from 1; 0: the whole file
+  std::string kind{};  // read_texts_of_kinds() sets it
 
   std::string name() const;  // "a.txt", or "a.txt:12" for a line
 };
@@ -34,6 +35,12 @@ struct NamedText {
 // and a file has no line with more than white space.
 absl::StatusOr<std::vector<NamedText>> read_named_texts(const std::vector<std::string>& files,
                                                         const TextFlags& flags);
+
+// The same of arguments that may name the kind of a file's text, KIND=FILE. Without it the kind is
+// the file's name. An argument that has a "/" before its "=", or that is the name of a file as a
+// whole, is a FILE.
+absl::StatusOr<std::vector<NamedText>> read_texts_of_kinds(
+    const std::vector<std::string>& arguments, const TextFlags& flags);
 
 // Replaces "field[3]" and what is below it at the begin of a server's message by the name of the
 // text that the user knows, so that no user has to know the names of the API.

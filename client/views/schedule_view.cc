@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "client/views/panel_view.h"
 #include "client/views/reports.h"
 #include "tools/terminal/print.h"
 
@@ -154,7 +155,9 @@ std::string limit_text(const v1::QualityReport& quality) {
 std::string outcome(const v1::QualityReport& quality) {
   if (quality.passed()) return "passed";
   if (quality.suspect()) return "suspect";
-  return saves_nothing(quality) ? "saves nothing" : "too much";
+  if (saves_nothing(quality)) return "saves nothing";
+  if (quality.retrieval_size() > 0) return "too few pass keys";  // asked where perplexity passed
+  return quality.kinds_size() > 1 ? "too much in " + worst_kind(quality).kind() : "too much";
 }
 
 // The dense and sparse perplexity of the resulting schedule, and their difference.
@@ -186,11 +189,18 @@ std::string verdict(const v1::CalibrationResult& result) {
     return paint(Colour::kRed, "NOT PASSED") +
            ": every layer attends to all keys: nothing is saved";
   }
+  const std::string row = deciding_row_text(quality);
   if (!result.passed()) {
-    return paint(Colour::kRed, "NOT PASSED") + ": " + limit_text(quality) +
-           " was not reached; the best candidate is kept, not activated";
+    const bool by_retrieval = quality.retrieval_size() > 0;
+    return fmt::format(
+        "{}: {} was not reached{}; the best candidate is kept, not activated",
+        paint(Colour::kRed, "NOT PASSED"),
+        by_retrieval ? "as many pass keys as with dense attention" : limit_text(quality),
+        row.empty() ? "" : " (" + row + ")");
   }
+  const bool shows_worst = quality.kinds_size() > 1;
   return paint(Colour::kGreen, "PASSED") + ": " + limit_text(quality) +
+         (shows_worst ? " (at worst, " + row + ")" : "") +
          (result.activated() ? "; the schedule is active" : "; the schedule is not active");
 }
 
@@ -224,7 +234,7 @@ std::string quality_text(const v1::QualityReport& quality) {
   }
   facts.add("Quality check", fmt::format("{} ({})", quality.passed() ? "passed" : "NOT passed",
                                          limit_text(quality)));
-  return facts.text();
+  return facts.text() + panel_text(quality);
 }
 
 std::string quality_check_text(const v1::CalibrationResult& result) {
@@ -249,7 +259,8 @@ std::string quality_check_text(const v1::CalibrationResult& result) {
                percent(quality.keys_attended_ratio()), bytes(quality.kv_bytes_read_per_token()),
                outcome(quality)});
   }
-  out += table.text() + chosen_text(stored) + "Verdict: " + verdict(result) + "\n";
+  out += table.text() + chosen_text(stored) + panel_text(stored) + "Verdict: " + verdict(result) +
+         "\n";
   if (!result.saved_file().empty()) out += "Saved by the server: " + result.saved_file() + "\n";
   if (!result.note().empty()) out += "Note: " + result.note() + "\n";
   return out;
@@ -260,27 +271,30 @@ bool saves_nothing(const v1::QualityReport& quality) {
 }
 
 Json quality_json(const v1::QualityReport& quality) {
-  return {{"phase", quality.phase()},
-          {"protocol", quality.protocol()},
-          {"tokens", quality.tokens()},
-          {"dense_perplexity", quality.dense_perplexity()},
-          {"sparse_perplexity", quality.sparse_perplexity()},
-          {"degradation_percent",
-           quality.has_degradation_percent() ? Json(quality.degradation_percent()) : Json(nullptr)},
-          {"degradation_percent_standard_error",
-           quality.has_degradation_percent_standard_error()
-               ? Json(quality.degradation_percent_standard_error())
-               : Json(nullptr)},
-          {"mean_kl", quality.mean_kl()},
-          {"same_top1", quality.same_top1_ratio()},
-          {"keys_attended_ratio", quality.keys_attended_ratio()},
-          {"keys_scored_ratio", quality.keys_scored_ratio()},
-          {"kv_bytes_read_per_token", quality.kv_bytes_read_per_token()},
-          {"dense_kv_bytes_read_per_token", quality.dense_kv_bytes_read_per_token()},
-          {"max_degradation_percent", quality.max_degradation_percent()},
-          {"suspect", quality.suspect()},
-          {"doubt", quality.has_doubt() ? Json(quality.doubt()) : Json()},
-          {"passed", quality.passed()}};
+  Json out = {
+      {"phase", quality.phase()},
+      {"protocol", quality.protocol()},
+      {"tokens", quality.tokens()},
+      {"dense_perplexity", quality.dense_perplexity()},
+      {"sparse_perplexity", quality.sparse_perplexity()},
+      {"degradation_percent",
+       quality.has_degradation_percent() ? Json(quality.degradation_percent()) : Json(nullptr)},
+      {"degradation_percent_standard_error",
+       quality.has_degradation_percent_standard_error()
+           ? Json(quality.degradation_percent_standard_error())
+           : Json(nullptr)},
+      {"mean_kl", quality.mean_kl()},
+      {"same_top1", quality.same_top1_ratio()},
+      {"keys_attended_ratio", quality.keys_attended_ratio()},
+      {"keys_scored_ratio", quality.keys_scored_ratio()},
+      {"kv_bytes_read_per_token", quality.kv_bytes_read_per_token()},
+      {"dense_kv_bytes_read_per_token", quality.dense_kv_bytes_read_per_token()},
+      {"max_degradation_percent", quality.max_degradation_percent()},
+      {"suspect", quality.suspect()},
+      {"doubt", quality.has_doubt() ? Json(quality.doubt()) : Json()},
+      {"passed", quality.passed()}};
+  add_panel(quality, out);
+  return out;
 }
 
 Json quality_check_json(const v1::CalibrationResult& result) {

@@ -14,6 +14,7 @@
 #include "engine/calibration/candidate_schedules.h"
 #include "engine/calibration/layer_costs.h"
 #include "engine/calibration/mass_search.h"
+#include "engine/calibration/pass_keys.h"
 #include "engine/calibration/schedule_search.h"
 #include "engine/calibration/window_runs.h"
 #include "engine/calibration/windows.h"
@@ -22,6 +23,10 @@ namespace kascade {
 namespace {
 
 using Progress = std::function<void(const CalibrationProgress&)>;
+
+// Tokens of the questions for pass keys, as a multiple of those that perplexities are compared on.
+// A question has few positions to score, so that its tokens take less time.
+constexpr int64_t kRetrievalShare = 4;
 
 // [a][b − a] for layers a ≤ b, rounding errors clipped.
 std::vector<std::vector<double>> layer_similarities(const Similarity& similarity) {
@@ -54,6 +59,8 @@ class Job {
  private:
   // Fills measuring_, comparing_ and windows_.
   absl::Status cut_windows(const CalibrationTexts& texts);
+  // Fills quality_check_.
+  absl::Status prepare_quality_check();
   // Measures similarities and layer costs. What `previous_` holds of the same texts, measured in
   // the same way, is taken from there.
   absl::StatusOr<Measurement> measure();
@@ -67,6 +74,8 @@ class Job {
   // Checks a candidate, adds it to outcome.table, and puts it into outcome.schedule if it passed or
   // is better than the one there.
   absl::Status check(std::vector<LayerSchedule> layers, CalibrationOutcome& outcome);
+  // Adds what differs from the request in the texts that were measured and checked.
+  void note_texts(std::string& note) const;
   // A schedule of these layers, with all that is known of it before its quality check.
   Schedule schedule_of(std::vector<LayerSchedule> layers) const;
 
@@ -81,6 +90,8 @@ class Job {
   Measurement* previous_;  // may be null
   WindowSettings measuring_, comparing_;
   CalibrationWindows windows_;
+  std::optional<QualityCheck> quality_check_{};
+  int64_t checked_tokens_ = 0;  // done in the quality checks so far
 };
 
 absl::Status Job::cut_windows(const CalibrationTexts& texts) {
@@ -102,6 +113,23 @@ absl::Status Job::cut_windows(const CalibrationTexts& texts) {
       calibration_windows(texts, {measuring_, comparing_, options_.join_texts, *line_break});
   if (!windows.ok()) return windows.status();
   windows_ = *std::move(windows);
+  return absl::OkStatus();
+}
+
+absl::Status Job::prepare_quality_check() {
+  QualityPanel panel{.kinds = windows_.held_out,
+                     .window_rows = comparing_.rows(),
+                     .vocab = engine_.model().vocab,
+                     .max_degradation_percent = options_.max_degradation_percent};
+  if (options_.retrieval) {
+    PassKeySettings settings{.most_tokens = comparing_.rows(),
+                             .tokens = kRetrievalShare * count_tokens(windows_.held_out)};
+    if (engine_.chat_format().ok()) settings.chat_format = *engine_.chat_format();
+    auto questions = pass_key_questions(engine_.tokenizer(), windows_.held_out_text, settings);
+    if (!questions.ok()) return questions.status();
+    panel.questions = *std::move(questions);
+  }
+  quality_check_.emplace(runs_, std::move(panel));
   return absl::OkStatus();
 }
 
@@ -168,22 +196,20 @@ Schedule Job::schedule_of(std::vector<LayerSchedule> layers) const {
 }
 
 absl::Status Job::check(std::vector<LayerSchedule> layers, CalibrationOutcome& outcome) {
-  const int64_t tokens_of_check = count_tokens(windows_.held_out);
-  const int64_t done = tokens_of_check * static_cast<int64_t>(outcome.table.size());
+  const int64_t tokens_of_check = quality_check_->tokens();
   const int64_t usual_checks = is_automatic(options_)   ? 2 * std::bit_width(layers.size()) + 2
                                : options_.searches_mass ? kUsualMassChecks
                                                         : 1;
-  const int64_t total = std::max(done + tokens_of_check, usual_checks * tokens_of_check);
+  const int64_t total = std::max(checked_tokens_ + tokens_of_check, usual_checks * tokens_of_check);
   auto schedule = std::make_shared<Schedule>(schedule_of(std::move(layers)));
   const int32_t anchors = schedule->count(Role::kAnchor) + 1;
-  const QualityCheckOptions options{.windows = windows_.held_out,
-                                    .window_rows = comparing_.rows(),
-                                    .vocab = engine_.model().vocab,
-                                    .max_degradation_percent = options_.max_degradation_percent};
-  const auto result = check_quality(runs_, schedule, options, [&](int64_t tokens) {
-    report(CalibrationStage::kCheckingQuality, done + tokens, total, anchors);
+  int64_t done = 0;
+  const auto result = quality_check_->check(schedule, [&](int64_t tokens) {
+    done = tokens;
+    report(CalibrationStage::kCheckingQuality, checked_tokens_ + done, total, anchors);
   });
   if (!result.ok()) return result.status();
+  checked_tokens_ += done;
   schedule->quality = result->quality;
   const bool first = outcome.table.empty();
   outcome.table.push_back(*result);
@@ -239,19 +265,35 @@ absl::Status Job::find_schedule(const Similarity& similarity, CalibrationOutcome
   return check(requested_schedule(options_, similarity, outcome.note), outcome);
 }
 
-absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
-  const absl::Time begin = absl::Now();
-  if (absl::Status status = cut_windows(texts); !status.ok()) return status;
-  const auto measured = measure();
-  if (!measured.ok()) return measured.status();
-  report(CalibrationStage::kBuildingSchedules, 0, 0);
-  CalibrationOutcome outcome;
+void Job::note_texts(std::string& note) const {
   if (windows_.joined_texts > 0) {
     add_note(absl::StrCat(windows_.joined_texts,
                           " texts were joined to one, with line breaks "
                           "between, since they are too short one by one"),
-             outcome.note);
+             note);
   }
+  if (!windows_.unchecked_kinds.empty()) {
+    add_note(absl::StrCat("not checked, since fewer than ", kLeastTokensOfKind,
+                          " tokens of them can be held out: ",
+                          absl::StrJoin(windows_.unchecked_kinds, ", ")),
+             note);
+  }
+  if (const int32_t longest = longest_rows(windows_.held_out); longest < measuring_.rows()) {
+    add_note(absl::StrCat("the quality check reaches up to ", longest, " tokens, not ",
+                          measuring_.rows(), ": held-out text and cache allow no longer windows"),
+             note);
+  }
+}
+
+absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
+  const absl::Time begin = absl::Now();
+  if (absl::Status status = cut_windows(texts); !status.ok()) return status;
+  if (absl::Status status = prepare_quality_check(); !status.ok()) return status;
+  const auto measured = measure();
+  if (!measured.ok()) return measured.status();
+  report(CalibrationStage::kBuildingSchedules, 0, 0);
+  CalibrationOutcome outcome;
+  note_texts(outcome.note);
   outcome.similarity = layer_similarities(measured->similarity);
   absl::Status status = find_schedule(measured->similarity, outcome);
   if (!status.ok()) return status;

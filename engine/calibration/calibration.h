@@ -63,6 +63,7 @@ struct CalibrationOptions {
   bool long_window = true;               // whether one long window is measured, too
   std::optional<bool> join_texts{};      // unset: only if they are too short one by one
   double max_degradation_percent = 1.0;  // of degradation and its standard error together
+  bool retrieval = true;                 // whether the quality check asks for pass keys, too
 };
 
 // The stages come in this order; kMeasuring and kMeasuringCosts are left out where there is nothing

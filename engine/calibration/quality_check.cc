@@ -1,9 +1,15 @@
 #include "engine/calibration/quality_check.h"
 
+#include <algorithm>
+#include <string>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/quality/comparison.h"
 #include "engine/quality/doubt.h"
+#include "engine/quality/percentile.h"
+#include "engine/quality/retrieval.h"
 
 namespace kascade {
 namespace {
@@ -29,40 +35,136 @@ void record_counts(const AttentionCounts& counts, QualityRecord& quality) {
       static_cast<double>(counts.dense_kv_bytes_read) / positions;
 }
 
-void record_verdict(const WindowComparison& compared, const QualityCheckOptions& options,
-                    QualityRecord& quality) {
+KindQuality kind_quality(const KindWindows& kind, WindowComparison& compared,
+                         double max_degradation_percent) {
   const ComparisonSums& sums = compared.sums;
-  quality.suspect = is_suspect(mean_nll(sums.first_nll, sums.tokens), options.vocab);
-  const std::vector<std::string> reasons =
-      doubts(mean_nll(sums.first_nll, sums.tokens), sums.tokens, compared.doubt);
-  if (!reasons.empty()) quality.doubt = absl::StrJoin(reasons, "; ");
-  quality.max_degradation_percent = options.max_degradation_percent;
-  quality.passed = passes_quality_check(
-      {.drops_keys = compared.counts.attended < compared.counts.causal,
-       .suspect = quality.suspect,
-       .sparse_perplexity = quality.sparse_perplexity,
-       .degradation_percent = quality.degradation_percent,
-       .degradation_error_percent = quality.degradation_error_percent.value_or(0)},
-      options.max_degradation_percent);
+  const PairedDifference rise = nll_rise(sums);
+  KindQuality row{.kind = kind.kind,
+                  .windows = static_cast<int32_t>(kind.windows.size()),
+                  .tokens = sums.tokens,
+                  .dense_perplexity = perplexity(mean_nll(sums.first_nll, sums.tokens)),
+                  .sparse_perplexity = perplexity(mean_nll(sums.second_nll, sums.tokens)),
+                  .degradation_percent = degradation_percent(rise),
+                  .degradation_error_percent = degradation_error_percent(rise),
+                  .mean_kl = mean_kl(sums),
+                  .kl_99th_percentile = percentile(compared.kl, 99),
+                  .same_top1 = same_top1_ratio(sums)};
+  row.passed = loses_little(row.sparse_perplexity, row.degradation_percent,
+                            row.degradation_error_percent, max_degradation_percent);
+  return row;
+}
+
+RetrievalQuality retrieval_quality(int32_t prompt_tokens, const RetrievalCounts& counts) {
+  RetrievalQuality row{.prompt_tokens = prompt_tokens,
+                       .asked = static_cast<int32_t>(counts.asked),
+                       .dense_found = static_cast<int32_t>(counts.dense),
+                       .measurable = is_measurable(counts)};
+  if (!row.measurable) return row;
+  row.sparse_found = static_cast<int32_t>(counts.sparse());
+  row.lost = static_cast<int32_t>(counts.lost);
+  row.p_value = sign_test_p_value(counts.lost, counts.gained);
+  row.passed = retrieves_enough(counts);
+  return row;
+}
+
+RetrievalCounts counts_of(const std::vector<bool>& dense) {
+  return {.asked = std::ssize(dense), .dense = std::ranges::count(dense, true)};
+}
+
+RetrievalCounts counts_of(const std::vector<bool>& dense, const std::vector<bool>& sparse) {
+  RetrievalCounts counts = counts_of(dense);
+  for (size_t i = 0; i < dense.size(); ++i) {
+    if (dense[i] && !sparse[i]) ++counts.lost;
+    if (sparse[i] && !dense[i]) ++counts.gained;
+  }
+  return counts;
 }
 
 }  // namespace
 
-absl::StatusOr<QualityCheckResult> check_quality(WindowRuns& runs,
-                                                 const std::shared_ptr<const Schedule>& schedule,
-                                                 const QualityCheckOptions& options,
-                                                 const TokensDone& done) {
-  const auto compared = runs.compare(schedule, options.windows, done);
-  if (!compared.ok()) return compared.status();
+int64_t QualityCheck::tokens() const {
+  return count_tokens(panel_.kinds) + count_tokens(panel_.questions);
+}
+
+absl::Status QualityCheck::compare(const std::shared_ptr<const Schedule>& schedule,
+                                   const TokensDone& done, QualityRecord& quality) {
+  WindowComparison all;
+  bool kinds_passed = true;
+  for (const KindWindows& kind : panel_.kinds) {
+    auto compared = runs_.compare(schedule, kind.windows,
+                                  [&](int64_t tokens) { done(all.sums.tokens + tokens); });
+    if (!compared.ok()) return compared.status();
+    quality.kinds.push_back(kind_quality(kind, *compared, panel_.max_degradation_percent));
+    kinds_passed &= quality.kinds.back().passed;
+    all.sums += compared->sums;
+    all.counts += compared->counts;
+    all.doubt += compared->doubt;
+  }
+  quality.protocol = absl::StrCat("held-out windows of at most ", panel_.window_rows,
+                                  " tokens, the tokenizer's prefix in front, all positions scored");
+  quality.checked_tokens = longest_rows(panel_.kinds);
+  record_comparison(all.sums, quality);
+  record_counts(all.counts, quality);
+  const double nll = mean_nll(all.sums.first_nll, all.sums.tokens);
+  quality.suspect = is_suspect(nll, panel_.vocab);
+  const std::vector<std::string> reasons = doubts(nll, all.sums.tokens, all.doubt);
+  if (!reasons.empty()) quality.doubt = absl::StrJoin(reasons, "; ");
+  quality.max_degradation_percent = panel_.max_degradation_percent;
+  const QualityFigures figures{
+      .drops_keys = all.counts.attended < all.counts.causal,
+      .suspect = quality.suspect,
+      .sparse_perplexity = quality.sparse_perplexity,
+      .degradation_percent = quality.degradation_percent,
+      .degradation_error_percent = quality.degradation_error_percent.value_or(0)};
+  quality.passed = kinds_passed && passes_quality_check(figures, panel_.max_degradation_percent);
+  return absl::OkStatus();
+}
+
+absl::Status QualityCheck::ask(const std::shared_ptr<const Schedule>& schedule,
+                               const TokensDone& done, QualityRecord& quality) {
+  int64_t finished = count_tokens(panel_.kinds);
+  const auto report = [&](int64_t tokens) { done(finished + tokens); };
+  if (!dense_answers_) {
+    std::vector<std::vector<bool>> answers;
+    for (const QuestionsOfLength& length : panel_.questions) {
+      auto dense = runs_.ask(DenseAttention{}, length.questions, [](int64_t /*tokens*/) {});
+      if (!dense.ok()) return dense.status();
+      answers.push_back(*std::move(dense));
+    }
+    dense_answers_ = std::move(answers);
+  }
+  RetrievalCounts all;
+  for (size_t i = 0; i < panel_.questions.size(); ++i) {
+    const QuestionsOfLength& length = panel_.questions[i];
+    const std::vector<bool>& dense = (*dense_answers_)[i];
+    RetrievalCounts counts = counts_of(dense);
+    if (is_measurable(counts)) {
+      const auto sparse =
+          runs_.ask(ScheduledAttention{.schedule = schedule}, length.questions, report);
+      if (!sparse.ok()) return sparse.status();
+      counts = counts_of(dense, *sparse);
+      all += counts;
+    }
+    finished += length.tokens * std::ssize(length.questions);
+    quality.retrieval.push_back(retrieval_quality(length.tokens, counts));
+    quality.passed &= quality.retrieval.back().passed;
+  }
+  if (std::ranges::count(quality.retrieval, true, &RetrievalQuality::measurable) < 2) {
+    return absl::OkStatus();
+  }
+  quality.retrieval.push_back(retrieval_quality(0, all));
+  quality.passed &= quality.retrieval.back().passed;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<QualityCheckResult> QualityCheck::check(
+    const std::shared_ptr<const Schedule>& schedule, const TokensDone& done) {
   QualityCheckResult result{.anchors = schedule->count(Role::kAnchor) + 1,
                             .dense_layers = schedule->count(Role::kDense) - 1,
                             .predicted_similarity = predicted_similarity(schedule->layers)};
-  result.quality.protocol =
-      absl::StrCat("held-out windows of at most ", options.window_rows,
-                   " tokens, the tokenizer's prefix in front, all positions scored");
-  record_comparison(compared->sums, result.quality);
-  record_counts(compared->counts, result.quality);
-  record_verdict(*compared, options, result.quality);
+  absl::Status status = compare(schedule, done, result.quality);
+  if (status.ok() && result.quality.passed) status = ask(schedule, done, result.quality);
+  if (!status.ok()) return status;
   return result;
 }
 

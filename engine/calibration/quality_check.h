@@ -1,12 +1,16 @@
-// The quality check of a schedule, also called the quality gate: the schedule is compared with
-// dense attention on held-out windows (docs/method.md, "The calibration procedure").
+// The quality check of a schedule, also called the quality gate: a panel of rows that compare the
+// schedule with dense attention on held-out text, of which each must pass (docs/method.md, "The
+// quality check").
 #ifndef KASCADE_ENGINE_CALIBRATION_QUALITY_CHECK_H_
 #define KASCADE_ENGINE_CALIBRATION_QUALITY_CHECK_H_
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/calibration/pass_keys.h"
 #include "engine/calibration/window_runs.h"
 #include "engine/calibration/windows.h"
 #include "engine/schedule/schedule.h"
@@ -21,19 +25,41 @@ struct QualityCheckResult {
   QualityRecord quality{};
 };
 
-// What a schedule is checked on, and what it must reach.
-struct QualityCheckOptions {
-  const Texts& windows;
-  int32_t window_rows = 0;  // the most rows of a window, as the protocol states them
+// What schedules are checked on, and what they must reach.
+struct QualityPanel {
+  std::vector<KindWindows> kinds{};            // for perplexity; not empty
+  std::vector<QuestionsOfLength> questions{};  // for retrieval; empty: it is not checked
+  int32_t window_rows = 0;                     // the most rows of a window, for the protocol
   int32_t vocab = 0;
-  double max_degradation_percent = 1.0;
+  double max_degradation_percent = 1.0;  // of each kind, its standard error included
 };
 
-// Runs the windows dense and under `schedule`. Errors of the engine pass through.
-absl::StatusOr<QualityCheckResult> check_quality(WindowRuns& runs,
-                                                 const std::shared_ptr<const Schedule>& schedule,
-                                                 const QualityCheckOptions& options,
-                                                 const TokensDone& done);
+// Checks one schedule after the other on the same panel. What dense attention answers is asked
+// once.
+class QualityCheck {
+ public:
+  QualityCheck(WindowRuns& runs, QualityPanel panel) : runs_(runs), panel_(std::move(panel)) {}
+
+  // Tokens that the check of a schedule runs, unless a perplexity ends it early.
+  int64_t tokens() const;
+
+  // Compares perplexities, kind by kind. Then, unless they decide against the schedule already,
+  // asks for pass keys. `done` gets the number of tokens done in this check. Errors of the engine
+  // pass through.
+  absl::StatusOr<QualityCheckResult> check(const std::shared_ptr<const Schedule>& schedule,
+                                           const TokensDone& done);
+
+ private:
+  // Fills all of `quality` but retrieval and the verdict on it.
+  absl::Status compare(const std::shared_ptr<const Schedule>& schedule, const TokensDone& done,
+                       QualityRecord& quality);
+  absl::Status ask(const std::shared_ptr<const Schedule>& schedule, const TokensDone& done,
+                   QualityRecord& quality);
+
+  WindowRuns& runs_;
+  QualityPanel panel_;
+  std::optional<std::vector<std::vector<bool>>> dense_answers_{};  // [lengths][questions]
+};
 
 // Whether a calibration keeps the schedule with quality `a` rather than the one with quality `b`: a
 // schedule that passed before one that did not, then one that drops keys before one that drops

@@ -117,6 +117,7 @@ absl::StatusOr<WindowComparison> WindowRuns::compare(
         const TokenComparison& token = event.comparisons[j];
         const double logprob = event.tokens[j].logprob;
         result.sums.add(logprob, token.second.logprob, token.kl, token.same_top1);
+        result.kl.push_back(token.kl);
         const size_t place = scored[i]++;  // of the token in counted[i]; it follows one more token
         result.doubt.add(static_cast<int64_t>(place) + 1, -logprob, counted[i][place]);
       }
@@ -131,6 +132,31 @@ absl::StatusOr<WindowComparison> WindowRuns::compare(
   }
   if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
   return result;
+}
+
+absl::StatusOr<std::vector<bool>> WindowRuns::ask(const AttentionChoice& attention,
+                                                  std::span<const Question> questions,
+                                                  const TokensDone& done) {
+  std::vector<bool> answered(questions.size(), true);
+  std::vector<int64_t> computed(questions.size(), 0);
+  RequestGroup group;
+  for (size_t i = 0; i < questions.size() && group.all_submitted(); ++i) {
+    auto sink = group.sink([&, i](const Event& event) {
+      for (const ScoredToken& token : event.tokens) {
+        if (!token.is_top1) answered[i] = false;
+      }
+      computed[i] = std::max<int64_t>(computed[i], event.computed_tokens);
+      int64_t sum = 0;
+      for (const int64_t tokens : computed) sum += tokens;
+      done(sum);
+    });
+    Request request{.tokens = questions[i].tokens,
+                    .task = Score{.first_scored = questions[i].answer_begin},
+                    .attention = attention};
+    group.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
+  }
+  if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
+  return answered;
 }
 
 }  // namespace kascade

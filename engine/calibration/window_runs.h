@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/calibration/pass_keys.h"
 #include "engine/calibration/similarity_recorder.h"
 #include "engine/calibration/windows.h"
 #include "engine/engine.h"
@@ -24,12 +26,13 @@ struct WindowComparison {
   ComparisonSums sums{};     // the first run is dense, the second sparse
   AttentionCounts counts{};  // of the sparse run
   DoubtSums doubt{};         // of the dense run
+  std::vector<float> kl{};   // of each scored token, in no order
 };
 
 // Called on the engine's thread with the number of tokens processed so far.
 using TokensDone = std::function<void(int64_t tokens)>;
 
-// Both functions block until all windows are done. Once `stop` turns true they soon return
+// All functions block until all windows are done. Once `stop` turns true they soon return
 // CANCELLED, and none of their requests is left in the engine.
 class WindowRuns {
  public:
@@ -43,6 +46,13 @@ class WindowRuns {
   // position.
   absl::StatusOr<WindowComparison> compare(const std::shared_ptr<const Schedule>& schedule,
                                            const Texts& windows, const TokensDone& done);
+  // Asks the questions and returns, for each, whether it was answered: at every token of the right
+  // answer, put behind the question, the model holds this token for the most likely one, so that
+  // greedy decoding would write exactly this answer. Keys are selected as in serving: per tile in
+  // the prompt, per query in the answer.
+  absl::StatusOr<std::vector<bool>> ask(const AttentionChoice& attention,
+                                        std::span<const Question> questions,
+                                        const TokensDone& done);
 
  private:
   Engine& engine_;

@@ -12,7 +12,7 @@
 namespace kascade {
 namespace {
 
-constexpr int64_t kLeastCheckedTokens = 1024;
+constexpr int64_t kLeastCheckedTokens = kLeastTokensOfKind;
 constexpr int64_t kMostCheckedTokens = 16384;
 constexpr int64_t kLayerCostTokens = 2048;
 constexpr int64_t kLeastLayerCostWindow = 512;
@@ -110,11 +110,67 @@ std::string words_to_add(int64_t tokens) {
   return absl::StrCat("add ", tokens, " tokens or more, about ", (tokens * 3 + 3) / 4, " words");
 }
 
-absl::StatusOr<CalibrationWindows> cut_windows(const SplitTexts& texts, const WindowCut& cut) {
+// Cuts a held-out text into whole windows of `room` tokens. What is left is a window if it has half
+// of that, or if there is no whole window.
+void cut_held_out(const std::vector<Token>& text, int64_t room, int64_t least, Texts& windows) {
+  const auto size = static_cast<int64_t>(text.size());
+  const int64_t least_rest = size < room ? least : std::max(least, room / 2);
+  Texts pieces = cut({text}, room, least_rest);
+  std::ranges::move(pieces, std::back_inserter(windows));
+}
+
+// All windows of each kind, in the order in which the kinds begin.
+std::vector<KindWindows> cut_kinds(const SplitTexts& texts, int64_t room, int64_t least,
+                                   std::span<const Token> separator) {
+  std::vector<KindWindows> kinds;
+  std::vector<Texts> short_texts;  // [kinds]
+  for (const HeldOutText& text : texts.held_out) {
+    auto kind = std::ranges::find(kinds, text.kind, &KindWindows::kind);
+    const auto index = static_cast<size_t>(kind - kinds.begin());
+    if (kind == kinds.end()) {
+      kinds.push_back({.kind = text.kind});
+      short_texts.emplace_back();
+    }
+    if (texts.joins_short && std::ssize(text.tokens) < room) {
+      short_texts[index].push_back(text.tokens);
+    } else {
+      cut_held_out(text.tokens, room, least, kinds[index].windows);
+    }
+  }
+  for (size_t i = 0; i < kinds.size(); ++i) {
+    cut_held_out(joined_text(short_texts[i], separator), room, least, kinds[i].windows);
+  }
+  std::erase_if(kinds, [](const KindWindows& kind) { return kind.windows.empty(); });
+  return kinds;
+}
+
+// Leaves about `most` tokens in all. The kinds share them equally, except that a kind with less
+// than its share leaves the rest to the others.
+void limit_tokens(std::vector<KindWindows>& kinds, int64_t most) {
+  std::vector<KindWindows*> ascending;
+  for (KindWindows& kind : kinds) ascending.push_back(&kind);
+  std::ranges::stable_sort(ascending, {},
+                           [](const KindWindows* kind) { return count_tokens(kind->windows); });
+  for (size_t i = 0; i < ascending.size(); ++i) {
+    const int64_t share =
+        std::max<int64_t>(most, 0) / (std::ssize(ascending) - static_cast<int64_t>(i));
+    Texts& windows = ascending[i]->windows;
+    windows = about_tokens(std::move(windows), share);
+    most -= count_tokens(windows);
+  }
+}
+
+absl::StatusOr<CalibrationWindows> cut_windows(const CalibrationTexts& all, const WindowCut& cut) {
+  const int64_t room = text_tokens(cut.comparing.window_tokens, cut.comparing);
+  const SplitTexts texts = split(all, room, cut.join_texts.value_or(true));
+  Texts held_out_texts;
+  for (const HeldOutText& text : texts.held_out) held_out_texts.push_back(text.tokens);
   CalibrationWindows windows{.measured_digest = token_digest(texts.measured),
-                             .held_out_digest = token_digest(texts.held_out)};
+                             .held_out_digest = token_digest(held_out_texts),
+                             .held_out_text = joined_text(held_out_texts, cut.separator),
+                             .unchecked_kinds = texts.unchecked};
   // Text for the quality check runs out first, so that its error names all that is missing.
-  auto held_out = held_out_windows(texts, cut.comparing);
+  auto held_out = held_out_windows(texts, cut.comparing, cut.separator);
   if (!held_out.ok()) return held_out.status();
   windows.held_out = *std::move(held_out);
   auto measured = measured_windows(texts.measured, cut.measuring);
@@ -146,21 +202,29 @@ absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowSettings&
   return with_prefix(std::move(windows), settings.prefix);
 }
 
-absl::StatusOr<Texts> held_out_windows(const SplitTexts& texts, const WindowSettings& settings) {
+absl::StatusOr<std::vector<KindWindows>> held_out_windows(const SplitTexts& texts,
+                                                          const WindowSettings& settings,
+                                                          std::span<const Token> separator) {
   const int64_t room = text_tokens(settings.window_tokens, settings);
   const int64_t least = least_text_tokens(settings);
   if (room < least) return window_too_small(least, settings);
-  Texts pieces = about_tokens(cut(texts.held_out, room, least), kMostCheckedTokens);
-  if (const int64_t tokens = count_tokens(pieces); tokens < kLeastCheckedTokens) {
+  std::vector<KindWindows> kinds = cut_kinds(texts, room, least, separator);
+  if (const int64_t tokens = count_tokens(kinds); tokens < kLeastCheckedTokens) {
     const int64_t missing = kLeastCheckedTokens - tokens;
+    // Half of a text that is shorter than two windows is held out, and a fifth of a long one.
+    const int64_t share = room >= kLeastCheckedTokens ? 2 : 5;
     return absl::InvalidArgumentError(absl::StrCat(
-        texts.is_fifth ? "texts: the held-out parts (the last 20 % of each text)"
-                       : "held_out_texts: the texts",
+        texts.is_end ? "texts: the held-out parts (the end of each text)"
+                     : "held_out_texts: the texts",
         " have ", tokens, " tokens in windows of at least ", least,
         " tokens, below which the selection drops no key; the quality check needs at least ",
-        kLeastCheckedTokens, "; ", words_to_add(texts.is_fifth ? 5 * missing : missing)));
+        kLeastCheckedTokens, "; ", words_to_add(texts.is_end ? share * missing : missing)));
   }
-  return with_prefix(std::move(pieces), settings.prefix);
+  limit_tokens(kinds, kMostCheckedTokens);
+  for (KindWindows& kind : kinds) {
+    kind.windows = with_prefix(std::move(kind.windows), settings.prefix);
+  }
+  return kinds;
 }
 
 Texts layer_cost_windows(const Texts& texts, const WindowSettings& settings) {
@@ -172,15 +236,33 @@ Texts layer_cost_windows(const Texts& texts, const WindowSettings& settings) {
 
 absl::StatusOr<CalibrationWindows> calibration_windows(const CalibrationTexts& texts,
                                                        const WindowCut& cut) {
-  absl::Status one_by_one;
-  if (!cut.join_texts.value_or(false)) {
-    auto windows = cut_windows(split(texts), cut);
-    if (windows.ok() || cut.join_texts) return windows;
-    one_by_one = windows.status();
+  if (cut.join_texts) {
+    return cut_windows(*cut.join_texts ? joined_by_kind(texts, cut.separator) : texts, cut);
   }
-  auto windows = cut_windows(split(joined(texts, cut.separator)), cut);
-  if (windows.ok() && !one_by_one.ok()) windows->joined_texts = std::ssize(texts.texts);
+  auto windows = cut_windows(texts, cut);
+  if (windows.ok()) return windows;
+  windows = cut_windows(joined_by_kind(texts, cut.separator), cut);
+  if (!windows.ok() && !texts.kinds.empty()) {
+    windows = cut_windows(joined(texts, cut.separator), cut);
+  }
+  if (windows.ok()) windows->joined_texts = std::ssize(texts.texts);
   return windows;
+}
+
+int64_t count_tokens(const std::vector<KindWindows>& kinds) {
+  int64_t tokens = 0;
+  for (const KindWindows& kind : kinds) tokens += count_tokens(kind.windows);
+  return tokens;
+}
+
+int32_t longest_rows(const std::vector<KindWindows>& kinds) {
+  int64_t rows = 0;
+  for (const KindWindows& kind : kinds) {
+    for (const std::vector<Token>& window : kind.windows) {
+      rows = std::max<int64_t>(rows, std::ssize(window) - 1);
+    }
+  }
+  return static_cast<int32_t>(rows);
 }
 
 std::string token_digest(const Texts& texts) {

@@ -32,11 +32,22 @@ struct WindowSettings {
 // text is long enough. INVALID_ARGUMENT, with what is missing, when no text yields a window.
 absl::StatusOr<Texts> measured_windows(const Texts& texts, const WindowSettings& settings);
 
-// Returns windows with about 16,384 tokens in all, evenly spaced. Each is long enough for the
-// selection to drop keys, because a quality check without dropped keys could not fail.
-// INVALID_ARGUMENT, with what is missing, when such windows hold fewer than 1,024 tokens; a text or
-// rest of a text that is shorter lies in none.
-absl::StatusOr<Texts> held_out_windows(const SplitTexts& texts, const WindowSettings& settings);
+// The windows of one kind of text.
+struct KindWindows {
+  std::string kind{};
+  Texts windows{};
+};
+
+// Returns the windows of each kind, with about 16,384 tokens in all, which the kinds share equally,
+// but at least one window of each. The windows of a kind are evenly spaced. They are whole windows
+// of `settings` as far as the text reaches: texts of a kind that are shorter are joined first, with
+// `separator` between them, unless `texts` says otherwise, and what a text leaves is a window if it
+// is at least half of one or if the text yields no other. Each is long enough for the selection to
+// drop keys, because a quality check without dropped keys could not fail. INVALID_ARGUMENT, with
+// what is missing, when all windows together hold fewer than 1,024 tokens.
+absl::StatusOr<std::vector<KindWindows>> held_out_windows(const SplitTexts& texts,
+                                                          const WindowSettings& settings,
+                                                          std::span<const Token> separator);
 
 // Returns windows with about 2,048 tokens of the measured texts in all, evenly spaced. Where there
 // are several texts, the windows are shorter, down to 512 tokens, so that all texts take part.
@@ -48,7 +59,10 @@ struct CalibrationWindows {
   std::string held_out_digest{};
   Texts measured{};
   Texts layer_cost{};
-  Texts held_out{};
+  std::vector<KindWindows> held_out{};
+  std::vector<Token> held_out_text{};  // all held-out texts, joined
+  // Kinds that have too little text to be checked, even all such kinds together.
+  std::vector<std::string> unchecked_kinds{};
   // The number of texts that were joined although that was not asked for, because they are too
   // short one by one; else 0.
   int64_t joined_texts = 0;
@@ -58,7 +72,8 @@ struct CalibrationWindows {
 struct WindowCut {
   WindowSettings measuring{};  // of the measured windows
   WindowSettings comparing{};  // of the others, which run dense and sparse at the same time
-  // Whether texts are joined (texts.h). Unset: only if they are too short one by one.
+  // Whether the texts of a kind are joined to one (texts.h). Unset: only if they are too short one
+  // by one to be measured; if joined they still are, all texts are joined to one.
   std::optional<bool> join_texts{};
   std::span<const int32_t> separator{};  // between joined texts
 };
@@ -66,6 +81,11 @@ struct WindowCut {
 // Errors are those of the functions above, of the joined texts where these are too short as well.
 absl::StatusOr<CalibrationWindows> calibration_windows(const CalibrationTexts& texts,
                                                        const WindowCut& cut);
+
+// Tokens of all windows of all kinds.
+int64_t count_tokens(const std::vector<KindWindows>& kinds);
+// Rows of the longest window: as far as a check on these windows reaches.
+int32_t longest_rows(const std::vector<KindWindows>& kinds);
 
 std::string token_digest(const Texts& texts);  // SHA-256 hex
 

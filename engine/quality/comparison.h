@@ -30,6 +30,15 @@ struct ComparisonSums {
     kl += token_kl;
     same_top1 += token_same_top1 ? 1 : 0;
   }
+  ComparisonSums& operator+=(const ComparisonSums& other) {
+    tokens += other.tokens;
+    first_nll += other.first_nll;
+    second_nll += other.second_nll;
+    difference_squares += other.difference_squares;
+    kl += other.kl;
+    same_top1 += other.same_top1;
+    return *this;
+  }
 };
 
 inline double mean_kl(const ComparisonSums& sums) {
@@ -45,7 +54,15 @@ inline PairedDifference nll_rise(const ComparisonSums& sums) {
   return paired_difference(sums.second_nll - sums.first_nll, sums.difference_squares, sums.tokens);
 }
 
-// What decides whether a sparse run passes a quality check.
+// Whether a sparse run loses no more than is allowed: its perplexity is finite, and the rise of the
+// perplexity and the standard error of this rise are at most the limit together [percent].
+inline bool loses_little(double sparse_perplexity, double degradation_percent,
+                         double degradation_error_percent, double max_degradation_percent) {
+  return std::isfinite(sparse_perplexity) &&
+         degradation_percent + degradation_error_percent <= max_degradation_percent;
+}
+
+// What decides whether the perplexity of a sparse run passes a quality check.
 struct QualityFigures {
   bool drops_keys = false;  // the sparse run attended to fewer keys than the dense run
   bool suspect = false;     // is_suspect() of the dense run
@@ -55,8 +72,9 @@ struct QualityFigures {
 };
 
 inline bool passes_quality_check(const QualityFigures& figures, double max_degradation_percent) {
-  return figures.drops_keys && !figures.suspect && std::isfinite(figures.sparse_perplexity) &&
-         figures.degradation_percent + figures.degradation_error_percent <= max_degradation_percent;
+  return figures.drops_keys && !figures.suspect &&
+         loses_little(figures.sparse_perplexity, figures.degradation_percent,
+                      figures.degradation_error_percent, max_degradation_percent);
 }
 
 }  // namespace kascade

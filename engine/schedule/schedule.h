@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/schedule/quality_record.h"
 #include "engine/schedule/selection_settings.h"
 
 namespace kascade {
@@ -71,31 +72,6 @@ struct CalibrationRecord {
   // "weighted_by_loss".
   bool uses_measured_costs = false;
   bool operator==(const CalibrationRecord&) const = default;
-};
-
-// The result of the quality check on held-out text. All figures are measured with per-query
-// selection, which `phase` calls "row".
-struct QualityRecord {
-  std::string phase = "row";
-  std::string protocol{};
-  int64_t tokens = 0;
-  double dense_perplexity = 0;
-  double sparse_perplexity = 0;
-  double degradation_percent = 0;  // signed
-  // The standard error of degradation_percent, from differences paired by token; absent in older
-  // files.
-  std::optional<double> degradation_error_percent{};
-  double mean_kl = 0;              // KL(dense ‖ sparse), nats per token
-  double same_top1 = 0;            // [0, 1]
-  double keys_attended_ratio = 0;  // [0, 1]
-  double keys_scored_ratio = 0;
-  std::optional<double> kv_bytes_read_per_token{};  // absent in older files
-  std::optional<double> dense_kv_bytes_read_per_token{};
-  double max_degradation_percent = 1.0;
-  bool suspect = false;  // mean NLL of the dense run > ln(vocabulary) − 1
-  // Why the dense run is not what a working model reaches, for people; unset if there is no doubt.
-  std::optional<std::string> doubt{};
-  bool passed = false;  // what engine/quality/comparison.h demands
 };
 
 struct Schedule {

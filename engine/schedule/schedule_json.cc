@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/digest.h"
 #include "engine/base/json_fault.h"
+#include "engine/schedule/quality_fields.h"
 #include "engine/schedule/schedule.h"
 
 namespace kascade {
@@ -16,10 +17,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int32_t kFormatVersion = 1, kMaxDepth = 8;
-
-template <typename T, typename Record>
-concept Is = std::same_as<std::remove_const_t<T>, Record>;
+constexpr int32_t kFormatVersion = 1;
+constexpr int32_t kMaxDepth = 8;
+constexpr size_t kMaxRows = 64;  // of the kinds and the lengths of a quality check
 
 template <typename Visitor, Is<ModelIdentity> Record>
 void visit_fields(Visitor& visit, Record& model) {
@@ -87,27 +87,6 @@ void visit_fields(Visitor& visit, Record& layer) {
   visit("reason", layer.reason);
 }
 
-template <typename Visitor, Is<QualityRecord> Record>
-void visit_fields(Visitor& visit, Record& quality) {
-  visit("phase", quality.phase);
-  visit("protocol", quality.protocol);
-  visit("tokens", quality.tokens);
-  visit("dense_perplexity", quality.dense_perplexity);
-  visit("sparse_perplexity", quality.sparse_perplexity);
-  visit("degradation_percent", quality.degradation_percent);
-  visit.optional("degradation_error_percent", quality.degradation_error_percent);
-  visit("mean_kl", quality.mean_kl);
-  visit("same_top1", quality.same_top1);
-  visit("keys_attended_ratio", quality.keys_attended_ratio);
-  visit("keys_scored_ratio", quality.keys_scored_ratio);
-  visit.optional("kv_bytes_read_per_token", quality.kv_bytes_read_per_token);
-  visit.optional("dense_kv_bytes_read_per_token", quality.dense_kv_bytes_read_per_token);
-  visit("max_degradation_percent", quality.max_degradation_percent);
-  visit("suspect", quality.suspect);
-  visit.optional("doubt", quality.doubt);
-  visit("passed", quality.passed);
-}
-
 template <typename Visitor, Is<Schedule> Record>
 void visit_fields(Visitor& visit, Record& schedule) {
   visit.fixed("format_version", kFormatVersion);
@@ -130,7 +109,7 @@ class Writer {
   void with_defaults(const char* key, const T& value) {
     (*this)(key, value);
   }
-  // These two leave out what older files do not have, so that those keep their ids.
+  // These three leave out what older files do not have, so that those keep their ids.
   template <typename T>
   void optional(const char* key, const std::optional<T>& value) {
     if (value) object_[key] = encode(*value);
@@ -138,6 +117,10 @@ class Writer {
   template <typename T>
   void unless(const char* key, const T& value, const T& omitted) {
     if (value != omitted) object_[key] = value;
+  }
+  template <typename Row>
+  void rows(const char* key, const std::vector<Row>& rows) {
+    for (const Row& row : rows) object_[key].push_back(encode(row));
   }
   template <typename T>
   void fixed(const char* key, const T& value) {
@@ -189,6 +172,15 @@ class Reader {
   template <typename T>
   void unless(const char* key, T& value, const T& /*omitted*/) {
     if (const Json* found = find(key)) decode(*found, path_to(key), value);
+  }
+  template <typename Row>
+  void rows(const char* key, std::vector<Row>& rows) {
+    const Json* found = find(key);
+    if (found == nullptr) return;
+    if (found->size() > kMaxRows) {
+      return refuse(path_to(key), absl::StrCat("at most ", kMaxRows, " rows"), *found);
+    }
+    decode(*found, path_to(key), rows);
   }
   template <typename T>
   void fixed(const char* key, const T& value) {

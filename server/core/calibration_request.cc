@@ -40,15 +40,26 @@ std::string text_of(const CalibrationOptions& options) {
   if (options.searches_mass) text += " search";
   if (options.auto_threshold) text += " auto threshold";
   if (!options.long_window) text += " no long window";
+  if (!options.retrieval) text += " no retrieval";
   if (options.join_texts) text += *options.join_texts ? " joined" : " not joined";
   return text;
 }
 
+// Names and their lengths, so that no two lists look alike.
+std::string text_of(const std::vector<std::string>& kinds) {
+  std::string text;
+  for (const std::string& kind : kinds) absl::StrAppend(&text, " ", kind.size(), " ", kind);
+  return text;
+}
+
 std::string id_of(const PreparedCalibration& job, const ModelIdentity& model) {
-  const std::string text =
-      absl::StrCat(model.weights_digest, "\n", model.config_digest, "\n", model.tokenizer_digest,
-                   "\n", job.data_digest, "\n", text_of(job.options),
-                   job.held_out_tokens ? "\n" + token_digest(job.texts.held_out) : "");
+  const std::string text = absl::StrCat(
+      model.weights_digest, "\n", model.config_digest, "\n", model.tokenizer_digest, "\n",
+      job.data_digest, "\n", text_of(job.options),
+      job.held_out_tokens ? "\n" + token_digest(job.texts.held_out) : "",
+      job.texts.kinds.empty() ? "" : "\nkinds" + text_of(job.texts.kinds),
+      job.texts.held_out_kinds.empty() ? ""
+                                       : "\nheld-out kinds" + text_of(job.texts.held_out_kinds));
   return absl::StrCat("cal-", digest(text).substr(0, 16));
 }
 
@@ -80,6 +91,21 @@ absl::StatusOr<Texts> encode(const std::string& field, const std::vector<std::st
   return encoded;
 }
 
+absl::Status check_kinds(const std::string& field, const std::vector<std::string>& kinds,
+                         const std::string& texts_field, size_t texts) {
+  if (!kinds.empty() && kinds.size() != texts) {
+    return invalid_field(field, absl::StrCat("must be as many as ", texts_field, ", which are ",
+                                             texts, ", or none, got ", kinds.size()));
+  }
+  for (size_t i = 0; i < kinds.size(); ++i) {
+    if (!kinds[i].empty() && kinds[i].size() <= kMaxKindBytes) continue;
+    return invalid_field(
+        absl::StrCat(field, "[", i, "]"),
+        absl::StrCat("must have 1 to ", kMaxKindBytes, " bytes, has ", kinds[i].size()));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
@@ -91,6 +117,10 @@ absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
   if (absl::Status status = engine.check_cache(request.options.selection); !status.ok()) {
     return status;
   }
+  absl::Status kinds = check_kinds("kinds", request.kinds, "texts", request.texts.size());
+  kinds.Update(check_kinds("held_out_kinds", request.held_out_kinds, "held_out_texts",
+                           request.held_out_texts.size()));
+  if (!kinds.ok()) return kinds;
   if (request.max_tokens_per_text) {
     absl::Status status = check_max_tokens_per_text(*request.max_tokens_per_text);
     if (!status.ok()) return status;
@@ -101,7 +131,7 @@ absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
   if (!texts.ok()) return texts.status();
   auto held_out = encode("held_out_texts", request.held_out_texts, request, engine);
   if (!held_out.ok()) return held_out.status();
-  job.texts = {*std::move(texts), *std::move(held_out)};
+  job.texts = {*std::move(texts), *std::move(held_out), request.kinds, request.held_out_kinds};
   job.tokens = count_tokens(job.texts.texts);
   if (!job.texts.held_out.empty()) job.held_out_tokens = count_tokens(job.texts.held_out);
   job.data_digest = token_digest(job.texts.texts);

@@ -19,6 +19,9 @@ struct CalibrationRequest {
   // UTF-8; they belong to the caller. 1 to 65,536 texts, and as many held-out ones, or none.
   std::vector<std::string_view> texts{};
   std::vector<std::string_view> held_out_texts{};
+  // The kind of each text; empty, or as many as there are texts. 1 to 64 bytes each.
+  std::vector<std::string> kinds{};
+  std::vector<std::string> held_out_kinds{};
   std::optional<int32_t> max_tokens_per_text{};  // takes the first tokens of each text only
   bool activate = true;  // activate the schedule if it passes its quality check
 };

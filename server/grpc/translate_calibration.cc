@@ -91,6 +91,7 @@ absl::Status read_planner(const Request& in, const ModelConfig& model, Calibrati
   if (in.has_max_degradation_percent()) {
     out.max_degradation_percent = in.max_degradation_percent();
   }
+  if (in.has_retrieval()) out.retrieval = in.retrieval();
   return read_layer_cost(in, out.layer_cost);
 }
 
@@ -186,6 +187,8 @@ absl::StatusOr<core::CalibrationRequest> read_calibration(const Request& in,
       .options = *std::move(options),
       .texts = {in.texts().begin(), in.texts().end()},
       .held_out_texts = {in.held_out_texts().begin(), in.held_out_texts().end()},
+      .kinds = {in.kinds().begin(), in.kinds().end()},
+      .held_out_kinds = {in.held_out_kinds().begin(), in.held_out_kinds().end()},
       .max_tokens_per_text = max_tokens_per_text,
       .activate = !in.has_activate() || in.activate()};
 }

@@ -83,6 +83,30 @@ void fill(const LayerSchedule& in, v1::LayerPlan& out) {
   out.set_reason(in.reason);
 }
 
+void fill(const KindQuality& in, v1::KindQuality& out) {
+  out.set_kind(in.kind);
+  out.set_windows(in.windows);
+  out.set_tokens(in.tokens);
+  out.set_dense_perplexity(in.dense_perplexity);
+  out.set_sparse_perplexity(in.sparse_perplexity);
+  out.set_degradation_percent(in.degradation_percent);
+  out.set_degradation_percent_standard_error(in.degradation_error_percent);
+  out.set_mean_kl(in.mean_kl);
+  out.set_kl_99th_percentile(in.kl_99th_percentile);
+  out.set_same_top1_ratio(in.same_top1);
+  out.set_passed(in.passed);
+}
+
+void fill(const RetrievalQuality& in, v1::RetrievalQuality& out) {
+  out.set_prompt_tokens(in.prompt_tokens);
+  out.set_asked(in.asked);
+  out.set_dense_found(in.dense_found);
+  if (in.measurable) out.set_sparse_found(in.sparse_found);
+  out.set_lost(in.lost);
+  out.set_p_value(in.p_value);
+  out.set_passed(in.passed);
+}
+
 void fill(const QualityRecord& in, v1::QualityReport& out) {
   out.set_phase(in.phase);
   out.set_protocol(in.protocol);
@@ -105,6 +129,9 @@ void fill(const QualityRecord& in, v1::QualityReport& out) {
   out.set_suspect(in.suspect);
   if (in.doubt) out.set_doubt(*in.doubt);
   out.set_passed(in.passed);
+  out.set_checked_tokens(in.checked_tokens);
+  for (const KindQuality& kind : in.kinds) fill(kind, *out.add_kinds());
+  for (const RetrievalQuality& length : in.retrieval) fill(length, *out.add_retrieval());
 }
 
 }  // namespace

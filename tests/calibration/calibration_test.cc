@@ -211,7 +211,7 @@ TEST_F(TinyCalibrationTest, HasNoNoteWhenAllWentAsAsked) {
 TEST_F(TinyCalibrationTest, HeldOutTextMustBeLongEnoughToDropKeys) {
   options_.selection.min_keys = 128;
   options_.join_texts = false;
-  expect_refused(Texts(14, random_tokens(800, 256, 2)), "held-out");
+  expect_refused(Texts(14, random_tokens(380, 256, 2)), "held-out");
   expect_refused(Texts(40, random_tokens(315, 256, 2)), "held-out");
   // The held-out parts of the short texts lie in no window, and one window of 512 tokens is too
   // little.

@@ -76,7 +76,9 @@ TEST_F(DemoCalibrationTest, FindsASparseScheduleThatPasses) {
     const double error = quality.degradation_error_percent.value_or(0);
     EXPECT_GT(error, 0);
     EXPECT_LT(error, quality.degradation_percent + 1);
-    EXPECT_EQ(quality.passed, quality.degradation_percent + error <= 2);
+    EXPECT_EQ(quality.kinds.at(0).passed, quality.degradation_percent + error <= 2);
+    // Pass keys are asked for where the perplexity passed.
+    EXPECT_EQ(quality.retrieval.empty(), !quality.kinds[0].passed);
   }
   EXPECT_TRUE(outcome->schedule.calibration.uses_measured_costs);
   EXPECT_GE(outcome->schedule.count(Role::kReuse), 1);
@@ -90,13 +92,16 @@ TEST_F(DemoCalibrationTest, TheQualityCheckReportsTheErrorOfItsTokens) {
   options_.anchors = 6;
   const auto outcome = run();
   ASSERT_TRUE(outcome.ok()) << outcome.status();
-  const auto windows = held_out_windows(
-      split({.texts = texts_}), {options_.selection, options_.window_tokens,
-                                 engine_->model().context, engine_->tokenizer().prefix_tokens()});
-  ASSERT_TRUE(windows.ok()) << windows.status();
+  const auto kinds =
+      held_out_windows(split({.texts = texts_}, options_.window_tokens, /*joins_short=*/true),
+                       {options_.selection, options_.window_tokens, engine_->model().context,
+                        engine_->tokenizer().prefix_tokens()},
+                       {});
+  ASSERT_TRUE(kinds.ok()) << kinds.status();
+  ASSERT_EQ(kinds->size(), 1u);
   const auto compared = WindowRuns(*engine_, stop_)
-                            .compare(std::make_shared<Schedule>(outcome->schedule), *windows,
-                                     [](int64_t /*tokens*/) {});
+                            .compare(std::make_shared<Schedule>(outcome->schedule),
+                                     kinds->front().windows, [](int64_t /*tokens*/) {});
   ASSERT_TRUE(compared.ok()) << compared.status();
   const ComparisonSums& sums = compared->sums;
   const auto n = static_cast<double>(sums.tokens);
@@ -104,6 +109,11 @@ TEST_F(DemoCalibrationTest, TheQualityCheckReportsTheErrorOfItsTokens) {
   const double variance = (sums.difference_squares - n * rise * rise) / (n - 1);
   const QualityRecord& quality = outcome->schedule.quality;
   EXPECT_EQ(quality.tokens, sums.tokens);
+  EXPECT_EQ(quality.checked_tokens, 512);
+  EXPECT_EQ(quality.kinds.at(0).tokens, sums.tokens);
+  EXPECT_EQ(quality.kinds[0].degradation_percent, quality.degradation_percent);
+  EXPECT_EQ(quality.kinds[0].mean_kl, quality.mean_kl);
+  EXPECT_GT(quality.kinds[0].kl_99th_percentile, 2 * quality.mean_kl);
   EXPECT_NEAR(quality.degradation_percent, 100 * (std::exp(rise) - 1), 1e-4);
   EXPECT_NEAR(quality.degradation_error_percent.value_or(0),
               100 * std::exp(rise) * std::sqrt(variance / n), 1e-4);

@@ -1,9 +1,12 @@
 // What is told of a calibration: of presets, of why nothing reuses, of a suspect model.
 #include "client/views/calibration_view.h"
 
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "client/commands/option_names.h"
+#include "client/views/schedule_view.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tools/terminal/print.h"
@@ -132,6 +135,92 @@ TEST(CalibrationText, HasOneThresholdAndOneCountOfAnchors) {
   EXPECT_THAT(text, HasSubstr("NOT PASSED: perplexity at most 1.00 % worse"));
   for (const char* other : {"SUCCESS", "GOOD", "2 %", "5 %"})
     EXPECT_THAT(text, Not(HasSubstr(other)));
+}
+
+// A quality report of two kinds of text, whose perplexities pass.
+v1::QualityReport panel() {
+  v1::QualityReport quality;
+  quality.set_checked_tokens(2048);
+  quality.set_max_degradation_percent(1);
+  quality.set_keys_attended_ratio(0.5);
+  for (const auto& [name, degradation] : {std::pair{"prose", 0.2}, {"code", 0.7}}) {
+    auto& kind = *quality.add_kinds();
+    kind.set_kind(name);
+    kind.set_windows(4);
+    kind.set_tokens(8192);
+    kind.set_degradation_percent(degradation);
+    kind.set_degradation_percent_standard_error(0.25);
+    kind.set_kl_99th_percentile(0.125);
+    kind.set_passed(true);
+  }
+  quality.set_passed(true);
+  return quality;
+}
+
+v1::RetrievalQuality pass_keys(int32_t tokens, int32_t dense, std::optional<int32_t> sparse) {
+  v1::RetrievalQuality row;
+  row.set_prompt_tokens(tokens);
+  row.set_asked(20);
+  row.set_dense_found(dense);
+  row.set_p_value(0.03125);
+  row.set_passed(!sparse || *sparse + 2 >= dense);
+  if (!sparse) return row;
+  row.set_sparse_found(*sparse);
+  row.set_lost(dense - *sparse);
+  return row;
+}
+
+v1::CalibrationResult result_of(const v1::QualityReport& quality) {
+  v1::CalibrationResult result = without_reuse();
+  result.mutable_schedule()->mutable_layers(2)->set_role(v1::LAYER_ROLE_REUSE);
+  result.set_passed(quality.passed());
+  *result.mutable_schedule()->mutable_quality() = quality;
+  *result.add_candidates()->mutable_quality() = quality;
+  return result;
+}
+
+TEST(PanelText, ShowsEachKindOfTextAndNamesTheWorst) {
+  v1::QualityReport quality = panel();
+  std::string text = calibration_text(result_of(quality));
+  EXPECT_THAT(text, HasSubstr("Checked up to 2,048 tokens, by kind of text:\n"));
+  EXPECT_THAT(text, ContainsRegex("\nprose +4 +8,192 .*\\+0.2000 % ± 0.2500 .*0.1250.*passed\n"));
+  EXPECT_THAT(text, HasSubstr("(at worst, the perplexity of code changes by +0.7000 % ± 0.2500)"));
+  EXPECT_THAT(text, Not(HasSubstr("Pass keys")));
+  quality.mutable_kinds(1)->set_degradation_percent(0.9);
+  quality.mutable_kinds(1)->set_passed(false);
+  quality.set_passed(false);
+  text = calibration_text(result_of(quality));
+  EXPECT_THAT(text, ContainsRegex("\ncode .*too much\n"));
+  EXPECT_THAT(text, HasSubstr("too much in code\n"));
+  EXPECT_THAT(text, HasSubstr("was not reached (the perplexity of code changes by +0.9000 % ± "));
+}
+
+TEST(PanelText, ShowsThePassKeysOfEachLength) {
+  v1::QualityReport quality = panel();
+  *quality.add_retrieval() = pass_keys(1024, 19, 18);
+  *quality.add_retrieval() = pass_keys(2048, 18, 13);
+  *quality.add_retrieval() = pass_keys(4096, 7, std::nullopt);
+  quality.set_passed(false);
+  const std::string text = calibration_text(result_of(quality));
+  EXPECT_THAT(text, ContainsRegex("\n +1,024 +20 +19 +18 +1 .*passed\n"));
+  EXPECT_THAT(text, ContainsRegex("\n +2,048 +20 +18 +13 +5 +0.031 +too few\n"));
+  EXPECT_THAT(text, ContainsRegex("\n +4,096 +20 +7 +- +- +- +not measurable"));
+  EXPECT_THAT(text, HasSubstr("too few pass keys\n"));
+  EXPECT_THAT(text, HasSubstr("NOT PASSED: as many pass keys as with dense attention was not "
+                              "reached (in prompts of 2,048 tokens, dense attention finds 18 of 20 "
+                              "pass keys and sparse attention 13)"));
+}
+
+TEST(PanelJson, HasAllRows) {
+  v1::QualityReport quality = panel();
+  *quality.add_retrieval() = pass_keys(0, 19, 18);
+  *quality.add_retrieval() = pass_keys(4096, 7, std::nullopt);
+  const Json json = quality_json(quality);
+  EXPECT_EQ(json["checked_tokens"], 2048);
+  EXPECT_EQ(json["kinds"][1]["kind"], "code");
+  EXPECT_EQ(json["kinds"][1]["kl_99th_percentile"], 0.125);
+  EXPECT_EQ(json["retrieval"][0]["sparse_found"], 18);
+  EXPECT_TRUE(json["retrieval"][1]["sparse_found"].is_null());
 }
 
 TEST(Presets, AreListedWithTheirValues) {

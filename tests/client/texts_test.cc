@@ -58,6 +58,29 @@ TEST_F(TextsTest, AFileWithoutSuchALineIsRefused) {
   EXPECT_THAT(std::string(texts.status().message()), HasSubstr(blank));
 }
 
+TEST_F(TextsTest, TheKindOfATextIsNamedOrTheFilesName) {
+  const std::string a = file("a.txt", "a"), b = file("b.txt", "b\n\nc\n");
+  const auto texts = read_texts_of_kinds({a, "prose=" + a, "rows=" + b}, {.lines = true});
+  ASSERT_TRUE(texts.ok()) << texts.status();
+  std::vector<std::string> kinds;
+  for (const NamedText& text : *texts) kinds.push_back(text.kind);
+  EXPECT_THAT(kinds, ElementsAre("a.txt", "prose", "rows", "rows"));
+  EXPECT_EQ(texts->back().name(), b + ":3");
+}
+
+TEST_F(TextsTest, AnEqualsSignInTheNameOfAFileNamesNoKind) {
+  const std::string strange = file("x=y.txt", "a");
+  const auto texts = read_texts_of_kinds({strange, "kind=" + strange}, {});
+  ASSERT_TRUE(texts.ok()) << texts.status();
+  EXPECT_EQ(texts->at(0).kind, "x=y.txt");
+  EXPECT_EQ(texts->at(0).name(), strange);
+  EXPECT_EQ(texts->at(1).kind, "kind");
+  EXPECT_EQ(texts->at(1).name(), strange);
+  const auto long_name = read_texts_of_kinds({file(std::string(63, 'n') + "ä", "a")}, {});
+  ASSERT_TRUE(long_name.ok()) << long_name.status();
+  EXPECT_EQ(long_name->at(0).kind, std::string(63, 'n'));
+}
+
 TEST(TextNames, StandForTheFieldsOfTheApi) {
   const std::vector<NamedText> texts = {{.file = "a.txt", .line = 3}, {.file = "-"}};
   const auto named = [&](const char* message) {

@@ -47,6 +47,9 @@ void expect_equal(const Schedule& a, const Schedule& b) {
   EXPECT_EQ(a.quality.dense_perplexity, b.quality.dense_perplexity);
   EXPECT_EQ(a.quality.mean_kl, b.quality.mean_kl);
   EXPECT_EQ(a.quality.degradation_error_percent, b.quality.degradation_error_percent);
+  EXPECT_EQ(a.quality.checked_tokens, b.quality.checked_tokens);
+  EXPECT_EQ(a.quality.kinds, b.quality.kinds);
+  EXPECT_EQ(a.quality.retrieval, b.quality.retrieval);
   EXPECT_EQ(a.quality.passed, b.quality.passed);
 }
 
@@ -70,6 +73,35 @@ TEST(Json, RoundTripIsExactForRandomFigures) {
     ASSERT_TRUE(parsed.ok()) << parsed.status();
     expect_equal(*parsed, schedule);
   }
+}
+
+// Files from before the quality check had rows keep their ids.
+TEST(Json, RowsOfTheQualityCheckMayBeAbsent) {
+  Schedule schedule = example();
+  schedule.quality.checked_tokens = 0;
+  schedule.quality.kinds.clear();
+  schedule.quality.retrieval.clear();
+  seal(schedule);
+  const std::string json = to_json(schedule);
+  for (const char* key : {"checked_tokens", "kinds", "retrieval"}) {
+    EXPECT_THAT(json, Not(HasSubstr(key)));
+  }
+  const auto parsed = parse_schedule(json);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  expect_equal(*parsed, schedule);
+}
+
+TEST(Json, RowsOfTheQualityCheckAreRefusedByName) {
+  const auto refusal = [](const std::string& from, const std::string& to) {
+    return message_of(parse_schedule(replaced(unsealed_json(), from, to)).status());
+  };
+  EXPECT_EQ(refusal("\"asked\":20,", ""), "missing key \"asked\" in quality.retrieval[0]");
+  EXPECT_THAT(refusal("\"windows\":2,\"tokens\"", "\"windows\":\"2\",\"tokens\""),
+              HasSubstr("quality.kinds[0].windows must be 32-bit integer"));
+  std::string rows = "\"retrieval\":[{}";
+  for (int i = 0; i < 64; ++i) rows += ",{}";
+  EXPECT_EQ(refusal("\"retrieval\":[", rows + ","),
+            "quality.retrieval must be at most 64 rows, is an array");
 }
 
 TEST(Json, HasTheDocumentedForm) {

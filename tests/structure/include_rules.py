@@ -52,7 +52,8 @@ RULES = [
     ("engine/calibration/*", ["engine/calibration/*", "engine/attention/*", "engine/backend/*",
                               "engine/backend/host/select.h",
                               "engine/schedule/*", "engine/quality/*", "engine/model/config.h",
-                              "engine/engine.h", "engine/request.h", "engine/runtime/*"]),
+                              "engine/engine.h", "engine/request.h", "engine/runtime/*",
+                              "engine/tokenizer/chat.h", "engine/tokenizer/tokenizer.h"]),
     ("engine/trace/*", ["engine/trace/*", "engine/attention/*", "engine/backend/*",
                         "engine/backend/host/select.h"]),
     # The engine itself puts the parts together.
