@@ -104,19 +104,19 @@ class DemoPanelTest : public DemoQualityTest {
 
 // A schedule whose perplexity passes, but which loses the keys that dense attention finds.
 TEST_F(DemoPanelTest, ABadScheduleFailsThoughItsPerplexityPasses) {
-  QualityPanel panel = this->panel({{"book", {text_.begin(), text_.begin() + 5 * kWindow}}});
-  panel.questions = questions(20 * kWindow);
-  panel.max_degradation_percent = 3.5;
+  QualityPanel panel = this->panel({{"book", {text_.begin(), text_.begin() + 3 * kWindow}}});
+  panel.questions = questions(12 * kWindow);
+  panel.max_degradation_percent = 4;
   const QualityRecord good = check(panel, all_select(*engine_));
   ASSERT_EQ(good.retrieval.size(), 1u);
   EXPECT_TRUE(good.passed);
-  EXPECT_EQ(good.retrieval[0].asked, 20);
-  EXPECT_GE(good.retrieval[0].sparse_found, 19);
+  EXPECT_EQ(good.retrieval[0].asked, 12);
+  EXPECT_GE(good.retrieval[0].sparse_found, 11);
   const QualityRecord bad = check(panel, planted(*engine_));
   ASSERT_EQ(bad.retrieval.size(), 1u);
   EXPECT_TRUE(bad.kinds.at(0).passed);
-  EXPECT_GE(bad.retrieval[0].dense_found, 19);
-  EXPECT_LE(bad.retrieval[0].sparse_found, 16);
+  EXPECT_GE(bad.retrieval[0].dense_found, 11);
+  EXPECT_LE(bad.retrieval[0].sparse_found, 9);
   EXPECT_EQ(bad.retrieval[0].lost, bad.retrieval[0].dense_found - bad.retrieval[0].sparse_found);
   EXPECT_FALSE(bad.retrieval[0].passed);
   EXPECT_FALSE(bad.passed);
@@ -168,7 +168,7 @@ TEST_F(DemoPanelTest, WhatDenseAttentionDoesNotFindCannotBeMeasured) {
 // A question counts as answered where greedy decoding writes the answer.
 TEST_F(DemoPanelTest, AnswersAreThoseOfGreedyDecoding) {
   const auto schedule = planted(*engine_);
-  const auto all = questions(10 * kWindow);
+  const auto all = questions(6 * kWindow);
   const std::vector<Question>& asked = all.at(0).questions;
   for (const AttentionChoice& attention :
        {AttentionChoice(DenseAttention{}), AttentionChoice(ScheduledAttention{schedule})}) {
