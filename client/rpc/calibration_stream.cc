@@ -66,7 +66,7 @@ void show_started(const Globals& globals, const v1::CalibrationStarted& started)
   const std::string held_out =
       started.has_held_out_tokens()
           ? fmt::format("{} of other texts held out", counted(started.held_out_tokens(), "token"))
-          : "the last fifth held out";
+          : "the end of each held out";
   fmt::print("Text         {}, {} for the quality check\n", counted(started.tokens(), "token"),
              held_out);
   fmt::print("Calibration  {}{}\n", started.calibration_id(),

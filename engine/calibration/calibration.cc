@@ -25,8 +25,8 @@ namespace {
 using Progress = std::function<void(const CalibrationProgress&)>;
 
 // Tokens of the questions for pass keys, as a multiple of those that perplexities are compared on.
-// A question has few positions to score, so that its tokens take less time.
-constexpr int64_t kRetrievalShare = 4;
+// Perplexities run each token twice, dense and sparse, and a candidate's questions only once.
+constexpr int64_t kRetrievalShare = 2;
 
 // [a][b − a] for layers a ≤ b, rounding errors clipped.
 std::vector<std::vector<double>> layer_similarities(const Similarity& similarity) {

@@ -83,7 +83,7 @@ RetrievalCounts counts_of(const std::vector<bool>& dense, const std::vector<bool
 }  // namespace
 
 int64_t QualityCheck::tokens() const {
-  return count_tokens(panel_.kinds) + count_tokens(panel_.questions);
+  return count_tokens(panel_.kinds) + count_tokens(panel_.questions) * (dense_answers_ ? 1 : 2);
 }
 
 absl::Status QualityCheck::compare(const std::shared_ptr<const Schedule>& schedule,
@@ -127,8 +127,9 @@ absl::Status QualityCheck::ask(const std::shared_ptr<const Schedule>& schedule,
   if (!dense_answers_) {
     std::vector<std::vector<bool>> answers;
     for (const QuestionsOfLength& length : panel_.questions) {
-      auto dense = runs_.ask(DenseAttention{}, length.questions, [](int64_t /*tokens*/) {});
+      auto dense = runs_.ask(DenseAttention{}, length.questions, report);
       if (!dense.ok()) return dense.status();
+      finished += length.tokens * std::ssize(length.questions);
       answers.push_back(*std::move(dense));
     }
     dense_answers_ = std::move(answers);

@@ -40,7 +40,8 @@ class QualityCheck {
  public:
   QualityCheck(WindowRuns& runs, QualityPanel panel) : runs_(runs), panel_(std::move(panel)) {}
 
-  // Tokens that the check of a schedule runs, unless a perplexity ends it early.
+  // Tokens that the next check runs, unless a perplexity ends it early. The first one that asks for
+  // pass keys asks dense attention, too.
   int64_t tokens() const;
 
   // Compares perplexities, kind by kind. Then, unless they decide against the schedule already,

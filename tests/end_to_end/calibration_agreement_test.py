@@ -36,21 +36,26 @@ ALL_HEADS = Rule(min_keys=16, all_heads=True)
 ROLES = {"LAYER_ROLE_DENSE": "dense", "LAYER_ROLE_ANCHOR": "anchor", "LAYER_ROLE_REUSE": "reuse"}
 
 
-def pieces_of(texts, rule, held_out=False):
-    """Windows before they are chosen, without BOS: see "Windows" of the calibration's method.
+def place_of_end(text):
+    """Where the held-out end of a text begins: a fifth or a window, but at most half."""
+    return len(text) - max(len(text) // 5, min(WINDOW, len(text) // 2))
 
-    The last fifth of each text is held out.
-    """
-    places = [len(text) - len(text) // 5 for text in texts]
-    measured = [text[place:] if held_out else text[:place] for text, place in zip(texts, places)]
+
+def pieces_of(texts, rule):
+    """Measured windows before they are chosen, without BOS: see "Windows" of the method."""
     least = rule.query_tile
     while not sampled_tiles(rule, least):
         least += rule.query_tile
     pieces = []
-    for text in measured:
-        for begin in range(0, len(text) - least + 1, WINDOW):
-            pieces.append(text[begin:begin + WINDOW])
+    for text in texts:
+        for begin in range(0, place_of_end(text) - least + 1, WINDOW):
+            pieces.append(text[begin:min(begin + WINDOW, place_of_end(text))])
     return pieces
+
+
+def held_out_pieces(texts):
+    """Windows of the quality check: the texts here have less than two windows at their ends."""
+    return [text[place_of_end(text):][:WINDOW] for text in texts]
 
 
 def fed(pieces, bos):
@@ -75,7 +80,7 @@ def measured_windows(texts, rule, bos):
     if len(pieces) > MOST_WINDOWS:
         pieces = [pieces[i * len(pieces) // MOST_WINDOWS] for i in range(MOST_WINDOWS)]
     windows = fed(pieces, bos)
-    longest = max((text[:len(text) - len(text) // 5] for text in texts), key=len)
+    longest = max((text[:place_of_end(text)] for text in texts), key=len)
     return windows + ([[bos] + longest[:-1]] if len(longest) > WINDOW else [])
 
 
@@ -309,7 +314,7 @@ class CalibrationAgreement(unittest.TestCase):
                        for layer in result.schedule.layers)
         schedule = Schedule(KASCADE, layers)
         differences, dense_nll, kl, same, attended, causal = [], [], [], [], 0, 0
-        for piece in pieces_of(self.tokens, KASCADE, held_out=True):
+        for piece in held_out_pieces(self.tokens):
             window = [self.bos] + piece[:-1]
             first = log_softmax(forward(self.model, window))
             second = log_softmax(forward(self.model, window, RowRuleAttention(schedule)))

@@ -31,6 +31,33 @@ std::string unsealed_json() {
   return to_json(schedule);
 }
 
+// The example with rows of its quality check.
+Schedule with_rows() {
+  Schedule schedule = example();
+  schedule.quality.checked_tokens = 1024;
+  schedule.quality.kinds = {{.kind = "code \"ä\"",
+                             .windows = 2,
+                             .tokens = 2048,
+                             .dense_perplexity = 1.0 / 3,
+                             .sparse_perplexity = 12.4,
+                             .degradation_percent = -0.1,
+                             .degradation_error_percent = 0.2,
+                             .mean_kl = 1e-9,
+                             .kl_99th_percentile = 0.7,
+                             .same_top1 = 0.97,
+                             .passed = true}};
+  schedule.quality.retrieval = {{.prompt_tokens = 1024,
+                                 .asked = 20,
+                                 .dense_found = 19,
+                                 .measurable = true,
+                                 .sparse_found = 18,
+                                 .lost = 2,
+                                 .p_value = 0.5},
+                                {.prompt_tokens = 2048, .asked = 8, .dense_found = 1}};
+  schedule.schedule_id.clear();
+  return schedule;
+}
+
 void expect_equal(const Schedule& a, const Schedule& b) {
   EXPECT_EQ(to_json(a), to_json(b));
   EXPECT_EQ(a.schedule_id, b.schedule_id);
@@ -75,25 +102,25 @@ TEST(Json, RoundTripIsExactForRandomFigures) {
   }
 }
 
-// Files from before the quality check had rows keep their ids.
-TEST(Json, RowsOfTheQualityCheckMayBeAbsent) {
-  Schedule schedule = example();
-  schedule.quality.checked_tokens = 0;
-  schedule.quality.kinds.clear();
-  schedule.quality.retrieval.clear();
+TEST(Json, RowsOfTheQualityCheckAreKept) {
+  Schedule schedule = with_rows();
   seal(schedule);
-  const std::string json = to_json(schedule);
-  for (const char* key : {"checked_tokens", "kinds", "retrieval"}) {
-    EXPECT_THAT(json, Not(HasSubstr(key)));
-  }
-  const auto parsed = parse_schedule(json);
+  EXPECT_NE(schedule.schedule_id, example().schedule_id);
+  const auto parsed = parse_schedule(to_json(schedule));
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   expect_equal(*parsed, schedule);
 }
 
+// So that files from before the check had rows keep their ids.
+TEST(Json, RowsOfTheQualityCheckAreLeftOutWhereThereAreNone) {
+  for (const char* key : {"checked_tokens", "kinds", "retrieval"}) {
+    EXPECT_THAT(to_json(example()), Not(HasSubstr(key)));
+  }
+}
+
 TEST(Json, RowsOfTheQualityCheckAreRefusedByName) {
   const auto refusal = [](const std::string& from, const std::string& to) {
-    return message_of(parse_schedule(replaced(unsealed_json(), from, to)).status());
+    return message_of(parse_schedule(replaced(to_json(with_rows()), from, to)).status());
   };
   EXPECT_EQ(refusal("\"asked\":20,", ""), "missing key \"asked\" in quality.retrieval[0]");
   EXPECT_THAT(refusal("\"windows\":2,\"tokens\"", "\"windows\":\"2\",\"tokens\""),
