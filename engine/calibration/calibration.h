@@ -39,6 +39,12 @@ constexpr std::string_view name_of(Planner planner) {
                                                  : "mass";
 }
 
+constexpr double kUsualMass = 0.95;  // tried first in a search
+// The usual settings of such a calibration. With four sinks the keys that take most of the
+// attention in many layers need not be chosen.
+constexpr SelectionSettings kUsualMassSelection{
+    .min_keys = 64, .mass = kUsualMass, .sink_keys = 4, .int4_keys = true};
+
 struct CalibrationOptions {
   SelectionSettings selection{};
   Planner planner = Planner::kDynamicProgramming;

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <iterator>
 
+#include "engine/calibration/calibration.h"
+
 namespace kascade {
 namespace {
 

@@ -9,17 +9,10 @@
 #include <optional>
 
 #include "absl/status/statusor.h"
-#include "engine/schedule/selection_settings.h"
 
 namespace kascade {
 
-constexpr double kUsualMass = 0.95;      // tried first
 constexpr int32_t kUsualMassChecks = 3;  // calls of `passes`, about
-
-// The usual settings of such a calibration. With four sinks the keys that take most of the
-// attention in many layers need not be chosen.
-constexpr SelectionSettings kUsualMassSelection{
-    .min_keys = 64, .mass = kUsualMass, .sink_keys = 4, .int4_keys = true};
 
 // Returns the least of a few shares from 0.6 to 0.995 that `passes`, or nullopt if none does. It
 // assumes that a larger share passes where a smaller one does, and so calls `passes` three or four

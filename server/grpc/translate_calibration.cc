@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/calibration/mass_search.h"
 #include "server/core/score_totals.h"
 #include "server/grpc/calibration_kind.h"
 #include "server/grpc/translate_schedule.h"

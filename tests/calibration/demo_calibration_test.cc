@@ -9,7 +9,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/calibration/calibration.h"
-#include "engine/calibration/mass_search.h"
 #include "engine/calibration/window_runs.h"
 #include "engine/calibration/windows.h"
 #include "gtest/gtest.h"

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/calibration/calibration.h"
 #include "gtest/gtest.h"
 
 namespace kascade {

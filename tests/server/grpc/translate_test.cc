@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-#include "engine/calibration/mass_search.h"
+#include "engine/calibration/calibration.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kascade/v1/error_details.pb.h"
