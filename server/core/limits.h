@@ -15,7 +15,7 @@ namespace kascade::core {
 inline constexpr int64_t kMaxTexts = 4096;  // of one scoring or tokenization
 // Of one calibration, which cannot be spread over several requests, as the others can.
 inline constexpr size_t kMaxCalibrationTexts = 65536;
-inline constexpr size_t kMaxKindBytes = 64;  // of the name of a kind of text
+inline constexpr size_t kMaxKindBytes = 64;            // of the name of a kind of text
 inline constexpr int32_t kMaxTokensPerText = 1 << 20;  // that a request may cut its texts to
 inline constexpr size_t kMaxStopStrings = 16;
 inline constexpr size_t kMaxStopStringBytes = 1024;
