@@ -242,9 +242,10 @@ std::string quality_check_text(const v1::CalibrationResult& result) {
   std::string out =
       fmt::format("Quality check on {} of held-out text ({} selection): {}\n",
                   counted(stored.tokens(), "token"), granularity(stored), limit_text(stored));
+  const bool by_mass = std::ranges::any_of(result.candidates(), &v1::GateCandidate::has_mass);
   Table table({{"Anchors"},
                {"More dense"},
-               {"Predicted similarity"},
+               {by_mass ? "Mass" : "Predicted similarity"},
                {"ΔPPL"},
                {"Mean KL (nats)"},
                {"Same top-1"},
@@ -254,10 +255,10 @@ std::string quality_check_text(const v1::CalibrationResult& result) {
   for (const auto& candidate : result.candidates()) {
     const auto& quality = candidate.quality();
     table.add({std::to_string(candidate.anchors()), std::to_string(candidate.dense_layers()),
-               percent(candidate.predicted_similarity()), degradation_text(quality),
-               fixed(quality.mean_kl(), 5), percent(quality.same_top1_ratio()),
-               percent(quality.keys_attended_ratio()), bytes(quality.kv_bytes_read_per_token()),
-               outcome(quality)});
+               by_mass ? percent(candidate.mass(), 1) : percent(candidate.predicted_similarity()),
+               degradation_text(quality), fixed(quality.mean_kl(), 5),
+               percent(quality.same_top1_ratio()), percent(quality.keys_attended_ratio()),
+               bytes(quality.kv_bytes_read_per_token()), outcome(quality)});
   }
   out += table.text() + chosen_text(stored) + panel_text(stored) + "Verdict: " + verdict(result) +
          "\n";
@@ -303,6 +304,7 @@ Json quality_check_json(const v1::CalibrationResult& result) {
     Json entry = {{"anchors", candidate.anchors()},
                   {"dense_layers", candidate.dense_layers()},
                   {"predicted_similarity", candidate.predicted_similarity()}};
+    if (candidate.has_mass()) entry["mass"] = candidate.mass();
     entry.update(quality_json(candidate.quality()));
     candidates.push_back(std::move(entry));
   }

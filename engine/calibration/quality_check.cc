@@ -162,7 +162,8 @@ absl::StatusOr<QualityCheckResult> QualityCheck::check(
     const std::shared_ptr<const Schedule>& schedule, const TokensDone& done) {
   QualityCheckResult result{.anchors = schedule->count(Role::kAnchor) + 1,
                             .dense_layers = schedule->count(Role::kDense) - 1,
-                            .predicted_similarity = predicted_similarity(schedule->layers)};
+                            .predicted_similarity = predicted_similarity(schedule->layers),
+                            .mass = schedule->selection.mass};
   absl::Status status = compare(schedule, done, result.quality);
   if (status.ok() && result.quality.passed) status = ask(schedule, done, result.quality);
   if (!status.ok()) return status;

@@ -22,6 +22,7 @@ struct QualityCheckResult {
   int32_t anchors = 0;       // anchor layers and layer 0
   int32_t dense_layers = 0;  // without layer 0
   double predicted_similarity = 0;
+  double mass = 0;  // SelectionSettings::mass
   QualityRecord quality{};
 };
 

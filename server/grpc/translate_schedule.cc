@@ -157,6 +157,7 @@ v1::GateCandidate to_proto(const QualityCheckResult& result) {
   out.set_anchors(result.anchors);
   out.set_dense_layers(result.dense_layers);
   out.set_predicted_similarity(result.predicted_similarity);
+  if (result.mass > 0) out.set_mass(result.mass);
   fill(result.quality, *out.mutable_quality());
   return out;
 }

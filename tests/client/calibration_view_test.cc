@@ -137,6 +137,16 @@ TEST(CalibrationText, HasOneThresholdAndOneCountOfAnchors) {
     EXPECT_THAT(text, Not(HasSubstr(other)));
 }
 
+// Candidates that differ in nothing but their mass are told apart by it.
+TEST(CalibrationText, NamesTheMassOfEachCandidate) {
+  v1::CalibrationResult result = without_reuse();
+  for (const double mass : {0.95, 0.9}) result.add_candidates()->set_mass(mass);
+  const std::string text = calibration_text(result);
+  EXPECT_THAT(text, ContainsRegex("More dense +Mass"));
+  EXPECT_THAT(text, Not(HasSubstr("Predicted similarity")));
+  EXPECT_THAT(text, ContainsRegex("\n +0 +0 +95.0 %.*\n +0 +0 +90.0 %"));
+}
+
 // A quality report of two kinds of text, whose perplexities pass.
 v1::QualityReport panel() {
   v1::QualityReport quality;
