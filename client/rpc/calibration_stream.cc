@@ -7,6 +7,7 @@
 
 #include "client/rpc/failure.h"
 #include "client/views/calibration_view.h"
+#include "client/views/panel_view.h"
 #include "client/views/reports.h"
 #include "client/views/schedule_view.h"
 #include "tools/terminal/print.h"
@@ -30,12 +31,13 @@ int report_failed_quality_check(const v1::CalibrationResult& result) {
                     no_reuse_text(result))));
     return kQualityCheck;
   }
+  const std::string row = deciding_row_text(quality);
   print_failure(absl::FailedPreconditionError(
       fmt::format("no candidate passed the quality check (perplexity at most {:g} % worse; of the "
-                  "best: {}); it is not "
+                  "best: {}{}); it is not "
                   "activated: kascade activate {} --force would",
                   quality.max_degradation_percent(), degradation_text(quality),
-                  result.schedule().schedule_id())));
+                  row.empty() ? "" : "; " + row, result.schedule().schedule_id())));
   return kQualityCheck;
 }
 
