@@ -924,9 +924,13 @@ class Rows(ClientTest):
     def test_calibrate_on_rows(self):
         result = self.json("calibrate", scratch / "wiki.txt", "--lines", "--max-tokens-per-text",
                            "200", "--window", "512", "--min-keys", "32", "--anchors", "5",
-                           "--plan-weight", "importance", "--max-degradation", "1000", "--no-activate")
+                           "--plan-weight", "importance", "--max-degradation", "1000",
+                           "--no-retrieval", "--no-activate")
         self.assertTrue(result["passed"])
         self.assertEqual(result["note"], "")
+        quality = result["schedule"]["quality"]
+        self.assertEqual([row["kind"] for row in quality["kinds"]], ["wiki.txt"])
+        self.assertNotIn("retrieval", quality)
         held_out = result["candidates"][0]["tokens"]
         self.assertGreaterEqual(held_out, 1024)
         tokens = sum(min(200, self.json("tokenize", row, "--no-bos")["count"]) for row in self.rows)
@@ -937,7 +941,7 @@ class Rows(ClientTest):
         done = kascade("calibrate", scratch / "wiki.txt", "--lines", "--held-out",
                        scratch / "evaluation.txt", "--window", "512", "--min-keys", "32",
                        "--anchors", "5", "--plan-weight", "importance", "--max-degradation",
-                       "1000", "--no-activate")
+                       "1000", "--no-retrieval", "--no-activate")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stdout, r"Text +[\d,]+ tokens, [\d,]+ tokens of other texts held out")
         self.assertIn(f"{len(self.rows)} lines joined, those of a kind to one text", done.stdout)
