@@ -24,9 +24,11 @@ namespace {
 
 using Progress = std::function<void(const CalibrationProgress&)>;
 
-// Tokens of the questions for pass keys, as a multiple of those that perplexities are compared on.
-// Perplexities run each token twice, dense and sparse, and a candidate's questions only once.
+// Tokens of the questions for pass keys: a multiple of those that perplexities are compared on, and
+// at least so many. Perplexities run each token twice, dense and sparse, and a candidate's
+// questions only once.
 constexpr int64_t kRetrievalShare = 2;
+constexpr int64_t kLeastRetrievalTokens = 32768;
 
 // [a][b − a] for layers a ≤ b, rounding errors clipped.
 std::vector<std::vector<double>> layer_similarities(const Similarity& similarity) {
@@ -123,7 +125,8 @@ absl::Status Job::prepare_quality_check() {
                      .max_degradation_percent = options_.max_degradation_percent};
   if (options_.retrieval) {
     PassKeySettings settings{.most_tokens = comparing_.rows(),
-                             .tokens = kRetrievalShare * count_tokens(windows_.held_out)};
+                             .tokens = std::max(kRetrievalShare * count_tokens(windows_.held_out),
+                                                kLeastRetrievalTokens)};
     if (engine_.chat_format().ok()) settings.chat_format = *engine_.chat_format();
     auto questions = pass_key_questions(engine_.tokenizer(), windows_.held_out_text, settings);
     if (!questions.ok()) return questions.status();
