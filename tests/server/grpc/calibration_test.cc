@@ -184,6 +184,37 @@ TEST_F(ServerCalibrationTest, ASuspectModelIsBlamedAndNotItsOptions) {
   EXPECT_THAT(response.warning(), HasSubstr("saves nothing: no layer reuses"));
 }
 
+TEST_F(ServerCalibrationTest, EachTextHasOneKindOrNoneHas) {
+  const auto refusal = [&](const v1::CalibrateRequest& request) {
+    const grpc::Status status = calibrate(server(), request).status;
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    return status.error_message();
+  };
+  v1::CalibrateRequest request = short_job();
+  request.add_kinds("prose");
+  request.add_kinds("code");
+  EXPECT_EQ(refusal(request), "kinds: must be as many as texts, which are 1, or none, got 2");
+  request.mutable_kinds()->RemoveLast();
+  request.set_kinds(0, std::string(65, 'k'));
+  EXPECT_EQ(refusal(request), "kinds[0]: must have 1 to 64 bytes, has 65");
+  request.set_kinds(0, "prose");
+  request.add_held_out_kinds("prose");
+  EXPECT_THAT(refusal(request), HasSubstr("held_out_kinds: must be as many as held_out_texts"));
+}
+
+TEST_F(ServerCalibrationTest, TheKindsOfTheTextsHaveRows) {
+  v1::CalibrateRequest request = short_job();
+  request.add_kinds("prose");
+  const auto stream = calibrate(server(), request);
+  ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
+  const v1::QualityReport& quality = stream.messages.back().result().schedule().quality();
+  ASSERT_EQ(quality.kinds_size(), 1);
+  EXPECT_EQ(quality.kinds(0).kind(), "prose");
+  EXPECT_EQ(quality.kinds(0).tokens(), quality.tokens());
+  EXPECT_EQ(quality.checked_tokens(), 256);
+  EXPECT_EQ(quality.retrieval_size(), 0);  // no schedule of a random model comes so far
+}
+
 TEST_F(ServerCalibrationTest, LayersAreToldWithRecallAndSpread) {
   const auto stream = calibrate(server(), short_job());
   ASSERT_TRUE(stream.status.ok()) << stream.status.error_message();
