@@ -185,7 +185,8 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
   }
   info.bits_per_weight = 8 * static_cast<double>(info.packed_bytes) / weights;
   info.kv_bytes_per_token = shape.bytes_per_token();
-  info.int4_keys = shape.int4_keys;
+  info.int4_key_bytes_per_token =
+      (shape.int4_block_bytes() + shape.block_size - 1) / shape.block_size;
   info.kv_pool_bytes = shape.block_bytes() * shape.blocks;
 }
 
@@ -332,7 +333,7 @@ void Engine::drain(absl::Duration grace) {
 }
 
 absl::Status Engine::check_cache(const SelectionSettings& selection) const {
-  if (!selection.int4_keys || impl_->info.int4_keys) return absl::OkStatus();
+  if (!selection.int4_keys || impl_->info.int4_key_bytes_per_token > 0) return absl::OkStatus();
   return absl::FailedPreconditionError(
       "selection.int4_keys: the schedule selects by the 4-bit copy of the keys, which this server "
       "does not keep (--int4-keys off)");

@@ -96,11 +96,11 @@ struct EngineInfo {
   int32_t threads = 1;
   std::vector<int32_t> cpus{};  // [threads] CPU that each thread is bound to, or empty
   int64_t parameters = 0;
-  int64_t mapped_bytes = 0;        // bytes of the mapped checkpoint
-  int64_t packed_bytes = 0;        // bytes of weights in the backend's layout
-  double bits_per_weight = 0;      // of these
-  int64_t kv_bytes_per_token = 0;  // the 4-bit copy included
-  bool int4_keys = false;          // whether there is one
+  int64_t mapped_bytes = 0;              // bytes of the mapped checkpoint
+  int64_t packed_bytes = 0;              // bytes of weights in the backend's layout
+  double bits_per_weight = 0;            // of these
+  int64_t kv_bytes_per_token = 0;        // of keys and values
+  int64_t int4_key_bytes_per_token = 0;  // of the 4-bit copy of the keys; 0 if there is none
   int64_t kv_pool_bytes = 0;
   absl::Duration load_time{};
   std::string weights_cache{};          // "read FILE", "wrote FILE", or empty

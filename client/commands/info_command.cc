@@ -57,6 +57,7 @@ Json info_json(const v1::GetModelInfoResponse& info) {
             {"mapped_bytes", runtime.mapped_bytes()},
             {"packed_bytes", runtime.packed_bytes()},
             {"kv_bytes_per_token", runtime.kv_bytes_per_token()},
+            {"int4_key_bytes_per_token", runtime.int4_key_bytes_per_token()},
             {"kv_pool_bytes", runtime.kv_pool_bytes()},
             {"load_seconds", runtime.load_seconds()}}},
           {"limits",

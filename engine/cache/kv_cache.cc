@@ -4,11 +4,10 @@
 
 namespace kascade {
 
-int64_t KvCacheShape::block_bytes() const {
-  const int64_t copy = int4_keys ? int4_key_panels(block_size) * int4_key_panel_words(head_dim) *
-                                       size_of(DType::kI32)
-                                 : 0;
-  return int64_t{layers} * kv_heads * (2 * block_size * row_bytes() + copy);
+int64_t KvCacheShape::int4_block_bytes() const {
+  if (!int4_keys) return 0;
+  const int64_t words = int4_key_panels(block_size) * int4_key_panel_words(head_dim);
+  return int64_t{layers} * kv_heads * words * size_of(DType::kI32);
 }
 
 KvCache::KvCache(const KvCacheShape& shape, Backend& backend) : shape_(shape) {

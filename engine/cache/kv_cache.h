@@ -24,10 +24,12 @@ struct KvCacheShape {
 
   // Bytes of one head's key or value at one position.
   int64_t row_bytes() const { return row_elements(dtype, head_dim) * size_of(dtype); }
-  // Memory of a block of all layers.
-  int64_t block_bytes() const;
-  // The same per token, rounded up.
-  int64_t bytes_per_token() const { return (block_bytes() + block_size - 1) / block_size; }
+  // Keys and values of a token in all layers.
+  int64_t bytes_per_token() const { return int64_t{2} * layers * kv_heads * row_bytes(); }
+  // Memory of the 4-bit copies of a block in all layers; 0 if there are none.
+  int64_t int4_block_bytes() const;
+  // Memory of a block in all layers.
+  int64_t block_bytes() const { return block_size * bytes_per_token() + int4_block_bytes(); }
 };
 
 class KvCache {

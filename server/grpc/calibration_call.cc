@@ -7,7 +7,7 @@ namespace kascade::server {
 void CalibrateCall::start(const v1::CalibrateRequest& request, absl::Time) {
   auto read = read_calibration(request, context().engine.model());
   if (!read.ok()) return close(read.status());
-  if (!request.has_int4_keys() && !context().engine.info().int4_keys) {
+  if (!request.has_int4_keys() && context().engine.info().int4_key_bytes_per_token == 0) {
     read->options.selection.int4_keys = false;
   }
   auto prepared = core::prepare(*read, context().engine);

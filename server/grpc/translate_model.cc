@@ -39,6 +39,7 @@ void describe(const EngineInfo& info, v1::RuntimeInfo& out) {
   out.set_mapped_bytes(info.mapped_bytes);
   out.set_packed_bytes(info.packed_bytes);
   out.set_kv_bytes_per_token(info.kv_bytes_per_token);
+  out.set_int4_key_bytes_per_token(info.int4_key_bytes_per_token);
   out.set_kv_pool_bytes(info.kv_pool_bytes);
   out.set_load_seconds(absl::ToDoubleSeconds(info.load_time));
 }

@@ -224,6 +224,7 @@ TEST_F(TinyCalibrationTest, NeedsNoPlaceInTheQueueAndFitsASmallCache) {
   options_.layer_cost = LayerCost::kImportance;  // the quality check compares, too
   EngineOptions small = options_for(dir_.path());
   small.max_queue = 1;
+  small.int4_keys = false;
   const int64_t bytes = engine_->info().kv_bytes_per_token;
   // A block has 32 tokens. Of an odd number of blocks, each branch of a comparison has 10.
   for (const int64_t tokens : {640, 672}) {

@@ -105,6 +105,10 @@ class EngineTest : public ::testing::TestWithParam<EngineCase> {
   TempDir dir_;
 };
 
+int64_t cache_bytes_per_token(const Engine& engine) {
+  return engine.info().kv_bytes_per_token + engine.info().int4_key_bytes_per_token;
+}
+
 double largest_difference(const Reply& a, const Reply& b) {
   double largest = 0;
   for (size_t i = 0; i < std::min(a.tokens.size(), b.tokens.size()); ++i) {
@@ -284,8 +288,8 @@ TEST_P(EngineTest, WithoutTheCopySchedulesThatNeedItAreRefused) {
   EngineOptions without = options();
   without.int4_keys = false;
   const auto engine = make_engine(without);
-  EXPECT_FALSE(engine->info().int4_keys);
-  EXPECT_LT(engine->info().kv_bytes_per_token, make_engine(options())->info().kv_bytes_per_token);
+  EXPECT_EQ(engine->info().int4_key_bytes_per_token, 0);
+  EXPECT_GT(make_engine(options())->info().int4_key_bytes_per_token, 0);
   const auto schedule = make_schedule(*engine, {1}, kInt4Mass);
   EXPECT_EQ(engine->activate(schedule).code(), absl::StatusCode::kFailedPrecondition);
   Request request = scoring(*engine, text(100), Mode::kDense);
@@ -419,7 +423,7 @@ TEST_P(EngineTest, FutureTokensNeverMatter) {
 TEST_P(EngineTest, PreemptedEqualsAlone) {
   const auto roomy = make_engine(options());
   EngineOptions tight = options();
-  tight.kv_memory_bytes = 24 * tight.block_size * roomy->info().kv_bytes_per_token;
+  tight.kv_memory_bytes = 24 * tight.block_size * cache_bytes_per_token(*roomy);
   const auto engine = make_engine(tight);
   const auto schedule = make_schedule(*engine, {1}, kKeys);
   ASSERT_TRUE(engine->activate(schedule).ok() && roomy->activate(schedule).ok());
@@ -649,7 +653,7 @@ TEST_P(EngineTest, BadRequestsNameTheField) {
 TEST_P(EngineTest, QueueFullAndNeverFits) {
   EngineOptions tight = options();
   tight.max_queue = 2;
-  tight.kv_memory_bytes = 10 * tight.block_size * make_engine(options())->info().kv_bytes_per_token;
+  tight.kv_memory_bytes = 10 * tight.block_size * cache_bytes_per_token(*make_engine(options()));
   const auto engine = make_engine(tight);
   const Reply never = run(*engine, greedy(*engine, text(700), Mode::kDense, 5));
   EXPECT_TRUE(absl::IsFailedPrecondition(never.finish.status)) << never.finish.status;
