@@ -74,6 +74,17 @@ std::vector<std::vector<double>> counts_nll(const Texts& windows, int32_t vocab)
   return out;
 }
 
+WindowComparison sum_of(const std::vector<WindowComparison>& windows) {
+  WindowComparison sum;
+  for (const WindowComparison& window : windows) {
+    sum.sums += window.sums;
+    sum.counts += window.counts;
+    sum.doubt += window.doubt;
+    sum.kl.insert(sum.kl.end(), window.kl.begin(), window.kl.end());
+  }
+  return sum;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<Similarity>> WindowRuns::measure(const SelectionSettings& settings,
@@ -105,24 +116,27 @@ absl::StatusOr<std::vector<Similarity>> WindowRuns::measure(const SelectionSetti
 
 absl::StatusOr<WindowComparison> WindowRuns::compare(
     const std::shared_ptr<const Schedule>& schedule, const Texts& windows, const TokensDone& done) {
-  WindowComparison result;
-  // Windows run side by side; what counting predicts must not depend on which one is ahead.
+  // Windows run side by side. Neither what counting predicts nor the order of a sum may depend on
+  // which one is ahead.
   const std::vector<std::vector<double>> counted = counts_nll(windows, engine_.model().vocab);
-  std::vector<size_t> scored(windows.size(), 0);
+  std::vector<WindowComparison> compared(windows.size());
+  int64_t scored = 0;  // tokens of all windows
   RequestGroup group;
   for (size_t i = 0; i < windows.size() && group.all_submitted(); ++i) {
     auto sink = group.sink([&, i](const Event& event) {
       KASCADE_CHECK(event.comparisons.size() == event.tokens.size());
+      WindowComparison& window = compared[i];
       for (size_t j = 0; j < event.tokens.size(); ++j) {
         const TokenComparison& token = event.comparisons[j];
         const double logprob = event.tokens[j].logprob;
-        result.sums.add(logprob, token.second.logprob, token.kl, token.same_top1);
-        result.kl.push_back(token.kl);
-        const size_t place = scored[i]++;  // of the token in counted[i]; it follows one more token
-        result.doubt.add(static_cast<int64_t>(place) + 1, -logprob, counted[i][place]);
+        const size_t place = window.kl.size();  // of the token in counted[i]
+        window.sums.add(logprob, token.second.logprob, token.kl, token.same_top1);
+        window.kl.push_back(token.kl);
+        window.doubt.add(static_cast<int64_t>(place) + 1, -logprob, counted[i][place]);
       }
-      if (event.finish && event.finish->status.ok()) result.counts += event.finish->counts.at(1);
-      done(result.sums.tokens);
+      if (event.finish && event.finish->status.ok()) window.counts += event.finish->counts.at(1);
+      scored += static_cast<int64_t>(event.tokens.size());
+      done(scored);
     });
     Request request{.tokens = windows[i],
                     .task = Score{},
@@ -131,7 +145,7 @@ absl::StatusOr<WindowComparison> WindowRuns::compare(
     group.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
   }
   if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
-  return result;
+  return sum_of(compared);
 }
 
 absl::StatusOr<std::vector<bool>> WindowRuns::ask(const AttentionChoice& attention,

@@ -26,7 +26,7 @@ struct WindowComparison {
   ComparisonSums sums{};     // the first run is dense, the second sparse
   AttentionCounts counts{};  // of the sparse run
   DoubtSums doubt{};         // of the dense run
-  std::vector<float> kl{};   // of each scored token, in no order
+  std::vector<float> kl{};   // of each scored token, in the order of the windows
 };
 
 // Called on the engine's thread with the number of tokens processed so far.
