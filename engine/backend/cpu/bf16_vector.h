@@ -15,7 +15,6 @@ namespace kascade::cpu::KASCADE_ISA {
 typedef __m512i PairVec;
 
 constexpr int kHalves = 2 * kLanes;  // bf16 values in a vector
-constexpr float kLowest = -3.0e38f;  // finite, so that kLowest − kLowest is 0 and not NaN
 
 KASCADE_INLINE PairVec load_pairs(const void* from) { return _mm512_loadu_si512(from); }
 KASCADE_INLINE void store_pairs(void* to, PairVec pairs) { _mm512_storeu_si512(to, pairs); }
@@ -80,19 +79,8 @@ KASCADE_INLINE void widen_row(const void* row, int32_t dim, uint16_t* to) {
   }
 }
 
-// 2ˣ with a relative error below 1.1e-4, a twentieth of what rounding the result to bf16 may
-// change. It is exact for integers, 0 for −∞ and NaN for NaN. scalef() takes ⌊x⌋ itself.
-KASCADE_INLINE Vec rough_exp2(Vec x) {
-  constexpr int kFraction = 0x09;  // x − ⌊x⌋, no exceptions
-  const Vec r = _mm512_reduce_ps(x, kFraction);
-  Vec p = _mm512_fmadd_ps(broadcast(0.0782679702f), r, broadcast(0.2263076823f));
-  p = _mm512_fmadd_ps(p, r, broadcast(0.6954243475f));
-  p = _mm512_fmadd_ps(p, r, broadcast(1.0f));
-  return _mm512_scalef_ps(p, x);
-}
 // 2ⁿ of an integer n, exact; 0 for −∞.
 KASCADE_INLINE Vec power_of_two(Vec n) { return _mm512_scalef_ps(broadcast(1.0f), n); }
-KASCADE_INLINE Vec ceiling(Vec x) { return _mm512_roundscale_ps(x, 0x0a); }
 
 // Adds two sums of products that are relative to different maxima, each multiplied by its scale to
 // be relative to the larger maximum.

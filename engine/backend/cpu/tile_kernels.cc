@@ -11,7 +11,6 @@ namespace {
 
 constexpr int kMostVecs = kLanes == 16 ? 4 : 2;  // most vectors of queries that fit the registers
 constexpr int kStep = 4;                         // keys or components per register block
-constexpr float kLowest = -3.4e38f;  // finite, so that kLowest − kLowest is 0 and not NaN
 
 // The workspace of a tile. A *group* is up to kMostVecs vectors of queries, beginning at lane
 // `lane`. Its part of `q` and of `o` is [dim][lanes of the group], at offset lane · dim.

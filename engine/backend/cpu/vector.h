@@ -5,6 +5,9 @@
 #define KASCADE_ENGINE_BACKEND_CPU_VECTOR_H_
 
 #include <cstdint>
+#ifdef __AVX512DQ__
+#include <immintrin.h>
+#endif
 
 #define KASCADE_INLINE inline __attribute__((always_inline))
 
@@ -112,6 +115,48 @@ KASCADE_INLINE Vec exp(Vec x) {
   const Vec value = p * reinterpret_cast<Vec>(power);
   return x < broadcast(-87.0f) ? Vec{} : value;
 }
+
+constexpr float kLowest = -3.0e38f;  // finite, so that kLowest − kLowest is 0 and not NaN
+
+// ⌈x⌉, exact; −∞ stays −∞ and NaN stays NaN.
+KASCADE_INLINE Vec ceiling(Vec x) {
+#ifdef __AVX512DQ__
+  return _mm512_roundscale_ps(x, 0x0a);
+#else
+  const float rounder = 12582912.0f;
+  const Vec nearest = (x + rounder) - rounder;
+  const Vec up = nearest < x ? nearest + 1.0f : nearest;
+  const Vec fractions_end = broadcast(4194304.0f);  // 2²²
+  return x < fractions_end && x > -fractions_end ? up : x;
+#endif
+}
+
+// 2ˣ with a relative error below 1.1e-4, a twentieth of what rounding the result to bf16 may
+// change. It is exact for integers that give a normal number, 0 for −∞ and NaN for NaN. x ≤ 127.
+#ifdef __AVX512DQ__
+KASCADE_INLINE Vec rough_exp2(Vec x) {
+  constexpr int kFraction = 0x09;  // x − ⌊x⌋, no exceptions
+  const Vec r = _mm512_reduce_ps(x, kFraction);
+  Vec p = _mm512_fmadd_ps(broadcast(0.0782679702f), r, broadcast(0.2263076823f));
+  p = _mm512_fmadd_ps(p, r, broadcast(0.6954243475f));
+  p = _mm512_fmadd_ps(p, r, broadcast(1.0f));
+  return _mm512_scalef_ps(p, x);  // takes ⌊x⌋ itself
+}
+#else
+KASCADE_INLINE Vec rough_exp2(Vec x) {
+  const Vec lowest = broadcast(-126.0f);
+  const Vec clamped = x < lowest ? lowest : x;
+  const float rounder = 12582912.0f;  // as in exp()
+  const Vec nearest = (clamped + rounder) - rounder;
+  const Vec below = nearest > clamped ? nearest - 1.0f : nearest;
+  const Vec r = clamped - below;
+  Vec p = r * 0.0782679702f + 0.2263076823f;
+  p = p * r + 0.6954243475f;
+  p = p * r + 1.0f;
+  const BitVec power = (reinterpret_cast<BitVec>(below + rounder) << 23) + (127u << 23);
+  return x < lowest ? Vec{} : p * reinterpret_cast<Vec>(power);
+}
+#endif
 
 // One step of reduce(). a and b each hold partial sums of `kResults` results in turn (lane i
 // belongs to result i % kResults). The return value holds the results of a, then those of b, with
