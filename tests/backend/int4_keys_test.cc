@@ -211,6 +211,32 @@ TEST(Int4Keys, KernelsScoreAsTheDefinitionSays) {
   }
 }
 
+TEST(Int4Keys, PartsOfARowGiveTheSameBits) {
+  std::mt19937 random(4);
+  for (const int32_t position : {0, 100, cpu::kInt4KeySplit - 1, 2 * cpu::kInt4KeySplit + 500}) {
+    const PoolCase shape{64, position % 7 + 1, 1, position, position == 100 ? 16 : 32};
+    KeyCopy copy(position + 1, shape.block_size, shape.dim, random);
+    const std::vector<float> q =
+        normal_values(static_cast<size_t>(shape.heads * shape.dim), random);
+    const cpu::Queries queries{q.data(), 0, 1, shape.heads, shape.dim, position};
+    for (const cpu::Kernels* kernels : all_kernel_sets()) {
+      HostBuffer room(DType::kF32, 1, kernels->int4_pool_workspace_size(queries, position + 1));
+      HostBuffer powers(DType::kF32, 1, kernels->int4_powers_size(queries, position + 1));
+      for (const cpu::Pool pooling : {cpu::Pool::kSum, cpu::Pool::kMax}) {
+        std::vector<float> whole(static_cast<size_t>(position) + 1), shared(whole.size(), -7);
+        kernels->pool_int4_keys(queries, copy.rows(), pooling, whole.data(), room.view().f32(0));
+        for (int32_t begin = position / cpu::kInt4KeySplit * cpu::kInt4KeySplit; begin >= 0;
+             begin -= cpu::kInt4KeySplit) {
+          kernels->int4_powers(queries, copy.rows(), begin, room.view().f32(0),
+                               powers.view().f32(0));
+        }
+        kernels->pool_int4_powers(queries, pooling, powers.view().f32(0), shared.data());
+        EXPECT_EQ(shared, whole) << kernels->isa << ", " << position;
+      }
+    }
+  }
+}
+
 // ---- Backends ----
 
 // The copy of every cached key, made from the keys that write_kv() receives.
@@ -296,6 +322,25 @@ TEST(Int4KeysOfBackends, SelectTheSameKeys) {
       EXPECT_EQ(keys_of(*cpu), keys_of(*reference)) << mass << ", " << all_heads;
     }
   }
+}
+
+// Threads share the rows of few sequences, with the same result.
+TEST(Int4KeysOfBackends, SelectTheSameKeysWithManyThreads) {
+  AttentionCase shape = case_of(0.7, false);
+  shape.sequences = {{.first = 2 * cpu::kInt4KeySplit + 9, .count = 1, .per_query = true},
+                     {.first = 300, .count = 1, .per_query = true},
+                     {.first = 3, .count = 1, .per_query = true}};
+  const auto keys_of = [&](int32_t threads) {
+    const auto cpu = cpu::make_cpu_backend({.cache = DType::kBF16, .threads = threads});
+    AttentionData data(shape, DType::kBF16);
+    Random random(7);
+    const CopiedCache copy(data, *cpu, random);
+    const auto selection = cpu->make_selection();
+    cpu->select_keys(data.q, data.cache, data.step(), data.tiles(), to_select_options(shape.rule),
+                     *selection);
+    return all_keys(*selection);
+  };
+  EXPECT_EQ(keys_of(5), keys_of(1));
 }
 
 // The keys of the cache must not be read to select.

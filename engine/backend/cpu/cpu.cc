@@ -196,17 +196,14 @@ class CpuBackend final : public HostBackend {
     HostSelection& chosen = host_selection(selection);
     chosen.reset(batch, tiles, cache.kv_heads);
     if (options.all_heads) return select_for_all_heads(q, cache, batch, tiles, options, chosen);
+    if (can_share_scoring(q, cache, batch, tiles, options)) {
+      return select_in_parts(q, cache, batch, tiles, options, chosen);
+    }
     for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Workspace& workspace) {
       const int32_t tile = tiles.begin + index;
-      const Choice choice = choice_of(batch, tile, options);
-      float* scores = nullptr;
-      if (!choice.takes_all()) {
-        scores = workspace.scores(choice.causal);
+      choose(batch, tile, options, chosen, index, g, workspace, [&](float* scores) {
         pool_to_select(q, cache, batch, tile, g, options, scores, workspace);
-      }
-      int32_t* keys = chosen.slot(index, g).data();
-      chosen.set_count(index, g,
-                       choose_keys(scores, choice, workspace.choice, keys, *kernels_.choice));
+      });
     });
   }
 
@@ -235,6 +232,64 @@ class CpuBackend final : public HostBackend {
   }
 
  private:
+  bool can_share_scoring(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                         const SelectOptions& options) const {
+    const int64_t heads = int64_t{tiles.count} * cache.kv_heads;
+    const int64_t group = q.cols / cache.keys.cols / cache.kv_heads;
+    const int32_t rows =
+        batch.tile_start[tiles.begin + tiles.count] - batch.tile_start[tiles.begin];
+    return options.by_int4_keys && pool_.threads() > 1 &&
+           heads < kManyPerThread * pool_.threads() && rows == tiles.count &&
+           group <= kMostInt4Queries && kInt4KeySplit % cache.block_size == 0;
+  }
+
+  // Every tile is a single row.
+  void select_in_parts(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
+                       const SelectOptions& options, HostSelection& selection) {
+    int32_t most = 1;  // parts of a head
+    for (int32_t tile = tiles.begin; tile < tiles.begin + tiles.count; ++tile) {
+      const int32_t keys = choice_of(batch, tile, options).causal;
+      most = std::max(most, (keys + kInt4KeySplit - 1) / kInt4KeySplit);
+    }
+    const int64_t heads = int64_t{tiles.count} * cache.kv_heads;
+    const Queries any = queries_of(q, cache, batch, tiles.begin, 0);
+    const int64_t size = kernels_.int4_powers_size(any, most * kInt4KeySplit);
+    float* powers = Workspace::at_least(powers_, heads * size);
+    for_tiles(tiles.count * most, cache.kv_heads, [&](int32_t i, int32_t g, Workspace& workspace) {
+      const int32_t index = i / most, begin = i % most * kInt4KeySplit;
+      const int32_t tile = tiles.begin + index;
+      const Choice choice = choice_of(batch, tile, options);
+      if (choice.takes_all() || begin >= choice.causal) return;
+      const Queries row = queries_of(q, cache, batch, tile, g);
+      kernels_.int4_powers(row, int4_keys_of_head(cache, batch, tile, g), begin,
+                           workspace.kernel(kernels_.int4_pool_workspace_size(row, 0)),
+                           powers + (int64_t{index} * cache.kv_heads + g) * size);
+    });
+    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Workspace& workspace) {
+      const int32_t tile = tiles.begin + index;
+      choose(batch, tile, options, selection, index, g, workspace, [&](float* scores) {
+        kernels_.pool_int4_powers(queries_of(q, cache, batch, tile, g), pool_of(options.pooling),
+                                  powers + (int64_t{index} * cache.kv_heads + g) * size, scores);
+      });
+    });
+  }
+
+  // Chooses the keys of a tile and KV head by the scores that `score` writes.
+  template <typename Score>
+  void choose(const Batch& batch, int32_t tile, const SelectOptions& options,
+              HostSelection& selection, int32_t index, int32_t kv_head, Workspace& workspace,
+              const Score& score) const {
+    const Choice choice = choice_of(batch, tile, options);
+    float* scores = nullptr;
+    if (!choice.takes_all()) {
+      scores = workspace.scores(choice.causal);
+      score(scores);
+    }
+    int32_t* keys = selection.slot(index, kv_head).data();
+    selection.set_count(index, kv_head,
+                        choose_keys(scores, choice, workspace.choice, keys, *kernels_.choice));
+  }
+
   // Runs one task per tile, because the scores of all KV heads must be known before a key is
   // selected.
   void select_for_all_heads(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
@@ -383,6 +438,7 @@ class CpuBackend final : public HostBackend {
   std::vector<Workspace> workspace_;  // [threads]
   std::vector<Part> parts_{};         // of one call of attend_in_parts()
   HostBuffer partials_{};
+  HostBuffer powers_{};  // of one call of select_in_parts()
 };
 
 }  // namespace

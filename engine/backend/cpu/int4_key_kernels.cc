@@ -1,207 +1,55 @@
 // Pooled probabilities by the 4-bit copy of the keys, and the writing of this copy
-// (engine/backend/int4_keys.h). Each key has a vector lane. All integers are those of the
-// definition, whatever the instruction set.
+// (engine/backend/int4_keys.h). The maximum and the sum that a probability is relative to are known
+// only after the last key, so the powers are kept in the workspace, of a few queries at a time.
+#include "engine/backend/cpu/int4_key_logits.h"
 #include "engine/backend/cpu/isa.h"
-#include "engine/backend/cpu/rotation.h"
-#include "engine/backend/cpu/vector.h"
 #include "engine/backend/cpu/workspace.h"
-#include "engine/backend/int4_keys.h"
-#ifdef __AVX512VNNI__
-#include <immintrin.h>
-#endif
 
 namespace kascade::cpu::KASCADE_ISA {
 namespace {
 
-constexpr int kMostQueries = 8;  // queries that are multiplied by a panel at a time
-constexpr int kPanelVecs = kInt4KeyPanel / kLanes;
+constexpr int32_t kMostQueries = kMostInt4Queries;
 constexpr int32_t kSpan = 256;  // keys of which the logits lie in the nearest cache until used
+static_assert(kInt4KeySplit % kSpan == 0);
 
-// The workspace of up to kMostQueries queries.
-struct Room {
-  int64_t words;    // words of 4 levels of a query
-  int64_t stride;   // keys, rounded up to whole spans
-  int32_t* levels;  // [kMostQueries][words]
-  float* rotated;   // [components of a head]
-  float* powers;    // [kMostQueries][stride] 2^(logit − top of the span), before that the logits
-  float* tops;      // [spans][kMostQueries] ⌈largest logit up to the end of the span⌉
+// What a softmax is relative to.
+struct Softmax {
+  float top = kLowest;  // ⌈largest logit⌉
+  float sum = 0;        // of 2^(logit − top)
 };
 
-int64_t lay_out(const Queries& in, int32_t keys, float* memory, Room& room) {
+// Powers of up to kMostQueries queries.
+struct Powers {
+  int64_t stride;   // keys, rounded up to whole spans
+  float* powers;    // [kMostQueries][stride] 2^(logit − top of the span), before that the logits
+  float* tops;      // [spans][kMostQueries] ⌈largest logit of the split up to the end of the span⌉
+  Softmax* splits;  // [splits][kMostQueries]
+
+  float* top(int32_t position) const { return tops + position / kSpan * kMostQueries; }
+  Softmax* split(int32_t position) const {
+    return splits + position / kInt4KeySplit * kMostQueries;
+  }
+};
+
+int64_t lay_out(int32_t queries, int32_t keys, float* memory, Powers& powers) {
+  static_assert(sizeof(Softmax) == 2 * sizeof(float));
   WorkspaceLayout layout(memory);
-  room.words = int4_key_level_words(in.dim) / kInt4KeyPanel * 2;
   // A panel of which only some slots hold keys is computed as a whole.
-  room.stride = round_up(keys + 2 * kInt4KeyPanel, kSpan);
-  layout.take(room.levels, kMostQueries * room.words);
-  layout.take(room.rotated, in.dim);
-  layout.take(room.powers, kMostQueries * room.stride);
-  layout.take(room.tops, room.stride / kSpan * kMostQueries);
+  powers.stride = round_up(keys + 2 * kInt4KeyPanel, kSpan);
+  layout.take(powers.powers, queries * powers.stride);
+  layout.take(powers.tops, powers.stride / kSpan * kMostQueries);
+  float* splits;
+  layout.take(splits, (powers.stride / kInt4KeySplit + 1) * kMostQueries * 2);
+  powers.splits = reinterpret_cast<Softmax*>(splits);
   return layout.used();
 }
 
-// The largest magnitude, or NaN if a value is not finite.
-float largest_of(const float* values, int64_t size) {
-  float largest = 0;
-  bool finite = true;
-  for (int64_t i = 0; i < size; ++i) {
-    const float magnitude = __builtin_fabsf(values[i]);
-    finite = finite && magnitude <= __FLT_MAX__;
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  return finite ? largest : __builtin_nanf("");
-}
-
-struct QuantizedQuery {
-  float factor;   // by which sums become logits to base 2, but for the scale of the key
-  int32_t start;  // minus the offset of the keys' levels times the sum of the query's levels
-  float top;      // ⌈largest logit so far⌉
-  float sum;      // of 2^(logit − top) so far
-};
-
-QuantizedQuery load_query(const float* query, int32_t dim, const Room& room, int32_t* words) {
-  rotate(query, dim, room.rotated);
-  const float largest = largest_of(room.rotated, dim);
-  const bool usable = largest >= kNegligible;
-  const float inverse = usable ? 127.0f / largest : 0;
-  auto* levels = reinterpret_cast<int8_t*>(words);
-  int32_t sum = 0;
-  for (int32_t i = 0; i < dim; ++i) {
-    const float value = usable ? room.rotated[i] : 0;
-    const auto level = static_cast<int32_t>(__builtin_rintf(value * inverse));
-    levels[i] = static_cast<int8_t>(level);
-    sum += level;
-  }
-  for (int64_t i = dim; i < 4 * room.words; ++i) levels[i] = 0;
-  const float scale = usable ? largest / 127.0f : largest < kNegligible ? 0 : largest;
-  constexpr float kLog2E = 1.44269504f;
-  return {.factor = scale * (kLog2E / __builtin_sqrtf(static_cast<float>(dim))),
-          .start = -kInt4KeyOffset * sum,
-          .top = kLowest,
-          .sum = 0};
-}
-
-// sums[v][q] += products of the 8 components in the words of kVecs vectors of keys, which are
-// `apart` words apart, with those of query q.
-template <int kQueries, int kVecs>
-KASCADE_INLINE void add_products(const int32_t* words, int64_t apart, const int32_t* levels,
-                                 int64_t stride, IntVec (*sums)[kQueries]) {
-#ifdef __AVX512VNNI__
-  __m512i low[kVecs], high[kVecs];
-#pragma GCC unroll 4
-  for (int v = 0; v < kVecs; ++v) {
-    const __m512i both = _mm512_loadu_si512(words + v * apart), half = _mm512_set1_epi8(15);
-    low[v] = _mm512_and_si512(both, half);
-    high[v] = _mm512_and_si512(_mm512_srli_epi32(both, 4), half);
-  }
-#pragma GCC unroll 8
-  for (int q = 0; q < kQueries; ++q) {
-    const __m512i first = _mm512_set1_epi32(levels[q * stride]);
-    const __m512i second = _mm512_set1_epi32(levels[q * stride + 1]);
-#pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) {
-      auto sum = reinterpret_cast<__m512i>(sums[v][q]);
-      sum = _mm512_dpbusd_epi32(sum, low[v], first);
-      sums[v][q] = reinterpret_cast<IntVec>(_mm512_dpbusd_epi32(sum, high[v], second));
-    }
-  }
-#else
-#pragma GCC unroll 4
-  for (int v = 0; v < kVecs; ++v) {
-    const IntVec both = *reinterpret_cast<const MemIntVec*>(words + v * apart);
-#pragma GCC unroll 8
-    for (int i = 0; i < kInt4KeyComponents; ++i) {
-      const IntVec level = (both >> (i < 4 ? 8 * i : 8 * (i - 4) + 4)) & 15;
-#pragma GCC unroll 8
-      for (int q = 0; q < kQueries; ++q) {
-        sums[v][q] += level * reinterpret_cast<const int8_t*>(levels + q * stride)[i];
-      }
-    }
-  }
-#endif
-}
-
-// Writes the logits of kVecs vectors of keys for kQueries queries, divided by the factor of each,
-// in rows that are room.stride apart. The scales of a vector are behind its words.
-template <int kQueries, int kVecs>
-KASCADE_INLINE void logits_of(const int32_t* words, int64_t apart, const uint16_t* scales,
-                              int64_t scales_apart, const Room& room, const QuantizedQuery* queries,
-                              float* logits) {
-  IntVec sums[kVecs][kQueries];
-#pragma GCC unroll 8
-  for (int q = 0; q < kQueries; ++q) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) sums[v][q] = IntVec{} + queries[q].start;
-  }
-  for (int64_t group = 0; group < room.words / 2; ++group) {
-    add_products<kQueries, kVecs>(words + group * kInt4KeyPanel, apart, room.levels + 2 * group,
-                                  room.words, sums);
-  }
-#pragma GCC unroll 4
-  for (int v = 0; v < kVecs; ++v) {
-    const Vec scale = from_bf16(scales + v * scales_apart);
-#pragma GCC unroll 8
-    for (int q = 0; q < kQueries; ++q) {
-      store(logits + q * room.stride + v * kLanes,
-            __builtin_convertvector(sums[v][q], Vec) * scale);
-    }
-  }
-}
-
-// The logits of kPanels panels, one after the other in memory.
-template <int kQueries, int kPanels>
-KASCADE_INLINE void panel_logits(const int32_t* panel, int64_t panel_words, const Room& room,
-                                 const QuantizedQuery* queries, float* logits) {
-  const auto* scales = reinterpret_cast<const uint16_t*>(panel + room.words / 2 * kInt4KeyPanel);
-  if constexpr (kPanelVecs == 1) {
-    return logits_of<kQueries, kPanels>(panel, panel_words, scales, 2 * panel_words, room, queries,
-                                        logits);
-  }
-  for (int p = 0; p < kPanels; ++p) {
-    for (int v = 0; v < kPanelVecs; ++v) {
-      logits_of<kQueries, 1>(panel + p * panel_words + v * kLanes, 0,
-                             scales + p * 2 * panel_words + v * kLanes, 0, room, queries,
-                             logits + p * kInt4KeyPanel + v * kLanes);
-    }
-  }
-}
-
-KASCADE_INLINE void prefetch_panel(const int32_t* panel, int64_t words) {
-  for (int64_t at = 0; at < words; at += 16) __builtin_prefetch(panel + at, 0, 2);
-}
-
-template <int kCount>
-struct Panels {
-  static constexpr int value = kCount;
-};
-
-// Calls visit(Panels<number of panels>, first panel, its first position) for the panels with the
-// first `count` keys. With `asks`, prefetches the panels of the next block.
-template <typename Visit>
-KASCADE_INLINE void for_each_panel(const Int4KeyRows& keys, int32_t count, bool asks,
-                                   const Visit& visit) {
-  constexpr int32_t kAhead = 4;
-  const int32_t panels = (keys.block_size + kInt4KeyPanel - 1) / kInt4KeyPanel;
-  const int32_t blocks = (count + keys.block_size - 1) / keys.block_size;
-  const auto panel_of = [&](int32_t block) {
-    const int64_t head = static_cast<int64_t>(keys.blocks[block]) * keys.kv_heads + keys.kv_head;
-    return keys.panels + head * panels * keys.panel_words;
-  };
-  for (int32_t block = 0; block < blocks; ++block) {
-    const int32_t* panel = panel_of(block);
-    const int32_t* next = asks && block + kAhead < blocks ? panel_of(block + kAhead) : nullptr;
-    const int32_t first = block * keys.block_size;
-    for (int32_t i = 0; i < panels && first + i * kInt4KeyPanel < count;) {
-      const int64_t at = i * keys.panel_words;
-      const bool pair = i + 1 < panels && first + (i + 1) * kInt4KeyPanel < count;
-      if (next != nullptr) prefetch_panel(next + at, keys.panel_words * (pair ? 2 : 1));
-      if (pair) {
-        visit(Panels<2>{}, panel + at, first + i * kInt4KeyPanel);
-      } else {
-        visit(Panels<1>{}, panel + at, first + i * kInt4KeyPanel);
-      }
-      i += pair ? 2 : 1;
-    }
-  }
+int64_t lay_out(const Queries& in, float* memory, QueryLevels& room) {
+  WorkspaceLayout layout(memory);
+  room.words = int4_key_level_words(in.dim) / kInt4KeyPanel * 2;
+  layout.take(room.levels, kMostQueries * room.words);
+  layout.take(room.rotated, in.dim);
+  return layout.used();
 }
 
 // Lanes from `left` on become −∞.
@@ -211,9 +59,9 @@ KASCADE_INLINE Vec keep_first(Vec value, int32_t left) {
   return lane < left ? value : broadcast(-kInfinity);
 }
 
-// Turns the logits of one query and span into powers and writes their top. Only the first `left`
-// keys of the span count.
-void exponentiate(float* powers, int32_t left, QuantizedQuery& query, float* top) {
+// Turns the logits of one query and span, which lack the factor of the query, into powers, adds
+// them to the state and writes their top. Only the first `left` keys of the span count.
+void exponentiate(float* powers, int32_t left, float query_factor, Softmax& state, float* top) {
   const int32_t whole = left < kSpan ? left / kLanes * kLanes : kSpan;
   const int32_t end = left < kSpan ? (left < 0 ? 0 : left) : kSpan;
   if (whole < end) store(powers + whole, keep_first(load(powers + whole), end - whole));
@@ -221,7 +69,7 @@ void exponentiate(float* powers, int32_t left, QuantizedQuery& query, float* top
   for (int32_t j = vecs_end; j < kSpan; j += kLanes) store(powers + j, Vec{});
   Vec largest = broadcast(kLowest);
   for (int32_t j = 0; j < vecs_end; j += kLanes) largest = max(load(powers + j), largest);
-  const Vec before = broadcast(query.top), factor = broadcast(query.factor);
+  const Vec before = broadcast(state.top), factor = broadcast(query_factor);
   const Vec after = max(ceiling(broadcast(max_of(largest)) * factor), before);
   Vec sum{};
   for (int32_t j = 0; j < vecs_end; j += kLanes) {
@@ -229,8 +77,8 @@ void exponentiate(float* powers, int32_t left, QuantizedQuery& query, float* top
     store(powers + j, p);
     sum += p;
   }
-  query.sum = query.sum * rough_exp2(before - after)[0] + sum_of(sum);
-  *top = query.top = after[0];
+  state.sum = state.sum * rough_exp2(before - after)[0] + sum_of(sum);
+  *top = state.top = after[0];
 }
 
 // Adds the probabilities of the queries to the scores of `count` keys of a span; `weights` turn
@@ -258,78 +106,137 @@ void pool_span(const float* powers, int64_t stride, const float* weights, int32_
   for (int i = 0; i < count - j; ++i) scores[j + i] = last[i];
 }
 
-// Pools the queries from `first` on.
+// Runs of queries: query i of the run is head (first + i) % heads of row (first + i) / heads.
 template <int kQueries>
-void pool_queries(const Queries& in, const Int4KeyRows& keys, int64_t first, const Room& room,
-                  Pool pooling, float* scores) {
-  QuantizedQuery queries[kQueries];
-  for (int q = 0; q < kQueries; ++q) {
-    const int64_t query = first + q;
-    const float* from = in.q + query / in.heads * in.stride + query % in.heads * in.dim;
-    queries[q] = load_query(from, in.dim, room, room.levels + q * room.words);
+struct Run {
+  const Queries& in;
+  int64_t first;
+
+  const float* query(int i) const {
+    return in.q + (first + i) / in.heads * in.stride + (first + i) % in.heads * in.dim;
   }
-  const auto causal = [&](int q) {
-    return in.first_position + static_cast<int32_t>((first + q) / in.heads) + 1;
-  };
-  const int32_t count = causal(kQueries - 1);
-  const auto finish_span = [&](int32_t begin) {
+  int32_t causal(int i) const {
+    return in.first_position + static_cast<int32_t>((first + i) / in.heads) + 1;
+  }
+  int32_t keys() const { return causal(kQueries - 1); }
+};
+
+// Computes the powers over the keys from `begin`, where a split and a block begin, to `end`, where
+// a split or the run's keys end.
+template <int kQueries>
+void collect_powers(const Run<kQueries>& run, const Int4KeyRows& keys, int32_t begin, int32_t end,
+                    const QueryLevels& room, const Powers& out) {
+  QuantizedQuery queries[kQueries];
+  Softmax states[kQueries];
+  for (int q = 0; q < kQueries; ++q) {
+    queries[q] = load_query(run.query(q), run.in.dim, room, room.levels + q * room.words);
+  }
+  int32_t span = begin;
+  const auto finish_span = [&] {
     for (int q = 0; q < kQueries; ++q) {
-      exponentiate(room.powers + q * room.stride + begin, causal(q) - begin, queries[q],
-                   room.tops + begin / kSpan * kMostQueries + q);
+      exponentiate(out.powers + q * out.stride + span, run.causal(q) - span, queries[q].factor,
+                   states[q], out.top(span) + q);
+      out.split(span)[q] = states[q];
+      if ((span + kSpan) % kInt4KeySplit == 0) states[q] = {};
     }
+    span += kSpan;
   };
-  int32_t span = 0;
-  const bool asks = first == 0;  // later runs find the panels in a cache
-  for_each_panel(keys, count, asks, [&](auto panels, const int32_t* panel, int32_t position) {
-    while (position >= span + kSpan) {
-      finish_span(span);
-      span += kSpan;
-    }
-    panel_logits<kQueries, panels.value>(panel, keys.panel_words, room, queries,
-                                         room.powers + position);
+  const bool asks = run.first == 0;  // later runs find the panels in a cache
+  for_each_panel(keys, begin, end, asks, [&](auto panels, const int32_t* panel, int32_t position) {
+    while (position >= span + kSpan) finish_span();
+    panel_logits<kQueries, panels.value>(panel, keys.panel_words, room, queries, out.stride,
+                                         out.powers + position);
   });
-  finish_span(span);
-  for (int32_t begin = 0; begin < count; begin += kSpan) {
+  while (span < end) finish_span();
+}
+
+// Adds the probabilities to the scores, or takes the larger ones.
+template <int kQueries>
+void pool_powers(const Powers& in, int32_t keys, Pool pooling, float* scores) {
+  Softmax all[kQueries];
+  for (int32_t begin = 0; begin < keys; begin += kInt4KeySplit) {
+    for (int q = 0; q < kQueries; ++q) {
+      const Softmax part = in.split(begin)[q];
+      const float top = part.top > all[q].top ? part.top : all[q].top;
+      const Vec scales = rough_exp2(broadcast(part.top - top)),
+                others = rough_exp2(broadcast(all[q].top - top));
+      all[q] = {top, all[q].sum * others[0] + part.sum * scales[0]};
+    }
+  }
+  for (int32_t begin = 0; begin < keys; begin += kSpan) {
     float weights[kQueries];
     for (int q = 0; q < kQueries; ++q) {
-      const float top = room.tops[begin / kSpan * kMostQueries + q];
-      weights[q] = rough_exp2(broadcast(top - queries[q].top))[0] / queries[q].sum;
+      weights[q] = rough_exp2(broadcast(in.top(begin)[q] - all[q].top))[0] / all[q].sum;
     }
-    const int32_t here = count - begin < kSpan ? count - begin : kSpan;
-    const float* powers = room.powers + begin;
+    const int32_t here = keys - begin < kSpan ? keys - begin : kSpan;
+    const float* powers = in.powers + begin;
     if (pooling == Pool::kSum) {
-      pool_span<kQueries, Pool::kSum>(powers, room.stride, weights, here, scores + begin);
+      pool_span<kQueries, Pool::kSum>(powers, in.stride, weights, here, scores + begin);
     } else {
-      pool_span<kQueries, Pool::kMax>(powers, room.stride, weights, here, scores + begin);
+      pool_span<kQueries, Pool::kMax>(powers, in.stride, weights, here, scores + begin);
     }
   }
 }
 
-// Pools queries from `first` on, in runs of kQueries while so many are left.
-template <int kQueries>
-void pool_runs(const Queries& in, const Int4KeyRows& keys, int64_t first, const Room& room,
-               Pool pooling, float* scores) {
+// Calls visit(Run) for runs of queries, of kQueries each while so many are left.
+template <int kQueries, typename Visit>
+void for_each_run(const Queries& in, int64_t first, const Visit& visit) {
   const int64_t count = static_cast<int64_t>(in.rows) * in.heads;
-  for (; first + kQueries <= count; first += kQueries) {
-    pool_queries<kQueries>(in, keys, first, room, pooling, scores);
-  }
-  if constexpr (kQueries > 1) pool_runs<kQueries - 1>(in, keys, first, room, pooling, scores);
+  for (; first + kQueries <= count; first += kQueries) visit(Run<kQueries>{in, first});
+  if constexpr (kQueries > 1) for_each_run<kQueries - 1>(in, first, visit);
 }
+
+void clear(float* scores, int32_t keys) {
+  for (int32_t key = 0; key < keys; ++key) scores[key] = 0;
+}
+
+int32_t keys_of(const Queries& in) { return in.first_position + in.rows; }
 
 }  // namespace
 
 int64_t int4_pool_workspace_size(const Queries& queries, int32_t keys) {
-  Room room;
-  return lay_out(queries, keys, nullptr, room);
+  QueryLevels room;
+  Powers powers;
+  return lay_out(queries, nullptr, room) + lay_out(kMostQueries, keys, nullptr, powers);
 }
 
 void pool_int4_keys(const Queries& queries, const Int4KeyRows& keys, Pool pooling, float* scores,
                     float* workspace) {
-  Room room;
-  const int32_t causal = queries.first_position + queries.rows;
-  lay_out(queries, causal, workspace, room);
-  for (int32_t key = 0; key < causal; ++key) scores[key] = 0;
-  pool_runs<kMostQueries>(queries, keys, 0, room, pooling, scores);
+  QueryLevels room;
+  Powers powers;
+  const int64_t used = lay_out(queries, workspace, room);
+  lay_out(kMostQueries, keys_of(queries), workspace + used, powers);
+  clear(scores, keys_of(queries));
+  for_each_run<kMostQueries>(queries, 0, [&]<int kQueries>(const Run<kQueries>& run) {
+    collect_powers(run, keys, 0, run.keys(), room, powers);
+    pool_powers<kQueries>(powers, run.keys(), pooling, scores);
+  });
+}
+
+int64_t int4_powers_size(const Queries& queries, int32_t keys) {
+  Powers powers;
+  return lay_out(queries.heads, keys, nullptr, powers);
+}
+
+void int4_powers(const Queries& queries, const Int4KeyRows& keys, int32_t begin, float* workspace,
+                 float* memory) {
+  QueryLevels room;
+  Powers powers;
+  lay_out(queries, workspace, room);
+  lay_out(queries.heads, keys_of(queries), memory, powers);
+  for_each_run<kMostQueries>(queries, 0, [&]<int kQueries>(const Run<kQueries>& run) {
+    const int32_t end = begin + kInt4KeySplit < run.keys() ? begin + kInt4KeySplit : run.keys();
+    collect_powers(run, keys, begin, end, room, powers);
+  });
+}
+
+void pool_int4_powers(const Queries& queries, Pool pooling, float* memory, float* scores) {
+  Powers powers;
+  lay_out(queries.heads, keys_of(queries), memory, powers);
+  clear(scores, keys_of(queries));
+  for_each_run<kMostQueries>(queries, 0, [&]<int kQueries>(const Run<kQueries>& run) {
+    pool_powers<kQueries>(powers, run.keys(), pooling, scores);
+  });
 }
 
 void write_int4_key_row(const float* key, int64_t head_dim, int32_t slot, int32_t* panel,

@@ -26,6 +26,10 @@ void pool_row(const Queries& queries, const CachedRows& cache, Pool pooling, flo
 int64_t int4_pool_workspace_size(const Queries& queries, int32_t keys);
 void pool_int4_keys(const Queries& queries, const Int4KeyRows& keys, Pool pooling, float* scores,
                     float* workspace);
+int64_t int4_powers_size(const Queries& queries, int32_t keys);
+void int4_powers(const Queries& queries, const Int4KeyRows& keys, int32_t begin, float* workspace,
+                 float* powers);
+void pool_int4_powers(const Queries& queries, Pool pooling, float* powers, float* scores);
 void write_int4_key_row(const float* key, int64_t head_dim, int32_t slot, int32_t* panel,
                         float* rotated);
 

@@ -71,6 +71,11 @@ enum class Pool { kSum, kMax };
 // multiple of the kernels' blocks.
 constexpr int32_t kKeySplit = 4096;
 
+// pool_int4_keys() sums powers over runs of this many keys, so that threads can share a row without
+// changing the result.
+constexpr int32_t kInt4KeySplit = 2048;
+constexpr int32_t kMostInt4Queries = 8;  // that are multiplied by a key at a time
+
 struct Kernels {
   const char* isa;
 
@@ -100,6 +105,14 @@ struct Kernels {
   int64_t (*int4_pool_workspace_size)(const Queries& queries, int32_t keys);
   void (*pool_int4_keys)(const Queries& queries, const Int4KeyRows& keys, Pool pooling,
                          float* scores, float* workspace);
+  // These compute pool_int4_keys() of a single row of at most kMostInt4Queries heads in parts, with
+  // the same bits. int4_powers() computes the powers over the kInt4KeySplit keys from `begin` on;
+  // all parts share `powers`, which has int4_powers_size() f32 elements. pool_int4_powers() then
+  // makes scores of them. The block size must divide kInt4KeySplit.
+  int64_t (*int4_powers_size)(const Queries& queries, int32_t keys);
+  void (*int4_powers)(const Queries& queries, const Int4KeyRows& keys, int32_t begin,
+                      float* workspace, float* powers);
+  void (*pool_int4_powers)(const Queries& queries, Pool pooling, float* powers, float* scores);
   // write_int4_key(); `rotated` has room for the key.
   void (*write_int4_key)(const float* key, int64_t head_dim, int32_t slot, int32_t* panel,
                          float* rotated);
