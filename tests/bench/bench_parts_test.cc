@@ -221,6 +221,18 @@ TEST(MeasuredSchedule, OfAnotherShapeIsRefusedWithBothNamed) {
   EXPECT_FALSE(measured_schedule(one_b(), file + ".missing", 0.1).ok());
 }
 
+TEST(MeasuredSchedule, OfMassIsRefused) {
+  ModelConfig config = one_b();
+  config.layers = 4;
+  config.kv_heads = 2;
+  Schedule made = calibrated(4, 2);
+  made.selection.mass = 0.9;
+  seal(made);
+  const auto status = measured_schedule(config, saved(made, "mass.json"), 0.1).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("selection.mass is 0.9"));
+}
+
 // The policy of sparse steps is that of the file.
 TEST(Runs, MeasureSparseStepsByTheScheduleOfAFile) {
   const std::string shape = std::filesystem::path(::testing::TempDir()) / "shape.json";
@@ -229,7 +241,9 @@ TEST(Runs, MeasureSparseStepsByTheScheduleOfAFile) {
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64,
     "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
     "hidden_act": "silu", "tie_word_embeddings": true})";
-  const Schedule made = calibrated(4, 2);
+  Schedule made = calibrated(4, 2);
+  made.selection.int4_keys = true;
+  seal(made);
   const auto runs = Runs::make({.shape = shape,
                                 .length = 64,
                                 .depths = {512},

@@ -51,6 +51,12 @@ absl::StatusOr<MeasuredSchedule> measured_schedule(const ModelConfig& config,
   if (auto status = validate(*schedule, {config.layers, config.kv_heads}); !status.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("schedule ", file, ": ", status.message()));
   }
+  if (schedule->selection.mass > 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "schedule ", file, ": selection.mass is ", schedule->selection.mass,
+        ": how many keys hold this share of the attention only a real model tells; measure it with "
+        "kascade benchmark"));
+  }
   return MeasuredSchedule{std::make_shared<const Schedule>(*std::move(schedule)), file};
 }
 

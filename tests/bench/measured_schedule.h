@@ -23,7 +23,9 @@ struct MeasuredSchedule {
 // `file`: the synthetic schedule of typical_schedule(), which attends to `ratio` of the keys. The
 // model that the schedule was calibrated with need not be the measured one, which has random
 // weights, but its shape must be. INVALID_ARGUMENT names the layers and KV heads of both if they
-// differ, and what else is wrong with a schedule; a file that cannot be read is an error too.
+// differ, and what else is wrong with a schedule. Schedules that select by mass are refused,
+// because random attention has no few keys that hold most of it. A file that cannot be read is an
+// error too.
 absl::StatusOr<MeasuredSchedule> measured_schedule(const ModelConfig& config,
                                                    const std::string& file, double ratio);
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cpu/thread_pool.h"
 #include "engine/backend/host/host_buffer.h"
+#include "engine/backend/int4_keys.h"
 #include "engine/backend/quantization.h"
 #include "engine/base/check.h"
 #include "tests/support/random_blocks.h"
@@ -57,6 +58,20 @@ HostBuffer as_type(const HostBuffer& bf16, DType dtype) {
     if (dtype == DType::kInt8) write_int8_row(values.data(), out.view(), row);
   }
   return out;
+}
+
+// Panels of the 4-bit copies of random keys.
+HostBuffer random_panels(int64_t head_dim, double deviation) {
+  HostBuffer panels(DType::kI32, kTableRows / kInt4KeyPanel, int4_key_panel_words(head_dim));
+  const HostBuffer keys =
+      as_type(random_matrix(kTableRows, head_dim, deviation, /*seed=*/2), DType::kF32);
+  all_cores().run(panels.view().rows, [&](int64_t panel, int32_t) {
+    for (int32_t slot = 0; slot < kInt4KeyPanel; ++slot) {
+      write_int4_key(keys.view().f32(panel * kInt4KeyPanel + slot), head_dim, slot,
+                     panels.view().row<int32_t>(panel));
+    }
+  });
+  return panels;
 }
 
 // Runs of rows of the table, from ever other places.
@@ -137,7 +152,8 @@ absl::StatusOr<std::unique_ptr<SyntheticContexts>> SyntheticContexts::make(
                            .head_dim = config.head_dim,
                            .blocks = blocks * sequences,
                            .block_size = kBlockSize,
-                           .dtype = backend.precision().cache};
+                           .dtype = backend.precision().cache,
+                           .int4_keys = true};
   auto contexts = std::unique_ptr<SyntheticContexts>(new SyntheticContexts(shape, backend));
   if (!contexts->cache_.allocated()) {
     return absl::ResourceExhaustedError(absl::StrCat("no memory for ", sequences, " contexts of ",
@@ -167,11 +183,13 @@ void SyntheticContexts::fill(double deviation) {
   const KvCacheShape& shape = cache_.shape();
   const HostBuffer table =
       as_type(random_matrix(kTableRows, shape.head_dim, deviation, /*seed=*/1), shape.dtype);
+  const HostBuffer panels = random_panels(shape.head_dim, deviation);
   all_cores().run(shape.layers, [&](int64_t layer, int32_t) {
     const LayerCache cache = cache_.layer(static_cast<int32_t>(layer));
     auto state = static_cast<uint64_t>(layer);
     fill_rows(cache.keys, table.view(), state);
     fill_rows(cache.values, table.view(), state);
+    fill_rows(cache.int4_keys, panels.view(), state);
   });
 }
 

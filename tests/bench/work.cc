@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/backend/int4_keys.h"
+
 namespace kascade::bench {
 namespace {
 
@@ -30,6 +32,7 @@ StepWork step_work(const ModelConfig& config, const AttentionPolicy& policy,
                    std::span<const RowRun> runs, double weight_bytes, double kv_element_bytes) {
   StepWork work{.weight_bytes = weight_bytes};
   const double kv_row_bytes = kv_element_bytes * config.kv_dim();
+  const auto copy_bytes = static_cast<double>(int4_key_bytes(config.head_dim) * config.kv_heads);
   for (const RowRun& run : runs) {
     work.matmul_flops += run.count * matmul_flops_per_row(config);
     work.head_flops += 2.0 * config.hidden * config.vocab;
@@ -39,9 +42,9 @@ StepWork step_work(const ModelConfig& config, const AttentionPolicy& policy,
       work.scoring_flops += 2.0 * config.q_dim() * static_cast<double>(keys.scored);
       // No row of a chunk reads more than its last one, and that much cannot be avoided.
       const int32_t last = run.first + run.count - 1;
-      const int64_t read =
-          run.per_query ? keys.kv_rows : policy.keys_read(layer, {last, last, false}).kv_rows;
-      work.kv_bytes += kv_row_bytes * static_cast<double>(read);
+      const KeysRead read = run.per_query ? keys : policy.keys_read(layer, {last, last, false});
+      work.kv_bytes += kv_row_bytes * static_cast<double>(read.kv_rows) +
+                       copy_bytes * static_cast<double>(read.int4_keys);
     }
   }
   return work;
