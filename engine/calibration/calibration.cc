@@ -73,8 +73,8 @@ class Job {
   absl::Status find_schedule(const Similarity& similarity, CalibrationOutcome& outcome);
   absl::Status search(const Similarity& similarity, CalibrationOutcome& outcome);
   absl::Status search_mass(const Similarity& similarity, CalibrationOutcome& outcome);
-  // Checks a candidate, adds it to outcome.table, and puts it into outcome.schedule if it passed or
-  // is better than the one there.
+  // Checks a candidate, adds it to outcome.table, and puts it into outcome.schedule if it is better
+  // than the one there.
   absl::Status check(std::vector<LayerSchedule> layers, CalibrationOutcome& outcome);
   // Adds what differs from the request in the texts that were measured and checked.
   void note_texts(std::string& note) const;
@@ -100,15 +100,17 @@ absl::Status Job::cut_windows(const CalibrationTexts& texts) {
   const EngineStats stats = engine_.stats();
   // A window runs in one branch or, where it is compared, in two, each of which has whole blocks of
   // the cache.
-  const auto settings = [&](int32_t branches) {
+  const auto settings = [&](int32_t branches, int32_t window_tokens) {
     const int64_t room = int64_t{stats.total_blocks / branches} * stats.block_size;
     return WindowSettings{
-        options_.selection, options_.window_tokens,
+        options_.selection, window_tokens,
         static_cast<int32_t>(std::min<int64_t>(engine_.model().unwindowed_context(), room)),
         engine_.tokenizer().prefix_tokens(), options_.long_window};
   };
-  measuring_ = settings(1);
-  comparing_ = settings(2);
+  measuring_ = settings(1, options_.window_tokens);
+  comparing_ = settings(2, options_.checks_long_windows
+                               ? std::max(options_.window_tokens, longest_check_window(texts))
+                               : options_.window_tokens);
   const auto line_break = engine_.tokenizer().encode("\n", {.add_special_tokens = false});
   if (!line_break.ok()) return line_break.status();
   auto windows =
@@ -216,9 +218,7 @@ absl::Status Job::check(std::vector<LayerSchedule> layers, CalibrationOutcome& o
   schedule->quality = result->quality;
   const bool first = outcome.table.empty();
   outcome.table.push_back(*result);
-  if (first || result->quality.passed || is_better(result->quality, outcome.schedule.quality)) {
-    outcome.schedule = *schedule;
-  }
+  if (first || is_better(result->quality, outcome.schedule.quality)) outcome.schedule = *schedule;
   return absl::OkStatus();
 }
 
@@ -231,11 +231,17 @@ absl::Status Job::search(const Similarity& similarity, CalibrationOutcome& outco
     // A schedule that drops no key does not pass, but one with fewer selecting layers may.
     return quality.passed || quality.keys_attended_ratio >= 1;
   };
-  const auto more_dense = search_schedules(similarity, dense_layers(options_, similarity), passes);
-  if (!more_dense.ok()) return more_dense.status();
-  if (!more_dense->empty()) {
+  const std::vector<int32_t> dense = dense_layers(options_, similarity);
+  absl::Status status = search_schedules(similarity, dense, passes);
+  if (!status.ok() || !outcome.schedule.quality.passed) return status;
+  std::vector<int32_t> more_dense;
+  for (int32_t layer = 1; layer < similarity.layers(); ++layer) {
+    if (outcome.schedule.layers[layer].role != Role::kDense) continue;
+    if (std::ranges::find(dense, layer) == dense.end()) more_dense.push_back(layer);
+  }
+  if (!more_dense.empty()) {
     add_note(absl::StrCat("kept dense, since so the least is read: layer",
-                          more_dense->size() > 1 ? "s " : " ", absl::StrJoin(*more_dense, ", ")),
+                          more_dense.size() > 1 ? "s " : " ", absl::StrJoin(more_dense, ", ")),
              outcome.note);
   }
   return absl::OkStatus();
@@ -249,7 +255,10 @@ absl::Status Job::search_mass(const Similarity& similarity, CalibrationOutcome& 
     if (!status.ok()) return status;
     return outcome.table.back().quality.passed;
   };
-  return least_passing_mass(passes).status();
+  // What passes in short contexts may lose too much in longer ones.
+  const bool whole_context =
+      longest_rows(windows_.held_out) >= engine_.model().unwindowed_context();
+  return least_passing_mass(whole_context ? kLeastMass : kUsualMass, passes).status();
 }
 
 absl::Status Job::find_schedule(const Similarity& similarity, CalibrationOutcome& outcome) {

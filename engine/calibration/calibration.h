@@ -65,8 +65,11 @@ struct CalibrationOptions {
   // Dynamic programming: measures head maps as the published code does, which adds the mass of the
   // wrong head's own tile (SimilarityKind). Serves only to measure what this mistake costs.
   bool published_head_map_slip = false;
-  int32_t window_tokens = 2048;          // of a measured window; limited to the context
-  bool long_window = true;               // whether one long window is measured, too
+  int32_t window_tokens = 2048;  // of a measured window; limited to the context
+  bool long_window = true;       // whether one long window is measured, too
+  // Whether windows of the quality check are longer than window_tokens where the texts allow it
+  // (longest_check_window(), windows.h).
+  bool checks_long_windows = false;
   std::optional<bool> join_texts{};      // unset: only if they are too short one by one
   double max_degradation_percent = 1.0;  // of degradation and its standard error together
   bool retrieval = true;                 // whether the quality check asks for pass keys, too

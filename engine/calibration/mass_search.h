@@ -13,13 +13,14 @@
 namespace kascade {
 
 constexpr int32_t kUsualMassChecks = 3;  // calls of `passes`, about
+constexpr double kLeastMass = 0.6;       // the least share that may be tried
 
-// Returns the least of a few shares from 0.6 to 0.995 that `passes`, or nullopt if none does. It
-// assumes that a larger share passes where a smaller one does, and so calls `passes` three or four
-// times, the last time that it is true with the share that is returned. Errors of `passes` end the
-// search.
+// Returns the least of a few shares from `least` (at most 0.95) to 0.995 that `passes`, or nullopt
+// if none does. It assumes that a larger share passes where a smaller one does, and so calls
+// `passes` at most four times, the last time that it is true with the share that is returned.
+// Errors of `passes` end the search.
 absl::StatusOr<std::optional<double>> least_passing_mass(
-    const std::function<absl::StatusOr<bool>(double)>& passes);
+    double least, const std::function<absl::StatusOr<bool>(double)>& passes);
 
 }  // namespace kascade
 

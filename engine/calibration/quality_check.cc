@@ -1,6 +1,7 @@
 #include "engine/calibration/quality_check.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -173,6 +174,12 @@ absl::StatusOr<QualityCheckResult> QualityCheck::check(
 bool is_better(const QualityRecord& a, const QualityRecord& b) {
   const bool sparse = a.keys_attended_ratio < 1;
   if (a.passed != b.passed) return a.passed;
+  if (a.passed) {
+    const auto read = [](const QualityRecord& record) {
+      return record.kv_bytes_read_per_token.value_or(std::numeric_limits<double>::infinity());
+    };
+    return read(a) < read(b);
+  }
   if (sparse != (b.keys_attended_ratio < 1)) return sparse;
   return a.degradation_percent < b.degradation_percent;
 }

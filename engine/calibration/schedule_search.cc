@@ -50,10 +50,10 @@ absl::StatusOr<std::optional<ScheduleSize>> cheapest_passing_size(
   return best;
 }
 
-absl::StatusOr<std::vector<int32_t>> search_schedules(
+absl::Status search_schedules(
     const Similarity& similarity, const std::vector<int32_t>& dense_layers,
     const std::function<absl::StatusOr<bool>(std::vector<LayerSchedule>)>& passes) {
-  std::vector<int32_t> may_be_dense = layers_by_select_cost(similarity, dense_layers);
+  const std::vector<int32_t> may_be_dense = layers_by_select_cost(similarity, dense_layers);
   const auto size_passes = [&](ScheduleSize size) {
     std::vector<int32_t> dense(may_be_dense.begin(), may_be_dense.begin() + size.more_dense);
     dense.insert(dense.end(), dense_layers.begin(), dense_layers.end());
@@ -62,12 +62,8 @@ absl::StatusOr<std::vector<int32_t>> search_schedules(
   };
   const auto most =
       static_cast<int32_t>(schedules_by_dynamic_programming(similarity, dense_layers).size());
-  const auto best =
-      cheapest_passing_size(most, static_cast<int32_t>(may_be_dense.size() / 2), size_passes);
-  if (!best.ok()) return best.status();
-  may_be_dense.resize(static_cast<size_t>(best->value_or(ScheduleSize{}).more_dense));
-  std::ranges::sort(may_be_dense);
-  return may_be_dense;
+  return cheapest_passing_size(most, static_cast<int32_t>(may_be_dense.size() / 2), size_passes)
+      .status();
 }
 
 }  // namespace kascade

@@ -35,10 +35,9 @@ absl::StatusOr<std::optional<ScheduleSize>> cheapest_passing_size(
 
 // Searches the schedules that dynamic programming builds from `similarity` with `dense_layers` and
 // any more layers dense. Layers become dense in the order of their cost of selecting, at most half
-// of those that may; none where this cost was not measured. Returns the layers that are dense
-// beyond `dense_layers` in the schedule found, in ascending order; empty also if no schedule
-// passed.
-absl::StatusOr<std::vector<int32_t>> search_schedules(
+// of those that may; none where this cost was not measured. The caller keeps the best of those that
+// passed, since what a schedule reads is measured only when it is checked.
+absl::Status search_schedules(
     const Similarity& similarity, const std::vector<int32_t>& dense_layers,
     const std::function<absl::StatusOr<bool>(std::vector<LayerSchedule>)>& passes);
 

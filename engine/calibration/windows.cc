@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,7 @@ constexpr int64_t kLayerCostTokens = 2048;
 constexpr int64_t kLeastLayerCostWindow = 512;
 constexpr int32_t kMeasuredWindows = 16;
 constexpr int32_t kLongWindow = 16384;
+constexpr int32_t kLeastCheckWindow = 2048, kMostCheckWindow = 8192;
 
 // Cuts each text into pieces of `tokens` tokens. The rest of a text is a piece, too, if it has at
 // least `least` tokens.
@@ -225,6 +227,22 @@ absl::StatusOr<std::vector<KindWindows>> held_out_windows(const SplitTexts& text
     kind.windows = with_prefix(std::move(kind.windows), settings.prefix);
   }
   return kinds;
+}
+
+int32_t longest_check_window(const CalibrationTexts& texts) {
+  const bool is_end = texts.held_out.empty();
+  const Texts& all = is_end ? texts.texts : texts.held_out;
+  const std::vector<std::string>& kinds = is_end ? texts.kinds : texts.held_out_kinds;
+  std::map<std::string, int64_t> tokens;
+  for (size_t i = 0; i < all.size(); ++i) {
+    // split() holds out at most half of a text.
+    tokens[kinds.empty() ? "" : kinds[i]] += std::ssize(all[i]) / (is_end ? 2 : 1);
+  }
+  int64_t most = 0;
+  for (const auto& [kind, of_kind] : tokens) most = std::max(most, of_kind);
+  int32_t rows = kLeastCheckWindow;
+  while (2 * rows <= std::min<int64_t>(most, kMostCheckWindow)) rows *= 2;
+  return rows;
 }
 
 Texts layer_cost_windows(const Texts& texts, const WindowSettings& settings) {

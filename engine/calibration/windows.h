@@ -49,6 +49,10 @@ absl::StatusOr<std::vector<KindWindows>> held_out_windows(const SplitTexts& text
                                                           const WindowSettings& settings,
                                                           std::span<const Token> separator);
 
+// The longest windows that the quality check has by itself, in rows: the largest power of two, from
+// 2,048 to 8,192, of which some kind has as many tokens held out.
+int32_t longest_check_window(const CalibrationTexts& texts);
+
 // Returns windows with about 2,048 tokens of the measured texts in all, evenly spaced. Where there
 // are several texts, the windows are shorter, down to 512 tokens, so that all texts take part.
 Texts layer_cost_windows(const Texts& texts, const WindowSettings& settings);

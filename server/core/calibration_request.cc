@@ -39,6 +39,7 @@ std::string text_of(const CalibrationOptions& options) {
   if (rule.int4_keys) text += " int4 keys";
   if (options.searches_mass) text += " search";
   if (options.auto_threshold) text += " auto threshold";
+  if (options.checks_long_windows) text += " long checks";
   if (!options.long_window) text += " no long window";
   if (!options.retrieval) text += " no retrieval";
   if (options.join_texts) text += *options.join_texts ? " joined" : " not joined";

@@ -166,6 +166,7 @@ absl::StatusOr<CalibrationOptions> read_calibration_options(const Request& in,
   if (kind->planner == Planner::kMass) {
     out.selection = kUsualMassSelection;
     out.searches_mass = !in.has_mass();
+    out.checks_long_windows = !in.has_window_tokens();
   }
   if (kind->family == Family::kTile) out.selection.query_tile = 16;
   if (*preset != nullptr) apply_preset(**preset, out);

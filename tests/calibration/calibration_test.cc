@@ -296,9 +296,10 @@ TEST_F(TinyCalibrationTest, SumsAreThoseOfTheScoredTokens) {
   EXPECT_NEAR(sums.kl, expected.sums.kl, 1e-3);
 }
 
-TEST(IsBetterTest, APassCountsFirstThenDroppedKeysThenTheDegradation) {
-  const auto record = [](bool passed, double attended, double degradation) {
+TEST(IsBetterTest, APassCountsFirstThenWhatIsReadOrElseDroppedKeysThenTheDegradation) {
+  const auto record = [](bool passed, double attended, double degradation, double read = 1e6) {
     QualityRecord quality;
+    quality.kv_bytes_read_per_token = read;
     quality.passed = passed;
     quality.keys_attended_ratio = attended;
     quality.degradation_percent = degradation;
@@ -306,8 +307,9 @@ TEST(IsBetterTest, APassCountsFirstThenDroppedKeysThenTheDegradation) {
   };
   // From the best to the worst. A schedule that drops no key loses nothing, and is not worth
   // keeping.
-  const QualityRecord ranked[] = {record(true, 0.3, 0.9), record(false, 0.3, 1.5),
-                                  record(false, 0.2, 4), record(false, 1, 0)};
+  const QualityRecord ranked[] = {record(true, 0.3, 0.9, 9e5), record(true, 0.2, 0.8),
+                                  record(false, 0.3, 1.5, 8e5), record(false, 0.2, 4),
+                                  record(false, 1, 0)};
   for (size_t i = 0; i < std::size(ranked); ++i) {
     for (size_t j = 0; j < std::size(ranked); ++j) {
       EXPECT_EQ(is_better(ranked[i], ranked[j]), i < j) << i << " " << j;

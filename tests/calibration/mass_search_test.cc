@@ -16,9 +16,9 @@ struct Found {
   std::vector<double> asked{};
 };
 
-Found search(double needed) {
+Found search(double needed, double lowest = kLeastMass) {
   Found found;
-  const auto least = least_passing_mass([&](double mass) -> absl::StatusOr<bool> {
+  const auto least = least_passing_mass(lowest, [&](double mass) -> absl::StatusOr<bool> {
     found.asked.push_back(mass);
     if (mass >= needed) found.last_passed = mass;
     return mass >= needed;
@@ -52,9 +52,16 @@ TEST(LeastPassingMass, AsksForFewAndForTheUsualOneFirst) {
   }
 }
 
+TEST(LeastPassingMass, AsksForNoneBelowTheLowest) {
+  EXPECT_EQ(search(0.5, kUsualMass).least, kUsualMass);
+  EXPECT_EQ(search(0.5, kUsualMass).asked, std::vector<double>{kUsualMass});
+  EXPECT_EQ(search(0.96, kUsualMass).least, search(0.96).least);
+  EXPECT_EQ(search(0.5, 0.9).least, 0.9);
+}
+
 TEST(LeastPassingMass, EndsWithTheFirstError) {
   int asked = 0;
-  const auto least = least_passing_mass([&](double) -> absl::StatusOr<bool> {
+  const auto least = least_passing_mass(kLeastMass, [&](double) -> absl::StatusOr<bool> {
     ++asked;
     return absl::CancelledError("stop");
   });

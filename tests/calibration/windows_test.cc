@@ -342,6 +342,21 @@ TEST(CalibrationWindowsTest, EachKindHasItsShareOfTheQualityCheck) {
   EXPECT_THAT(sizes_of(windows_of(*long_ones)), ElementsAre(32768, 32768));
 }
 
+TEST(CalibrationWindowsTest, LongCheckWindowsAreAsLongAsAKindAllows) {
+  EXPECT_EQ(longest_check_window({.texts = texts_of(1, 100)}), 2048);
+  EXPECT_EQ(longest_check_window({.texts = texts_of(1, 8191)}), 2048);
+  EXPECT_EQ(longest_check_window({.texts = texts_of(1, 8192)}), 4096);
+  EXPECT_EQ(longest_check_window({.texts = texts_of(3, 100000)}), 8192);
+  // Texts of their own are held out whole, and those of a kind can be joined.
+  CalibrationTexts texts{.texts = texts_of(1, 100000), .held_out = texts_of(3, 2000)};
+  EXPECT_EQ(longest_check_window(texts), 4096);
+  texts.held_out_kinds = {"prose", "code", "prose"};
+  EXPECT_EQ(longest_check_window(texts), 2048);
+  texts.held_out.push_back(std::vector<Token>(200));
+  texts.held_out_kinds.push_back("prose");
+  EXPECT_EQ(longest_check_window(texts), 4096);
+}
+
 TEST(CalibrationWindowsTest, LayerCostsTakeSome2048Tokens) {
   EXPECT_THAT(starts_of(layer_cost_windows(texts_of(1, 30000), Settings(2048))), ElementsAre(0));
   EXPECT_EQ(text_tokens(layer_cost_windows(texts_of(1, 30000), Settings(2048))), 2048);

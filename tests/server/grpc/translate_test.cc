@@ -175,6 +175,8 @@ TEST(CalibrationOptionsOfARequest, TakeEachExperiment) {
 TEST(CalibrationOptionsOfARequest, AMassTakesThePlaceOfTheRatio) {
   v1::CalibrateRequest request;
   request.set_maker(v1::SCHEDULE_MAKER_DP);
+  request.set_window_tokens(2048);
+  EXPECT_FALSE(options_of(request).checks_long_windows);
   request.set_mass(0.9);
   EXPECT_EQ(options_of(request).selection, (SelectionSettings{.mass = 0.9}));
   request.set_max_ratio(0.5);
@@ -190,6 +192,7 @@ TEST(CalibrationOptionsOfARequest, MakerMassHasDefaultsOfItsOwn) {
   CalibrationOptions options = options_of(request);
   EXPECT_EQ(options.planner, Planner::kMass);
   EXPECT_TRUE(options.searches_mass);
+  EXPECT_TRUE(options.checks_long_windows);
   EXPECT_EQ(options.selection,
             (SelectionSettings{.min_keys = 64, .mass = 0.95, .sink_keys = 4, .int4_keys = true}));
   request.set_mass(0.9);
