@@ -248,17 +248,22 @@ absl::Status Job::search(const Similarity& similarity, CalibrationOutcome& outco
 }
 
 absl::Status Job::search_mass(const Similarity& similarity, CalibrationOutcome& outcome) {
-  const auto passes = [&](double mass) -> absl::StatusOr<bool> {
-    if (outcome.schedule.quality.suspect) return false;
+  const auto check_mass = [&](double mass) -> absl::StatusOr<MassCheck> {
+    if (outcome.schedule.quality.suspect) return MassCheck{};  // no schedule of this model can pass
     options_.selection.mass = mass;
     absl::Status status = check(every_layer_selecting(options_, similarity), outcome);
     if (!status.ok()) return status;
-    return outcome.table.back().quality.passed;
+    const QualityRecord& quality = outcome.table.back().quality;
+    double worst = 0;
+    for (const KindQuality& kind : quality.kinds) {
+      worst = std::max(worst, kind.degradation_percent + kind.degradation_error_percent);
+    }
+    return MassCheck{quality.passed, worst / options_.max_degradation_percent};
   };
   // What passes in short contexts may lose too much in longer ones.
   const bool whole_context =
       longest_rows(windows_.held_out) >= engine_.model().unwindowed_context();
-  return least_passing_mass(whole_context ? kLeastMass : kUsualMass, passes).status();
+  return least_passing_mass(whole_context ? kLeastMass : kUsualMass, check_mass).status();
 }
 
 absl::Status Job::find_schedule(const Similarity& similarity, CalibrationOutcome& outcome) {

@@ -12,15 +12,21 @@
 
 namespace kascade {
 
-constexpr int32_t kUsualMassChecks = 3;  // calls of `passes`, about
+constexpr int32_t kUsualMassChecks = 2;  // candidates of a search, about
 constexpr double kLeastMass = 0.6;       // the least share that may be tried
 
-// Returns the least of a few shares from `least` (at most 0.95) to 0.995 that `passes`, or nullopt
-// if none does. It assumes that a larger share passes where a smaller one does, and so calls
-// `passes` at most four times, the last time that it is true with the share that is returned.
-// Errors of `passes` end the search.
+struct MassCheck {
+  bool passed = false;
+  double loss = 0;  // of perplexity, as a share of what is allowed; 0 or less says nothing
+};
+
+// Returns the least of a few shares from `least` (at most 0.95) to 0.995 that passes `check`, or
+// nullopt if none does. It assumes that a larger share passes where a smaller one does. The loss is
+// about proportional to the attention that is left out, so that the first check mostly tells which
+// share to check next; after two such forecasts the search bisects, and so it checks at most six.
+// Errors of `check` end the search.
 absl::StatusOr<std::optional<double>> least_passing_mass(
-    double least, const std::function<absl::StatusOr<bool>(double)>& passes);
+    double least, const std::function<absl::StatusOr<MassCheck>(double)>& check);
 
 }  // namespace kascade
 

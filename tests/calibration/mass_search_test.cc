@@ -1,6 +1,8 @@
 // The search for the least share of the attention that passes, against trying all.
 #include "engine/calibration/mass_search.h"
 
+#include <cmath>
+#include <functional>
 #include <set>
 #include <vector>
 
@@ -16,12 +18,19 @@ struct Found {
   std::vector<double> asked{};
 };
 
-Found search(double needed, double lowest = kLeastMass) {
+// The loss of a share, if `needed` has just the allowed one.
+using Loss = std::function<double(double mass, double needed)>;
+
+double proportional(double mass, double needed) {
+  return needed < 1 ? (1 - mass) / (1 - needed) : 1e9;
+}
+
+Found search(double needed, double lowest = kLeastMass, const Loss& loss = proportional) {
   Found found;
-  const auto least = least_passing_mass(lowest, [&](double mass) -> absl::StatusOr<bool> {
+  const auto least = least_passing_mass(lowest, [&](double mass) -> absl::StatusOr<MassCheck> {
     found.asked.push_back(mass);
     if (mass >= needed) found.last_passed = mass;
-    return mass >= needed;
+    return MassCheck{mass >= needed, loss(mass, needed)};
   });
   EXPECT_TRUE(least.ok());
   found.least = *least;
@@ -48,7 +57,21 @@ TEST(LeastPassingMass, AsksForFewAndForTheUsualOneFirst) {
   for (double needed = 0.7; needed < 1.1; needed += 0.01) {
     const Found found = search(needed);
     EXPECT_EQ(found.asked.front(), kUsualMass);
-    EXPECT_LE(found.asked.size(), 4u);
+    EXPECT_LE(found.asked.size(), 3u) << needed;
+  }
+}
+
+TEST(LeastPassingMass, NeedsNoTrueLosses) {
+  const Loss losses[] = {[](double, double) { return 0.0; },  // perplexity does not tell
+                         [](double, double) { return 0.01; }, [](double, double) { return 50.0; },
+                         [](double mass, double needed) { return mass >= needed ? 0.99 : 1.01; },
+                         [](double, double) { return std::nan(""); }};
+  for (const Loss& loss : losses) {
+    for (double needed = 0.5; needed < 1.1; needed += 0.01) {
+      const Found found = search(needed, kLeastMass, loss);
+      EXPECT_EQ(found.least, search(needed).least) << needed;
+      EXPECT_LE(found.asked.size(), 6u) << needed;
+    }
   }
 }
 
@@ -61,7 +84,7 @@ TEST(LeastPassingMass, AsksForNoneBelowTheLowest) {
 
 TEST(LeastPassingMass, EndsWithTheFirstError) {
   int asked = 0;
-  const auto least = least_passing_mass(kLeastMass, [&](double) -> absl::StatusOr<bool> {
+  const auto least = least_passing_mass(kLeastMass, [&](double) -> absl::StatusOr<MassCheck> {
     ++asked;
     return absl::CancelledError("stop");
   });
