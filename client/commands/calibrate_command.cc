@@ -350,7 +350,8 @@ void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen) {
   command->add_flag("--no-retrieval", options->no_retrieval,
                     "Quality check: do not ask for pass keys hidden in held-out text");
   command->add_option("--window,--window-tokens", options->window_tokens,
-                      "Tokens of a measured window [2048, or the preset's]");
+                      "Tokens of a window [2048, or the preset's; with --maker mass up to 8192 in "
+                      "the quality check, as far as the texts allow]");
   command->add_option("--out", options->out, "Also write the schedule to this file");
   command->add_flag("--no-activate", options->no_activate,
                     "Do not activate a schedule that passed");

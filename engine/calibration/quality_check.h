@@ -41,8 +41,9 @@ class QualityCheck {
  public:
   QualityCheck(WindowRuns& runs, QualityPanel panel) : runs_(runs), panel_(std::move(panel)) {}
 
-  // Tokens that the next check runs, unless a perplexity ends it early. The first one that asks for
-  // pass keys asks dense attention, too.
+  // Tokens that the next check runs, unless a perplexity ends it early. A compared token counts as
+  // three, which is about the time that it takes. The first check that asks for pass keys asks
+  // dense attention, too.
   int64_t tokens() const;
 
   // Compares perplexities, kind by kind. Then, unless they decide against the schedule already,

@@ -67,6 +67,7 @@ TEST_F(TinyCalibrationTest, FarMemoryGivesTheSameSchedule) {
     ASSERT_TRUE(outcome.ok()) << outcome.status();
     outcomes[index] = *outcome;
   }
+  ASSERT_TRUE(outcomes[0].has_value() && outcomes[1].has_value());
   EXPECT_EQ(outcomes[0]->similarity, outcomes[1]->similarity);
   EXPECT_GT(outcomes[0]->schedule.quality.mean_kl, 0);
   EXPECT_EQ(outcomes[0]->schedule.quality.mean_kl, outcomes[1]->schedule.quality.mean_kl);

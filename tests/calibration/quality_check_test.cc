@@ -193,7 +193,7 @@ TEST_F(DemoPanelTest, ProgressReachesTheTokensOfTheCheck) {
   panel.questions = questions(4 * kWindow);
   const int64_t windows = count_tokens(panel.kinds), asked = count_tokens(panel.questions);
   QualityCheck check(runs_, panel);
-  for (const int64_t tokens : {windows + 2 * asked, windows + asked}) {
+  for (const int64_t tokens : {3 * windows + 2 * asked, 3 * windows + asked}) {
     EXPECT_EQ(check.tokens(), tokens);
     int64_t last = 0;
     const auto result = check.check(all_select(*engine_), [&](int64_t done) {
