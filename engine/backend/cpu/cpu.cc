@@ -14,14 +14,14 @@
 #include "engine/backend/cpu/convert_row.h"
 #include "engine/backend/cpu/cores.h"
 #include "engine/backend/cpu/head_work.h"
+#include "engine/backend/cpu/key_selector.h"
 #include "engine/backend/cpu/matmul_native.h"
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/cpu/matmul_panels.h"
 #include "engine/backend/cpu/thread_pool.h"
+#include "engine/backend/cpu/thread_workspace.h"
 #include "engine/backend/host/host_backend.h"
 #include "engine/backend/host/host_buffer.h"
-#include "engine/backend/host/page_bounds.h"
-#include "engine/backend/host/select.h"
 #include "engine/backend/quantization.h"
 #include "engine/base/check.h"
 
@@ -31,21 +31,6 @@ namespace {
 // Rows of one task of a row-wise operation; a smaller task would cost more to share than to
 // compute.
 constexpr int64_t kFewRows = 8;
-
-// The workspace of one thread. Its buffers grow to the largest size that occurred.
-struct Workspace {
-  float* kernel(int64_t floats) { return at_least(kernel_memory, floats); }
-  float* scores(int64_t floats) { return at_least(scores_memory, floats); }
-  static float* at_least(HostBuffer& memory, int64_t floats) {
-    if (memory.bytes() < floats * size_of(DType::kF32)) memory = HostBuffer(DType::kF32, 1, floats);
-    return memory.view().f32(0);
-  }
-
-  HostBuffer kernel_memory{};
-  HostBuffer scores_memory{};
-  ChoiceWorkspace choice{};
-  PageBounds pages{};
-};
 
 int32_t thread_count(const CpuOptions& options) {
   if (!options.cpus.empty()) return static_cast<int32_t>(options.cpus.size());
@@ -177,144 +162,29 @@ class CpuBackend final : public HostBackend {
     if (can_share_rows(cache) && heads < kManyPerThread * pool_.threads()) {
       return attend_in_parts(q, cache, batch, tiles, keys, out);
     }
-    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Workspace& workspace) {
-      attend_head(head_work(q, cache, batch, tiles, index, g, keys, out), out.stride, workspace);
-    });
+    for_tiles(tiles.count, cache.kv_heads,
+              [&](int32_t index, int32_t g, ThreadWorkspace& workspace) {
+                attend_head(head_work(q, cache, batch, tiles, index, g, keys, out), out.stride,
+                            workspace);
+              });
   }
 
   void pool_scores(Tensor q, LayerCache cache, const StepInput& step, int32_t tile, Pooling pooling,
                    Tensor scores) override {
-    const Batch& batch = batch_of(step);
-    for_tiles(1, cache.kv_heads, [&](int32_t, int32_t g, Workspace& workspace) {
-      pool(q, cache, batch, tile, g, pooling, scores.f32(g), workspace);
-    });
+    selector_.pool_scores({q, cache, batch_of(step), {tile, 1}}, pooling, scores);
   }
 
   void select_keys(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                    const SelectOptions& options, Selection& selection) override {
-    const Batch& batch = batch_of(step);
-    HostSelection& chosen = host_selection(selection);
-    chosen.reset(batch, tiles, cache.kv_heads);
-    if (options.all_heads) return select_for_all_heads(q, cache, batch, tiles, options, chosen);
-    if (can_share_scoring(q, cache, batch, tiles, options)) {
-      return select_in_parts(q, cache, batch, tiles, options, chosen);
-    }
-    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Workspace& workspace) {
-      const int32_t tile = tiles.begin + index;
-      choose(batch, tile, options, chosen, index, g, workspace, [&](float* scores) {
-        pool_to_select(q, cache, batch, tile, g, options, scores, workspace);
-      });
-    });
+    selector_.select_keys({q, cache, batch_of(step), tiles}, options, host_selection(selection));
   }
 
   void select_pages(Tensor q, LayerCache cache, const StepInput& step, TileRange tiles,
                     int32_t page_size, Selection& selection) override {
-    const Batch& batch = batch_of(step);
-    HostSelection& chosen = host_selection(selection);
-    chosen.reset(batch, tiles, cache.kv_heads);
-    const std::vector<TileRange> sequences = by_sequence(batch, tiles);
-    const int64_t width = q.cols / cache.kv_heads;
-    const auto count = static_cast<int32_t>(sequences.size());
-    for_tiles(count, cache.kv_heads, [&](int32_t sequence, int32_t g, Workspace& workspace) {
-      const TileRange own = sequences[sequence];
-      const auto* ends = batch.candidate_end.data() + own.begin;
-      const int32_t pages = *std::max_element(ends, ends + own.count) / page_size;
-      workspace.pages.read(cache, batch.block_table(own.begin), g, page_size, pages);
-      for (int32_t tile = own.begin; tile < own.begin + own.count; ++tile) {
-        const int32_t row = batch.tile_start[tile], rows = batch.tile_start[tile + 1] - row;
-        workspace.pages.choose(
-            q.slice_rows(row, rows).slice_cols(g * width, width),
-            {batch.candidate_begin[tile], batch.candidate_end[tile], batch.budget[tile], page_size},
-            *kernels_.choice, chosen.slot(tile - tiles.begin, g).data());
-        chosen.set_count(tile - tiles.begin, g, batch.budget[tile]);
-      }
-    });
+    selector_.select_pages({q, cache, batch_of(step), tiles}, page_size, host_selection(selection));
   }
 
  private:
-  bool can_share_scoring(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                         const SelectOptions& options) const {
-    const int64_t heads = int64_t{tiles.count} * cache.kv_heads;
-    const int64_t group = q.cols / cache.keys.cols / cache.kv_heads;
-    const int32_t rows =
-        batch.tile_start[tiles.begin + tiles.count] - batch.tile_start[tiles.begin];
-    return options.by_int4_keys && pool_.threads() > 1 &&
-           heads < kManyPerThread * pool_.threads() && rows == tiles.count &&
-           group <= kMostInt4Queries && kInt4KeySplit % cache.block_size == 0;
-  }
-
-  // Every tile is a single row.
-  void select_in_parts(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                       const SelectOptions& options, HostSelection& selection) {
-    int32_t most = 1;  // parts of a head
-    for (int32_t tile = tiles.begin; tile < tiles.begin + tiles.count; ++tile) {
-      const int32_t keys = choice_of(batch, tile, options).causal;
-      most = std::max(most, (keys + kInt4KeySplit - 1) / kInt4KeySplit);
-    }
-    const int64_t heads = int64_t{tiles.count} * cache.kv_heads;
-    const Queries any = queries_of(q, cache, batch, tiles.begin, 0);
-    const int64_t size = kernels_.int4_powers_size(any, most * kInt4KeySplit);
-    float* powers = Workspace::at_least(powers_, heads * size);
-    for_tiles(tiles.count * most, cache.kv_heads, [&](int32_t i, int32_t g, Workspace& workspace) {
-      const int32_t index = i / most, begin = i % most * kInt4KeySplit;
-      const int32_t tile = tiles.begin + index;
-      const Choice choice = choice_of(batch, tile, options);
-      if (choice.takes_all() || begin >= choice.causal) return;
-      const Queries row = queries_of(q, cache, batch, tile, g);
-      kernels_.int4_powers(row, int4_keys_of_head(cache, batch, tile, g), begin,
-                           workspace.kernel(kernels_.int4_pool_workspace_size(row, 0)),
-                           powers + (int64_t{index} * cache.kv_heads + g) * size);
-    });
-    for_tiles(tiles.count, cache.kv_heads, [&](int32_t index, int32_t g, Workspace& workspace) {
-      const int32_t tile = tiles.begin + index;
-      choose(batch, tile, options, selection, index, g, workspace, [&](float* scores) {
-        kernels_.pool_int4_powers(queries_of(q, cache, batch, tile, g), pool_of(options.pooling),
-                                  powers + (int64_t{index} * cache.kv_heads + g) * size, scores);
-      });
-    });
-  }
-
-  // Chooses the keys of a tile and KV head by the scores that `score` writes.
-  template <typename Score>
-  void choose(const Batch& batch, int32_t tile, const SelectOptions& options,
-              HostSelection& selection, int32_t index, int32_t kv_head, Workspace& workspace,
-              const Score& score) const {
-    const Choice choice = choice_of(batch, tile, options);
-    float* scores = nullptr;
-    if (!choice.takes_all()) {
-      scores = workspace.scores(choice.causal);
-      score(scores);
-    }
-    int32_t* keys = selection.slot(index, kv_head).data();
-    selection.set_count(index, kv_head,
-                        choose_keys(scores, choice, workspace.choice, keys, *kernels_.choice));
-  }
-
-  // Runs one task per tile, because the scores of all KV heads must be known before a key is
-  // selected.
-  void select_for_all_heads(Tensor q, LayerCache cache, const Batch& batch, TileRange tiles,
-                            const SelectOptions& options, HostSelection& selection) {
-    for_tiles(tiles.count, 1, [&](int32_t index, int32_t, Workspace& workspace) {
-      const int32_t tile = tiles.begin + index;
-      const Choice choice = choice_of(batch, tile, options);
-      const int64_t keys = choice.causal;
-      float* scores = nullptr;
-      if (!choice.takes_all()) {
-        scores = workspace.scores(keys * cache.kv_heads);
-        for (int32_t g = 0; g < cache.kv_heads; ++g) {
-          pool_to_select(q, cache, batch, tile, g, options, scores + g * keys, workspace);
-        }
-        pool_heads({scores, DType::kF32, cache.kv_heads, keys, keys}, options.pooling);
-      }
-      int32_t* chosen = selection.slot(index, 0).data();
-      const int32_t count = choose_keys(scores, choice, workspace.choice, chosen, *kernels_.choice);
-      for (int32_t g = 0; g < cache.kv_heads; ++g) {
-        if (g > 0) std::copy_n(chosen, count, selection.slot(index, g).data());
-        selection.set_count(index, g, count);
-      }
-    });
-  }
-
   PanelFormat format_of(MatrixUse use) const {
     if (precision_.weights == WeightFormat::kBF16) return PanelFormat::kBF16;
     const bool int4 = precision_.weights == WeightFormat::kInt4 && use != MatrixUse::kHead;
@@ -334,7 +204,7 @@ class CpuBackend final : public HostBackend {
     return kernels_.attend_part != nullptr && cache.keys.dtype != DType::kF32;
   }
 
-  void attend_head(const HeadWork& work, int64_t out_stride, Workspace& workspace) const {
+  void attend_head(const HeadWork& work, int64_t out_stride, ThreadWorkspace& workspace) const {
     kernels_.attend(work.queries, work.rows, work.keys, work.out, out_stride,
                     workspace.kernel(kernels_.workspace_size(work.queries, work.rows.format, 0)));
   }
@@ -352,7 +222,7 @@ class CpuBackend final : public HostBackend {
     const auto items = static_cast<int64_t>(parts_.size());
     if (items == 0) return;
     const int64_t size = kernels_.partial_size(parts_[0].work.queries);
-    float* partials = Workspace::at_least(partials_, items * size);
+    float* partials = at_least(partials_, items * size);
     const auto workspace_of = [&](const HeadWork& work, int32_t worker) {
       return workspace_[static_cast<size_t>(worker)].kernel(
           kernels_.workspace_size(work.queries, work.rows.format, 0));
@@ -396,38 +266,6 @@ class CpuBackend final : public HostBackend {
     });
   }
 
-  static Queries deciding_queries(Tensor q, LayerCache cache, const Batch& batch, int32_t tile,
-                                  int32_t kv_head, Pooling pooling) {
-    const Queries queries = queries_of(q, cache, batch, tile, kv_head);
-    const bool all_rows = pooling == Pooling::kSum || pooling == Pooling::kMax;
-    return all_rows ? queries : last_row(queries);
-  }
-
-  static Pool pool_of(Pooling pooling) { return takes_largest(pooling) ? Pool::kMax : Pool::kSum; }
-
-  // The scores that options select by.
-  void pool_to_select(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head,
-                      const SelectOptions& options, float* scores, Workspace& workspace) const {
-    if (!options.by_int4_keys) {
-      return pool(q, cache, batch, tile, kv_head, options.pooling, scores, workspace);
-    }
-    KASCADE_CHECK(cache.has_int4_keys());
-    const Queries queries = deciding_queries(q, cache, batch, tile, kv_head, options.pooling);
-    const int32_t keys = queries.first_position + queries.rows;
-    kernels_.pool_int4_keys(queries, int4_keys_of_head(cache, batch, tile, kv_head),
-                            pool_of(options.pooling), scores,
-                            workspace.kernel(kernels_.int4_pool_workspace_size(queries, keys)));
-  }
-
-  void pool(Tensor q, LayerCache cache, const Batch& batch, int32_t tile, int32_t kv_head,
-            Pooling pooling, float* scores, Workspace& workspace) const {
-    const Queries queries = deciding_queries(q, cache, batch, tile, kv_head, pooling);
-    const int32_t keys = queries.first_position + queries.rows;
-    const CachedRows rows = rows_of_head(cache, batch, tile, kv_head);
-    kernels_.pool(queries, rows, pool_of(pooling), scores,
-                  workspace.kernel(kernels_.workspace_size(queries, rows.format, keys)));
-  }
-
   Precision precision_;
   std::vector<int32_t> cpus_;
   ThreadPool pool_;
@@ -435,10 +273,10 @@ class CpuBackend final : public HostBackend {
   MatmulOneDnn f32_matmul_;
   MatmulPanels panel_matmul_;
   MatmulNative native_matmul_{f32_matmul_, panel_matmul_};
-  std::vector<Workspace> workspace_;  // [threads]
-  std::vector<Part> parts_{};         // of one call of attend_in_parts()
+  std::vector<ThreadWorkspace> workspace_;  // [threads]
+  std::vector<Part> parts_{};               // of one call of attend_in_parts()
   HostBuffer partials_{};
-  HostBuffer powers_{};  // of one call of select_in_parts()
+  KeySelector selector_{kernels_, pool_, workspace_};
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The logits of queries over the 4-bit copy of the keys (engine/backend/int4_keys.h). Each key has a
-// vector lane. All integers are those of the definition, whatever the instruction set. Like
+// The logits of queries over the 4-bit copy of the keys (engine/backend/int4_keys.h). Each key has
+// a vector lane. All integers are those of the definition, whatever the instruction set. Like
 // vector.h, only for files that are compiled once per instruction set.
 #ifndef KASCADE_ENGINE_BACKEND_CPU_INT4_KEY_LOGITS_H_
 #define KASCADE_ENGINE_BACKEND_CPU_INT4_KEY_LOGITS_H_
@@ -104,8 +104,8 @@ KASCADE_INLINE void add_products(const int32_t* words, int64_t apart, const int3
 // in rows that are `stride` apart. The scales of the vectors are `scales_apart` halves apart.
 template <int kQueries, int kVecs>
 KASCADE_INLINE void logits_of(const int32_t* words, int64_t apart, const uint16_t* scales,
-                              int64_t scales_apart, const QueryLevels& query_levels, const QuantizedQuery* queries,
-                              int64_t stride, float* logits) {
+                              int64_t scales_apart, const QueryLevels& query_levels,
+                              const QuantizedQuery* queries, int64_t stride, float* logits) {
   IntVec sums[kVecs][kQueries];
 #pragma GCC unroll 8
   for (int q = 0; q < kQueries; ++q) {
@@ -113,34 +113,35 @@ KASCADE_INLINE void logits_of(const int32_t* words, int64_t apart, const uint16_
     for (int v = 0; v < kVecs; ++v) sums[v][q] = IntVec{} + queries[q].start;
   }
   for (int64_t group = 0; group < query_levels.words / 2; ++group) {
-    add_products<kQueries, kVecs>(words + group * kInt4KeyPanel, apart, query_levels.levels + 2 * group,
-                                  query_levels.words, sums);
+    add_products<kQueries, kVecs>(words + group * kInt4KeyPanel, apart,
+                                  query_levels.levels + 2 * group, query_levels.words, sums);
   }
 #pragma GCC unroll 4
   for (int v = 0; v < kVecs; ++v) {
     const Vec scale = from_bf16(scales + v * scales_apart);
 #pragma GCC unroll 8
     for (int q = 0; q < kQueries; ++q) {
-      store(logits + q * stride + v * kLanes,
-            __builtin_convertvector(sums[v][q], Vec) * scale);
+      store(logits + q * stride + v * kLanes, __builtin_convertvector(sums[v][q], Vec) * scale);
     }
   }
 }
 
 // The logits of kPanels panels, one after the other in memory.
 template <int kQueries, int kPanels>
-KASCADE_INLINE void panel_logits(const int32_t* panel, int64_t panel_words, const QueryLevels& query_levels,
-                                 const QuantizedQuery* queries, int64_t stride, float* logits) {
-  const auto* scales = reinterpret_cast<const uint16_t*>(panel + query_levels.words / 2 * kInt4KeyPanel);
+KASCADE_INLINE void panel_logits(const int32_t* panel, int64_t panel_words,
+                                 const QueryLevels& query_levels, const QuantizedQuery* queries,
+                                 int64_t stride, float* logits) {
+  const auto* scales =
+      reinterpret_cast<const uint16_t*>(panel + query_levels.words / 2 * kInt4KeyPanel);
   if constexpr (kPanelVecs == 1) {
-    return logits_of<kQueries, kPanels>(panel, panel_words, scales, 2 * panel_words, query_levels, queries,
-                                        stride, logits);
+    return logits_of<kQueries, kPanels>(panel, panel_words, scales, 2 * panel_words, query_levels,
+                                        queries, stride, logits);
   }
   for (int p = 0; p < kPanels; ++p) {
     for (int v = 0; v < kPanelVecs; ++v) {
       logits_of<kQueries, 1>(panel + p * panel_words + v * kLanes, 0,
-                             scales + p * 2 * panel_words + v * kLanes, 0, query_levels, queries, stride,
-                             logits + p * kInt4KeyPanel + v * kLanes);
+                             scales + p * 2 * panel_words + v * kLanes, 0, query_levels, queries,
+                             stride, logits + p * kInt4KeyPanel + v * kLanes);
     }
   }
 }
@@ -160,8 +161,8 @@ struct Panels {
 template <typename Visit>
 KASCADE_INLINE void for_each_panel(const Int4KeyRows& keys, int32_t begin, int32_t end, bool asks,
                                    const Visit& visit) {
-  // Blocks lie far apart, so the hardware does not prefetch them. With one block ahead, a core waits
-  // for memory half of the time.
+  // Blocks lie far apart, so the hardware does not prefetch them. With one block ahead, a core
+  // waits for memory half of the time.
   constexpr int32_t kAhead = 4;
   const int32_t panels = (keys.block_size + kInt4KeyPanel - 1) / kInt4KeyPanel;
   const int32_t blocks = (end + keys.block_size - 1) / keys.block_size;
