@@ -425,14 +425,16 @@ TEST_P(EngineTest, PreemptedEqualsAlone) {
   EngineOptions tight = options();
   tight.kv_memory_bytes = 24 * tight.block_size * cache_bytes_per_token(*roomy);
   const auto engine = make_engine(tight);
-  const auto schedule = make_schedule(*engine, {1}, kKeys);
-  ASSERT_TRUE(engine->activate(schedule).ok() && roomy->activate(schedule).ok());
+  const AttentionChoice choices[] = {
+      DenseAttention{}, ScheduledAttention{.schedule = make_schedule(*engine, {1}, kKeys)},
+      ScheduledAttention{.schedule = make_schedule(*engine, {1}, kInt4Mass)}};
   std::vector<Request> requests;
-  for (int32_t i = 0; i < 4; ++i) {
-    requests.push_back(
-        greedy(*engine, text(100 + i, i), i % 2 ? Mode::kSparse : Mode::kDense, 250));
-    requests.push_back(
-        scoring(*engine, text(400 + i, i), i % 2 ? Mode::kSparse : Mode::kDense, 50));
+  for (int32_t i = 0; i < 6; ++i) {
+    requests.push_back(greedy(*engine, text(100 + i, i), Mode::kDense, 250));
+    requests.push_back(scoring(*engine, text(400 + i, i), Mode::kDense, 50));
+    for (size_t last = requests.size(); last > requests.size() - 2; --last) {
+      requests[last - 1].attention = choices[i % 3];
+    }
   }
   std::vector<PendingReply> pending(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
