@@ -92,7 +92,7 @@ class Job {
   Measurement* previous_;  // may be null
   WindowSettings measuring_, comparing_;
   CalibrationWindows windows_;
-  std::optional<QualityCheck> quality_check_{};
+  std::unique_ptr<QualityCheck> quality_check_{};
   int64_t checked_tokens_ = 0;  // done in the quality checks so far
 };
 
@@ -134,7 +134,7 @@ absl::Status Job::prepare_quality_check() {
     if (!questions.ok()) return questions.status();
     panel.questions = *std::move(questions);
   }
-  quality_check_.emplace(runs_, std::move(panel));
+  quality_check_ = std::make_unique<QualityCheck>(runs_, std::move(panel));
   return absl::OkStatus();
 }
 
