@@ -161,8 +161,8 @@ struct Panels {
 template <typename Visit>
 KASCADE_INLINE void for_each_panel(const Int4KeyRows& keys, int32_t begin, int32_t end, bool asks,
                                    const Visit& visit) {
-  // Blocks lie far apart, so the hardware does not prefetch them. With one block ahead, a core
-  // waits for memory half of the time.
+  // Blocks lie far apart, so the hardware does not prefetch them. With one block ahead, cores
+  // wait for memory in decoding.
   constexpr int32_t kAhead = 4;
   const int32_t panels = (keys.block_size + kInt4KeyPanel - 1) / kInt4KeyPanel;
   const int32_t blocks = (end + keys.block_size - 1) / keys.block_size;
