@@ -191,9 +191,6 @@ class CpuBackend final : public HostBackend {
     return int4 ? PanelFormat::kInt4 : PanelFormat::kInt8;
   }
 
-  // With this many tasks per thread, splitting single rows among threads gains nothing.
-  static constexpr int64_t kManyPerThread = 8;
-
   struct Part {
     HeadWork work;
     int32_t index;

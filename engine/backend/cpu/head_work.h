@@ -20,6 +20,9 @@ Queries queries_of(Tensor q, LayerCache cache, const Batch& batch, int32_t tile,
 // Only the last row of the queries.
 Queries last_row(const Queries& queries);
 
+// With this many tasks per thread, splitting single rows among threads gains nothing.
+constexpr int64_t kManyPerThread = 8;
+
 // The work of attend() for one tile and KV head.
 struct HeadWork {
   Queries queries;

@@ -101,7 +101,8 @@ KASCADE_INLINE void add_products(const int32_t* words, int64_t apart, const int3
 }
 
 // Writes the logits of kVecs vectors of keys for kQueries queries, divided by the factor of each,
-// in rows that are `stride` apart. The scales of the vectors are `scales_apart` halves apart.
+// in rows that are `stride` apart. The scales of the vectors are `scales_apart` bf16 values
+// apart.
 template <int kQueries, int kVecs>
 KASCADE_INLINE void logits_of(const int32_t* words, int64_t apart, const uint16_t* scales,
                               int64_t scales_apart, const QueryLevels& query_levels,

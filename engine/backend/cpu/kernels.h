@@ -71,10 +71,11 @@ enum class Pool { kSum, kMax };
 // multiple of the kernels' blocks.
 constexpr int32_t kKeySplit = 4096;
 
-// pool_int4_keys() sums powers over runs of this many keys, so that threads can share a row without
-// changing the result.
+// pool_int4_keys() makes the sum of a softmax of sums over runs of this many keys, so that threads
+// can share a row without changing the result.
 constexpr int32_t kInt4KeySplit = 2048;
-constexpr int32_t kMostInt4Queries = 8;  // that are multiplied by a key at a time
+// The most queries (heads of rows) that the kernels multiply by each key that they load.
+constexpr int32_t kMostInt4Queries = 8;
 
 struct Kernels {
   const char* isa;
@@ -106,9 +107,10 @@ struct Kernels {
   void (*pool_int4_keys)(const Queries& queries, const Int4KeyRows& keys, Pool pooling,
                          float* scores, float* workspace);
   // These compute pool_int4_keys() of a single row of at most kMostInt4Queries heads in parts, with
-  // the same bits. int4_powers() computes the powers over the kInt4KeySplit keys from `begin` on;
-  // all parts share `powers`, which has int4_powers_size() f32 elements. pool_int4_powers() then
-  // makes scores of them. The block size must divide kInt4KeySplit.
+  // the same bits. int4_powers() computes the powers, 2^(logit − largest logit so far), over the
+  // kInt4KeySplit keys from `begin` on; all parts share `powers`, which has int4_powers_size() f32
+  // elements. pool_int4_powers() then makes scores of them. The block size must divide
+  // kInt4KeySplit.
   int64_t (*int4_powers_size)(const Queries& queries, int32_t keys);
   void (*int4_powers)(const Queries& queries, const Int4KeyRows& keys, int32_t begin,
                       float* workspace, float* powers);

@@ -8,9 +8,6 @@
 namespace kascade::cpu {
 namespace {
 
-// With this many tasks per thread, sharing single rows gains nothing.
-constexpr int64_t kManyPerThread = 8;
-
 Queries queries_of(const SelectingTiles& in, int32_t tile, int32_t kv_head) {
   return cpu::queries_of(in.q, in.cache, in.batch, tile, kv_head);
 }
