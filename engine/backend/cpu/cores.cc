@@ -4,7 +4,8 @@
 #include <cmath>
 #include <fstream>
 #include <sstream>
-#include <string_view>
+
+#include "engine/base/control_groups.h"
 
 namespace kascade::cpu {
 namespace {
@@ -27,47 +28,6 @@ void keep_least(const std::optional<double>& quota, std::optional<double>& least
   if (quota) least = std::min(*quota, least.value_or(*quota));
 }
 
-// One line of /proc/self/cgroup: "ID:CONTROLLERS:PATH"; no controllers means version 2.
-struct Group {
-  std::string controllers{};
-  path inside{};  // path of the group, relative to the mount
-};
-
-std::optional<Group> parse(const std::string& line) {
-  const size_t first = line.find(':');
-  const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
-  if (second == std::string::npos) return std::nullopt;
-  return Group{line.substr(first + 1, second - first - 1),
-               path(line.substr(second + 1)).relative_path()};
-}
-
-bool lists_cpu(const std::string& controllers) {
-  std::istringstream in(controllers);
-  for (std::string name; std::getline(in, name, ',');) {
-    if (name == "cpu") return true;
-  }
-  return false;
-}
-
-// Lowers `least` to the smallest quota of the group and its ancestors up to the mount. Inside a
-// container the path may be the host's, so that some of its directories do not exist below the
-// mount; those that exist count.
-void keep_least_of_group(const path& mount, const path& inside, bool version2,
-                         std::optional<double>& least) {
-  path group = mount;
-  const auto keep = [&] {
-    keep_least(version2 ? quota_of(text_of(group / "cpu.max"))
-                        : quota_of(text_of(group / "cpu.cfs_quota_us"),
-                                   text_of(group / "cpu.cfs_period_us")),
-               least);
-  };
-  keep();
-  for (const path& part : inside) {
-    group /= part;
-    keep();
-  }
-}
-
 }  // namespace
 
 std::optional<double> quota_of(const std::string& cpu_max) {
@@ -83,16 +43,11 @@ std::optional<double> quota_of(const std::string& quota_us, const std::string& p
 
 std::optional<double> quota_under(const path& mounts, const path& membership) {
   std::optional<double> least;
-  std::ifstream in(membership);
-  for (std::string line; std::getline(in, line);) {
-    const auto group = parse(line);
-    if (!group) continue;
-    if (group->controllers.empty()) {
-      keep_least_of_group(mounts, group->inside, /*version2=*/true, least);
-    } else if (lists_cpu(group->controllers)) {
-      // "cpu" is a link to where "cpu,cpuacct" is mounted.
-      keep_least_of_group(mounts / "cpu", group->inside, /*version2=*/false, least);
-    }
+  for (const auto& [group, version2] : control_groups("cpu", mounts, membership)) {
+    keep_least(version2 ? quota_of(text_of(group / "cpu.max"))
+                        : quota_of(text_of(group / "cpu.cfs_quota_us"),
+                                   text_of(group / "cpu.cfs_period_us")),
+               least);
   }
   return least;
 }
