@@ -77,7 +77,11 @@ struct EngineStats {
   int64_t keys_attended[kLayerKinds] = {};
   int64_t keys_scored[kLayerKinds] = {};
   int64_t keys_causal = 0;
+  // Rows of requests with a schedule that attended to all keys (SelectionSettings::dense_below).
+  int64_t dense_rows_of_sparse = 0;
   absl::Duration last_step{};
+  absl::Duration step_time{};        // of all steps
+  AttentionTimes attention_times{};  // parts of step_time
   // Sums over the steps whose duration was predicted before they ran: all but the first few and
   // those of calibration.
   double measured_step_seconds = 0;

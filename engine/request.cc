@@ -120,6 +120,11 @@ absl::Status check_schedule(const std::string& field, const ScheduledAttention& 
     absl::Status status = check_positive(field + ".ratio", *attention.ratio, 1);
     if (!status.ok()) return status;
   }
+  if (attention.dense_below) {
+    absl::Status status =
+        check_range(field + ".dense_below", *attention.dense_below, 0, kMaxDenseBelow);
+    if (!status.ok()) return status;
+  }
   if (!attention.schedule) {
     return refuse(absl::StatusCode::kFailedPrecondition,
                   absl::StrCat(field, ": no schedule is active"),

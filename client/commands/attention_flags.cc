@@ -100,6 +100,11 @@ absl::Status set(const Setting& setting, v1::AttentionBaseline& out) {
 }
 
 absl::Status set(const Setting& setting, v1::ScheduleAttention& out) {
+  if (setting.name == "dense_below") {
+    const auto positions = number_of<int32_t>(setting);
+    if (positions.ok()) out.set_dense_below(*positions);
+    return positions.status();
+  }
   if (setting.name != "ratio") return unknown_setting(setting, "a schedule");
   const auto ratio = number_of<double>(setting);
   if (ratio.ok()) out.set_ratio(*ratio);
@@ -198,6 +203,9 @@ void add_attention_flags(CLI::App& command, const std::vector<std::string>& mode
   command.add_option(
       "--ratio", flags.ratio,
       "Share of the keys to choose [the schedule's; of oracle, streaming and quest 0.1]");
+  CLI::Option* dense_below =
+      command.add_option("--dense-below", flags.dense_below,
+                         "Attend to all keys below this position, 0: nowhere [the schedule's]");
   CLI::Option* baseline =
       command
           .add_option(
@@ -205,7 +213,8 @@ void add_attention_flags(CLI::App& command, const std::vector<std::string>& mode
               "Sparse by this in place of a schedule: each layer's own best keys, the first and "
               "newest keys, pages by bounds, the --window N newest keys, or the keys of the own "
               "--chunk of N tokens")
-          ->check(CLI::IsMember(kBaselines));
+          ->check(CLI::IsMember(kBaselines))
+          ->excludes(dense_below);
   command.add_option("--min-keys", flags.min_keys, "Baseline: attend to at least so many [128]")
       ->needs(baseline);
   command
@@ -232,6 +241,7 @@ std::optional<v1::AttentionOptions> attention_of(const AttentionFlags& flags) {
   } else if (flags.ratio) {
     attention.set_ratio(*flags.ratio);
   }
+  if (flags.dense_below) attention.set_dense_below(*flags.dense_below);
   for (const auto& [text, choice] :
        {std::pair{&flags.first, &v1::AttentionOptions::mutable_first},
         std::pair{&flags.second, &v1::AttentionOptions::mutable_second}}) {
@@ -239,7 +249,8 @@ std::optional<v1::AttentionOptions> attention_of(const AttentionFlags& flags) {
     if (flags.mode.empty()) attention.set_mode(v1::ATTENTION_MODE_COMPARE);
     if (const auto parsed = parse_choice(*text); parsed.ok()) *(attention.*choice)() = *parsed;
   }
-  const bool given = attention.has_mode() || attention.has_ratio() || attention.has_baseline();
+  const bool given = attention.has_mode() || attention.has_ratio() || attention.has_baseline() ||
+                     attention.has_dense_below();
   return given ? std::optional(attention) : std::nullopt;
 }
 
@@ -254,6 +265,9 @@ std::string text_of(const v1::AttentionChoice& choice) {
   std::string out = "schedule " + choice.schedule().schedule_id();
   if (choice.schedule().has_ratio()) {
     out += fmt::format(" with ratio {:g}", choice.schedule().ratio());
+  }
+  if (choice.schedule().dense_below() > 0) {
+    out += fmt::format(", dense below position {}", choice.schedule().dense_below());
   }
   return out;
 }

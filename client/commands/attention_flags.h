@@ -19,6 +19,7 @@ struct AttentionFlags {
   std::string mode{}, baseline{}, dense_layers{};
   std::string first{}, second{};  // the two runs of a comparison, see parse_choice
   std::optional<double> ratio{};
+  std::optional<int32_t> dense_below{};
   std::optional<int32_t> min_keys{}, sink_keys{}, page_size{}, window{}, chunk{};
 };
 

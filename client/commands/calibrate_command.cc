@@ -34,7 +34,8 @@ struct CalibrateOptions {
   std::string dense_layers{};
   std::string threshold{};
   std::optional<double> ratio{}, mass{}, max_ratio{}, min_recall{}, max_degradation{};
-  std::optional<int32_t> min_keys{}, tile_size{}, top_k{}, max_reuse_dist{}, sink_keys{};
+  std::optional<int32_t> min_keys{}, tile_size{}, top_k{}, max_reuse_dist{}, sink_keys{},
+      dense_below{};
   std::optional<int32_t> window_tokens{};
   std::string pooling{}, plan_weight{};
   bool paper_decode = false;
@@ -66,6 +67,7 @@ void fill_numbers(const CalibrateOptions& options, v1::CalibrateRequest& request
   if (options.mass) request.set_mass(*options.mass);
   if (options.max_ratio) request.set_max_ratio(*options.max_ratio);
   if (options.min_keys) request.set_min_keys(*options.min_keys);
+  if (options.dense_below) request.set_dense_below(*options.dense_below);
   if (options.tile_size) request.set_tile_size(*options.tile_size);
   if (options.top_k) request.set_top_k(*options.top_k);
   set_threshold(options.threshold, request);
@@ -171,6 +173,7 @@ std::string options_text(const v1::CalibrateRequest& request) {
   add(request.has_mass(), "keys with {} of the attention", percent(request.mass()));
   add(request.has_max_ratio(), "at most {} of the keys", percent(request.max_ratio()));
   add(request.has_min_keys(), "at least {} keys", request.min_keys());
+  add(request.has_dense_below(), "all keys below position {}", request.dense_below());
   add(request.has_tile_size(), "tiles of {}", request.tile_size());
   add(request.has_top_k(), "top-k {}", request.top_k());
   add(request.has_threshold(), "threshold {}", percent(request.threshold()));
@@ -301,6 +304,9 @@ void add_method_options(CLI::App& command, CalibrateOptions& options) {
   command.add_option("--max-ratio", options.max_ratio,
                      "With --mass: choose at most this share of the keys [1]");
   command.add_option("--min-keys", options.min_keys, "kascade: choose at least so many [128]");
+  command.add_option("--dense-below", options.dense_below,
+                     "Attend to all keys below this position, 0: nowhere [mass: where sparse "
+                     "attention takes longer, measured; else 0]");
   command.add_option("--tile-size", options.tile_size,
                      "Tokens of a tile: 16, 32, 64, 128 [kascade: 32, tile: 16]");
   command.add_option("--top-k", options.top_k, "tile: key tiles to choose [12]");

@@ -30,6 +30,7 @@ constexpr std::pair<std::string_view, std::string_view> kNames[] = {
     {"tile_size", "--tile-size"},
     {"all_heads", "--all-heads"},
     {"int4_keys", "--int4-keys"},
+    {"dense_below", "--dense-below"},
     {"top_k", "--top-k"},
     {"anchors", "--anchors"},
     {"pooling", "--pooling"},

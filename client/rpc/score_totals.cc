@@ -50,7 +50,7 @@ v1::AttentionReport combined(
     const std::function<const v1::AttentionReport&(const v1::ScoreSummary&)>& report_of) {
   v1::AttentionReport out = report_of(totals.front());
   double attended = 0, scored = 0, read = 0, dense = 0;
-  int64_t positions = 0;
+  int64_t positions = 0, dense_positions = 0;
   for (const auto& total : totals) {
     const v1::AttentionReport& report = report_of(total);
     const auto count = static_cast<double>(report.positions());
@@ -60,8 +60,10 @@ v1::AttentionReport combined(
     read += report.kv_bytes_read_per_token() * count;
     dense += causal;
     positions += report.positions();
+    dense_positions += report.dense_positions();
   }
   out.set_positions(positions);
+  out.set_dense_positions(dense_positions);
   if (positions == 0 || dense == 0) return out;
   out.set_keys_attended_ratio(attended / dense);
   out.set_keys_scored_ratio(scored / dense);

@@ -43,6 +43,7 @@ Json choice_json(const v1::AttentionChoice& choice) {
   if (!choice.has_schedule()) return "dense";
   Json out = {{"schedule_id", choice.schedule().schedule_id()}};
   if (choice.schedule().has_ratio()) out["ratio"] = choice.schedule().ratio();
+  if (choice.schedule().dense_below() > 0) out["dense_below"] = choice.schedule().dense_below();
   return out;
 }
 
@@ -55,6 +56,7 @@ void add_attention(const v1::AttentionReport& report, Json& out) {
   out["kv_bytes_read_per_token"] = report.kv_bytes_read_per_token();
   out["dense_kv_bytes_read_per_token"] = report.dense_kv_bytes_read_per_token();
   out["positions"] = report.positions();
+  out["dense_positions"] = report.dense_positions();
 }
 
 std::string text_of(const Verdict& verdict) {

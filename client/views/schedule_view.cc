@@ -22,9 +22,12 @@ std::string upper(std::string text) {
 }
 
 std::string selection_text(const v1::SelectionRule& rule) {
+  const std::string below = rule.dense_below() > 0 ? fmt::format("; all keys below position {}",
+                                                                 with_commas(rule.dense_below()))
+                                                   : "";
   if (rule.family() == v1::SELECTION_FAMILY_TILE) {
-    return fmt::format("tile: {} key tiles of {} tokens, the own tile on top", rule.top_k(),
-                       rule.tile_size());
+    return fmt::format("tile: {} key tiles of {} tokens, the own tile on top{}", rule.top_k(),
+                       rule.tile_size(), below);
   }
   const std::string budget =
       rule.has_mass()
@@ -32,12 +35,12 @@ std::string selection_text(const v1::SelectionRule& rule) {
                         percent(rule.mass(), 1), rule.min_keys(), percent(rule.max_ratio(), 1))
           : fmt::format("{} of the earlier keys, at least {}", percent(rule.ratio(), 1),
                         rule.min_keys());
-  return fmt::format("kascade: {}; tiles of {} queries{}{}{}{}{}", budget, rule.tile_size(),
+  return fmt::format("kascade: {}; tiles of {} queries{}{}{}{}{}{}", budget, rule.tile_size(),
                      rule.sink_keys() > 0 ? fmt::format("; {} sink keys", rule.sink_keys()) : "",
                      rule.decode_own_tile() ? "" : "; own tile not forced in decoding",
                      rule.pooling() == v1::SCORE_POOLING_MAX ? "; scores are largest ones" : "",
                      rule.all_heads() ? "; one choice for all heads" : "",
-                     rule.int4_keys() ? "; chosen by 4-bit keys" : "");
+                     rule.int4_keys() ? "; chosen by 4-bit keys" : "", below);
 }
 
 std::string origin_text(const v1::CalibrationSummary& made) {

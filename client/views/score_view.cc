@@ -226,6 +226,9 @@ void add_facts(const v1::AttentionReport& report, const std::string& run, Facts&
   add("Keys scored", percent(report.keys_scored_ratio()) + " of the causal keys");
   add("KV read", fmt::format("{} per token (dense: {})", bytes(report.kv_bytes_read_per_token()),
                              bytes(report.dense_kv_bytes_read_per_token())));
+  if (report.dense_positions() == 0) return;
+  add("Below dense_below",
+      counted(report.dense_positions(), "position") + ", where all keys are read");
 }
 
 std::string summary_text(const ScoreRun& run, const v1::ScoreSummary& summary) {

@@ -21,7 +21,7 @@ void BaselinePolicy::attend(Backend& backend, int32_t layer, const AttentionInpu
   if (dense_[layer]) return backend.attend(in.q, in.cache, in.step, in.tiles, {}, in.out);
   // No layer uses another layer's selection, so one Selection serves all layers.
   Selection& selection = state.selection(backend, 0);
-  choose(backend, in, selection);
+  state.timed([&] { choose(backend, in, selection); });
   backend.attend(in.q, in.cache, in.step, in.tiles, {&selection, {}}, in.out);
 }
 

@@ -26,10 +26,11 @@ struct Candidates {
 
 // With `per_query` the row selects alone; otherwise it belongs to a query tile. Candidates end
 // where the row's query tile begins. Only with per_query and decode_own_tile = false do they reach
-// up to the row itself.
+// up to the row itself. Below settings.dense_below there are none: the row attends to all keys.
 inline Candidates candidates_of(const SelectionSettings& settings, int32_t position,
                                 bool per_query) {
   const int32_t tile_begin = position / settings.query_tile * settings.query_tile;
+  if (tile_begin < settings.dense_below) return {};
   const int32_t end = per_query && !settings.decode_own_tile ? position + 1 : tile_begin;
   const int32_t begin = std::min(settings.sink_keys, end);
   const bool follows_scores = settings.mass > 0;

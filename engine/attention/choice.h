@@ -23,7 +23,8 @@ struct DenseAttention {
 // Kascade: the layers select and reuse keys as the schedule says.
 struct ScheduledAttention {
   std::shared_ptr<const Schedule> schedule{};  // not null; has the model's shape
-  std::optional<double> ratio{};  // (0, 1]; replaces the schedule's (Family::kKascade only)
+  std::optional<double> ratio{};         // (0, 1]; replaces the schedule's (Family::kKascade only)
+  std::optional<int32_t> dense_below{};  // [0, kMaxDenseBelow]; replaces the schedule's
   auto operator<=>(const ScheduledAttention&) const = default;
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
-#include <utility>
 
 #include "engine/base/check.h"
 
@@ -12,14 +11,15 @@ namespace {
 
 class KascadePolicy final : public AttentionPolicy {
  public:
-  KascadePolicy(std::shared_ptr<const Schedule> schedule, std::optional<double> ratio)
-      : schedule_(std::move(schedule)), settings_(schedule_->selection) {
-    if (ratio.has_value()) {
+  explicit KascadePolicy(const ScheduledAttention& attention)
+      : schedule_(attention.schedule), settings_(schedule_->selection) {
+    if (attention.ratio.has_value()) {
       KASCADE_CHECK(settings_.family == Family::kKascade);
-      settings_.ratio = *ratio;
+      settings_.ratio = *attention.ratio;
       settings_.mass = 0;
       settings_.max_ratio = 1;
     }
+    settings_.dense_below = attention.dense_below.value_or(settings_.dense_below);
     for (int32_t layer = 0; layer < static_cast<int32_t>(schedule_->layers.size()); ++layer) {
       selection_used_.push_back(schedule_->selection_used(layer));
     }
@@ -30,6 +30,9 @@ class KascadePolicy final : public AttentionPolicy {
   }
   Candidates candidates(int32_t position, bool per_query) const override {
     return candidates_of(settings_, position, per_query);
+  }
+  bool attends_to_all(int32_t position) const override {
+    return position / settings_.query_tile * settings_.query_tile < settings_.dense_below;
   }
   int32_t selections_at_once() const override {
     return static_cast<int32_t>(schedule_->layers.size()) - schedule_->count(Role::kReuse);
@@ -44,8 +47,11 @@ class KascadePolicy final : public AttentionPolicy {
   void attend(Backend& backend, int32_t layer, const AttentionInput& in,
               PolicyState& state) const override {
     if (selects(layer)) {
-      backend.select_keys(in.q, in.cache, in.step, in.tiles, to_select_options(settings_),
-                          state.selection(backend, layer));
+      Selection& selection = state.selection(backend, layer);
+      state.timed([&] {
+        backend.select_keys(in.q, in.cache, in.step, in.tiles, to_select_options(settings_),
+                            selection);
+      });
     }
     backend.attend(in.q, in.cache, in.step, in.tiles, attended_keys(layer, state).keys, in.out);
   }
@@ -134,9 +140,8 @@ class KascadePolicy final : public AttentionPolicy {
 
 }  // namespace
 
-std::shared_ptr<const AttentionPolicy> make_kascade_policy(std::shared_ptr<const Schedule> schedule,
-                                                           std::optional<double> ratio) {
-  return std::make_shared<KascadePolicy>(std::move(schedule), ratio);
+std::shared_ptr<const AttentionPolicy> make_kascade_policy(const ScheduledAttention& attention) {
+  return std::make_shared<KascadePolicy>(attention);
 }
 
 }  // namespace kascade

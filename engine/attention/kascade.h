@@ -4,7 +4,6 @@
 #define KASCADE_ENGINE_ATTENTION_KASCADE_H_
 
 #include <memory>
-#include <optional>
 
 #include "engine/attention/policy.h"
 #include "engine/schedule/schedule.h"
@@ -26,10 +25,9 @@ constexpr SelectOptions to_select_options(const SelectionSettings& settings) {
           .min_keys = settings.mass > 0 ? settings.min_keys : 0};
 }
 
-// `ratio` replaces the schedule's (Family::kKascade only; CHECKed), and its `mass` if it has one:
+// A ratio replaces the schedule's (Family::kKascade only; CHECKed), and its `mass` if it has one:
 // the budget is then a fixed share of the keys. The schedule must be valid.
-std::shared_ptr<const AttentionPolicy> make_kascade_policy(std::shared_ptr<const Schedule> schedule,
-                                                           std::optional<double> ratio);
+std::shared_ptr<const AttentionPolicy> make_kascade_policy(const ScheduledAttention& attention);
 
 }  // namespace kascade
 

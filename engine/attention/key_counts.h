@@ -1,7 +1,8 @@
-// Counts of the keys that attention reads.
+// Counts of the keys that attention reads, and the time that this takes.
 #ifndef KASCADE_ENGINE_ATTENTION_KEY_COUNTS_H_
 #define KASCADE_ENGINE_ATTENTION_KEY_COUNTS_H_
 
+#include <chrono>
 #include <cstdint>
 
 namespace kascade {
@@ -47,6 +48,7 @@ struct AttentionCounts {
   int64_t kv_bytes_read = 0;
   int64_t dense_kv_bytes_read = 0;
   int64_t positions = 0;
+  int64_t dense_positions = 0;  // of them, those with AttentionPolicy::attends_to_all()
 
   // Adds all figures but the positions. A row of K or V has `row_bytes`, the copy of a key
   // `int4_key_bytes`.
@@ -57,6 +59,10 @@ struct AttentionCounts {
     kv_bytes_read += keys.kv_rows * row_bytes + keys.int4_keys * int4_key_bytes;
     dense_kv_bytes_read += 2 * keys.causal * row_bytes;
   }
+  void add_positions(int32_t rows, int32_t dense_rows) {
+    positions += rows;
+    dense_positions += dense_rows;
+  }
   AttentionCounts& operator+=(const AttentionCounts& other) {
     causal += other.causal;
     attended += other.attended;
@@ -64,8 +70,15 @@ struct AttentionCounts {
     kv_bytes_read += other.kv_bytes_read;
     dense_kv_bytes_read += other.dense_kv_bytes_read;
     positions += other.positions;
+    dense_positions += other.dense_positions;
     return *this;
   }
+};
+
+// How long parts of steps took. The host waits for the end of each part.
+struct AttentionTimes {
+  std::chrono::nanoseconds selection{};  // scoring keys and choosing among them
+  std::chrono::nanoseconds attention{};  // attending to the chosen keys, or to all
 };
 
 }  // namespace kascade

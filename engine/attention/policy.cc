@@ -1,5 +1,8 @@
 #include "engine/attention/policy.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "engine/attention/baseline.h"
 #include "engine/attention/kascade.h"
 #include "engine/base/check.h"
@@ -29,9 +32,19 @@ KeysRead AttentionPolicy::keys_read_by_heads(int32_t layer, const TileSpan& tile
           .int4_keys = one.int4_keys * kv_heads};
 }
 
+int32_t per_query_rows(const AttentionPolicy& policy, int32_t kv_heads, int32_t tokens,
+                       int64_t bytes) {
+  if (policy.selections_at_once() == 0) return 0;
+  const int64_t keys = std::max(1, policy.candidates(tokens, /*per_query=*/true).budget);
+  const int64_t row_bytes =
+      keys * kv_heads * policy.selections_at_once() * int64_t{sizeof(int32_t)};
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(bytes / row_bytes, 1, std::numeric_limits<int32_t>::max()));
+}
+
 std::shared_ptr<const AttentionPolicy> make_policy(const AttentionChoice& choice, int32_t layers) {
   if (const auto* scheduled = std::get_if<ScheduledAttention>(&choice)) {
-    return make_kascade_policy(scheduled->schedule, scheduled->ratio);
+    return make_kascade_policy(*scheduled);
   }
   if (const auto* baseline = std::get_if<BaselineAttention>(&choice)) {
     return make_baseline_policy(*baseline, layers);

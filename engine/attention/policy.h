@@ -4,6 +4,7 @@
 #ifndef KASCADE_ENGINE_ATTENTION_POLICY_H_
 #define KASCADE_ENGINE_ATTENTION_POLICY_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -48,7 +49,18 @@ class PolicyState {
   const Selection* find(int32_t index) const;
   int32_t size() const { return static_cast<int32_t>(selections_.size()); }
 
+  // Runs `select` and adds the time that it takes to selection_time().
+  template <typename Select>
+  void timed(Select select) {
+    const auto begin = std::chrono::steady_clock::now();
+    select();
+    selection_time_ += std::chrono::steady_clock::now() - begin;
+  }
+  // The time that selecting keys has taken since the object was made.
+  std::chrono::nanoseconds selection_time() const { return selection_time_; }
+
  private:
+  std::chrono::nanoseconds selection_time_{};
   std::vector<std::unique_ptr<Selection>> selections_;
 };
 
@@ -88,6 +100,9 @@ class AttentionPolicy {
   // With `per_query` the row selects alone. Otherwise it belongs to a tile and has the candidates
   // of the tile's first row.
   virtual Candidates candidates(int32_t position, bool per_query) const = 0;
+  // Whether the row at this position attends to all keys in every layer because sparse attention
+  // does not pay there (SelectionSettings::dense_below).
+  virtual bool attends_to_all(int32_t /*position*/) const { return false; }
   // How many selections a step holds at the same time at most; the memory for selections limits the
   // rows of a step by it.
   virtual int32_t selections_at_once() const { return 0; }
@@ -109,6 +124,12 @@ class AttentionPolicy {
 
 // Every layer attends to all causal keys, in tiles of `query_tile` rows.
 std::shared_ptr<const AttentionPolicy> make_dense_policy(int32_t query_tile = 32);
+
+// The most rows of one step that may select per query, so that all selections that exist at a time
+// fit in `bytes`, for a text of `tokens` tokens. At least one, so that every sequence advances; 0
+// if the policy keeps no selections and so needs no limit.
+int32_t per_query_rows(const AttentionPolicy& policy, int32_t kv_heads, int32_t tokens,
+                       int64_t bytes);
 
 // The policy of a choice for a model of `layers` layers. The choice must be valid
 // (engine/request.h).

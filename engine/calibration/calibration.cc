@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "engine/calibration/candidate_schedules.h"
+#include "engine/calibration/crossover.h"
 #include "engine/calibration/layer_costs.h"
 #include "engine/calibration/mass_search.h"
 #include "engine/calibration/pass_keys.h"
@@ -29,6 +30,10 @@ using Progress = std::function<void(const CalibrationProgress&)>;
 // questions only once.
 constexpr int64_t kRetrievalShare = 2;
 constexpr int64_t kLeastRetrievalTokens = 32768;
+
+// Dense and sparse attention take turns, and of each chunk the shortest time counts.
+constexpr int kTimedTurns = 2;
+constexpr size_t kMostTimedTokens = 4096;
 
 // [a][b − a] for layers a ≤ b, rounding errors clipped.
 std::vector<std::vector<double>> layer_similarities(const Similarity& similarity) {
@@ -76,6 +81,8 @@ class Job {
   // Checks a candidate, adds it to outcome.table, and puts it into outcome.schedule if it is better
   // than the one there.
   absl::Status check(std::vector<LayerSchedule> layers, CalibrationOutcome& outcome);
+  // Sets the schedule's dense_below.
+  absl::Status find_crossover(Schedule& schedule);
   // Adds what differs from the request in the texts that were measured and checked.
   void note_texts(std::string& note) const;
   // A schedule of these layers, with all that is known of it before its quality check.
@@ -282,6 +289,34 @@ absl::Status Job::find_schedule(const Similarity& similarity, CalibrationOutcome
   return check(requested_schedule(options_, similarity, outcome.note), outcome);
 }
 
+absl::Status Job::find_crossover(Schedule& schedule) {
+  if (options_.dense_below || !schedule.quality.passed) {
+    schedule.selection.dense_below = options_.dense_below.value_or(0);
+    return absl::OkStatus();
+  }
+  const size_t room = std::min<size_t>(kMostTimedTokens, static_cast<size_t>(measuring_.context));
+  const auto text = std::span(windows_.held_out_text);
+  const auto tokens = text.first(std::min(text.size(), room));
+  const AttentionChoice choices[] = {
+      DenseAttention{}, ScheduledAttention{.schedule = std::make_shared<Schedule>(schedule)}};
+  std::vector<ChunkTime> times[2];
+  const auto total = static_cast<int64_t>(2 * kTimedTurns * tokens.size());
+  int64_t done = 0;
+  for (int turn = 0; turn < kTimedTurns; ++turn) {
+    for (size_t i = 0; i < 2; ++i) {
+      auto timed = runs_.time_chunks(choices[i], tokens, [&](int64_t fed) {
+        report(CalibrationStage::kMeasuringTimes, done + fed, total);
+      });
+      if (!timed.ok()) return timed.status();
+      keep_shortest(*timed, times[i]);
+      done += static_cast<int64_t>(tokens.size());
+    }
+  }
+  schedule.selection.dense_below =
+      crossover_position(times[0], times[1], engine_.model().unwindowed_context());
+  return absl::OkStatus();
+}
+
 void Job::note_texts(std::string& note) const {
   if (windows_.joined_texts > 0) {
     add_note(absl::StrCat(windows_.joined_texts,
@@ -314,6 +349,7 @@ absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
   outcome.similarity = layer_similarities(measured->similarity);
   absl::Status status = find_schedule(measured->similarity, outcome);
   if (!status.ok()) return status;
+  if (status = find_crossover(outcome.schedule); !status.ok()) return status;
   outcome.layers =
       measured_layers(outcome.schedule.layers, measured->similarity, measured->windows);
   outcome.schedule.created_at =

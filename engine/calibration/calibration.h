@@ -73,15 +73,19 @@ struct CalibrationOptions {
   std::optional<bool> join_texts{};      // unset: only if they are too short one by one
   double max_degradation_percent = 1.0;  // of degradation and its standard error together
   bool retrieval = true;                 // whether the quality check asks for pass keys, too
+  // SelectionSettings::dense_below of the schedule. It is not in force in the quality check, which
+  // would otherwise see less of the sparse attention. Unset: measured once a schedule has passed
+  // (crossover.h).
+  std::optional<int32_t> dense_below = 0;
 };
 
-// The stages come in this order; kMeasuring and kMeasuringCosts are left out where there is nothing
-// to measure.
+// The stages come in this order; those that measure are left out where there is nothing to measure.
 enum class CalibrationStage {
   kMeasuring,
   kMeasuringCosts,
   kBuildingSchedules,
   kCheckingQuality,
+  kMeasuringTimes,
   kDone
 };
 

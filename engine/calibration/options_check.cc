@@ -20,7 +20,8 @@ absl::Status check_selection(const SelectionSettings& selection) {
         check_range("selection.mass", selection.mass, 0, 1),
         check_positive("selection.max_ratio", selection.max_ratio, 1),
         check_range("selection.top_k", selection.top_k, 1, 1 << 16),
-        check_range("selection.sink_keys", selection.sink_keys, 0, 1 << 16)}) {
+        check_range("selection.sink_keys", selection.sink_keys, 0, 1 << 16),
+        check_range("selection.dense_below", selection.dense_below, 0, 0)}) {
     if (!status.ok()) return status;
   }
   return validate(selection);
@@ -58,6 +59,7 @@ absl::Status validate(const CalibrationOptions& options, const ModelConfig& mode
   }
   for (const absl::Status& status :
        {check_selection(options.selection), check_dense_layers(options, model),
+        check_range("dense_below", options.dense_below.value_or(0), 0, kMaxDenseBelow),
         check_anchors(options, model),
         check_range("greedy.threshold", options.greedy.threshold, 0, 1),
         check_range("greedy.max_reuse_dist", options.greedy.max_reuse_dist, 1, 1024),

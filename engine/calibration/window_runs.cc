@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "engine/base/check.h"
 
 namespace kascade {
@@ -171,6 +172,30 @@ absl::StatusOr<std::vector<bool>> WindowRuns::ask(const AttentionChoice& attenti
   }
   if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
   return answered;
+}
+
+absl::StatusOr<std::vector<ChunkTime>> WindowRuns::time_chunks(const AttentionChoice& attention,
+                                                               std::span<const Token> tokens,
+                                                               const TokensDone& done) {
+  std::vector<ChunkTime> chunks;
+  int32_t fed = 0;
+  absl::Time last = absl::InfinitePast();
+  RequestGroup group;
+  auto sink = group.sink([&](const Event& event) {
+    const absl::Time now = absl::Now();
+    if (fed > 0 && event.computed_tokens > fed) {
+      chunks.push_back({fed, event.computed_tokens - fed, absl::ToDoubleSeconds(now - last)});
+    }
+    fed = event.computed_tokens;
+    last = now;
+    done(fed);
+  });
+  Request request{.tokens = {tokens.begin(), tokens.end()},
+                  .task = Generate{.max_new_tokens = 1},
+                  .attention = attention};
+  group.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
+  if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
+  return chunks;
 }
 
 }  // namespace kascade

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/calibration/crossover.h"
 #include "engine/calibration/pass_keys.h"
 #include "engine/calibration/similarity_recorder.h"
 #include "engine/calibration/windows.h"
@@ -53,6 +54,12 @@ class WindowRuns {
   absl::StatusOr<std::vector<bool>> ask(const AttentionChoice& attention,
                                         std::span<const Question> questions,
                                         const TokensDone& done);
+  // Feeds a text as serving feeds a prompt, and returns how long its chunks took: the time from the
+  // end of the step before, so that the first chunk is left out. Other requests that run meanwhile
+  // make them longer.
+  absl::StatusOr<std::vector<ChunkTime>> time_chunks(const AttentionChoice& attention,
+                                                     std::span<const Token> tokens,
+                                                     const TokensDone& done);
 
  private:
   Engine& engine_;

@@ -1,6 +1,7 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <initializer_list>
@@ -64,6 +65,13 @@ Transformer::Transformer(const ModelConfig& config, Checkpoint checkpoint, Backe
   for (int32_t first = 0; first < config_.vocab; first += kHeadTile) {
     head_.push_back({first, next_matrix(MatrixUse::kHead)});
   }
+}
+
+int64_t Transformer::mapped_weight_bytes() const {
+  if (!checkpoint_.files) return 0;
+  const Tensor& table = checkpoint_.embedding;
+  return table.rows * row_elements(table.dtype, table.cols) * size_of(table.dtype) +
+         (packed_file_ ? packed_bytes_ : 0);
 }
 
 // The matrices are made in the order in which they stand here, which is that of matrix_specs().
@@ -165,7 +173,12 @@ void Transformer::attention(int32_t index, const Step& step, const StepInput& in
   project_qkv(layers_[index], normed, qkv);
   backend_.write_kv(k, v, input, layer_cache);
   for (const AttentionGroup& group : step.groups) {
+    const auto selected_before = group.state->selection_time();
+    const auto begin = std::chrono::steady_clock::now();
     group.policy->attend(backend_, index, input_of(group.tiles), *group.state);
+    const auto selection = group.state->selection_time() - selected_before;
+    attention_times_.selection += selection;
+    attention_times_.attention += std::chrono::steady_clock::now() - begin - selection;
   }
   for (const ObservedTiles& observed : step.observed) {
     const AttentionGroup& group = step.groups[observed.group];

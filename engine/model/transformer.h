@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/attention/key_counts.h"
 #include "engine/attention/observer.h"
 #include "engine/attention/policy.h"
 #include "engine/backend/backend.h"
@@ -91,7 +92,10 @@ class Transformer {
 
   const ModelConfig& config() const { return config_; }
   Backend& backend() const { return backend_; }
+  const AttentionTimes& attention_times() const { return attention_times_; }  // of all steps
   int64_t packed_bytes() const { return packed_bytes_; }
+  // Of the mapped files, what steps read: the embedding, and the matrices if they come from a file.
+  int64_t mapped_weight_bytes() const;
   int64_t mapped_bytes() const { return checkpoint_.files ? checkpoint_.files->mapped_bytes() : 0; }
 
  private:
@@ -135,6 +139,7 @@ class Transformer {
   size_t matrices_made_ = 0;
   int64_t packed_bytes_ = 0;
   Workspace workspace_;
+  AttentionTimes attention_times_;
 };
 
 }  // namespace kascade

@@ -13,19 +13,6 @@
 namespace kascade {
 namespace {
 
-// The most rows of one step that may select per query, so that all selections that exist at a time
-// fit in `bytes`. At least one, so that every sequence advances; 0 if the policy keeps no
-// selections and so needs no limit.
-int32_t per_query_rows(const AttentionPolicy& policy, int32_t kv_heads, int32_t tokens,
-                       int64_t bytes) {
-  if (policy.selections_at_once() == 0) return 0;
-  const int64_t keys = std::max(1, policy.candidates(tokens, /*per_query=*/true).budget);
-  const int64_t row_bytes =
-      keys * kv_heads * policy.selections_at_once() * int64_t{sizeof(int32_t)};
-  return static_cast<int32_t>(
-      std::clamp<int64_t>(bytes / row_bytes, 1, std::numeric_limits<int32_t>::max()));
-}
-
 bool contains(const std::vector<Token>& tokens, Token token) {
   return std::ranges::find(tokens, token) != tokens.end();
 }
@@ -167,6 +154,8 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
   ++stats_.steps;
   stats_.rows += layout.step.batch.rows();
   stats_.last_step = end - begin;
+  stats_.step_time += stats_.last_step;
+  stats_.attention_times = transformer_.attention_times();
   deliver(scheduler_.commit(plan, outcomes), events);
   return true;
 }
@@ -235,7 +224,10 @@ void StepLoop::count_tile(const AttentionGroup& group, int32_t index, const Tile
     stats_.keys_causal += keys.causal;
     if (counts != nullptr) counts->add(keys, shape.row_bytes(), int4_key_bytes(shape.head_dim));
   }
-  if (counts != nullptr) counts->positions += tile.last - tile.first + 1;
+  const int32_t rows = tile.last - tile.first + 1;
+  const int32_t dense_rows = policy.attends_to_all(tile.first) ? rows : 0;
+  stats_.dense_rows_of_sparse += dense_rows;
+  if (counts != nullptr) counts->add_positions(rows, dense_rows);
 }
 
 // ---- Sampling and scoring ----

@@ -127,6 +127,7 @@ absl::Status validate(const SelectionSettings& settings) {
       check_range("selection.min_keys", settings.min_keys, min_keys, kMaxKeys),
       check_range("selection.top_k", settings.top_k, 1, kMaxKeys),
       check_range("selection.sink_keys", settings.sink_keys, 0, kMaxKeys),
+      check_range("selection.dense_below", settings.dense_below, 0, kMaxDenseBelow),
   };
   for (const absl::Status& status : checks) {
     if (!status.ok()) return status;

@@ -74,6 +74,7 @@ void visit_fields(Visitor& visit, Record& settings) {
   visit("sink_keys", settings.sink_keys);
   visit.unless("all_heads", settings.all_heads, false);
   visit.unless("int4_keys", settings.int4_keys, false);
+  visit.unless("dense_below", settings.dense_below, 0);
 }
 
 template <typename Visitor, Is<LayerSchedule> Record>

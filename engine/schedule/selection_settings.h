@@ -21,6 +21,8 @@ constexpr std::string_view name_of(ScorePooling pooling) {
   return pooling == ScorePooling::kSum ? "sum" : "max";
 }
 
+inline constexpr int32_t kMaxDenseBelow = 1 << 30;
+
 struct SelectionSettings {
   Family family = Family::kKascade;
   int32_t query_tile = 32;  // T positions; tile n is [nT, (n+1)T)
@@ -43,6 +45,9 @@ struct SelectionSettings {
   // Whether scores are computed from the 4-bit copy of the keys (engine/backend/int4_keys.h), which
   // the KV cache must have. Attention itself always reads the keys.
   bool int4_keys = false;
+  // Tiles that begin before this position attend to all causal keys, in every layer, since with so
+  // few keys selecting costs more time than it saves; [0, kMaxDenseBelow]. 0 = none do.
+  int32_t dense_below = 0;
 
   bool operator==(const SelectionSettings&) const = default;
 };

@@ -7,10 +7,15 @@ namespace {
 
 absl::StatusOr<AttentionChoice> resolve_schedule(const NamedSchedule& name,
                                                  const Schedules& schedules) {
-  if (!name.id) return ScheduledAttention{.schedule = schedules.active(), .ratio = name.ratio};
-  auto schedule = schedules.find_fitting(*name.id);
-  if (!schedule.ok()) return schedule.status();
-  return ScheduledAttention{.schedule = *std::move(schedule), .ratio = name.ratio};
+  ScheduledAttention out{.ratio = name.ratio, .dense_below = name.dense_below};
+  if (name.id) {
+    auto schedule = schedules.find_fitting(*name.id);
+    if (!schedule.ok()) return schedule.status();
+    out.schedule = *std::move(schedule);
+  } else {
+    out.schedule = schedules.active();
+  }
+  return out;
 }
 
 }  // namespace

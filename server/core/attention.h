@@ -2,6 +2,7 @@
 #ifndef KASCADE_SERVER_CORE_ATTENTION_H_
 #define KASCADE_SERVER_CORE_ATTENTION_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <variant>
@@ -13,8 +14,9 @@
 namespace kascade::core {
 
 struct NamedSchedule {
-  std::optional<std::string> id{};  // unset: the active schedule
-  std::optional<double> ratio{};    // in place of the schedule's, (0, 1]
+  std::optional<std::string> id{};       // unset: the active schedule
+  std::optional<double> ratio{};         // in place of the schedule's, (0, 1]
+  std::optional<int32_t> dense_below{};  // in place of the schedule's, positions
 };
 using AttentionSource = std::variant<DenseAttention, NamedSchedule, BaselineAttention>;
 

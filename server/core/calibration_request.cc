@@ -42,6 +42,7 @@ std::string text_of(const CalibrationOptions& options) {
   if (options.checks_long_windows) text += " long checks";
   if (!options.long_window) text += " no long window";
   if (!options.retrieval) text += " no retrieval";
+  if (options.dense_below) absl::StrAppend(&text, " dense below ", *options.dense_below);
   if (options.join_texts) text += *options.join_texts ? " joined" : " not joined";
   return text;
 }

@@ -80,6 +80,7 @@ AttentionSource read_schedule(const v1::ScheduleAttention& in) {
   NamedSchedule out;
   if (in.has_schedule_id()) out.id = in.schedule_id();
   if (in.has_ratio()) out.ratio = in.ratio();
+  if (in.has_dense_below()) out.dense_below = in.dense_below();
   return out;
 }
 
@@ -88,6 +89,7 @@ absl::StatusOr<AttentionSource> read_sparse(const v1::AttentionOptions& in, int3
   if (in.has_baseline()) return read_baseline(in.baseline(), "attention.baseline", layers);
   NamedSchedule out;
   if (in.has_ratio()) out.ratio = in.ratio();
+  if (in.has_dense_below()) out.dense_below = in.dense_below();
   return out;
 }
 
@@ -117,6 +119,16 @@ absl::Status check_contradictions(const v1::AttentionOptions& in) {
     if (in.has_ratio()) {
       return invalid_field("attention.ratio", "has no meaning with attention.mode DENSE");
     }
+    if (in.has_dense_below()) {
+      return invalid_field("attention.dense_below", "has no meaning with attention.mode DENSE");
+    }
+  }
+  if (in.has_baseline() && in.has_dense_below()) {
+    return invalid_field("attention.dense_below", "is the schedule's; a baseline has none");
+  }
+  if (in.has_second() && in.has_dense_below()) {
+    return invalid_field("attention.dense_below",
+                         "does not go with attention.second, which has its own");
   }
   if (in.has_baseline() && in.has_ratio()) {
     return invalid_field("attention.ratio",
@@ -201,8 +213,9 @@ absl::StatusOr<AttentionSources> read_attention(const v1::AttentionOptions& in, 
   if (in.mode() == v1::ATTENTION_MODE_COMPARE) return read_comparison(in, layers);
   AttentionSources out;
   if (in.mode() == v1::ATTENTION_MODE_DENSE) out.attention = DenseAttention{};
-  // A ratio asks for a schedule, even where no mode is named.
-  if (in.mode() == v1::ATTENTION_MODE_SPARSE || in.has_baseline() || in.has_ratio()) {
+  // A schedule's setting asks for a schedule, even where no mode is named.
+  if (in.mode() == v1::ATTENTION_MODE_SPARSE || in.has_baseline() || in.has_ratio() ||
+      in.has_dense_below()) {
     auto sparse = read_sparse(in, layers);
     if (!sparse.ok()) return sparse.status();
     out.attention = *std::move(sparse);
@@ -214,6 +227,7 @@ std::vector<FieldName> attention_fields(const v1::AttentionOptions& in) {
   std::vector<FieldName> names;
   if (in.mode() != v1::ATTENTION_MODE_COMPARE) {
     names = {{"attention.schedule.ratio", "attention.ratio"},
+             {"attention.schedule.dense_below", "attention.dense_below"},
              {"attention.schedule", "attention.mode"}};
   } else {
     names = {{"attention.schedule", "attention.first.schedule"},
@@ -222,6 +236,7 @@ std::vector<FieldName> attention_fields(const v1::AttentionOptions& in) {
       names.push_back({"compared_with", "attention.second"});
     } else {
       names.push_back({"compared_with.schedule.ratio", "attention.ratio"});
+      names.push_back({"compared_with.schedule.dense_below", "attention.dense_below"});
       names.push_back({"compared_with.schedule", "attention.mode"});
       names.push_back({"compared_with.baseline", "attention.baseline"});
     }
@@ -239,6 +254,8 @@ void to_proto(const AttentionChoice& choice, v1::AttentionChoice& out) {
   if (const auto* scheduled = std::get_if<ScheduledAttention>(&choice)) {
     out.mutable_schedule()->set_schedule_id(scheduled->schedule->schedule_id);
     if (scheduled->ratio) out.mutable_schedule()->set_ratio(*scheduled->ratio);
+    out.mutable_schedule()->set_dense_below(
+        scheduled->dense_below.value_or(scheduled->schedule->selection.dense_below));
   } else if (const auto* baseline = std::get_if<BaselineAttention>(&choice)) {
     fill(*baseline, *out.mutable_baseline());
   } else {
@@ -264,6 +281,7 @@ v1::AttentionReport report_attention(const AttentionCounts& counts, const Attent
   out.set_kv_bytes_read_per_token(ratio(counts.kv_bytes_read, counts.positions));
   out.set_dense_kv_bytes_read_per_token(ratio(counts.dense_kv_bytes_read, counts.positions));
   out.set_positions(counts.positions);
+  out.set_dense_positions(counts.dense_positions);
   return out;
 }
 

@@ -91,6 +91,7 @@ absl::Status read_planner(const Request& in, const ModelConfig& model, Calibrati
     out.max_degradation_percent = in.max_degradation_percent();
   }
   if (in.has_retrieval()) out.retrieval = in.retrieval();
+  if (in.has_dense_below()) out.dense_below = in.dense_below();
   return read_layer_cost(in, out.layer_cost);
 }
 
@@ -127,6 +128,8 @@ v1::CalibrationStage to_proto(CalibrationStage stage) {
       return v1::CALIBRATION_STAGE_PLANNING;
     case CalibrationStage::kCheckingQuality:
       return v1::CALIBRATION_STAGE_GATING;
+    case CalibrationStage::kMeasuringTimes:
+      return v1::CALIBRATION_STAGE_TIMING;
     case CalibrationStage::kDone:
       return v1::CALIBRATION_STAGE_DONE;
   }
@@ -167,6 +170,7 @@ absl::StatusOr<CalibrationOptions> read_calibration_options(const Request& in,
     out.selection = kUsualMassSelection;
     out.searches_mass = !in.has_mass();
     out.checks_long_windows = !in.has_window_tokens();
+    out.dense_below = std::nullopt;
   }
   if (kind->family == Family::kTile) out.selection.query_tile = 16;
   if (*preset != nullptr) apply_preset(**preset, out);

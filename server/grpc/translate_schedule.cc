@@ -71,6 +71,7 @@ void fill(const SelectionSettings& in, v1::SelectionRule& out) {
   out.set_pooling(sum ? v1::SCORE_POOLING_SUM : v1::SCORE_POOLING_MAX);
   out.set_all_heads(in.all_heads);
   out.set_int4_keys(in.int4_keys);
+  out.set_dense_below(in.dense_below);
 }
 
 void fill(const LayerSchedule& in, v1::LayerPlan& out) {

@@ -1,5 +1,6 @@
 #include "server/metrics/engine_collector.h"
 
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -91,7 +92,19 @@ MetricFamily seconds(const char* name, const char* help, double value) {
   return single(MetricType::Counter, name, help, value);
 }
 
+double seconds_of(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double>(time).count();
+}
+
 void add_step_times(const EngineStats& stats, std::vector<MetricFamily>& out) {
+  out.push_back(seconds("kascade_all_step_seconds_total", "Duration of all steps.",
+                        absl::ToDoubleSeconds(stats.step_time)));
+  out.push_back(seconds("kascade_selection_seconds_total",
+                        "The part of it in which keys were scored and chosen.",
+                        seconds_of(stats.attention_times.selection)));
+  out.push_back(seconds("kascade_attention_seconds_total",
+                        "The part of it in which rows attended to keys.",
+                        seconds_of(stats.attention_times.attention)));
   out.push_back(seconds("kascade_step_seconds_total",
                         "Duration of the steps whose duration was predicted.",
                         stats.measured_step_seconds));
@@ -120,6 +133,10 @@ void add_totals(const EngineStats& stats, std::vector<MetricFamily>& out) {
                         "Keys scored for a selection, by the layer's role.", stats.keys_scored));
   out.push_back(counter("kascade_attention_keys_causal_total",
                         "Keys that dense attention would have attended to.", stats.keys_causal));
+  out.push_back(counter("kascade_sparse_rows_computed_dense_total",
+                        "Rows of sparse requests that attended to all keys, since they stand below "
+                        "the schedule's dense_below.",
+                        stats.dense_rows_of_sparse));
 }
 
 }  // namespace

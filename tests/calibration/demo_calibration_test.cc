@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/calibration/calibration.h"
+#include "engine/calibration/crossover.h"
 #include "engine/calibration/window_runs.h"
 #include "engine/calibration/windows.h"
 #include "gtest/gtest.h"
@@ -47,6 +48,7 @@ class DemoCalibrationTest : public ::testing::Test {
             EXPECT_GE(progress.done_tokens, done_tokens_);
           }
           stage_ = progress.stage;
+          measured_times_ |= progress.stage == CalibrationStage::kMeasuringTimes;
           done_tokens_ = progress.done_tokens;
         },
         stop_, &measured_);
@@ -59,6 +61,7 @@ class DemoCalibrationTest : public ::testing::Test {
   std::atomic<bool> stop_ = false;
   CalibrationStage stage_ = CalibrationStage::kMeasuring;  // the last one reported
   int64_t done_tokens_ = 0;
+  bool measured_times_ = false;  // whether any calibration of the test did
 };
 std::unique_ptr<Engine> DemoCalibrationTest::engine_;
 Texts DemoCalibrationTest::texts_;
@@ -195,6 +198,35 @@ TEST_F(DemoCalibrationTest, EveryLayerSelectsTheLeastShareThatPasses) {
   ASSERT_TRUE(same.ok()) << same.status();
   EXPECT_EQ(same->table.size(), 1u);
   EXPECT_EQ(same->schedule.quality.mean_kl, schedule.quality.mean_kl);
+}
+
+// The position below which a schedule is dense is measured, and the quality check does not use it.
+TEST_F(DemoCalibrationTest, TheCrossoverIsMeasuredUnlessItIsGiven) {
+  options_.planner = Planner::kMass;
+  options_.selection = kUsualMassSelection;
+  options_.selection.mass = 0.99;
+  options_.max_degradation_percent = 100;
+  options_.dense_below = 512;
+  const auto given = run();
+  ASSERT_TRUE(given.ok()) << given.status();
+  EXPECT_EQ(given->schedule.selection.dense_below, 512);
+  EXPECT_LT(given->schedule.quality.keys_attended_ratio, 1);
+  options_.dense_below = std::nullopt;
+  const auto measured = run();
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  const int32_t crossover = measured->schedule.selection.dense_below;
+  EXPECT_GE(crossover, 0);
+  EXPECT_TRUE(crossover % kCrossoverStep == 0 || crossover == engine_->model().context)
+      << crossover;
+  EXPECT_EQ(measured->schedule.quality.mean_kl, given->schedule.quality.mean_kl);
+  EXPECT_TRUE(measured_times_);
+  options_.max_degradation_percent = 0;
+  measured_times_ = false;
+  const auto failed = run();
+  ASSERT_TRUE(failed.ok()) << failed.status();
+  ASSERT_FALSE(failed->schedule.quality.passed);
+  EXPECT_EQ(failed->schedule.selection.dense_below, 0);
+  EXPECT_FALSE(measured_times_);
 }
 
 // On the bundled model importance is a poor guide: of two schedules with as many anchors, the one

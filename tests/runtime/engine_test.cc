@@ -29,6 +29,13 @@ constexpr SelectionSettings kMass{.query_tile = 16, .min_keys = 2, .mass = 0.99,
 // The same by the 4-bit copy of the keys.
 constexpr SelectionSettings kInt4Mass{
     .query_tile = 16, .min_keys = 2, .mass = 0.99, .max_ratio = 0.5, .int4_keys = true};
+// The same, dense at first.
+constexpr SelectionSettings kLateInt4Mass{.query_tile = 16,
+                                          .min_keys = 2,
+                                          .mass = 0.99,
+                                          .max_ratio = 0.5,
+                                          .int4_keys = true,
+                                          .dense_below = 128};
 
 struct EngineCase {
   std::string backend;
@@ -176,6 +183,52 @@ TEST_P(EngineTest, ChunkedEqualsWhole) {
   }
 }
 
+// ---- Dense where sparse attention does not pay ----
+
+TEST_P(EngineTest, BelowDenseBelowResultsAreThoseOfDenseAttention) {
+  const auto engine = make_engine(options());
+  SelectionSettings rule = kInt4Mass;
+  rule.dense_below = 161;  // in the tile [160, 176), which is dense as a whole
+  for (const auto granularity : {SelectionGranularity::kPerQuery, SelectionGranularity::kPerTile}) {
+    ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, rule)).ok());
+    Request request = scoring(*engine, text(400), Mode::kDense);
+    std::get<Score>(request.task).granularity = granularity;
+    const Reply dense = run(*engine, request);
+    request.attention = ScheduledAttention{.schedule = engine->active_schedule()};
+    const Reply mixed = run(*engine, request);
+    std::get<ScheduledAttention>(request.attention).dense_below = 0;
+    const Reply sparse = run(*engine, request);
+    for (size_t i = 0; i < 176; ++i) {  // row i scores token i + 1
+      EXPECT_NEAR(mixed.tokens[i].logprob, dense.tokens[i].logprob, tolerance()) << i;
+    }
+    EXPECT_NE(mixed.tokens[176].logprob, dense.tokens[176].logprob);
+    EXPECT_GT(largest_difference(mixed, sparse), 1e-3);
+    const AttentionCounts counts = mixed.finish.counts.back();
+    EXPECT_EQ(counts.dense_positions, 176);
+    EXPECT_EQ(sparse.finish.counts.back().dense_positions, 0);
+    EXPECT_GT(counts.attended, sparse.finish.counts.back().attended);
+    EXPECT_LT(counts.scored, sparse.finish.counts.back().scored);
+  }
+}
+
+TEST_P(EngineTest, DenseBelowTheWholeTextIsDense) {
+  const auto engine = make_engine(options());
+  Request request = greedy(*engine, text(300), Mode::kDense, 20);
+  const Reply dense = run(*engine, request);
+  for (const SelectionSettings& rule : {kKeys, kTiles, kMass}) {
+    request.attention = ScheduledAttention{.schedule = make_schedule(*engine, {1, 3}, rule),
+                                           .dense_below = kMaxDenseBelow};
+    const Reply sparse = run(*engine, request);
+    // A row of a tile of its own adds in another order than one among others.
+    expect_same(dense, sparse, tolerance());
+    const AttentionCounts counts = sparse.finish.counts.back();
+    EXPECT_EQ(counts.attended, counts.causal);
+    EXPECT_EQ(counts.scored, 0);
+    EXPECT_EQ(counts.kv_bytes_read, counts.dense_kv_bytes_read);
+    EXPECT_EQ(counts.dense_positions, counts.positions);
+  }
+}
+
 // ---- Budgets that follow the attention ----
 
 TEST_P(EngineTest, MassOneIsDense) {
@@ -216,7 +269,8 @@ TEST_P(EngineTest, ByMassChunkedEqualsWhole) {
       {SelectionGranularity::kPerQuery, kMass},
       {SelectionGranularity::kPerTile, kMass},
       {SelectionGranularity::kPerQuery, kInt4Mass},
-      {SelectionGranularity::kPerTile, kInt4Mass}};
+      {SelectionGranularity::kPerTile, kInt4Mass},
+      {SelectionGranularity::kPerTile, kLateInt4Mass}};
   for (const auto& [granularity, rule] : cases) {
     const auto schedule = make_schedule(*whole, {2}, rule);
     ASSERT_TRUE(whole->activate(schedule).ok() && chunked->activate(schedule).ok());
@@ -258,7 +312,9 @@ TEST_P(EngineTest, ByMassBatchedEqualsAlone) {
 
 TEST_P(EngineTest, ByMassScoreEqualsGenerate) {
   const auto engine = make_engine(options());
-  for (const SelectionSettings& rule : {kMass, kInt4Mass}) {
+  SelectionSettings late = kInt4Mass;
+  late.dense_below = 250;  // among the generated tokens
+  for (const SelectionSettings& rule : {kMass, kInt4Mass, late}) {
     ASSERT_TRUE(engine->activate(make_schedule(*engine, {1}, rule)).ok());
     std::vector<Token> all = text(233);
     const Reply generated = run(*engine, greedy(*engine, all, Mode::kSparse, 30));
@@ -427,7 +483,7 @@ TEST_P(EngineTest, PreemptedEqualsAlone) {
   const auto engine = make_engine(tight);
   const AttentionChoice choices[] = {
       DenseAttention{}, ScheduledAttention{.schedule = make_schedule(*engine, {1}, kKeys)},
-      ScheduledAttention{.schedule = make_schedule(*engine, {1}, kInt4Mass)}};
+      ScheduledAttention{.schedule = make_schedule(*engine, {1}, kLateInt4Mass)}};
   std::vector<Request> requests;
   for (int32_t i = 0; i < 6; ++i) {
     requests.push_back(greedy(*engine, text(100 + i, i), Mode::kDense, 250));

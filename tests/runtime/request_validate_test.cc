@@ -175,6 +175,8 @@ const Fault kScoreFaults[] = {
      "attention.baseline.dense_layers[1]: must be in [0, 3], got 4"},
     {[](Request& r) { r.compared_with = ScheduledAttention{.schedule = nullptr, .ratio = 1.5}; },
      "compared_with.schedule.ratio: must be in (0, 1], got 1.5"},
+    {[](Request& r) { r.attention = ScheduledAttention{.dense_below = -1}; },
+     "attention.schedule.dense_below: must be in [0, 1073741824], got -1"},
     {[](Request& r) {
        auto tiles = std::make_shared<Schedule>();
        tiles->selection.family = Family::kTile;

@@ -190,6 +190,19 @@ TEST(Json, AMassIsKeptAndLeftOutWhereThereIsNone) {
   EXPECT_EQ(message_of(text.status()), "selection.mass must be a number, is \"most\"");
 }
 
+TEST(Json, DenseBelowIsNamedWhereItIsSet) {
+  EXPECT_THAT(to_json(example()), Not(HasSubstr("dense_below")));
+  EXPECT_EQ(parse_schedule(to_json(example()))->selection.dense_below, 0);
+  Schedule schedule = example();
+  schedule.selection.dense_below = 1536;
+  seal(schedule);
+  EXPECT_NE(schedule.schedule_id, example().schedule_id);
+  EXPECT_THAT(to_json(schedule), HasSubstr("\"dense_below\":1536"));
+  const auto parsed = parse_schedule(to_json(schedule));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  expect_equal(*parsed, schedule);
+}
+
 TEST(Json, TheCopyOfTheKeysIsNamedWhereItIsUsed) {
   EXPECT_THAT(to_json(example()), Not(HasSubstr("int4_keys")));
   Schedule schedule = example();

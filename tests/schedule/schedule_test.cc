@@ -93,6 +93,8 @@ TEST(Validate, RefusesEachFaultOfTheRule) {
        "selection.min_keys must be in [1, "},
       {"top_k", [](Schedule& s) { s.selection.top_k = 0; }, "selection.top_k must be in [1, "},
       {"sink_keys", [](Schedule& s) { s.selection.sink_keys = -1; }, "selection.sink_keys"},
+      {"dense_below", [](Schedule& s) { s.selection.dense_below = -1; },
+       "selection.dense_below must be in [0, 1073741824], is -1"},
       {"tile family, paper decode", [](Schedule& s) { s.selection.family = Family::kTile; },
        "selection.decode_own_tile must be true for family tile, is false"},
       {"tile family, sinks",

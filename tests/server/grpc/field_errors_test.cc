@@ -117,6 +117,13 @@ const std::vector<Case<v1::GenerateRequest>> kGenerateCases{
      }},
     {"ratio 0", bad("attention.ratio"),
      [](v1::GenerateRequest& r) { r.mutable_attention()->set_ratio(0); }},
+    {"dense_below with dense", bad("attention.dense_below"),
+     [](v1::GenerateRequest& r) {
+       r.mutable_attention()->set_mode(v1::ATTENTION_MODE_DENSE);
+       r.mutable_attention()->set_dense_below(0);
+     }},
+    {"dense_below -1", bad("attention.dense_below"),
+     [](v1::GenerateRequest& r) { r.mutable_attention()->set_dense_below(-1); }},
 };
 
 v1::AttentionBaseline& baseline(v1::GenerateRequest& r, v1::BaselineKind kind) {
@@ -144,6 +151,11 @@ const std::vector<Case<v1::GenerateRequest>> kBaselineCases{
      [](v1::GenerateRequest& r) {
        baseline(r, v1::BASELINE_KIND_ORACLE);
        r.mutable_attention()->set_ratio(0.5);
+     }},
+    {"with dense_below", bad("attention.dense_below"),
+     [](v1::GenerateRequest& r) {
+       baseline(r, v1::BASELINE_KIND_ORACLE);
+       r.mutable_attention()->set_dense_below(0);
      }},
     {"ratio 0", bad("attention.baseline.ratio"),
      [](v1::GenerateRequest& r) { baseline(r, v1::BASELINE_KIND_ORACLE).set_ratio(0); }},
@@ -324,6 +336,12 @@ const std::vector<Case<v1::ScoreRequest>> kComparisonCases{
      [](v1::ScoreRequest& r) { comparison(r).mutable_first(); }},
     {"ratio beside second", bad("attention.ratio"),
      [](v1::ScoreRequest& r) { comparison(r).set_ratio(0.5); }},
+    {"dense_below beside second", bad("attention.dense_below"),
+     [](v1::ScoreRequest& r) { comparison(r).set_dense_below(8); }},
+    {"dense_below of first", bad("attention.first.schedule.dense_below"),
+     [](v1::ScoreRequest& r) {
+       comparison(r).mutable_first()->mutable_schedule()->set_dense_below(-1);
+     }},
     {"baseline beside second", bad("attention.baseline"),
      [](v1::ScoreRequest& r) {
        comparison(r).mutable_baseline()->set_kind(v1::BASELINE_KIND_ORACLE);

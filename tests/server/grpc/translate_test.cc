@@ -177,6 +177,9 @@ TEST(CalibrationOptionsOfARequest, AMassTakesThePlaceOfTheRatio) {
   request.set_maker(v1::SCHEDULE_MAKER_DP);
   request.set_window_tokens(2048);
   EXPECT_FALSE(options_of(request).checks_long_windows);
+  EXPECT_EQ(options_of(request).dense_below, 0);
+  request.set_dense_below(700);
+  EXPECT_EQ(options_of(request).dense_below, 700);
   request.set_mass(0.9);
   EXPECT_EQ(options_of(request).selection, (SelectionSettings{.mass = 0.9}));
   request.set_max_ratio(0.5);
@@ -195,6 +198,9 @@ TEST(CalibrationOptionsOfARequest, MakerMassHasDefaultsOfItsOwn) {
   EXPECT_TRUE(options.checks_long_windows);
   EXPECT_EQ(options.selection,
             (SelectionSettings{.min_keys = 64, .mass = 0.95, .sink_keys = 4, .int4_keys = true}));
+  EXPECT_EQ(options.dense_below, std::nullopt);  // is measured
+  request.set_dense_below(0);
+  EXPECT_EQ(options_of(request).dense_below, 0);
   request.set_mass(0.9);
   request.set_min_keys(32);
   request.set_sink_keys(0);
