@@ -118,19 +118,22 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   absl::StatusOr<std::unique_ptr<Backend>> backend = std::move(own_backend);
   if (*backend == nullptr) backend = open_backend_of(options, checkpoint->dtype);
   if (!backend.ok()) return backend.status();
-  auto shape = cache_shape(options, *config, (*backend)->precision().cache);
-  if (!shape.ok()) return shape.status();
 
+  // The cache takes what the weights leave.
   WeightsCache packed(options.weights_cache, options.model_directory, *config, *checkpoint,
                       **backend);
-  auto impl =
-      std::make_unique<Impl>(options, *config, *std::move(tokenizer), *std::move(identity),
-                             *std::move(backend), *std::move(checkpoint), packed.take(), *shape);
+  auto transformer = std::make_unique<Transformer>(*config, *std::move(checkpoint), **backend,
+                                                   options.max_batch_tokens, packed.take());
+  packed.keep(*transformer);
+  const auto shape = cache_shape(options, *config, (*backend)->precision().cache,
+                                 memory_left(free_memory(), transformer->mapped_weight_bytes()));
+  if (!shape.ok()) return shape.status();
+  auto impl = std::make_unique<Impl>(options, *std::move(tokenizer), *std::move(identity),
+                                     *std::move(backend), std::move(transformer), *shape);
   if (!impl->cache.allocated()) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "kv_memory_bytes: the operating system refused ", impl->info.kv_pool_bytes, " bytes"));
   }
-  packed.keep(impl->transformer);
   impl->info.weights_cache = packed.outcome();
   impl->info.warnings = packed.warnings();
   impl->info.load_time = absl::Now() - begin;
@@ -141,17 +144,15 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() { impl_->stop(); }
 
-Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config,
-                   std::unique_ptr<Tokenizer> model_tokenizer, ModelIdentity model_identity,
-                   std::unique_ptr<Backend> model_backend, Checkpoint checkpoint,
-                   std::optional<PackedFile> packed, const KvCacheShape& shape)
-    : config(model_config),
+Engine::Impl::Impl(const EngineOptions& options, std::unique_ptr<Tokenizer> model_tokenizer,
+                   ModelIdentity model_identity, std::unique_ptr<Backend> model_backend,
+                   std::unique_ptr<Transformer> model, const KvCacheShape& shape)
+    : config(model->config()),
       tokenizer(std::move(model_tokenizer)),
       chat_format(find_chat_format(options.model_directory, *tokenizer)),
       identity(std::move(model_identity)),
       backend(std::move(model_backend)),
-      transformer(config, std::move(checkpoint), *backend, options.max_batch_tokens,
-                  std::move(packed)),
+      transformer(std::move(model)),
       cache(shape, *backend),
       blocks(shape.blocks, shape.block_size),
       max_queue(options.max_queue),
@@ -160,7 +161,7 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
             // A text to score may be one token longer: its last token is never fed.
             .context = config.context + 1,
             .max_step_seconds = options.max_step_ms / 1e3},
-           options.max_selection_bytes, transformer, cache, blocks,
+           options.max_selection_bytes, *transformer, cache, blocks,
            [this](const EngineStats& stats) {
              const std::lock_guard lock(mutex);
              published_stats = stats;
@@ -176,10 +177,10 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model_config
   info.threads = backend_info.threads;
   info.cpus = backend_info.cpus;
   info.parameters = config.parameters();
-  info.mapped_bytes = transformer.mapped_bytes();
-  info.packed_bytes = transformer.packed_bytes();
+  info.mapped_bytes = transformer->mapped_bytes();
+  info.packed_bytes = transformer->packed_bytes();
   double weights = 0;
-  for (const Matrix* matrix : transformer.matrices()) {
+  for (const Matrix* matrix : transformer->matrices()) {
     weights +=
         static_cast<double>(matrix->out_features()) * static_cast<double>(matrix->in_features());
   }

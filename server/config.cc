@@ -53,7 +53,7 @@ void add_model_flags(CLI::App& app, EngineOptions& engine) {
       ->type_name("DIR");
   add_bytes(app, "--kv-memory", engine.kv_memory_bytes, options::binary_units(), 0, INT64_MAX,
             "Bytes of the KV cache, or a number with KiB, MiB, GiB; 0 = what --max-sequences "
-            "full contexts need, at most a quarter of the free memory");
+            "full contexts need, at most half of what the weights leave");
 }
 
 // The ranges are those of the engine (check_options in engine/engine.cc), which would refuse the

@@ -2,34 +2,20 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <fstream>
-#include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
 namespace kascade {
-namespace {
 
-// The smaller of the memory that is available now and the container's limit, in bytes.
-int64_t available_memory() {
-  int64_t available = int64_t{4} << 30;
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string key; meminfo >> key;) {
-    int64_t kib = 0;
-    std::string unit;
-    meminfo >> kib >> unit;
-    if (key == "MemAvailable:") available = kib * 1024;
-  }
-  std::ifstream limit("/sys/fs/cgroup/memory.max");
-  if (int64_t bytes = 0; limit >> bytes) available = std::min(available, bytes);
-  return available;
+MemoryLeft memory_left(const FreeMemory& free, int64_t mapped_weight_bytes) {
+  return {std::max<int64_t>(0, free.bytes - mapped_weight_bytes),
+          absl::StrCat(free.bytes, " that ", free.source, " leaves, less ", mapped_weight_bytes,
+                       " for weights in mapped files")};
 }
 
-}  // namespace
-
 absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const ModelConfig& config,
-                                         DType dtype) {
+                                         DType dtype, const MemoryLeft& left) {
   KvCacheShape shape{.layers = config.layers,
                      .kv_heads = config.kv_heads,
                      .head_dim = config.head_dim,
@@ -41,7 +27,12 @@ absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const Mod
   const int64_t context_blocks = (config.context + shape.block_size - 1) / shape.block_size;
   int64_t bytes = options.kv_memory_bytes;
   if (bytes == 0) {
-    bytes = std::min(available_memory() / 4, options.max_sequences * context_blocks * block_bytes);
+    bytes = std::min(left.bytes / 2, options.max_sequences * context_blocks * block_bytes);
+  }
+  if (bytes > left.bytes) {
+    return absl::FailedPreconditionError(absl::StrCat("kv_memory_bytes: ", bytes,
+                                                      " bytes are more than the ", left.bytes,
+                                                      " that are left (", left.reckoning, ")"));
   }
   const int64_t least = (options.max_batch_tokens + shape.block_size - 1) / shape.block_size;
   const int64_t blocks = std::min(bytes / block_bytes, int64_t{1} << 24);

@@ -2,17 +2,31 @@
 #ifndef KASCADE_ENGINE_RUNTIME_CACHE_SHAPE_H_
 #define KASCADE_ENGINE_RUNTIME_CACHE_SHAPE_H_
 
+#include <cstdint>
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/engine.h"
 #include "engine/model/config.h"
+#include "engine/runtime/free_memory.h"
 
 namespace kascade {
 
-// As many blocks as options.kv_memory_bytes hold, or the memory that is available now.
-// FAILED_PRECONDITION: too few for the first chunk of a sequence.
+// What is left for the KV cache beside the weights.
+struct MemoryLeft {
+  int64_t bytes = 0;        // ≥ 0
+  std::string reckoning{};  // how that comes about, for messages
+};
+// Of the memory that was free once the weights were packed. Pages of mapped files count as free,
+// but those with weights are needed: `mapped_weight_bytes`.
+MemoryLeft memory_left(const FreeMemory& free, int64_t mapped_weight_bytes);
+
+// As many blocks as options.kv_memory_bytes hold. 0 stands for what max_sequences full contexts
+// need, but at most half of what is left; the other half is for workspace and requests.
+// FAILED_PRECONDITION: more than is left, or too few for the first chunk of a sequence.
 absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const ModelConfig& config,
-                                         DType dtype);
+                                         DType dtype, const MemoryLeft& left);
 
 }  // namespace kascade
 

@@ -6,14 +6,12 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <variant>
 #include <vector>
 
 #include "engine/cache/kv_cache.h"
 #include "engine/engine.h"
-#include "engine/model/checkpoint.h"
 #include "engine/model/transformer.h"
 #include "engine/runtime/step_loop.h"
 
@@ -22,10 +20,9 @@ namespace kascade {
 struct Engine::Impl {
   using Command = std::variant<QueuedRequest, SeqId>;  // admit, or cancel
 
-  Impl(const EngineOptions& options, const ModelConfig& model_config,
-       std::unique_ptr<Tokenizer> model_tokenizer, ModelIdentity model_identity,
-       std::unique_ptr<Backend> model_backend, Checkpoint checkpoint,
-       std::optional<PackedFile> packed, const KvCacheShape& shape);
+  Impl(const EngineOptions& options, std::unique_ptr<Tokenizer> model_tokenizer,
+       ModelIdentity model_identity, std::unique_ptr<Backend> model_backend,
+       std::unique_ptr<Transformer> model, const KvCacheShape& shape);
 
   void start();
   void stop();  // ends the engine's thread; may be called twice
@@ -43,7 +40,7 @@ struct Engine::Impl {
   const ModelIdentity identity;
   EngineInfo info;
   const std::unique_ptr<Backend> backend;
-  Transformer transformer;
+  const std::unique_ptr<Transformer> transformer;
   KvCache cache;
   BlockAllocator blocks;
   std::mutex mutex;  // guards the members from here to `stopping`
