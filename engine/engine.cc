@@ -50,7 +50,8 @@ absl::Status check_options(const EngineOptions& options) {
     return outside("kv_memory_bytes", 0, std::numeric_limits<int64_t>::max(),
                    options.kv_memory_bytes);
   }
-  return absl::OkStatus();
+  if (auto format = weight_format_named(options.weights); !format.ok()) return format.status();
+  return cache_dtype_named(options.kv_cache_dtype).status();
 }
 
 absl::StatusOr<ModelIdentity> identify(const std::filesystem::path& directory,
@@ -103,8 +104,6 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
                                                        std::unique_ptr<Backend> own_backend) {
   const absl::Time begin = absl::Now();
   if (absl::Status status = check_options(options); !status.ok()) return status;
-  if (auto format = weight_format_named(options.weights); !format.ok()) return format.status();
-  if (auto dtype = cache_dtype_named(options.kv_cache_dtype); !dtype.ok()) return dtype.status();
   if (auto found = check_model_folder(options.model_directory); !found.ok()) return found;
   auto config = load_config(options.model_directory);
   if (!config.ok()) return config.status();
