@@ -206,6 +206,7 @@ TEST_F(DemoCalibrationTest, TheCrossoverIsMeasuredUnlessItIsGiven) {
   options_.selection = kUsualMassSelection;
   options_.selection.mass = 0.99;
   options_.max_degradation_percent = 100;
+  options_.retrieval = false;
   options_.dense_below = 512;
   const auto given = run();
   ASSERT_TRUE(given.ok()) << given.status();
