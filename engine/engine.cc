@@ -367,7 +367,9 @@ const EngineInfo& Engine::info() const { return impl_->info; }
 
 EngineStats Engine::stats() const {
   const std::lock_guard lock(impl_->mutex);
-  return impl_->published_stats;
+  EngineStats stats = impl_->published_stats;
+  stats.waiting += static_cast<int32_t>(impl_->arriving);
+  return stats;
 }
 
 }  // namespace kascade

@@ -113,6 +113,24 @@ void add_server_flags(CLI::App& app, Configuration& configuration) {
       ->type_name("FILE");
 }
 
+void add_connection_flags(CLI::App& app, ServerOptions& server) {
+  ConnectionOptions& connections = server.connections;
+  add_whole(app, "--max-connections", connections.max_connections, 0, 1 << 20,
+            "gRPC connections at once; 0 = as many as the limit of descriptors allows, at most "
+            "4,096; where there are too many, one without calls is closed");
+  add_whole(app, "--max-connections-per-peer", connections.max_per_peer, -1, 1 << 20,
+            "Of these, of one IPv4 address or /64 network of IPv6; -1 = half of all, 0 = no limit");
+  add_whole(app, "--max-streams-per-connection", connections.max_streams, 1, 1 << 20,
+            "Calls at once on a connection; more wait in the client");
+  add_whole(app, "--max-connection-idle-seconds", connections.max_idle_seconds, 0, 2'000'000,
+            "A connection without a call for so long is closed; 0 = never");
+  add_whole(app, "--max-connection-age-seconds", connections.max_age_seconds, 0, 2'000'000,
+            "A connection takes no new calls then and is closed after as long again; 0 = never");
+  add_whole(app, "--stall-seconds", server.stall_seconds, 0, 86400,
+            "The server is no longer live if the engine has work but computes nothing for so long; "
+            "0 = it always is");
+}
+
 // What no option can check alone.
 void check_together(const EngineOptions& engine) {
   const int32_t least = engine.max_sequences + kRowsBesideSequences;
@@ -146,6 +164,7 @@ ParsedConfiguration parse_configuration(int argc, char** argv) {
   add_model_flags(app, configuration.server.engine);
   add_step_flags(app, configuration.server.engine);
   add_server_flags(app, configuration);
+  add_connection_flags(app, configuration.server);
   add_environment(app);
   try {
     app.parse(argc, argv);

@@ -1,6 +1,7 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -9,9 +10,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/model/layer_count.h"
 
 namespace kascade {
 namespace {
+
+std::atomic<int64_t> layer_count = 0;
 
 // Appends a vector of the checkpoint, if the model has it.
 void append(Tensor vector, std::vector<float>& values) {
@@ -36,6 +40,8 @@ Buffer uploaded(std::initializer_list<Tensor> vectors, Backend& backend, double 
 }
 
 }  // namespace
+
+int64_t layers_computed() { return layer_count.load(std::memory_order_relaxed); }
 
 Transformer::Workspace::Workspace(const ModelConfig& config, int32_t rows, Backend& backend) {
   const auto f32 = [&](int64_t cols) { return backend.allocate(DType::kF32, rows, cols); };
@@ -124,7 +130,10 @@ Tensor Transformer::forward(const Step& step, const KvCache& cache) {
   scale(workspace_.x.first_rows(rows), config_.embedding_multiplier);
   backend_.rotary_angles(*input, frequencies_, workspace_.rotation.first_rows(rows));
   scale(workspace_.rotation.first_rows(rows), rope_magnitude(config_));
-  for (int32_t index = 0; index < config_.layers; ++index) layer(index, step, *input, cache);
+  for (int32_t index = 0; index < config_.layers; ++index) {
+    layer(index, step, *input, cache);
+    layer_count.fetch_add(1, std::memory_order_relaxed);
+  }
 
   const auto wanted = static_cast<int64_t>(step.batch.logit_rows.size());
   const Tensor last = workspace_.normed.first_rows(wanted);

@@ -10,8 +10,12 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
+#include "server/grpc/connection_calls.h"
 #include "server/grpc/malformed_requests.h"
+#include "server/metrics/engine_collector.h"
+#include "server/metrics/state_collector.h"
 #include "server/net/address.h"
+#include "server/net/descriptors.h"
 #include "spdlog/spdlog.h"
 
 namespace kascade::server {
@@ -40,6 +44,16 @@ void allow_pings(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
 }
 
+// 200 while `state` is true, else 503.
+net::Page state_page(const char* path, std::function<bool()> state) {
+  return {.path = path,
+          .content_type = "text/plain; charset=utf-8",
+          .content = [state = std::move(state)] {
+            const bool available = state();
+            return net::PageText{.available = available, .text = available ? "ok\n" : "no\n"};
+          }};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Server>> Server::start(const ServerOptions& options) {
@@ -49,14 +63,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::start(const ServerOptions& optio
   if (absl::Status status = server->load_schedules(); !status.ok()) return status;
   if (absl::Status status = server->listen(); !status.ok()) return status;
   server->lifecycle_ = Lifecycle::kServing;
-  server->set_serving(true);
+  server->health_.start(*server->grpc_->GetHealthCheckService(), *server->acceptor_);
   return server;
 }
 
 Server::Server(const ServerOptions& options, std::unique_ptr<Engine> engine)
     : options_(options),
       engine_(std::move(engine)),
-      engine_metrics_(std::make_shared<metrics::EngineCollector>(*engine_)),
       schedules_(*engine_, options.schedule_directory),
       work_(kWorkThreads),
       context_{.engine = *engine_,
@@ -70,7 +83,8 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Engine> engine)
                           .max_batch_tokens = options.engine.max_batch_tokens}},
       jobs_(*engine_, schedules_, metrics_),
       inference_(context_),
-      calibration_(context_, jobs_) {}
+      calibration_(context_, jobs_),
+      health_(*engine_, std::chrono::seconds(options.stall_seconds)) {}
 
 Server::~Server() { drain(absl::ZeroDuration()); }
 
@@ -80,11 +94,20 @@ absl::Status Server::load_schedules() {
   return schedules_.load_active(options_.schedule_file);
 }
 
+metrics::Collectors Server::collectors() const {
+  return {std::make_shared<metrics::EngineCollector>(*engine_),
+          std::make_shared<metrics::StateCollector>(*connections_,
+                                                    [this] { return health_.stalled(); })};
+}
+
 absl::Status Server::listen_for_metrics() {
   if (options_.metrics_listen.empty()) return absl::OkStatus();
   const auto address = net::parse_address(options_.metrics_listen, net::Sockets::kTcpOnly);
   if (!address.ok()) return in_field("metrics_listen", address.status());
-  auto listener = metrics::serve_metrics(*address, metrics_, engine_metrics_);
+  auto listener =
+      metrics::serve_metrics(*address, metrics_, collectors(),
+                             {state_page("/livez", [this] { return health_.live(); }),
+                              state_page("/readyz", [this] { return health_.ready(); })});
   if (!listener.ok()) return listener.status();
   metrics_listener_ = *std::move(listener);
   return absl::OkStatus();
@@ -93,34 +116,45 @@ absl::Status Server::listen_for_metrics() {
 absl::Status Server::listen() {
   const auto address = net::parse_address(options_.listen, net::Sockets::kTcpAndUnix);
   if (!address.ok()) return in_field("listen", address.status());
-  if (absl::Status status = net::check_free(*address); !status.ok()) return status;
+  const auto limits = connection_limits(options_.connections, net::raise_descriptor_limit());
+  if (!limits.ok()) return limits.status();
+  connections_ = std::make_shared<net::Connections>(*limits);
+  auto listener = net::Listener::open(*address, net::Wildcard::kBothFamilies);
+  if (!listener.ok()) return listener.status();
+  port_ = listener->port();
   if (absl::Status status = listen_for_metrics(); !status.ok()) return status;
+  return serve(*std::move(listener));
+}
+
+absl::Status Server::serve(net::Listener listener) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(address->text(), grpc::InsecureServerCredentials(), &port_);
-  // Two servers on one port would share its connections at random.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  using External = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+  std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> connections =
+      builder.experimental().AddExternalConnectionAcceptor(External::FROM_FD,
+                                                           grpc::InsecureServerCredentials());
   allow_pings(builder);
+  limit_connections(builder, options_.connections);
   builder.SetMaxReceiveMessageSize(message_limit(options_.max_message_bytes));
-  builder.experimental().SetInterceptorCreators(refuse_malformed_requests(context_));
+  auto interceptors = refuse_malformed_requests(context_);
+  interceptors.push_back(count_calls(connections_));
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   builder.RegisterService(&inference_);
   builder.RegisterService(&calibration_);
   grpc_ = builder.BuildAndStart();
-  if (!grpc_ || port_ == 0) {
-    // The address itself was free a moment ago.
-    return absl::UnavailableError(
-        absl::StrCat("cannot listen on ", address->text(),
-                     ": another process took it, or listens on the same port of all interfaces"));
-  }
+  if (!grpc_) return absl::InternalError("gRPC did not start");
+  auto acceptor = net::Acceptor::start(
+      std::move(listener), *connections_, [connections](net::Socket connection) {
+        grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+        parameters.fd = connection.release();
+        connections->HandleNewConnection(&parameters);
+      });
+  if (!acceptor.ok()) return acceptor.status();
+  acceptor_ = *std::move(acceptor);
+  flood_guard_ = std::make_unique<FloodGuard>(
+      *connections_, stream_limits(options_.connections, options_.max_message_bytes));
   return absl::OkStatus();
-}
-
-void Server::set_serving(bool serving) {
-  auto* health = grpc_->GetHealthCheckService();
-  health->SetServingStatus("", serving);
-  health->SetServingStatus(v1::InferenceService::service_full_name(), serving);
-  health->SetServingStatus(v1::CalibrationService::service_full_name(), serving);
 }
 
 void Server::drain(absl::Duration grace) {
@@ -128,13 +162,16 @@ void Server::drain(absl::Duration grace) {
   const absl::Time deadline = absl::Now() + grace;
   lifecycle_ = Lifecycle::kDraining;
   context_.draining = true;
-  if (grpc_) set_serving(false);
+  health_.set_unready();
   jobs_.shutdown();
   engine_->drain(grace);
   if (grpc_) {
     if (!requests_.wait_until(std::max(deadline, absl::Now() + kFlushTime))) {
       spdlog::warn("some clients have not read their answers and are cut off");
     }
+    health_.stop();
+    flood_guard_.reset();
+    acceptor_.reset();
     grpc_->Shutdown(absl::ToChronoTime(absl::Now() + kFlushTime));
     grpc_->Wait();
   }
@@ -144,7 +181,7 @@ void Server::drain(absl::Duration grace) {
 }
 
 std::string Server::metrics_text() const {
-  return metrics::exposition_text(metrics_, *engine_metrics_);
+  return metrics::exposition_text(metrics_, collectors());
 }
 
 }  // namespace kascade::server

@@ -20,10 +20,14 @@
 #include "server/core/server_context.h"
 #include "server/core/work_queue.h"
 #include "server/grpc/calibration_service.h"
+#include "server/grpc/connection_options.h"
+#include "server/grpc/flood_guard.h"
+#include "server/grpc/health.h"
 #include "server/grpc/inference_service.h"
-#include "server/metrics/engine_collector.h"
 #include "server/metrics/exposition.h"
 #include "server/metrics/metrics.h"
+#include "server/net/acceptor.h"
+#include "server/net/connections.h"
 
 namespace kascade::server {
 
@@ -35,9 +39,11 @@ struct ServerOptions {
   std::filesystem::path schedule_file{};          // activated at start
   std::filesystem::path schedule_directory{};     // empty: schedules live in memory only
   int64_t max_message_bytes = int64_t{64} << 20;
+  ConnectionOptions connections{};
+  int32_t stall_seconds = 300;  // as `patience` of Health
 };
 
-// In this order, never backwards. Health says SERVING only in kServing.
+// In this order, never backwards. Health says that the server is ready only in kServing.
 enum class Lifecycle { kLoading, kServing, kDraining, kStopped };
 
 class Server {
@@ -51,7 +57,7 @@ class Server {
   void drain(absl::Duration grace);
 
   Lifecycle lifecycle() const { return lifecycle_; }
-  int port() const { return port_; }
+  int port() const { return port_; }  // 0 for a unix socket
   int metrics_port() const { return metrics_listener_ ? metrics_listener_->port() : 0; }
   Engine& engine() { return *engine_; }
   std::string metrics_text() const;
@@ -59,14 +65,15 @@ class Server {
  private:
   Server(const ServerOptions& options, std::unique_ptr<Engine> engine);
   absl::Status load_schedules();
+  metrics::Collectors collectors() const;
   absl::Status listen_for_metrics();
   absl::Status listen();
-  void set_serving(bool serving);
+  // Starts gRPC, and the loop that accepts its connections.
+  absl::Status serve(net::Listener listener);
 
   const ServerOptions options_;
   std::atomic<Lifecycle> lifecycle_ = Lifecycle::kLoading;
   const std::unique_ptr<Engine> engine_;
-  const std::shared_ptr<metrics::EngineCollector> engine_metrics_;
   metrics::ServerMetrics metrics_;
   core::RequestTracker requests_;
   core::Schedules schedules_;
@@ -75,8 +82,12 @@ class Server {
   core::CalibrationJobs jobs_;
   InferenceService inference_;
   CalibrationService calibration_;
+  Health health_;
+  std::shared_ptr<net::Connections> connections_;
   std::unique_ptr<net::HttpServer> metrics_listener_;
   std::unique_ptr<grpc::Server> grpc_;
+  std::unique_ptr<net::Acceptor> acceptor_;
+  std::unique_ptr<FloodGuard> flood_guard_;
   int port_ = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -14,6 +15,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/net/peer.h"
 
 namespace kascade::net {
 namespace {
@@ -22,12 +24,15 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMaxRequestBytes = 16 << 10;
 constexpr size_t kMaxConnections = 64;
-// For the request to come and the answer to be taken; then the connection is closed.
-constexpr auto kPatience = std::chrono::seconds(10);
+constexpr size_t kMaxConnectionsPerHost = 32;
+constexpr int kConnectionsAtOnce = 16;  // accepted before those that are there have their turn
+constexpr auto kRequestPatience = std::chrono::seconds(3);
+constexpr auto kAnswerPatience = std::chrono::seconds(10);
 
 struct Connection {
   Socket socket;
-  Clock::time_point deadline{};
+  std::string host{};            // as Peer::host
+  Clock::time_point deadline{};  // for the request to come, then for the answer to be taken
   std::string request{};
   std::string response{};  // what is left to send; filled once the request is complete
   bool done = false;
@@ -46,7 +51,7 @@ std::string refuse(std::string_view status, std::string_view more = "") {
 }
 
 // The answer to a request whose headers have all come.
-std::string answer(std::string_view request, const Page& page) {
+std::string answer(std::string_view request, const std::vector<Page>& pages) {
   const std::string_view line = request.substr(0, request.find("\r\n"));
   const size_t first = line.find(' ');
   const size_t last = line.rfind(' ');
@@ -59,12 +64,16 @@ std::string answer(std::string_view request, const Page& page) {
   if (method != "GET" && method != "HEAD") {
     return refuse("405 Method Not Allowed", "Allow: GET, HEAD\r\n");
   }
-  if (target != page.path) return refuse("404 Not Found");
-  return respond("200 OK", page.content_type, page.body(), method == "GET");
+  const auto page =
+      std::ranges::find_if(pages, [target](const Page& known) { return known.path == target; });
+  if (page == pages.end()) return refuse("404 Not Found");
+  const PageText content = page->content();
+  return respond(content.available ? "200 OK" : "503 Service Unavailable", page->content_type,
+                 content.text, method == "GET");
 }
 
 // Reads what has come, and prepares the answer once the request is complete.
-void receive(Connection& connection, const Page& page) {
+void receive(Connection& connection, const std::vector<Page>& pages) {
   std::array<char, 4096> part{};
   const ssize_t got = recv(connection.socket.get(), part.data(), part.size(), 0);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
@@ -74,10 +83,11 @@ void receive(Connection& connection, const Page& page) {
   }
   connection.request.append(part.data(), static_cast<size_t>(got));
   if (connection.request.find("\r\n\r\n") != std::string::npos) {
-    connection.response = answer(connection.request, page);
+    connection.response = answer(connection.request, pages);
   } else if (connection.request.size() > kMaxRequestBytes) {
     connection.response = refuse("431 Request Header Fields Too Large");
   }
+  if (!connection.response.empty()) connection.deadline = Clock::now() + kAnswerPatience;
 }
 
 void send_more(Connection& connection) {
@@ -88,58 +98,53 @@ void send_more(Connection& connection) {
   connection.done = sent < 0 || connection.response.empty();
 }
 
-void accept_all(const Socket& listener, std::list<Connection>& connections) {
-  while (connections.size() < kMaxConnections) {
-    Socket socket(accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (socket.get() < 0) return;
-    connections.push_back({.socket = std::move(socket), .deadline = Clock::now() + kPatience});
+// Closes the oldest connection, of `host` if it has as many as one may have, while there is no room
+// for another one. Connections stand in the order of their arrival.
+void make_room(const std::string& host, std::list<Connection>& connections) {
+  const auto of_host = [&host](const Connection& connection) { return connection.host == host; };
+  if (std::ranges::count_if(connections, of_host) >= int64_t{kMaxConnectionsPerHost}) {
+    connections.erase(std::ranges::find_if(connections, of_host));
+  } else if (connections.size() >= kMaxConnections) {
+    connections.pop_front();
   }
 }
 
-absl::Status listen_at(const SocketAddress& address, int32_t& port, std::vector<Socket>& out) {
-  SocketAddress target = address;
-  // All addresses of a name get the same port.
-  const auto wanted = htons(static_cast<uint16_t>(port));
-  if (target.family == AF_INET6) {
-    reinterpret_cast<sockaddr_in6*>(&target.storage)->sin6_port = wanted;
-  } else {
-    reinterpret_cast<sockaddr_in*>(&target.storage)->sin_port = wanted;
+// False if the process has no descriptor left.
+bool accept_some(const Socket& listener, std::list<Connection>& connections) {
+  for (int i = 0; i < kConnectionsAtOnce; ++i) {
+    sockaddr_storage address{};
+    socklen_t bytes = sizeof(address);
+    Socket socket(accept4(listener.get(), reinterpret_cast<sockaddr*>(&address), &bytes,
+                          SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (socket.get() < 0) return errno != EMFILE && errno != ENFILE;
+    const std::string host = peer_of(address).host;
+    make_room(host, connections);
+    connections.push_back(
+        {.socket = std::move(socket), .host = host, .deadline = Clock::now() + kRequestPatience});
   }
-  auto socket = bind_to(target);
-  if (!socket.ok()) return socket.status();
-  if (listen(socket->get(), SOMAXCONN) != 0) {
-    const int code = errno;
-    return code == EADDRINUSE ? absl::AlreadyExistsError(std::strerror(code))
-                              : absl::UnavailableError(std::strerror(code));
-  }
-  port = port_of(*socket);
-  out.push_back(*std::move(socket));
-  return absl::OkStatus();
+  return true;
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::start(const Address& address, Page page) {
-  std::vector<Socket> listeners;
-  int32_t port = address.port;
-  absl::Status status = for_each_socket_address(
-      address, [&](const SocketAddress& target) { return listen_at(target, port, listeners); });
-  if (!status.ok()) return status;
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::start(const Address& address,
+                                                              std::vector<Page> pages) {
+  auto listener = Listener::open(address, Wildcard::kOneFamily);
+  if (!listener.ok()) return listener.status();
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) {
     return absl::UnavailableError(absl::StrCat("cannot make a pipe: ", std::strerror(errno)));
   }
   std::unique_ptr<HttpServer> server(
-      new HttpServer(std::move(page), std::move(listeners), Socket(ends[0]), Socket(ends[1])));
-  server->port_ = port;
+      new HttpServer(std::move(pages), *std::move(listener), Socket(ends[0]), Socket(ends[1])));
   server->thread_ = std::thread([raw = server.get()] { raw->run(); });
   return server;
 }
 
-HttpServer::HttpServer(Page page, std::vector<Socket> listeners, Socket stop_reader,
+HttpServer::HttpServer(std::vector<Page> pages, Listener listener, Socket stop_reader,
                        Socket stop_writer)
-    : page_(std::move(page)),
-      listeners_(std::move(listeners)),
+    : pages_(std::move(pages)),
+      listener_(std::move(listener)),
       stop_reader_(std::move(stop_reader)),
       stop_writer_(std::move(stop_writer)) {}
 
@@ -150,31 +155,34 @@ HttpServer::~HttpServer() {
 
 void HttpServer::run() const {
   std::list<Connection> connections;
+  bool may_accept = true;
   while (true) {
-    // The listeners wait while there are too many connections.
-    const short accepting = connections.size() < kMaxConnections ? POLLIN : short{0};
     std::vector<pollfd> watched = {{.fd = stop_reader_.get(), .events = 0, .revents = 0}};
-    for (const Socket& listener : listeners_) {
-      watched.push_back({.fd = listener.get(), .events = accepting, .revents = 0});
+    const short accepting = may_accept ? POLLIN : short{0};
+    for (const Socket& socket : listener_.sockets()) {
+      watched.push_back({.fd = socket.get(), .events = accepting, .revents = 0});
     }
     for (const Connection& connection : connections) {
       const short wanted = connection.response.empty() ? POLLIN : POLLOUT;
       watched.push_back({.fd = connection.socket.get(), .events = wanted, .revents = 0});
     }
-    const int tick = connections.empty() ? -1 : 1000;  // [ms], for the deadlines
+    // [ms], for the deadlines, or for others to close a file.
+    const int tick = !may_accept ? 100 : connections.empty() ? -1 : 1000;
     if (poll(watched.data(), watched.size(), tick) < 0 && errno != EINTR) return;
     if (watched[0].revents != 0) return;
-    auto* events = watched.data() + 1 + listeners_.size();
+    auto* events = watched.data() + 1 + listener_.sockets().size();
     for (Connection& connection : connections) {
       if ((events++)->revents == 0) continue;
-      connection.response.empty() ? receive(connection, page_) : send_more(connection);
+      connection.response.empty() ? receive(connection, pages_) : send_more(connection);
     }
     const auto now = Clock::now();
     std::erase_if(connections, [now](const Connection& connection) {
       return connection.done || connection.deadline < now;
     });
-    for (size_t i = 0; i < listeners_.size(); ++i) {
-      if (watched[1 + i].revents != 0) accept_all(listeners_[i], connections);
+    may_accept = true;
+    for (size_t i = 0; i < listener_.sockets().size(); ++i) {
+      if (watched[1 + i].revents == 0) continue;
+      may_accept = accept_some(listener_.sockets()[i], connections) && may_accept;
     }
   }
 }

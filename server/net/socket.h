@@ -25,6 +25,8 @@ class Socket {
   }
   ~Socket();
   int get() const { return descriptor_; }
+  // Gives the descriptor away: whoever takes it closes it.
+  int release() { return std::exchange(descriptor_, -1); }
 
  private:
   int descriptor_;

@@ -72,14 +72,15 @@ char check_health(TestServer& server, const std::string& service) {
   return health_status(response);
 }
 
-// Health/Watch of the whole server.
+// Health/Watch of a service.
 class HealthWatch {
  public:
-  explicit HealthWatch(TestServer& server) : stub_(server.channel()) {
+  explicit HealthWatch(TestServer& server, const std::string& service = "")
+      : stub_(server.channel()) {
     call_ = stub_.PrepareCall(&context_, "/grpc.health.v1.Health/Watch", &queue_);
     call_->StartCall(nullptr);
     next();
-    call_->Write(health_request(""), nullptr);
+    call_->Write(health_request(service), nullptr);
     next();
   }
   ~HealthWatch() {
@@ -113,6 +114,7 @@ TEST_F(ServerLifecycleTest, HealthIsServingForTheServerAndBothServices) {
   for (const char* service : {"", "kascade.v1.InferenceService", "kascade.v1.CalibrationService"}) {
     EXPECT_EQ(check_health(server, service), kServing) << service;
   }
+  EXPECT_EQ(check_health(server, "liveness"), kServing);
 }
 
 TEST_F(ServerLifecycleTest, ReflectionKnowsBothServices) {
@@ -137,6 +139,7 @@ TEST_F(ServerLifecycleTest, DrainingTurnsHealthRefusesAndFinishesWhatRuns) {
 
   std::thread drain([&] { server->drain(absl::Seconds(60)); });
   EXPECT_EQ(watch.next_status(), kNotServing);
+  EXPECT_EQ(check_health(server, "liveness"), kServing);  // not the reason to end the server now
   int32_t tokens = 0;
   while (reader->Read(&message)) tokens += message.delta().token_count();
   EXPECT_TRUE(reader->Finish().ok());

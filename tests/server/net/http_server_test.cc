@@ -60,10 +60,13 @@ std::string exchange(int port, std::string_view request, bool ipv6 = false) {
 }
 
 std::unique_ptr<HttpServer> serve(const std::string& address, std::string body = "text\n") {
-  auto server = HttpServer::start(*parse_address(address, Sockets::kTcpOnly),
-                                  {.path = "/metrics",
-                                   .content_type = "text/plain",
-                                   .body = [body = std::move(body)] { return body; }});
+  const Page metrics = {.path = "/metrics",
+                        .content_type = "text/plain",
+                        .content = [body = std::move(body)] { return PageText{.text = body}; }};
+  const Page state = {.path = "/readyz", .content_type = "text/plain", .content = [] {
+                        return PageText{.available = false, .text = "no\n"};
+                      }};
+  auto server = HttpServer::start(*parse_address(address, Sockets::kTcpOnly), {metrics, state});
   EXPECT_TRUE(server.ok()) << server.status();
   return *std::move(server);
 }
@@ -117,6 +120,20 @@ TEST(HttpServer, SilentClientsHoldUpNobody) {
   EXPECT_THAT(exchange(server->port(), kGet), StartsWith("HTTP/1.1 200 OK"));
   send_all(silent.front(), "rics HTTP/1.1\r\n\r\n");
   EXPECT_THAT(read_all(silent.front()), StartsWith("HTTP/1.1 200 OK"));
+}
+
+TEST(HttpServer, APageMayBeUnavailable) {
+  const auto server = serve("127.0.0.1:0");
+  EXPECT_THAT(exchange(server->port(), "GET /readyz HTTP/1.1\r\n\r\n"),
+              AllOf(StartsWith("HTTP/1.1 503 Service Unavailable\r\n"), EndsWith("no\n")));
+}
+
+TEST(HttpServer, TheOldestOfTooManyClientsGoes) {
+  const auto server = serve("127.0.0.1:0");
+  std::vector<Socket> silent;
+  for (int i = 0; i < 200; ++i) silent.push_back(connected(server->port()));
+  EXPECT_THAT(exchange(server->port(), kGet), StartsWith("HTTP/1.1 200 OK"));
+  EXPECT_EQ(read_all(silent.front()), "");  // closed
 }
 
 TEST(HttpServer, NamesTheReasonWhyItCannotListen) {

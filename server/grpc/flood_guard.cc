@@ -1,0 +1,65 @@
+#include "server/grpc/flood_guard.h"
+
+#include <chrono>
+#include <string>
+
+#include "spdlog/spdlog.h"
+
+namespace kascade::server {
+namespace {
+
+constexpr auto kTick = std::chrono::milliseconds(100);
+// A thousand streams need more than this.
+constexpr int64_t kBytesToLookAt = 16 << 10;
+constexpr size_t kMostWatched = 20'000;  // connections, also some that have ended
+
+}  // namespace
+
+FloodGuard::FloodGuard(net::Connections& connections, const StreamLimits& limits)
+    : connections_(connections), limits_(limits), thread_([this] { run(); }) {}
+
+FloodGuard::~FloodGuard() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void FloodGuard::run() {
+  std::unique_lock lock(mutex_);
+  while (!wake_.wait_for(lock, kTick, [this] { return stopping_; })) {
+    lock.unlock();
+    look();
+    lock.lock();
+  }
+}
+
+void FloodGuard::look() {
+  if (watched_.size() > kMostWatched) watched_.clear();
+  for (const net::Connections::Traffic& traffic : connections_.with_traffic(kBytesToLookAt)) {
+    auto counted = sockets_.count(traffic.name);
+    if (!counted) continue;
+    counted->counts.bytes = traffic.bytes;
+    const auto reason = budget_of(traffic.name, counted->socket)
+                            .observe(counted->counts, std::chrono::steady_clock::now());
+    if (!reason) continue;
+    const SocketCounts& counts = counted->counts;
+    spdlog::warn(
+        "the connection from {} is cut off: {} streams, of which {} were answered and {} "
+        "failed, and {} messages in {} bytes",
+        traffic.name, counts.started, counts.succeeded, counts.failed, counts.messages,
+        counts.bytes);
+    connections_.abort(traffic, *reason);
+    watched_.erase(traffic.name);
+  }
+}
+
+StreamBudget& FloodGuard::budget_of(const std::string& name, int64_t socket) {
+  const auto known = watched_.find(name);
+  if (known != watched_.end() && known->second.socket != socket) watched_.erase(known);
+  return watched_.try_emplace(name, socket, StreamBudget(limits_)).first->second.budget;
+}
+
+}  // namespace kascade::server
