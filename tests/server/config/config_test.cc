@@ -97,6 +97,28 @@ TEST(Configuration, ReadsEveryNumber) {
   }
 }
 
+TEST(Configuration, Connections) {
+  const ConnectionOptions defaults = accepted({}).server.connections;
+  EXPECT_EQ(defaults.max_connections, 0);
+  EXPECT_EQ(defaults.max_per_peer, -1);
+  EXPECT_EQ(defaults.max_streams, 256);
+  EXPECT_EQ(defaults.max_idle_seconds, 3600);
+  EXPECT_EQ(defaults.max_age_seconds, 0);
+  const ServerOptions server =
+      accepted({"--max-connections", "9", "--max-connections-per-peer", "3",
+                "--max-streams-per-connection", "7", "--max-connection-idle-seconds", "5",
+                "--max-connection-age-seconds", "6", "--stall-seconds", "8"})
+          .server;
+  EXPECT_EQ(server.connections.max_connections, 9);
+  EXPECT_EQ(server.connections.max_per_peer, 3);
+  EXPECT_EQ(server.connections.max_streams, 7);
+  EXPECT_EQ(server.connections.max_idle_seconds, 5);
+  EXPECT_EQ(server.connections.max_age_seconds, 6);
+  EXPECT_EQ(server.stall_seconds, 8);
+  EXPECT_THAT(refused({"--max-connections-per-peer", "-2"}), HasSubstr("from -1 to 1048576"));
+  EXPECT_THAT(refused({"--max-streams-per-connection", "0"}), HasSubstr("from 1 to 1048576"));
+}
+
 TEST(Configuration, NoNumberWrapsOrSaturates) {
   const std::vector<std::string> whole = {
       "--threads",   "--max-batch-tokens", "--max-step-ms",      "--max-sequences",
