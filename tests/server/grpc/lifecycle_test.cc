@@ -1,6 +1,7 @@
 // Tests the start of a server, health, draining, and the errors that prevent a start.
 #include <atomic>
 #include <fstream>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -115,6 +116,25 @@ TEST_F(ServerLifecycleTest, HealthIsServingForTheServerAndBothServices) {
     EXPECT_EQ(check_health(server, service), kServing) << service;
   }
   EXPECT_EQ(check_health(server, "liveness"), kServing);
+}
+
+TEST_F(ServerLifecycleTest, AServerWhoseEngineStandsStillIsNotLive) {
+  auto options = server_options(dir_.path());
+  options.stall_seconds = 1;
+  TestServer server(options);
+  HealthWatch watch(server, "liveness");
+  EXPECT_EQ(watch.next_status(), kServing);
+  std::promise<void> go_on;
+  const std::shared_future<void> may_go_on = go_on.get_future().share();
+  const Request request{.tokens = {1, 2, 3}, .task = Generate{.max_new_tokens = 3}};
+  // The sink runs on the engine's thread.
+  ASSERT_TRUE(server->engine().submit(request, [=](const Event&) { may_go_on.wait(); }).ok());
+  EXPECT_EQ(watch.next_status(), kNotServing);
+  EXPECT_THAT(server->metrics_text(), HasSubstr("kascade_engine_stalled 1"));
+  EXPECT_EQ(check_health(server, ""), kServing);  // ready all the same
+  go_on.set_value();
+  EXPECT_EQ(watch.next_status(), kServing);
+  EXPECT_THAT(server->metrics_text(), HasSubstr("kascade_engine_stalled 0"));
 }
 
 TEST_F(ServerLifecycleTest, ReflectionKnowsBothServices) {
