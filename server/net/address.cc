@@ -95,29 +95,6 @@ absl::Status busy(const Address& address, const std::string& reason) {
   return absl::UnavailableError(absl::StrCat("cannot listen on ", address.text(), ": ", reason));
 }
 
-absl::Status check_free_unix(const Address& address) {
-  const std::filesystem::path path = address.unix_path;
-  struct stat info{};
-  if (stat(path.c_str(), &info) != 0) {
-    if (errno != ENOENT) return busy(address, std::strerror(errno));
-    const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-    if (access(folder.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
-    return busy(address, absl::StrCat(folder.string(), ": ", std::strerror(errno)));
-  }
-  if (!S_ISSOCK(info.st_mode)) return busy(address, "there is a file that is no socket");
-  const Socket probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  sockaddr_un target{};
-  target.sun_family = AF_UNIX;
-  address.unix_path.copy(target.sun_path, sizeof(target.sun_path) - 1);
-  // EAGAIN: whoever listens has not yet accepted those who came before.
-  if (connect(probe.get(), reinterpret_cast<const sockaddr*>(&target), sizeof(target)) == 0 ||
-      errno == EAGAIN) {
-    return busy(address, "the address is in use: another server answers on this socket");
-  }
-  if (errno == ECONNREFUSED) return absl::OkStatus();
-  return busy(address, std::strerror(errno));
-}
-
 }  // namespace
 
 std::string Address::text() const {
@@ -153,11 +130,26 @@ absl::StatusOr<Address> parse_address(std::string_view text, Sockets allowed) {
 }
 
 absl::Status check_free(const Address& address) {
-  if (!address.unix_path.empty()) return check_free_unix(address);
-  return for_each_socket_address(address, [](const SocketAddress& target) {
-    const auto bound = bind_to(target);
-    return bound.ok() ? absl::OkStatus() : bound.status();
-  });
+  const std::filesystem::path path = address.unix_path;
+  struct stat info{};
+  if (stat(path.c_str(), &info) != 0) {
+    if (errno != ENOENT) return busy(address, std::strerror(errno));
+    const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+    if (access(folder.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
+    return busy(address, absl::StrCat(folder.string(), ": ", std::strerror(errno)));
+  }
+  if (!S_ISSOCK(info.st_mode)) return busy(address, "there is a file that is no socket");
+  const Socket probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_un target{};
+  target.sun_family = AF_UNIX;
+  address.unix_path.copy(target.sun_path, sizeof(target.sun_path) - 1);
+  // EAGAIN: whoever listens has not yet accepted those who came before.
+  if (connect(probe.get(), reinterpret_cast<const sockaddr*>(&target), sizeof(target)) == 0 ||
+      errno == EAGAIN) {
+    return busy(address, "the address is in use: another server answers on this socket");
+  }
+  if (errno == ECONNREFUSED) return absl::OkStatus();
+  return busy(address, std::strerror(errno));
 }
 
 }  // namespace kascade::net

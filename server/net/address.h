@@ -28,9 +28,9 @@ enum class Sockets { kTcpOnly, kTcpAndUnix };
 // is expected, and what is wrong with `text`. Names are not looked up.
 absl::StatusOr<Address> parse_address(std::string_view text, Sockets allowed);
 
-// Whether one can listen on the address now; the message names address and reason. A unix socket
-// that answers belongs to a running server and is never taken over; one that nobody answers on was
-// left behind by a server that was killed, and may be replaced. Another process may still be
+// Whether one can listen on the unix socket `address` now; the message names address and reason. A
+// socket that answers belongs to a running server and is never taken over; one that nobody answers
+// on was left behind by a server that was killed, and may be replaced. Another process may still be
 // quicker.
 absl::Status check_free(const Address& address);
 
