@@ -14,6 +14,7 @@
 #include "engine/backend/cpu/matmul_onednn.h"
 #include "engine/backend/cpu/panel_kernels.h"
 #include "engine/calibration/calibration.h"
+#include "engine/model/layer_count.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/engine_client.h"
@@ -501,6 +502,14 @@ TEST_P(EngineTest, PreemptedEqualsAlone) {
   }
   EXPECT_GT(engine->stats().preemptions, 0);
   EXPECT_EQ(engine->stats().free_blocks, engine->stats().total_blocks);
+}
+
+TEST_P(EngineTest, EveryLayerOfAStepIsCounted) {
+  const auto engine = make_engine(options());
+  const int64_t before = layers_computed();
+  run(*engine, greedy(*engine, text(300), Mode::kDense, 3));
+  EXPECT_EQ(layers_computed() - before, 4 * engine->stats().steps);
+  EXPECT_EQ(engine->stats().waiting, 0);
 }
 
 TEST_P(EngineTest, CancelFreesBlocks) {
