@@ -157,7 +157,7 @@ void add_schedules(CLI::App& app, const Globals& globals, Action& chosen) {
   CLI::App* activate = app.add_subcommand("activate", "Make a schedule the active one");
   activate->add_option("ID|FILE", *source, "Id of a schedule that the server holds, or a file")
       ->required();
-  activate->add_flag("--force", *force, "Even if it did not pass its quality check");
+  activate->add_flag("--force", *force, "Even if it did not pass its quality check here");
   activate->callback([&, source, force] {
     chosen = [&globals, source, force] { return run_activate(globals, *source, *force); };
   });

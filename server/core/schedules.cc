@@ -11,6 +11,8 @@
 namespace kascade::core {
 namespace {
 
+// Beside the reasons of engine/base/refusal.h: the engine runs whatever schedule it is given.
+constexpr char kScheduleNotVerified[] = "SCHEDULE_NOT_VERIFIED";
 constexpr size_t kMaxSchedules = 256;
 constexpr char kActiveFile[] = "active.json";
 
@@ -93,8 +95,9 @@ absl::StatusOr<std::string> Schedules::add(const std::shared_ptr<const Schedule>
   return file;
 }
 
-absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule, bool force) {
-  if (const QualityRecord& quality = schedule->quality; !quality.passed && !force) {
+absl::Status Schedules::check_quality(const Schedule& schedule) const {
+  const std::string& id = schedule.schedule_id;
+  if (const QualityRecord& quality = schedule.quality; !quality.passed) {
     const std::string why =
         quality.suspect
             ? std::string(
@@ -105,12 +108,26 @@ absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule
                            quality.max_degradation_percent, " % allowed, standard error included");
     return refuse(
         absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("schedule ", schedule->schedule_id, " did not pass its quality check: ", why),
-        {.reason = reason::kScheduleNotPassed,
-         .subject = schedule->schedule_id,
-         .remedy = "activate it with force"});
+        absl::StrCat("schedule ", id, " did not pass its quality check: ", why),
+        {.reason = reason::kScheduleNotPassed, .subject = id, .remedy = "activate it with force"});
   }
-  if (const absl::Status status = check_owner(*schedule); !status.ok()) return status;
+  const std::lock_guard lock(mutex_);
+  if (verified_.contains(id)) return absl::OkStatus();
+  return refuse(absl::StatusCode::kFailedPrecondition,
+                absl::StrCat("schedule ", id,
+                             " was not made by this server, which knows of its "
+                             "quality check only what the file claims"),
+                {.reason = kScheduleNotVerified,
+                 .subject = id,
+                 .remedy = "calibrate here, let the operator put the file into --schedule-dir, or "
+                           "activate it with force"});
+}
+
+absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule, bool force) {
+  if (const absl::Status status = check_fits(*schedule); !status.ok()) return status;
+  if (!force) {
+    if (const absl::Status status = check_quality(*schedule); !status.ok()) return status;
+  }
   const std::lock_guard lock(file_mutex_);  // the file tells what the engine has
   if (const absl::Status status = engine_.activate(schedule); !status.ok()) {
     return mismatch(status, {{"schedule_id", schedule->schedule_id}});
@@ -153,10 +170,7 @@ absl::StatusOr<std::shared_ptr<const Schedule>> Schedules::find_fitting(
     std::string_view schedule_id) const {
   auto schedule = find(schedule_id);
   if (!schedule.ok()) return schedule.status();
-  if (absl::Status status = check_owner(**schedule); !status.ok()) return status;
-  const ModelConfig& model = engine_.model();
-  const absl::Status status = validate(**schedule, {model.layers, model.kv_heads});
-  if (!status.ok()) return mismatch(status, {{"schedule_id", (*schedule)->schedule_id}});
+  if (absl::Status status = check_fits(**schedule); !status.ok()) return status;
   return schedule;
 }
 
@@ -173,6 +187,7 @@ void Schedules::keep(std::shared_ptr<const Schedule> schedule) {
   const std::lock_guard lock(mutex_);
   const auto same = [&](const auto& other) { return other->schedule_id == schedule->schedule_id; };
   std::erase_if(schedules_, same);
+  verified_.insert(schedule->schedule_id);
   schedules_.push_back(std::move(schedule));
   if (schedules_.size() <= kMaxSchedules) return;
   const auto active = engine_.active_schedule();
@@ -193,6 +208,14 @@ absl::Status Schedules::check_owner(const Schedule& schedule) const {
                            {"model_config_digest", model.config_digest},
                            {"schedule_tokenizer_digest", schedule.model.tokenizer_digest},
                            {"model_tokenizer_digest", model.tokenizer_digest}});
+}
+
+absl::Status Schedules::check_fits(const Schedule& schedule) const {
+  if (absl::Status status = check_owner(schedule); !status.ok()) return status;
+  const ModelConfig& model = engine_.model();
+  const absl::Status status = validate(schedule, {model.layers, model.kv_heads});
+  if (status.ok()) return status;
+  return mismatch(status, {{"schedule_id", schedule.schedule_id}});
 }
 
 }  // namespace kascade::core

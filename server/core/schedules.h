@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +33,9 @@ class Schedules {
   // schedule is kept in memory even if saving fails.
   absl::StatusOr<std::string> add(const std::shared_ptr<const Schedule>& schedule);
 
-  // FAILED_PRECONDITION: another model's or of another shape, or not passed and not `force`.
+  // FAILED_PRECONDITION: another model's or of another shape; or, without `force`, not passed, or
+  // never held here. Whatever a schedule from elsewhere says of its quality check, only those count
+  // that were made by a calibration here, are an operator's file, or were forced before.
   absl::Status activate(const std::shared_ptr<const Schedule>& schedule, bool force);
   // The id that was active; empty when none was.
   std::string deactivate();
@@ -48,12 +51,17 @@ class Schedules {
   std::string file_of(const Schedule& schedule) const;
   void keep(std::shared_ptr<const Schedule> schedule);
   absl::Status check_owner(const Schedule& schedule) const;  // FAILED_PRECONDITION
+  absl::Status check_fits(const Schedule& schedule) const;   // the same, and its shape
+  // Whether it may become active without force. FAILED_PRECONDITION.
+  absl::Status check_quality(const Schedule& schedule) const;
 
   Engine& engine_;
   const std::filesystem::path directory_;
-  std::mutex file_mutex_;     // guards the directory and which schedule is active; taken first
-  mutable std::mutex mutex_;  // guards schedules_; the engine's thread may wait for it
+  std::mutex file_mutex_;  // guards the directory and which schedule is active; taken first
+  // Guards what follows; the engine's thread may wait for it.
+  mutable std::mutex mutex_;
   std::vector<std::shared_ptr<const Schedule>> schedules_;  // oldest first
+  std::set<std::string> verified_;                          // ids of all that were ever kept here
 };
 
 }  // namespace kascade::core

@@ -90,7 +90,7 @@ class TraceTest(unittest.TestCase):
                                                "tokenizer_digest")}
         file = scratch / "schedule.json"
         file.write_text(json.dumps(schedules.schedule(rule, LAYERS, KV_HEADS, model)))
-        self.good("activate", file)
+        self.good("activate", file, "--force")
         return file
 
     def tearDown(self):

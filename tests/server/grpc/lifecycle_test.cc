@@ -225,6 +225,7 @@ TEST_F(ServerLifecycleTest, TheScheduleDirectoryKeepsSchedulesAndWhichOneIsActiv
     for (const int anchor : {1, 2}) {
       v1::ActivateScheduleRequest request;
       request.set_schedule_json(to_json(schedule(server->engine(), {anchor})));
+      request.set_force(true);
       grpc::ClientContext context;
       v1::ActivateScheduleResponse response;
       ASSERT_TRUE(server.calibration->ActivateSchedule(&context, request, &response).ok());

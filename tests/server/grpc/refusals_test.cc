@@ -121,8 +121,31 @@ TEST_F(ServerRefusalsTest, ActivateScheduleRefusesWhatDoesNotFit) {
   expect(activate_json(shape), {grpc::StatusCode::FAILED_PRECONDITION, "SCHEDULE_MISMATCH", ""},
          "other shape");
   EXPECT_EQ(server()->engine().active_schedule(), nullptr);
-  EXPECT_TRUE(activate_json(*schedule()).ok());
+}
+
+// What a client's schedule says of its quality check is only a claim.
+TEST_F(ServerRefusalsTest, AClientsScheduleNeedsForceWhateverItClaims) {
+  const auto activate = [&](const v1::ActivateScheduleRequest& request) {
+    grpc::ClientContext context;
+    v1::ActivateScheduleResponse response;
+    return server().calibration->ActivateSchedule(&context, request, &response);
+  };
+  const std::shared_ptr<const Schedule> claimed = schedule();
+  ASSERT_TRUE(claimed->quality.passed);
+  v1::ActivateScheduleRequest request;
+  request.set_schedule_json(to_json(*claimed));
+  const grpc::Status status = activate(request);
+  expect(status, {grpc::StatusCode::FAILED_PRECONDITION, "SCHEDULE_NOT_VERIFIED", ""}, "claimed");
+  EXPECT_EQ(server()->engine().active_schedule(), nullptr);
+  // A refused schedule is not kept either.
+  v1::ActivateScheduleRequest by_id;
+  by_id.set_schedule_id(claimed->schedule_id);
+  EXPECT_EQ(activate(by_id).error_code(), grpc::StatusCode::NOT_FOUND);
+  request.set_force(true);
+  EXPECT_TRUE(activate(request).ok());
   EXPECT_NE(server()->engine().active_schedule(), nullptr);
+  // Whoever forced it has answered for it.
+  EXPECT_TRUE(activate(by_id).ok());
 }
 
 TEST_F(ServerRefusalsTest, UnknownCalibrationsAreNotFound) {
