@@ -131,6 +131,26 @@ void add_connection_flags(CLI::App& app, ServerOptions& server) {
             "0 = it always is");
 }
 
+void add_security_flags(CLI::App& app, security::ListenerSecurity& security) {
+  CLI::Option* certificate = app.add_option("--tls-cert", security.tls.certificate,
+                                            "Certificate of the gRPC listener, then its "
+                                            "intermediates (PEM); default: no TLS")
+                                 ->type_name("FILE");
+  CLI::Option* key = app.add_option("--tls-key", security.tls.key, "Key of that certificate (PEM)")
+                         ->type_name("FILE");
+  certificate->needs(key);
+  key->needs(certificate);
+  app.add_option("--tls-client-ca", security.tls.client_authorities,
+                 "Clients must show a certificate that one of these authorities signed (PEM)")
+      ->type_name("FILE")
+      ->needs(certificate);
+  app.add_option("--tokens", security.tokens,
+                 "Access tokens by name, digest and scopes (JSON); default: none is needed")
+      ->type_name("FILE");
+  app.add_flag("--allow-plaintext", security.allow_plaintext,
+               "Lets --listen name an address that other machines can reach, without TLS");
+}
+
 // What no option can check alone.
 void check_together(const EngineOptions& engine) {
   const int32_t least = engine.max_sequences + kRowsBesideSequences;
@@ -154,6 +174,11 @@ void add_environment(CLI::App& app) {
   }
 }
 
+const char* tls_state(const security::TlsFiles& files) {
+  if (!files.enabled()) return "off";
+  return files.client_authorities.empty() ? "on" : "mutual";
+}
+
 }  // namespace
 
 ParsedConfiguration parse_configuration(int argc, char** argv) {
@@ -165,6 +190,7 @@ ParsedConfiguration parse_configuration(int argc, char** argv) {
   add_step_flags(app, configuration.server.engine);
   add_server_flags(app, configuration);
   add_connection_flags(app, configuration.server);
+  add_security_flags(app, configuration.server.security);
   add_environment(app);
   try {
     app.parse(argc, argv);
@@ -184,14 +210,17 @@ std::string configuration_line(const Configuration& configuration, Server& serve
       "threads={} pinned_cpus={} listen={} port={} "
       "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_step_ms={} "
       "max_sequences={} "
-      "max_queue={} max_message_bytes={} drain_seconds={} schedule_file={} schedule_dir={} "
+      "max_queue={} max_message_bytes={} tls={} tokens={} drain_seconds={} schedule_file={} "
+      "schedule_dir={} "
       "weights_cache=\"{}\" load_seconds={:.2f}",
       engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
       info.packed_bytes, info.bits_per_weight, std::string(name_of(info.cache)), info.threads,
       info.cpus.empty() ? "none" : absl::StrJoin(info.cpus, ","), options.listen, server.port(),
       options.metrics_listen.empty() ? "none" : options.metrics_listen, server.metrics_port(),
       info.kv_pool_bytes, engine.max_batch_tokens, engine.max_step_ms, engine.max_sequences,
-      engine.max_queue, options.max_message_bytes, configuration.drain_seconds,
+      engine.max_queue, options.max_message_bytes, tls_state(options.security.tls),
+      options.security.tokens.empty() ? "none" : options.security.tokens.string(),
+      configuration.drain_seconds,
       options.schedule_file.empty() ? "none" : options.schedule_file.string(),
       options.schedule_directory.empty() ? "none (in memory only)"
                                          : options.schedule_directory.string(),

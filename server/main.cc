@@ -15,6 +15,7 @@
 #include "grpc/support/log.h"
 #include "server/config.h"
 #include "server/grpc/server.h"
+#include "server/log_format.h"
 #include "server/weights_loss.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -95,7 +96,7 @@ int run(const Configuration& configuration) {
   std::signal(SIGPIPE, SIG_IGN);
 
   spdlog::set_default_logger(spdlog::stderr_logger_mt("kascade"));
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+  spdlog::set_formatter(kascade::server::log_formatter());
   spdlog::set_level(spdlog::level::from_str(configuration.log_level));
   gpr_set_log_function(+[](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
   // Else whoever sends a text that is not UTF-8 writes a line to standard error.

@@ -11,6 +11,10 @@
 #include "server/core/work_queue.h"
 #include "server/metrics/metrics.h"
 
+namespace kascade::security {
+class AccessTokens;
+}  // namespace kascade::security
+
 namespace kascade::core {
 
 // For clients to know; the engine and the front end enforce them.
@@ -30,6 +34,7 @@ struct ServerContext {
   RequestTracker& requests;
   const ServerLimits limits;
   std::atomic<bool> draining = false;
+  const security::AccessTokens* access_tokens = nullptr;  // null: clients need none
 };
 
 }  // namespace kascade::core

@@ -31,6 +31,7 @@ class CancelSubscriber final : public core::CalibrationSubscriber {
     if (calibration.ok()) to_proto(*calibration, *response_->mutable_calibration());
     finish(calibration.status());
   }
+  absl::Status admit(const grpc::ServerContextBase& call) { return record_.admit(call); }
   void finish(const absl::Status& status) { reactor_->Finish(record_.finish(status)); }
 
  private:
@@ -123,7 +124,8 @@ grpc::ServerUnaryReactor* CalibrationService::CancelCalibration(
     v1::CancelCalibrationResponse* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   auto subscriber = std::make_shared<CancelSubscriber>(context_, jobs_, reactor, response);
-  absl::Status status = jobs_.cancel(request->calibration_id(), subscriber);
+  absl::Status status = subscriber->admit(*call);
+  if (status.ok()) status = jobs_.cancel(request->calibration_id(), subscriber);
   if (!status.ok()) subscriber->finish(status);
   return reactor;
 }

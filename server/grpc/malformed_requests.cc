@@ -28,7 +28,8 @@ absl::Status malformed(const std::string& rpc) {
 
 class Interceptor final : public grpc::experimental::Interceptor {
  public:
-  Interceptor(ServerContext& context, std::string rpc) : context_(context), rpc_(std::move(rpc)) {}
+  Interceptor(ServerContext& context, const grpc::ServerContextBase& call, std::string rpc)
+      : context_(context), call_(call), rpc_(std::move(rpc)) {}
 
   void Intercept(InterceptorBatchMethods* methods) override {
     // Our methods receive one message, before anything is sent; without one it was not parsed.
@@ -38,13 +39,15 @@ class Interceptor final : public grpc::experimental::Interceptor {
     if (is_malformed_ &&
         methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
       RpcRecord record(context_, rpc_);
-      methods->ModifySendStatus(record.finish(malformed(rpc_)));
+      const absl::Status admitted = record.admit(call_);
+      methods->ModifySendStatus(record.finish(admitted.ok() ? malformed(rpc_) : admitted));
     }
     methods->Proceed();
   }
 
  private:
   ServerContext& context_;
+  const grpc::ServerContextBase& call_;
   const std::string rpc_;
   bool is_malformed_ = false;
 };
@@ -57,7 +60,8 @@ class Factory final : public grpc::experimental::ServerInterceptorFactoryInterfa
       grpc::experimental::ServerRpcInfo* info) override {
     const std::string_view method = info->method();  // "/package.Service/Name"
     if (!method.starts_with(kPackage)) return nullptr;
-    return new Interceptor(context_, std::string(method.substr(method.rfind('/') + 1)));
+    return new Interceptor(context_, *info->server_context(),
+                           std::string(method.substr(method.rfind('/') + 1)));
   }
 
  private:

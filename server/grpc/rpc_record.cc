@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/grpc/access.h"
 #include "server/grpc/errors.h"
 #include "spdlog/spdlog.h"
 
@@ -37,7 +38,17 @@ RpcRecord::~RpcRecord() {
   context_.requests.leave();
 }
 
+absl::Status RpcRecord::admit(const grpc::ServerContextBase& call) {
+  caller_ = peer_without_port(call.peer());
+  auto admitted = server::admit(context_, call, rpc_);
+  if (!admitted.ok()) return admitted.status();
+  if (!admitted->token_name.empty()) caller_ = std::move(admitted->token_name);
+  in_flight_ = std::move(admitted->in_flight);
+  return absl::OkStatus();
+}
+
 grpc::Status RpcRecord::finish(const absl::Status& status) {
+  in_flight_.reset();
   const absl::Status end = told(status, context_);
   const grpc::Status result = to_grpc(end);
   const double seconds = absl::ToDoubleSeconds(absl::Now() - arrival_);

@@ -6,8 +6,10 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "grpcpp/server_context.h"
 #include "grpcpp/support/status.h"
 #include "server/core/server_context.h"
+#include "server/security/access_tokens.h"
 
 namespace kascade::server {
 
@@ -21,6 +23,12 @@ class RpcRecord {
   RpcRecord& operator=(const RpcRecord&) = delete;
   ~RpcRecord();
 
+  // Lets the call in, or says why not (server/grpc/access.h); to be called before any work for it.
+  absl::Status admit(const grpc::ServerContextBase& call);
+  // Who calls, for fairness between clients: the name of the access token, or else the peer's
+  // address without its port. Empty before admit().
+  const std::string& caller() const { return caller_; }
+
   // Counts and logs the end; returns the status that the client gets.
   grpc::Status finish(const absl::Status& status);
   absl::Time arrival() const { return arrival_; }
@@ -29,6 +37,8 @@ class RpcRecord {
   ServerContext& context_;
   const std::string rpc_;
   const absl::Time arrival_;
+  std::string caller_{};
+  security::InFlight in_flight_{};  // until finish(): the client then sends its next request
 };
 
 }  // namespace kascade::server

@@ -8,9 +8,10 @@
 #include "absl/time/clock.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
-#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
+#include "server/grpc/access.h"
 #include "server/grpc/connection_calls.h"
+#include "server/grpc/credentials.h"
 #include "server/grpc/malformed_requests.h"
 #include "server/metrics/engine_collector.h"
 #include "server/metrics/state_collector.h"
@@ -54,13 +55,22 @@ net::Page state_page(const char* path, std::function<bool()> state) {
           }};
 }
 
+// Before the model loads, which may take minutes.
+absl::Status check_security(const ServerOptions& options) {
+  const auto address = net::parse_address(options.listen, net::Sockets::kTcpAndUnix);
+  if (!address.ok()) return in_field("listen", address.status());
+  return security::check(options.security, *address);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Server>> Server::start(const ServerOptions& options) {
+  if (absl::Status status = check_security(options); !status.ok()) return status;
   auto engine = Engine::create(options.engine);
   if (!engine.ok()) return engine.status();
   std::unique_ptr<Server> server(new Server(options, *std::move(engine)));
   if (absl::Status status = server->load_schedules(); !status.ok()) return status;
+  if (absl::Status status = server->open_security(); !status.ok()) return status;
   if (absl::Status status = server->listen(); !status.ok()) return status;
   server->lifecycle_ = Lifecycle::kServing;
   server->health_.start(*server->grpc_->GetHealthCheckService(), *server->acceptor_);
@@ -100,6 +110,20 @@ metrics::Collectors Server::collectors() const {
                                                     [this] { return health_.stalled(); })};
 }
 
+absl::Status Server::open_security() {
+  auto credentials = listener_credentials(options_.security.tls, [this](absl::Time expiry) {
+    metrics_.set_certificate_expiry(expiry);
+  });
+  if (!credentials.ok()) return credentials.status();
+  credentials_ = *std::move(credentials);
+  if (options_.security.tokens.empty()) return absl::OkStatus();
+  auto tokens = security::AccessTokens::open(options_.security.tokens);
+  if (!tokens.ok()) return tokens.status();
+  access_tokens_ = *std::move(tokens);
+  context_.access_tokens = access_tokens_.get();
+  return absl::OkStatus();
+}
+
 absl::Status Server::listen_for_metrics() {
   if (options_.metrics_listen.empty()) return absl::OkStatus();
   const auto address = net::parse_address(options_.metrics_listen, net::Sockets::kTcpOnly);
@@ -132,13 +156,13 @@ absl::Status Server::serve(net::Listener listener) {
   grpc::ServerBuilder builder;
   using External = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
   std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> connections =
-      builder.experimental().AddExternalConnectionAcceptor(External::FROM_FD,
-                                                           grpc::InsecureServerCredentials());
+      builder.experimental().AddExternalConnectionAcceptor(External::FROM_FD, credentials_);
   allow_pings(builder);
   limit_connections(builder, options_.connections);
   builder.SetMaxReceiveMessageSize(message_limit(options_.max_message_bytes));
   auto interceptors = refuse_malformed_requests(context_);
   interceptors.push_back(count_calls(connections_));
+  interceptors.push_back(guard_reflection(context_));
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   builder.RegisterService(&inference_);
   builder.RegisterService(&calibration_);

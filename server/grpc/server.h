@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "server/core/calibration_jobs.h"
 #include "server/core/request_tracker.h"
@@ -28,6 +29,8 @@
 #include "server/metrics/metrics.h"
 #include "server/net/acceptor.h"
 #include "server/net/connections.h"
+#include "server/security/access_tokens.h"
+#include "server/security/listener_security.h"
 
 namespace kascade::server {
 
@@ -38,6 +41,7 @@ struct ServerOptions {
   std::string metrics_listen = "127.0.0.1:9464";  // HOST:PORT; empty: none
   std::filesystem::path schedule_file{};          // activated at start
   std::filesystem::path schedule_directory{};     // empty: schedules live in memory only
+  security::ListenerSecurity security{};
   int64_t max_message_bytes = int64_t{64} << 20;
   ConnectionOptions connections{};
   int32_t stall_seconds = 300;  // as `patience` of Health
@@ -66,6 +70,7 @@ class Server {
   Server(const ServerOptions& options, std::unique_ptr<Engine> engine);
   absl::Status load_schedules();
   metrics::Collectors collectors() const;
+  absl::Status open_security();
   absl::Status listen_for_metrics();
   absl::Status listen();
   // Starts gRPC, and the loop that accepts its connections.
@@ -78,6 +83,7 @@ class Server {
   core::RequestTracker requests_;
   core::Schedules schedules_;
   std::optional<core::WorkQueue> work_;
+  std::unique_ptr<security::AccessTokens> access_tokens_;  // null: clients need none
   core::ServerContext context_;
   core::CalibrationJobs jobs_;
   InferenceService inference_;
@@ -85,6 +91,7 @@ class Server {
   Health health_;
   std::shared_ptr<net::Connections> connections_;
   std::unique_ptr<net::HttpServer> metrics_listener_;
+  std::shared_ptr<grpc::ServerCredentials> credentials_;  // outlive the server that uses them
   std::unique_ptr<grpc::Server> grpc_;
   std::unique_ptr<net::Acceptor> acceptor_;
   std::unique_ptr<FloodGuard> flood_guard_;

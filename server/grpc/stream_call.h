@@ -36,6 +36,8 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
     self_ = this->shared_from_this();
     return this;
   }
+  // Lets the call in, or says why not; to be called before start().
+  absl::Status admit(const grpc::ServerContextBase& call) { return record_.admit(call); }
   // The request is no longer needed: until then the call does not end, since its request would go.
   void release_request() {
     {
@@ -169,10 +171,13 @@ auto start_stream(std::shared_ptr<Call> call, ServerContext& context,
                   const grpc::CallbackServerContext& rpc, const Request& request) {
   auto* reactor = call->adopt();
   const absl::Time deadline = deadline_of(rpc);
-  const absl::Status status = context.work.run(request.ByteSizeLong(), [call, &request, deadline] {
-    call->start(request, deadline);
-    call->release_request();
-  });
+  absl::Status status = call->admit(rpc);
+  if (status.ok()) {
+    status = context.work.run(request.ByteSizeLong(), [call, &request, deadline] {
+      call->start(request, deadline);
+      call->release_request();
+    });
+  }
   if (!status.ok()) {
     call->close(status);
     call->release_request();

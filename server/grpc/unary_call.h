@@ -19,9 +19,12 @@ grpc::ServerUnaryReactor* run_unary(ServerContext& context, const char* rpc,
                                     grpc::CallbackServerContext* call, size_t bytes, Body body) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   auto record = std::make_shared<RpcRecord>(context, rpc);
-  const absl::Status status = context.work.run(bytes, [reactor, record, body = std::move(body)] {
-    reactor->Finish(record->finish(body()));
-  });
+  absl::Status status = record->admit(*call);
+  if (status.ok()) {
+    status = context.work.run(bytes, [reactor, record, body = std::move(body)] {
+      reactor->Finish(record->finish(body()));
+    });
+  }
   if (!status.ok()) reactor->Finish(record->finish(status));
   return reactor;
 }

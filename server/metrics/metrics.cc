@@ -88,4 +88,12 @@ void ServerMetrics::finish_calibration(const std::string& outcome) {
   calibration_progress.Set(0);
 }
 
+void ServerMetrics::set_certificate_expiry(absl::Time expiry) {
+  // Registering it again gives the same gauge.
+  gauge(*registry, "kascade_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate of the gRPC listener expires, in seconds since 1970; no sample "
+        "without TLS.")
+      .Set(static_cast<double>(absl::ToUnixSeconds(expiry)));
+}
+
 }  // namespace kascade::metrics

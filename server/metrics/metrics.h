@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
 #include "prometheus/gauge.h"
@@ -22,6 +23,8 @@ struct ServerMetrics {
   void finish_rpc(const std::string& rpc, absl::StatusCode code, double seconds);
   // Counts a calibration that ended: "passed", "not_passed", "failed" or "cancelled".
   void finish_calibration(const std::string& outcome);
+  // When the certificate of the gRPC listener expires. Without TLS there is no sample.
+  void set_certificate_expiry(absl::Time expiry);
 
   const std::shared_ptr<prometheus::Registry> registry;
   prometheus::Family<prometheus::Counter>& rpc_requests;    // {rpc, code}

@@ -95,6 +95,16 @@ absl::Status busy(const Address& address, const std::string& reason) {
   return absl::UnavailableError(absl::StrCat("cannot listen on ", address.text(), ": ", reason));
 }
 
+bool is_loopback(const SocketAddress& address) {
+  if (address.family == AF_INET) {
+    const auto& ipv4 = reinterpret_cast<const sockaddr_in&>(address.storage);
+    return ntohl(ipv4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+  }
+  const in6_addr& ipv6 = reinterpret_cast<const sockaddr_in6&>(address.storage).sin6_addr;
+  const bool mapped = IN6_IS_ADDR_V4MAPPED(&ipv6) && ipv6.s6_addr[12] == IN_LOOPBACKNET;
+  return IN6_IS_ADDR_LOOPBACK(&ipv6) || mapped;
+}
+
 }  // namespace
 
 std::string Address::text() const {
@@ -150,6 +160,17 @@ absl::Status check_free(const Address& address) {
   }
   if (errno == ECONNREFUSED) return absl::OkStatus();
   return busy(address, std::strerror(errno));
+}
+
+absl::StatusOr<bool> is_local(const Address& address) {
+  if (!address.unix_path.empty()) return true;
+  bool local = true;
+  const absl::Status status = for_each_socket_address(address, [&](const SocketAddress& target) {
+    local = local && is_loopback(target);
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return local;
 }
 
 }  // namespace kascade::net

@@ -34,6 +34,10 @@ absl::StatusOr<Address> parse_address(std::string_view text, Sockets allowed);
 // quicker.
 absl::Status check_free(const Address& address);
 
+// Whether only this machine can reach the address: a unix socket, or a host all of whose addresses
+// are loopback. UNAVAILABLE: the host is not known.
+absl::StatusOr<bool> is_local(const Address& address);
+
 }  // namespace kascade::net
 
 #endif  // KASCADE_SERVER_NET_ADDRESS_H_

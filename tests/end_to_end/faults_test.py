@@ -116,7 +116,15 @@ class Addresses(FaultsTest):
             said = self.refused(*others, flag, f"127.0.0.1:{taken}")
             self.assertIn(f"cannot listen on 127.0.0.1:{taken}: Address already in use", said)
             self.assertNotIn("Civet", said)
-        self.assertIn("cannot listen on 192.0.2.1:0", self.refused("--listen", "192.0.2.1:0"))
+        self.assertIn("cannot listen on 192.0.2.1:0",
+                      self.refused("--listen", "192.0.2.1:0", "--allow-plaintext"))
+
+    def test_an_address_that_others_reach_needs_tls_or_a_flag(self):
+        said = self.refused("--listen", "0.0.0.0:0")
+        self.assertIn("--listen 0.0.0.0:0", said)
+        self.assertIn("--tls-cert", said)
+        self.assertIn("--allow-plaintext", said)
+        self.start("--listen", "0.0.0.0:0", "--allow-plaintext")
 
     def test_a_live_unix_socket_is_not_taken_over(self):
         path = self.folder / "socket"

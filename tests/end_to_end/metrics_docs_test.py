@@ -51,8 +51,15 @@ class MetricsDocs(unittest.TestCase):
         cls.addClassCleanup(directory.cleanup)
         folder = pathlib.Path(directory.name)
         generate_stubs(folder)
+        certificate, key = folder / "server.pem", folder / "server.key"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+             "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+            check=True, capture_output=True)
         server = subprocess.Popen(
             [SERVER, "--model", str(ROOT / "models/demo"), "--listen", "127.0.0.1:0",
+             "--tls-cert", certificate, "--tls-key", key,
              "--metrics-listen", "127.0.0.1:0", "--kv-memory", "64MiB", "--port-file",
              str(folder / "ports")], stderr=subprocess.PIPE, text=True)
         cls.addClassCleanup(server.communicate, timeout=60)
@@ -63,7 +70,8 @@ class MetricsDocs(unittest.TestCase):
                 raise RuntimeError("the server did not start")
             time.sleep(0.05)
         port, metrics_port = (folder / "ports").read_text().split()
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
+        with grpc.secure_channel(f"localhost:{port}", trusted) as channel:
             cls.make_calls(channel)
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as response:
             cls.scraped = scraped(response.read().decode())

@@ -79,12 +79,14 @@ RULES = [
                          "engine/backend/tensor.h"]),
     # What the server does, without a wire. LIBRARIES below keeps gRPC and protobuf out.
     ("server/net/*", ["server/net/*"]),
+    ("server/security/*", ["server/security/*", "server/net/*"]),
     ("server/metrics/*", ["server/metrics/*", "server/net/*", "engine/engine.h", "tools/version/*"]),
     ("server/core/*", ["server/core/*", "server/metrics/metrics.h"] + ENGINE),
     ("server/grpc/*", ["server/grpc/*", "server/core/*", "server/metrics/*", "server/net/*",
-                       "kascade/v1/*"] + ENGINE),
+                       "server/security/*", "kascade/v1/*"] + ENGINE),
     # Configuration and start.
-    ("server/*", ["server/config.h", "server/grpc/server.h", "server/net/address.h",
+    ("server/*", ["server/config.h", "server/grpc/server.h", "server/log_format.h",
+                  "server/net/address.h", "server/security/listener_security.h",
                   "server/weights_loss.h", "tools/options/*", "tools/terminal/*",
                   "tools/version/*"]),
     ("client/**", ["client/**", "kascade/v1/*", "grpc/health/**", "tools/bundled_texts/*",

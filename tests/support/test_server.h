@@ -34,15 +34,16 @@ inline server::ServerOptions server_options(const std::filesystem::path& model) 
 
 class TestServer {
  public:
-  explicit TestServer(const server::ServerOptions& options) {
+  explicit TestServer(const server::ServerOptions& options,
+                      const std::shared_ptr<grpc::ChannelCredentials>& credentials =
+                          grpc::InsecureChannelCredentials()) {
     auto started = server::Server::start(options);
     if (!started.ok()) {
       ADD_FAILURE() << started.status();
       std::abort();
     }
     server_ = *std::move(started);
-    channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()),
-                                   grpc::InsecureChannelCredentials());
+    channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), credentials);
     inference = v1::InferenceService::NewStub(channel_);
     calibration = v1::CalibrationService::NewStub(channel_);
   }

@@ -211,5 +211,21 @@ TEST(Configuration, WrongUsageIsExitCodeTwo) {
   EXPECT_NE(refused({"--threads"}), "");
 }
 
+TEST(Configuration, TlsNeedsCertificateAndKey) {
+  const auto security = accepted({"--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a",
+                                  "--tokens", "t", "--allow-plaintext"})
+                            .server.security;
+  EXPECT_EQ(security.tls.certificate, "c");
+  EXPECT_EQ(security.tls.key, "k");
+  EXPECT_EQ(security.tls.client_authorities, "a");
+  EXPECT_EQ(security.tokens, "t");
+  EXPECT_TRUE(security.allow_plaintext);
+  EXPECT_FALSE(accepted({}).server.security.tls.enabled());
+  EXPECT_FALSE(accepted({}).server.security.allow_plaintext);
+  EXPECT_THAT(refused({"--tls-cert", "c"}), AllOf(HasSubstr("--tls-cert"), HasSubstr("--tls-key")));
+  EXPECT_THAT(refused({"--tls-key", "k"}), AllOf(HasSubstr("--tls-key"), HasSubstr("--tls-cert")));
+  EXPECT_THAT(refused({"--tls-client-ca", "a"}), HasSubstr("--tls-cert"));
+}
+
 }  // namespace
 }  // namespace kascade::server

@@ -145,5 +145,18 @@ TEST(AddressInUse, LiveSocketsAreNotTaken) {
   std::filesystem::remove_all(folder);
 }
 
+TEST(AddressReach, LoopbackAndUnixSocketsAreLocal) {
+  for (const char* text : {"127.0.0.1:1", "127.1.2.3:1", "localhost:1", "[::1]:1",
+                           "[::ffff:127.0.0.1]:1", "unix:/run/kascade.sock"}) {
+    EXPECT_TRUE(is_local(*parse_address(text, Sockets::kTcpAndUnix)).value()) << text;
+  }
+  for (const char* text : {"0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[2001:db8::1]:1",
+                           "[::ffff:192.0.2.1]:1", "[fe80::1]:1"}) {
+    EXPECT_FALSE(is_local(*parse_address(text, Sockets::kTcpAndUnix)).value()) << text;
+  }
+  EXPECT_THAT(error_of(is_local({.host = "no-such-host.invalid"}).status()),
+              HasSubstr("the host is not known"));
+}
+
 }  // namespace
 }  // namespace kascade::net
