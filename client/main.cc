@@ -8,6 +8,7 @@
 
 #include "client/commands/commands.h"
 #include "client/commands/number_checks.h"
+#include "client/rpc/credentials.h"
 #include "client/rpc/failure.h"
 #include "tools/terminal/standard_streams.h"
 #include "tools/version/version.h"
@@ -27,6 +28,23 @@ void add_global_options(CLI::App& app, Globals& globals) {
       ->check(number_between(0, 1e9));
 }
 
+void add_credentials(CLI::App& app, Credentials& credentials) {
+  app.add_flag("--tls", credentials.tls, "Connect with TLS; so do the options --tls-…");
+  app.add_option("--tls-ca", credentials.authorities,
+                 "Authorities that sign the server's certificate [the system's]")
+      ->type_name("FILE");
+  CLI::Option* certificate =
+      app.add_option("--tls-cert", credentials.certificate, "Certificate of this client [none]")
+          ->type_name("FILE");
+  CLI::Option* key =
+      app.add_option("--tls-key", credentials.key, "Key of that certificate")->type_name("FILE");
+  certificate->needs(key);
+  key->needs(certificate);
+  app.add_option("--token-file", credentials.token_file,
+                 "File with the access token to send [the variable KASCADE_TOKEN, or none]")
+      ->type_name("FILE");
+}
+
 // Parses the command line and runs the chosen command. Returns its exit code; a parsing error is
 // printed as one line.
 int parse_and_run(int argc, char** argv) {
@@ -34,6 +52,7 @@ int parse_and_run(int argc, char** argv) {
   Globals globals;
   Action chosen;
   add_global_options(app, globals);
+  add_credentials(app, globals.credentials);
   app.require_subcommand(1);
   app.fallthrough();  // so that global options such as --json may come last
   app.footer(
@@ -63,7 +82,8 @@ int parse_and_run(int argc, char** argv) {
     print_failure(absl::InvalidArgumentError(what + " (see kascade --help)"));
     return kUsage;
   }
-  return chosen();
+  const absl::Status token = read_token(globals.credentials);
+  return token.ok() ? chosen() : fail(token);
 }
 
 }  // namespace

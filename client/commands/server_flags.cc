@@ -47,6 +47,7 @@ absl::StatusOr<std::unique_ptr<ServerForCommand>> connect_or_start(const Globals
     if (!server.ok()) return server.status();
     out->server = *std::move(server);
     out->globals.server = out->server->address();
+    out->globals.credentials = {};  // they are for another server
   }
   auto session = Session::open(out->globals);
   if (!session.ok()) return session.status();

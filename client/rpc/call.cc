@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "client/rpc/credentials.h"
 #include "client/rpc/failure.h"
 
 namespace kascade::client {
@@ -68,16 +69,15 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals) {
   // A model server is not reached through a web proxy, and a proxy from the environment would also
   // be used for 127.0.0.1.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  auto channel =
-      grpc::CreateCustomChannel(globals.server, grpc::InsecureChannelCredentials(), arguments);
+  const auto credentials = channel_credentials(globals.credentials);
+  if (!credentials.ok()) return credentials.status();
+  auto channel = grpc::CreateCustomChannel(globals.server, *credentials, arguments);
   const auto deadline = std::chrono::system_clock::now() + kConnectPatience;
   auto state = channel->GetState(/*try_to_connect=*/true);
   while (state != GRPC_CHANNEL_READY) {
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN ||
         !channel->WaitForStateChange(state, deadline)) {
-      return absl::UnavailableError(
-          fmt::format("no server answers at {} (is kascade-server running there? see --server)",
-                      globals.server));
+      return connection_failure(globals, channel);
     }
     state = channel->GetState(true);
   }
@@ -85,6 +85,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals) {
 }
 
 Call::Call(const Globals& globals) : globals_(globals) {
+  if (const std::string& token = globals.credentials.token; !token.empty()) {
+    context_.AddMetadata("authorization", "Bearer " + token);
+  }
   if (globals.timeout_seconds > 0) {
     const auto timeout = std::chrono::duration_cast<std::chrono::system_clock::duration>(
         std::chrono::duration<double>(globals.timeout_seconds));
@@ -117,7 +120,11 @@ absl::Status Call::result(const grpc::Status& status) const {
     return absl::UnavailableError(
         fmt::format("lost the server at {}: {}", globals_.server, status.error_message()));
   }
-  return from_grpc(status);
+  const absl::Status failure = from_grpc(status);
+  if (!absl::IsUnauthenticated(failure)) return failure;
+  return absl::UnauthenticatedError(
+      fmt::format("{} (--token-file FILE, or the token itself in KASCADE_TOKEN)",
+                  std::string(failure.message())));
 }
 
 }  // namespace kascade::client

@@ -14,9 +14,22 @@
 
 namespace kascade::client {
 
+// How to reach the server, and as whom.
+struct Credentials {
+  bool tls = false;
+  std::string authorities{};  // PEM file; empty: those of the system
+  std::string certificate{};  // PEM file of the client; empty: none
+  std::string key{};          // PEM file of its key
+  std::string token_file{};   // holds the access token; empty: KASCADE_TOKEN holds it
+  std::string token{};        // set by read_token(); empty: none is sent
+
+  bool uses_tls() const { return tls || !authorities.empty() || !certificate.empty(); }
+};
+
 // The options that every command has.
 struct Globals {
   std::string server = "127.0.0.1:50051";
+  Credentials credentials{};
   bool json = false;
   double timeout_seconds = 0;  // for each call; 0 means no limit
 };
