@@ -6,6 +6,8 @@
 #include <cstdint>
 
 #include "engine/engine.h"
+#include "server/core/memory_budget.h"
+#include "server/core/reader_monitor.h"
 #include "server/core/request_tracker.h"
 #include "server/core/schedules.h"
 #include "server/core/work_queue.h"
@@ -16,6 +18,7 @@ namespace kascade::core {
 // For clients to know; the engine and the front end enforce them.
 struct ServerLimits {
   int64_t max_message_bytes = 0;
+  int64_t request_memory_bytes = 0;
   int32_t max_sequences = 0;
   int32_t max_queue = 0;
   int32_t max_batch_tokens = 0;
@@ -28,6 +31,8 @@ struct ServerContext {
   metrics::ServerMetrics& metrics;
   WorkQueue& work;
   RequestTracker& requests;
+  MemoryBudget& memory;
+  ReaderMonitor& readers;
   const ServerLimits limits;
   std::atomic<bool> draining = false;
 };

@@ -48,6 +48,10 @@ ServerMetrics::ServerMetrics()
                        .Help("Arrival to end of a call, by method.")
                        .Register(*registry)),
       rpc_in_flight(gauge(*registry, "kascade_rpc_in_flight", "Calls that have not ended.")),
+      request_memory(gauge(*registry, "kascade_request_memory_bytes",
+                           "Memory that is reserved for live requests.")),
+      request_memory_limit(gauge(*registry, "kascade_request_memory_limit_bytes",
+                                 "Memory that live requests may reserve together.")),
       time_to_first_token(histogram(*registry, "kascade_time_to_first_token_seconds",
                                     "Arrival of a Generate call to its first token.",
                                     latency_buckets())),
