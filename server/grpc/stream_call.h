@@ -227,8 +227,8 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
 // The deadline that the client set. Clients may set it centuries ahead, which the nanoseconds of
 // std::chrono::system_clock cannot count.
 inline absl::Time deadline_of(const grpc::CallbackServerContext& context) {
-  const gpr_timespec deadline = context.raw_deadline();
-  if (deadline.tv_sec >= gpr_inf_future(deadline.clock_type).tv_sec) return absl::InfiniteFuture();
+  const gpr_timespec deadline = gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_REALTIME);
+  if (deadline.tv_sec >= gpr_inf_future(GPR_CLOCK_REALTIME).tv_sec) return absl::InfiniteFuture();
   return absl::FromUnixSeconds(deadline.tv_sec) + absl::Nanoseconds(deadline.tv_nsec);
 }
 

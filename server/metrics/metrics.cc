@@ -35,6 +35,15 @@ prometheus::Gauge& gauge(prometheus::Registry& registry, const char* name, const
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
 }
 
+void add_build_info(prometheus::Registry& registry) {
+  prometheus::BuildGauge()
+      .Name("kascade_build_info")
+      .Help("1; the version and the commit are labels.")
+      .Register(registry)
+      .Add({{"version", version()}, {"commit", commit_hash()}})
+      .Set(1);
+}
+
 }  // namespace
 
 ServerMetrics::ServerMetrics()
@@ -73,12 +82,7 @@ ServerMetrics::ServerMetrics()
       calibration_progress(gauge(*registry, "kascade_calibration_progress_ratio",
                                  "Done share of the stage of the running calibration; 0 when none "
                                  "is running.")) {
-  prometheus::BuildGauge()
-      .Name("kascade_build_info")
-      .Help("1; the version and the commit are labels.")
-      .Register(*registry)
-      .Add({{"version", version()}, {"commit", commit_hash()}})
-      .Set(1);
+  add_build_info(*registry);
 }
 
 void ServerMetrics::finish_rpc(const std::string& rpc, absl::StatusCode code, double seconds) {

@@ -50,12 +50,12 @@ class CoreTest : public ::testing::Test {
   }
 
   TempDir dir_;
-  std::unique_ptr<Engine> engine_;
   metrics::ServerMetrics metrics_;
   core::WorkQueue work_{1};
   core::RequestTracker requests_;
   core::MemoryBudget memory_{int64_t{1} << 28, metrics_};
   core::ReaderMonitor readers_{absl::Minutes(10), memory_};
+  std::unique_ptr<Engine> engine_;  // goes first: it may still hold a request that has ended
   std::unique_ptr<core::Schedules> schedules_;
   std::unique_ptr<core::ServerContext> context_;
 };
