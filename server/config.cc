@@ -151,6 +151,15 @@ void add_security_flags(CLI::App& app, security::ListenerSecurity& security) {
                "Lets --listen name an address that other machines can reach, without TLS");
 }
 
+void add_memory_flags(CLI::App& app, ServerOptions& server) {
+  add_bytes(app, "--request-memory", server.request_memory_bytes, options::binary_units(),
+            int64_t{1} << 20, INT64_MAX,
+            "Bytes that all requests may hold together, or a number with KiB, MiB, GiB: messages, "
+            "tokens, unread replies; at least four times --max-message-bytes");
+  add_whole(app, "--stalled-client-seconds", server.stalled_client_seconds, 1, 86400,
+            "A call whose client reads nothing for so long is ended");
+}
+
 // What no option can check alone.
 void check_together(const EngineOptions& engine) {
   const int32_t least = engine.max_sequences + kRowsBesideSequences;
@@ -159,6 +168,15 @@ void check_together(const EngineOptions& engine) {
       "--max-batch-tokens",
       absl::StrCat("expected at least --max-sequences + ", kRowsBesideSequences, ", ", least,
                    ", found ", engine.max_batch_tokens));
+}
+
+// A message exists several times: as received, as parsed, and as what is made of it.
+void check_memory(const ServerOptions& server) {
+  if (server.request_memory_bytes / 4 >= server.max_message_bytes) return;
+  throw CLI::ValidationError(
+      "--request-memory",
+      absl::StrCat("expected at least four times --max-message-bytes, ",
+                   4 * server.max_message_bytes, ", found ", server.request_memory_bytes));
 }
 
 // Every option can also be given as KASCADE_SERVER_NAME in the environment.
@@ -191,10 +209,12 @@ ParsedConfiguration parse_configuration(int argc, char** argv) {
   add_server_flags(app, configuration);
   add_connection_flags(app, configuration.server);
   add_security_flags(app, configuration.server.security);
+  add_memory_flags(app, configuration.server);
   add_environment(app);
   try {
     app.parse(argc, argv);
     check_together(configuration.server.engine);
+    check_memory(configuration.server);
   } catch (const CLI::ParseError& error) {
     return {.exit_code = app.exit(error) == 0 ? 0 : 2};
   }
@@ -210,15 +230,16 @@ std::string configuration_line(const Configuration& configuration, Server& serve
       "threads={} pinned_cpus={} listen={} port={} "
       "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_step_ms={} "
       "max_sequences={} "
-      "max_queue={} max_message_bytes={} tls={} tokens={} drain_seconds={} schedule_file={} "
-      "schedule_dir={} "
+      "max_queue={} max_message_bytes={} request_memory={} stalled_client_seconds={} tls={} "
+      "tokens={} drain_seconds={} schedule_file={} schedule_dir={} "
       "weights_cache=\"{}\" load_seconds={:.2f}",
       engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
       info.packed_bytes, info.bits_per_weight, std::string(name_of(info.cache)), info.threads,
       info.cpus.empty() ? "none" : absl::StrJoin(info.cpus, ","), options.listen, server.port(),
       options.metrics_listen.empty() ? "none" : options.metrics_listen, server.metrics_port(),
       info.kv_pool_bytes, engine.max_batch_tokens, engine.max_step_ms, engine.max_sequences,
-      engine.max_queue, options.max_message_bytes, tls_state(options.security.tls),
+      engine.max_queue, options.max_message_bytes, options.request_memory_bytes,
+      options.stalled_client_seconds, tls_state(options.security.tls),
       options.security.tokens.empty() ? "none" : options.security.tokens.string(),
       configuration.drain_seconds,
       options.schedule_file.empty() ? "none" : options.schedule_file.string(),

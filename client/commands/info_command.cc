@@ -62,6 +62,7 @@ Json info_json(const v1::GetModelInfoResponse& info) {
             {"load_seconds", runtime.load_seconds()}}},
           {"limits",
            {{"max_message_bytes", limits.max_message_bytes()},
+            {"request_memory_bytes", limits.request_memory_bytes()},
             {"max_sequences", limits.max_sequences()},
             {"max_queue", limits.max_queue()},
             {"max_batch_tokens", limits.max_batch_tokens()},

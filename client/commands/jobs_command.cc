@@ -45,8 +45,11 @@ std::string remark(const v1::Calibration& job) {
 }
 
 int run_jobs(const Globals& globals) {
-  const auto listed = connect_and_call<v1::CalibrationService>(globals, &Stub::ListCalibrations,
-                                                               v1::ListCalibrationsRequest());
+  const auto listed = connect_and_list<v1::CalibrationService>(
+      globals, &Stub::ListCalibrations,
+      [](const v1::ListCalibrationsResponse& page, v1::ListCalibrationsResponse& all) {
+        all.mutable_calibrations()->MergeFrom(page.calibrations());
+      });
   if (!listed.ok()) return fail(listed.status());
   if (globals.json) {
     Json jobs = Json::array();

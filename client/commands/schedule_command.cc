@@ -69,8 +69,11 @@ std::string list_text(const v1::ListSchedulesResponse& listed) {
 }
 
 int run_list(const Globals& globals) {
-  const auto listed = connect_and_call<v1::CalibrationService>(globals, &Stub::ListSchedules,
-                                                               v1::ListSchedulesRequest());
+  const auto listed = connect_and_list<v1::CalibrationService>(
+      globals, &Stub::ListSchedules,
+      [](const v1::ListSchedulesResponse& page, v1::ListSchedulesResponse& all) {
+        all.mutable_schedules()->MergeFrom(page.schedules());
+      });
   if (!listed.ok()) return fail(listed.status());
   if (!globals.json) {
     fmt::print("{}", list_text(*listed));

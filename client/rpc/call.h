@@ -95,6 +95,27 @@ absl::StatusOr<Response> connect_and_call(
   return call(globals, *stub, method, request);
 }
 
+// The pages of a list as one message, `merge(page, all)` adding each page but the first.
+template <typename Service, typename Request, typename Response, typename MergePage>
+absl::StatusOr<Response> connect_and_list(
+    const Globals& globals,
+    grpc::Status (Service::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+    MergePage merge) {
+  const auto channel = connect(globals);
+  if (!channel.ok()) return channel.status();
+  const auto stub = Service::NewStub(*channel);
+  Request request;
+  auto all = call(globals, *stub, method, request);
+  while (all.ok() && !all->next_page_token().empty()) {
+    request.set_page_token(all->next_page_token());
+    auto page = call(globals, *stub, method, request);
+    if (!page.ok()) return page.status();
+    all->set_next_page_token(page->next_page_token());
+    merge(*page, *all);
+  }
+  return all;
+}
+
 }  // namespace kascade::client
 
 #endif  // KASCADE_CLIENT_RPC_CALL_H_

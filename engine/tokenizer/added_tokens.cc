@@ -25,6 +25,8 @@ void AddedTokenFinder::add(std::string_view content, const AddedToken& token) {
   leaf_of_node_[node] = static_cast<int32_t>(leaves_.size());
   leaves_.push_back({token.id, token.lstrip, token.rstrip});
   starts_[static_cast<uint8_t>(content[0])] = true;
+  if (token.lstrip || token.rstrip) longest_token_.reset();
+  if (longest_token_) longest_token_ = std::max(*longest_token_, content.size());
 }
 
 AddedTokenFinder::Match AddedTokenFinder::longest_at(std::string_view text) const {
@@ -39,12 +41,17 @@ AddedTokenFinder::Match AddedTokenFinder::longest_at(std::string_view text) cons
   return match;
 }
 
-std::vector<AddedTokenFinder::Segment> AddedTokenFinder::split(std::string_view text) const {
-  std::vector<Segment> segments;
+absl::Status AddedTokenFinder::split(
+    std::string_view text, EncodingRun& run,
+    const std::function<absl::Status(const Segment&)>& sink) const {
   size_t done = 0;
+  absl::Status status;
   for (size_t i = 0; i < text.size();) {
     Match match;
-    if (starts_[static_cast<uint8_t>(text[i])]) match = longest_at(text.substr(i));
+    if (starts_[static_cast<uint8_t>(text[i])]) {
+      match = longest_at(text.substr(i));
+      if (status = run.add_work(1); !status.ok()) return status;
+    }
     if (match.length == 0) {
       ++i;
       continue;
@@ -54,12 +61,12 @@ std::vector<AddedTokenFinder::Segment> AddedTokenFinder::split(std::string_view 
     size_t end = i + match.length;
     if (leaf.lstrip) begin = begin - trailing_space_length(text.substr(done, begin - done));
     if (leaf.rstrip) end += leading_space_length(text.substr(end));
-    if (begin > done) segments.push_back({text.substr(done, begin - done), -1});
-    segments.push_back({text.substr(begin, end - begin), leaf.id});
+    if (begin > done) status = sink({text.substr(done, begin - done), -1});
+    if (status.ok()) status = sink({text.substr(begin, end - begin), leaf.id});
+    if (!status.ok()) return status;
     done = i = end;
   }
-  if (done < text.size()) segments.push_back({text.substr(done), -1});
-  return segments;
+  return done < text.size() ? sink({text.substr(done), -1}) : absl::OkStatus();
 }
 
 }  // namespace kascade::bpe

@@ -4,11 +4,16 @@
 #define KASCADE_ENGINE_TOKENIZER_ADDED_TOKENS_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "engine/tokenizer/encoding_run.h"
 #include "engine/tokenizer/vocabulary.h"
 
 namespace kascade::bpe {
@@ -25,8 +30,14 @@ class AddedTokenFinder {
   // Adds the string `content` to the search; a match yields `token`.
   void add(std::string_view content, const AddedToken& token);
 
-  // Splits `text` into segments, which concatenated give `text` again.
-  std::vector<Segment> split(std::string_view text) const;
+  // Calls `sink` in order for the segments of `text`, which concatenated give `text` again. Not OK:
+  // what `sink` or `run` answered.
+  absl::Status split(std::string_view text, EncodingRun& run,
+                     const std::function<absl::Status(const Segment&)>& sink) const;
+
+  // Most bytes of text that one of the tokens stands for; unset if one consumes white space beside
+  // it.
+  std::optional<size_t> longest_token() const { return longest_token_; }
 
  private:
   struct Match {
@@ -46,6 +57,7 @@ class AddedTokenFinder {
   std::vector<int32_t> leaf_of_node_{-1};
   std::vector<Leaf> leaves_;
   std::array<bool, 256> starts_{};
+  std::optional<size_t> longest_token_ = 0;
 };
 
 }  // namespace kascade::bpe

@@ -78,6 +78,7 @@ absl::StatusOr<BpeModel> BpeModel::parse(const Json& json, const Vocabulary& voc
     const std::optional<std::string> bytes = byte_level ? spelled_bytes(text) : text;
     if (bytes) model.whole_pieces_.emplace(*bytes, id);
   }
+  model.longest_token_ = model.find_longest_token(vocabulary);
   return model;
 }
 
@@ -156,9 +157,11 @@ void BpeModel::index_symbols(const Vocabulary& vocabulary, bool byte_fallback) {
   }
 }
 
-void BpeModel::append_bytes(std::string_view piece, std::vector<int32_t>& symbols) const {
+absl::Status BpeModel::append_bytes(std::string_view piece, EncodingRun& run,
+                                    std::vector<int32_t>& symbols) const {
   bool follows_unknown = false;
   for (const char c : piece) {
+    if (absl::Status status = run.add_work(1); !status.ok()) return status;
     const int32_t id = byte_ids_[static_cast<uint8_t>(c)];
     const bool is_unknown = id == kNone;
     if (!is_unknown) {
@@ -168,6 +171,7 @@ void BpeModel::append_bytes(std::string_view piece, std::vector<int32_t>& symbol
     }
     follows_unknown = is_unknown;
   }
+  return absl::OkStatus();
 }
 
 bool BpeModel::append_fallback(std::string_view character, std::vector<int32_t>& symbols) const {
@@ -178,9 +182,11 @@ bool BpeModel::append_fallback(std::string_view character, std::vector<int32_t>&
   return true;
 }
 
-void BpeModel::append_symbols(std::string_view piece, std::vector<int32_t>& symbols) const {
+absl::Status BpeModel::append_symbols(std::string_view piece, EncodingRun& run,
+                                      std::vector<int32_t>& symbols) const {
   bool follows_unknown = false;
   for (size_t i = 0; i < piece.size();) {
+    if (absl::Status status = run.add_work(1); !status.ok()) return status;
     const std::string_view character = piece.substr(i, utf8_length(piece[i]));
     i += character.size();
     bool is_unknown = false;
@@ -194,35 +200,58 @@ void BpeModel::append_symbols(std::string_view piece, std::vector<int32_t>& symb
     }
     follows_unknown = is_unknown;
   }
+  return absl::OkStatus();
 }
 
-void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
+absl::Status BpeModel::encode(std::string_view piece, Scratch& scratch, EncodingRun& run) const {
   if (!whole_pieces_.empty()) {
     if (const auto found = whole_pieces_.find(piece); found != whole_pieces_.end()) {
-      out.push_back(found->second);
-      return;
+      run.ids.push_back(found->second);
+      return run.add_work(1);
     }
   }
+  absl::Status status = run.expect_text(piece.size(), longest_token_);
+  // There are at most as many symbols as bytes.
+  if (status.ok()) status = run.hold(EncodingRun::Use::kSymbols, piece.size() * sizeof(int32_t));
+  if (!status.ok()) return status;
   scratch.symbols.clear();
-  if (byte_level_) {
-    append_bytes(piece, scratch.symbols);
-  } else {
-    append_symbols(piece, scratch.symbols);
-  }
-  merge_symbols(scratch, out);
+  scratch.symbols.reserve(piece.size());
+  status = byte_level_ ? append_bytes(piece, run, scratch.symbols)
+                       : append_symbols(piece, run, scratch.symbols);
+  if (!status.ok()) return status;
+  return merge_symbols(scratch, run);
 }
 
 // Cuts the piece where no merge can join its parts. This keeps the merge loop's data in the CPU
 // cache when a whole text is one piece.
-void BpeModel::merge_symbols(Scratch& scratch, std::vector<int32_t>& out) const {
+absl::Status BpeModel::merge_symbols(Scratch& scratch, EncodingRun& run) const {
   const std::span<const int32_t> symbols = scratch.symbols;
   size_t begin = 0;
   for (size_t i = 1; seams_are_known_ && i < symbols.size(); ++i) {
     if (merges_.has_seam(symbols[i - 1], symbols[i])) continue;
-    scratch.merge.merge(merges_, symbols.subspan(begin, i - begin), out);
+    absl::Status status = scratch.merge.merge(merges_, symbols.subspan(begin, i - begin), run);
+    if (!status.ok()) return status;
     begin = i;
   }
-  scratch.merge.merge(merges_, symbols.subspan(begin), out);
+  return scratch.merge.merge(merges_, symbols.subspan(begin), run);
+}
+
+std::optional<size_t> BpeModel::find_longest_token(const Vocabulary& vocabulary) const {
+  const auto& units = byte_level_ ? byte_ids_ : fallback_ids_;
+  // UTF-8 has no byte above 0xF4, and neither 0xC0 nor 0xC1.
+  bool all_known = true;
+  for (int byte = 0; byte <= 0xF4; ++byte) {
+    all_known = all_known && (units[byte] != kNone || byte == 0xC0 || byte == 0xC1);
+  }
+  if (!all_known && (unknown_id_ == kNone || fuse_unknown_)) return std::nullopt;
+  size_t longest = 4;  // an unknown character
+  for (int32_t id = 0; id < vocabulary.size(); ++id) {
+    if (!vocabulary[id].present || vocabulary[id].special) continue;
+    const std::string& text = vocabulary[id].text;
+    const std::optional<std::string> bytes = byte_level_ ? spelled_bytes(text) : text;
+    if (bytes) longest = std::max(longest, bytes->size());
+  }
+  return longest;
 }
 
 }  // namespace kascade::bpe

@@ -4,7 +4,9 @@
 #define KASCADE_ENGINE_TOKENIZER_BPE_MODEL_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/tokenizer/encoding_run.h"
 #include "engine/tokenizer/json_fields.h"
 #include "engine/tokenizer/merges.h"
 #include "engine/tokenizer/vocabulary.h"
@@ -33,10 +36,14 @@ class BpeModel {
   static absl::StatusOr<BpeModel> parse(const Json& json, const Vocabulary& vocabulary,
                                         bool byte_level);
 
-  // Appends the ids of `piece` (valid UTF-8). A character that has neither a token nor a byte
-  // fallback becomes unk_token; if the file names none, the character is dropped, as in the
-  // reference implementation.
-  void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const;
+  // Appends the ids of `piece` (valid UTF-8) to those of `run`. A character that has neither a
+  // token nor a byte fallback becomes unk_token; if the file names none, the character is dropped,
+  // as in the reference implementation. Not OK: what `run` answered.
+  absl::Status encode(std::string_view piece, Scratch& scratch, EncodingRun& run) const;
+
+  // Most bytes of a piece that one token stands for. Unset where a token may stand for any number
+  // of them: characters are dropped, or a row of unknown ones is fused.
+  std::optional<size_t> longest_token() const { return longest_token_; }
 
  private:
   static constexpr int32_t kNone = -1;
@@ -48,10 +55,13 @@ class BpeModel {
   void index_symbols(const Vocabulary& vocabulary, bool byte_fallback);
   void index_seam(std::string_view left, std::string_view right);
   int32_t find_character(std::string_view character) const;
-  void append_symbols(std::string_view piece, std::vector<int32_t>& symbols) const;
-  void append_bytes(std::string_view piece, std::vector<int32_t>& symbols) const;
+  absl::Status append_symbols(std::string_view piece, EncodingRun& run,
+                              std::vector<int32_t>& symbols) const;
+  absl::Status append_bytes(std::string_view piece, EncodingRun& run,
+                            std::vector<int32_t>& symbols) const;
   bool append_fallback(std::string_view character, std::vector<int32_t>& symbols) const;
-  void merge_symbols(Scratch& scratch, std::vector<int32_t>& out) const;
+  absl::Status merge_symbols(Scratch& scratch, EncodingRun& run) const;
+  std::optional<size_t> find_longest_token(const Vocabulary& vocabulary) const;
 
   MergeTable merges_;
   StringMap<int32_t> whole_pieces_;          // filled only if the model sets ignore_merges
@@ -60,6 +70,7 @@ class BpeModel {
   // token of each single character, for other models
   absl::flat_hash_map<uint32_t, int32_t> characters_;
   int32_t unknown_id_ = kNone;
+  std::optional<size_t> longest_token_{};
   bool fuse_unknown_ = false;
   bool byte_level_ = false;
   bool seams_are_known_ = false;

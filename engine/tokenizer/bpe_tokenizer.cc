@@ -1,5 +1,6 @@
 #include "engine/tokenizer/bpe_tokenizer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -92,34 +93,54 @@ absl::Status BpeTokenizer::index_added_tokens() {
     add_to(all_added_);
     if (!token.special) add_to(plain_added_);
   }
+  for (Finders* finders : {&all_added_, &plain_added_}) {
+    finders->longest_token = longest_token(*finders);
+  }
   return absl::OkStatus();
+}
+
+std::optional<size_t> BpeTokenizer::longest_token(const Finders& finders) const {
+  size_t longest = 1;
+  for (const std::optional<size_t>& bytes :
+       {model_.longest_token(), finders.in_text.longest_token(),
+        finders.in_normalised.longest_token()}) {
+    if (!bytes) return std::nullopt;
+    longest = std::max(longest, *bytes);
+  }
+  const auto shortening = normalizer_.most_shortening();
+  if (!shortening || pre_tokenizer_.drops_text()) return std::nullopt;
+  return longest * *shortening;
 }
 
 absl::StatusOr<std::vector<int32_t>> BpeTokenizer::encode(std::string_view text,
                                                           const EncodeOptions& options) const {
   const Finders& finders = options.parse_special_tokens ? all_added_ : plain_added_;
-  std::vector<int32_t> ids;
-  if (options.add_special_tokens) ids = around_.prefix;
-  const absl::Status status = append_text(text, /*at_start=*/true, finders, ids);
+  EncodingRun run(options.bounds);
+  if (options.add_special_tokens) run.ids = around_.prefix;
+  absl::Status status = append_text(text, /*at_start=*/true, finders, run);
+  const size_t suffix = options.add_special_tokens ? around_.suffix.size() : 0;
+  if (status.ok()) status = run.expect_tokens(suffix);
   if (!status.ok()) return status;
   if (options.add_special_tokens) {
-    ids.insert(ids.end(), around_.suffix.begin(), around_.suffix.end());
+    run.ids.insert(run.ids.end(), around_.suffix.begin(), around_.suffix.end());
   }
-  return ids;
+  return std::move(run.ids);
 }
 
 absl::StatusOr<std::vector<int32_t>> BpeTokenizer::encode_parts(
-    std::span<const PromptPart> parts) const {
-  std::vector<int32_t> ids;
+    std::span<const PromptPart> parts, const EncodingBounds& bounds) const {
+  EncodingRun run(bounds);
   for (size_t i = 0; i < parts.size(); ++i) {
+    absl::Status status = run.expect_tokens(parts[i].token ? 1 : 0);
+    if (!status.ok()) return status;
     if (parts[i].token) {
-      ids.push_back(*parts[i].token);
+      run.ids.push_back(*parts[i].token);
       continue;
     }
-    const absl::Status status = append_text(stripped_text(parts, i), i == 0, plain_added_, ids);
+    status = append_text(stripped_text(parts, i), i == 0, plain_added_, run);
     if (!status.ok()) return status;
   }
-  return ids;
+  return std::move(run.ids);
 }
 
 std::string_view BpeTokenizer::stripped_text(std::span<const PromptPart> parts,
@@ -139,54 +160,76 @@ std::string_view BpeTokenizer::stripped_text(std::span<const PromptPart> parts,
 }
 
 absl::Status BpeTokenizer::append_text(std::string_view text, bool at_start, const Finders& finders,
-                                       std::vector<int32_t>& ids) const {
+                                       EncodingRun& run) const {
   if (text.size() > kMaxTextBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("text of ", text.size(), " bytes, expected at most ", kMaxTextBytes));
   }
+  absl::Status status = run.expect_text(text.size(), finders.longest_token);
+  if (!status.ok()) return status;
   if (const size_t valid = valid_utf8_length(text); valid < text.size()) {
     return absl::InvalidArgumentError(absl::StrCat("text is not UTF-8 at byte ", valid));
   }
-  for (const auto& [segment, id] : finders.in_text.split(text)) {
-    if (id >= 0) {
-      ids.push_back(id);
-      continue;
+  status = finders.in_text.split(text, run, [&](const AddedTokenFinder::Segment& segment) {
+    if (segment.id < 0) {
+      const bool segment_at_start = at_start && segment.text.data() == text.data();
+      return append_stretch(segment.text, segment_at_start, finders, run);
     }
-    const bool segment_at_start = at_start && segment.data() == text.data();
-    const absl::Status status = append_stretch(segment, segment_at_start, finders, ids);
-    if (!status.ok()) return status;
+    run.ids.push_back(segment.id);
+    return run.add_work(1);
+  });
+  return status.ok() ? run.expect_tokens(0) : status;
+}
+
+absl::StatusOr<std::string> BpeTokenizer::normalise(std::string_view text, EncodingRun& run) const {
+  absl::Status status =
+      run.hold(EncodingRun::Use::kNormalizer, normalizer_.most_memory(text.size()));
+  if (!status.ok()) return status;
+  auto changed = normalizer_.apply(text);
+  if (!changed.ok()) return changed.status();
+  if (changed->size() > kMaxNormalisedBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("text of ", changed->size(),
+                                                   " bytes after normalization, expected at most ",
+                                                   kMaxNormalisedBytes));
   }
-  return absl::OkStatus();
+  run.release(EncodingRun::Use::kNormalizer);
+  run.release(EncodingRun::Use::kNormalisedText);  // that of the stretch before
+  status = run.hold(EncodingRun::Use::kNormalisedText, changed->capacity());
+  if (!status.ok()) return status;
+  return changed;
 }
 
 absl::Status BpeTokenizer::append_stretch(std::string_view text, bool at_start,
-                                          const Finders& finders, std::vector<int32_t>& ids) const {
+                                          const Finders& finders, EncodingRun& run) const {
   std::string normalised;
   if (!normalizer_.changes_nothing()) {
-    absl::StatusOr<std::string> changed = normalizer_.apply(text);
+    absl::StatusOr<std::string> changed = normalise(text, run);
     if (!changed.ok()) return changed.status();
     normalised = *std::move(changed);
     text = normalised;
-    if (text.size() > kMaxNormalisedBytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("text of ", text.size(), " bytes after normalization, expected at most ",
-                       kMaxNormalisedBytes));
-    }
   }
   BpeModel::Scratch scratch;
-  for (const auto& [segment, id] : finders.in_normalised.split(text)) {
-    if (id >= 0) {
-      ids.push_back(id);
-      continue;
-    }
-    const absl::Status status = pre_tokenizer_.split(
-        segment, at_start && segment.data() == text.data(), [&](std::string_view piece) {
-          model_.encode(piece, scratch, ids);
-          return absl::OkStatus();
-        });
-    if (!status.ok()) return status;
+  const PieceSink encode_piece = [&](std::string_view piece) {
+    return model_.encode(piece, scratch, run);
+  };
+  absl::Status status =
+      finders.in_normalised.split(text, run, [&](const AddedTokenFinder::Segment& segment) {
+        if (segment.id >= 0) {
+          run.ids.push_back(segment.id);
+          return run.add_work(1);
+        }
+        absl::Status copies = run.hold(EncodingRun::Use::kPreTokenizer,
+                                       pre_tokenizer_.most_memory(segment.text.size()));
+        if (!copies.ok()) return copies;
+        return pre_tokenizer_.split(segment.text, at_start && segment.text.data() == text.data(),
+                                    encode_piece);
+      });
+  // The next stretch has a scratch of its own.
+  for (const auto use :
+       {EncodingRun::Use::kPreTokenizer, EncodingRun::Use::kSymbols, EncodingRun::Use::kMerging}) {
+    run.release(use);
   }
-  return absl::OkStatus();
+  return status;
 }
 
 absl::StatusOr<std::string> BpeTokenizer::decode(std::span<const int32_t> ids,

@@ -3,6 +3,8 @@
 #ifndef KASCADE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
 #define KASCADE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "engine/tokenizer/added_tokens.h"
 #include "engine/tokenizer/bpe_model.h"
+#include "engine/tokenizer/encoding_run.h"
 #include "engine/tokenizer/json_fields.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/post_processor.h"
@@ -30,8 +33,8 @@ class BpeTokenizer : public Tokenizer {
   int32_t vocab_size() const override { return vocabulary_.size(); }
   absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                               const EncodeOptions& options) const override;
-  absl::StatusOr<std::vector<int32_t>> encode_parts(
-      std::span<const PromptPart> parts) const override;
+  absl::StatusOr<std::vector<int32_t>> encode_parts(std::span<const PromptPart> parts,
+                                                    const EncodingBounds& bounds) const override;
   absl::StatusOr<std::string> decode(std::span<const int32_t> ids,
                                      bool skip_special) const override;
   std::string_view token_bytes(int32_t id) const override;
@@ -48,17 +51,21 @@ class BpeTokenizer : public Tokenizer {
   struct Finders {
     AddedTokenFinder in_text;
     AddedTokenFinder in_normalised;
+    // Most bytes of text that one token stands for; unset where there is no bound.
+    std::optional<size_t> longest_token{};
   };
 
   absl::Status read_parts(ObjectReader& file);
   absl::Status read_vocabulary(ObjectReader& file);
   absl::Status index_added_tokens();
+  std::optional<size_t> longest_token(const Finders& finders) const;
   absl::Status append_text(std::string_view text, bool at_start, const Finders& finders,
-                           std::vector<int32_t>& ids) const;
+                           EncodingRun& run) const;
   // The text of a part without the white space that the tokens beside it consume.
   std::string_view stripped_text(std::span<const PromptPart> parts, size_t index) const;
   absl::Status append_stretch(std::string_view text, bool at_start, const Finders& finders,
-                              std::vector<int32_t>& ids) const;
+                              EncodingRun& run) const;
+  absl::StatusOr<std::string> normalise(std::string_view text, EncodingRun& run) const;
 
   Vocabulary vocabulary_;
   std::vector<std::string> bytes_;  // by id; empty for special tokens and for ids without a token

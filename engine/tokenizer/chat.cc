@@ -126,12 +126,13 @@ class PromptWriter {
     parts_.back().text += text;
   }
 
-  absl::StatusOr<ChatPrompt> finish() {
+  absl::StatusOr<ChatPrompt> finish(const EncodingBounds& bounds) {
     if (!status_.ok()) return status_;
-    auto tokens = tokenizer_.encode_parts(parts_);
-    if (!tokens.ok()) {
+    auto tokens = tokenizer_.encode_parts(parts_, bounds);
+    if (absl::IsInvalidArgument(tokens.status())) {
       return absl::InvalidArgumentError(absl::StrCat("messages: ", tokens.status().message()));
     }
+    if (!tokens.ok()) return tokens.status();
     const std::optional<int32_t> end = tokenizer_.token_id(format_.end);
     KASCADE_CHECK(end.has_value());  // it is one of format_.tokens
     return ChatPrompt{.tokens = *std::move(tokens), .end_tokens = {*end}};
@@ -195,7 +196,8 @@ class ChatWriter {
   ChatWriter(const Tokenizer& tokenizer, const ChatFormatText& format)
       : format_(format), writer_(tokenizer, format) {}
 
-  absl::StatusOr<ChatPrompt> write(std::span<const ChatMessage> messages) {
+  absl::StatusOr<ChatPrompt> write(std::span<const ChatMessage> messages,
+                                   const EncodingBounds& bounds) {
     const bool has_system = messages.front().role == ChatRole::kSystem;
     const bool own_turn = format_.system_place == SystemPlace::kOwnTurn;
     writer_.add_format_text(format_.start);
@@ -213,7 +215,7 @@ class ChatWriter {
                     takes_system ? messages[0].content : std::optional<std::string>{});
     }
     writer_.add_format_text(format_.answer);
-    return writer_.finish();
+    return writer_.finish(bounds);
   }
 
  private:
@@ -257,7 +259,8 @@ class ChatWriter {
 }  // namespace
 
 absl::StatusOr<ChatPrompt> encode_chat(const Tokenizer& tokenizer, ChatFormat format,
-                                       std::span<const ChatMessage> messages) {
+                                       std::span<const ChatMessage> messages,
+                                       const EncodingBounds& bounds) {
   const ChatFormatText& text = text_of(format);
   if (absl::Status status = check_roles(messages, text.order); !status.ok()) return status;
   const ChatMessage& first = messages.front();
@@ -266,7 +269,7 @@ absl::StatusOr<ChatPrompt> encode_chat(const Tokenizer& tokenizer, ChatFormat fo
         absl::StrCat("messages[0].content: is empty; templates of the chat format ",
                      std::string(text.name), " do not agree about an empty system message"));
   }
-  return ChatWriter(tokenizer, text).write(messages);
+  return ChatWriter(tokenizer, text).write(messages, bounds);
 }
 
 }  // namespace kascade

@@ -64,8 +64,10 @@ struct ChatPrompt {
 // Errors: INVALID_ARGUMENT "messages[2].role: …" if the last message is not the user's or the
 // format does not allow a role there, and "messages[2].content: …" for a mark of the format or text
 // that Tokenizer::encode refuses. FAILED_PRECONDITION if the tokenizer lacks a token of the format.
+// OUT_OF_RANGE and the errors of the watch: see EncodingBounds.
 absl::StatusOr<ChatPrompt> encode_chat(const Tokenizer& tokenizer, ChatFormat format,
-                                       std::span<const ChatMessage> messages);
+                                       std::span<const ChatMessage> messages,
+                                       const EncodingBounds& bounds = {});
 
 // Finds the chat format of the model in `directory` from its chat template (chat_template.jinja, or
 // the field chat_template in tokenizer_config.json). A template is known by the digest of its whole

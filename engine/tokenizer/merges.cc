@@ -35,16 +35,13 @@ bool MergeScratch::is_current(const Candidate& candidate) const {
   return left.id == candidate.left && left.next != kNone && nodes_[left.next].id == candidate.right;
 }
 
-void MergeScratch::merge(const MergeTable& table, std::span<const int32_t> symbols,
-                         std::vector<int32_t>& out) {
+absl::Status MergeScratch::merge(const MergeTable& table, std::span<const int32_t> symbols,
+                                 EncodingRun& run) {
   const auto count = static_cast<int32_t>(symbols.size());
-  nodes_.clear();
-  queue_.clear();
-  for (int32_t i = 0; i < count; ++i) {
-    nodes_.push_back({symbols[i], i - 1, i + 1 < count ? i + 1 : kNone});
-  }
-  for (int32_t i = 0; i < count; ++i) push(table, i);
-  while (!queue_.empty()) {
+  absl::Status status = start(table, symbols, run);
+  int32_t left_over = count;  // tokens
+  while (status.ok() && !queue_.empty()) {
+    status = run.add_work(1);
     std::pop_heap(queue_.begin(), queue_.end());
     const Candidate best = queue_.back();
     queue_.pop_back();
@@ -57,10 +54,37 @@ void MergeScratch::merge(const MergeTable& table, std::span<const int32_t> symbo
     if (left.next != kNone) nodes_[left.next].previous = best.position;
     push(table, left.previous);
     push(table, best.position);
+    --left_over;
   }
+  if (status.ok()) status = run.expect_tokens(static_cast<size_t>(left_over));
+  if (!status.ok()) return status;
   for (int32_t i = count == 0 ? kNone : 0; i != kNone; i = nodes_[i].next) {
-    out.push_back(nodes_[i].id);
+    run.ids.push_back(nodes_[i].id);
   }
+  return absl::OkStatus();
+}
+
+// Every merge takes one candidate off the queue and adds at most two, so that there are never more
+// than two for each symbol.
+absl::Status MergeScratch::start(const MergeTable& table, std::span<const int32_t> symbols,
+                                 EncodingRun& run) {
+  const size_t count = symbols.size();
+  absl::Status status =
+      run.hold(EncodingRun::Use::kMerging, count * (sizeof(Node) + 2 * sizeof(Candidate)));
+  if (!status.ok()) return status;
+  nodes_.clear();
+  queue_.clear();
+  nodes_.reserve(count);
+  queue_.reserve(2 * count);
+  const auto end = static_cast<int32_t>(count);
+  for (int32_t i = 0; i < end; ++i) {
+    nodes_.push_back({symbols[i], i - 1, i + 1 < end ? i + 1 : kNone});
+  }
+  for (int32_t i = 0; status.ok() && i < end; ++i) {
+    push(table, i);
+    status = run.add_work(1);
+  }
+  return status;
 }
 
 }  // namespace kascade::bpe

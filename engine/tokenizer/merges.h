@@ -9,6 +9,8 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "engine/tokenizer/encoding_run.h"
 
 namespace kascade::bpe {
 
@@ -46,9 +48,9 @@ class MergeTable {
 class MergeScratch {
  public:
   // Merges `symbols` until no neighbouring pair is in `table`; the pair with the lowest rank goes
-  // first, and among equals the leftmost. Appends the result to `out`. Takes O(n log n) steps for n
-  // symbols.
-  void merge(const MergeTable& table, std::span<const int32_t> symbols, std::vector<int32_t>& out);
+  // first, and among equals the leftmost. Appends the result to the tokens of `run`. Takes
+  // O(n log n) steps for n symbols. Not OK: what `run` answered.
+  absl::Status merge(const MergeTable& table, std::span<const int32_t> symbols, EncodingRun& run);
 
  private:
   struct Node {
@@ -70,6 +72,7 @@ class MergeScratch {
     }
   };
 
+  absl::Status start(const MergeTable& table, std::span<const int32_t> symbols, EncodingRun& run);
   void push(const MergeTable& table, int32_t position);
   bool is_current(const Candidate& candidate) const;
 

@@ -27,6 +27,13 @@ class Normalizer {
   // RESOURCE_EXHAUSTED when a regular expression takes too many steps or there is no memory.
   absl::StatusOr<std::string> apply(std::string_view text) const;
 
+  // Upper bound on the memory that apply() takes for a text of so many bytes, its result included
+  // [bytes].
+  size_t most_memory(size_t text_bytes) const;
+  // A text never becomes shorter than its bytes divided by this. Unset where there is no such
+  // bound.
+  std::optional<size_t> most_shortening() const;
+
  private:
   // Brings the text into a normalization form, or replaces every match of `pattern`, or every
   // occurrence of `from`, by `to`. If all three are unset, puts `to` before the text.

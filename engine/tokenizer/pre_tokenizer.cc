@@ -1,5 +1,6 @@
 #include "engine/tokenizer/pre_tokenizer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -158,6 +159,24 @@ absl::Status PreTokenizer::add_metaspace(ObjectReader& reader) {
   }
   steps_.push_back(std::move(step));
   return absl::OkStatus();
+}
+
+// A step copies the text to replace its spaces, and once more to put the prefix in front.
+size_t PreTokenizer::most_memory(size_t text_bytes) const {
+  size_t memory = 0;
+  size_t bytes = text_bytes;
+  for (const Step& step : steps_) {
+    if (step.space.empty() && step.prefix.empty()) continue;
+    memory += bytes;
+    bytes = bytes * std::max<size_t>(1, step.space.size()) + step.prefix.size();
+    memory += 2 * bytes;
+  }
+  return memory;
+}
+
+bool PreTokenizer::drops_text() const {
+  return std::ranges::any_of(steps_,
+                             [](const Step& step) { return step.kept != KeptPieces::kAll; });
 }
 
 absl::Status PreTokenizer::run(std::string_view text, bool at_start, size_t step_index,

@@ -24,6 +24,11 @@ class PreTokenizer {
   // Whether merging starts from single bytes; otherwise it starts from single characters.
   bool is_byte_level() const { return byte_level_; }
 
+  // Upper bound on the memory of the copies that split() makes of a text of so many bytes [bytes].
+  size_t most_memory(size_t text_bytes) const;
+  // Whether parts of a text become no piece.
+  bool drops_text() const;
+
   // Calls `sink` for each piece of `text` (valid UTF-8). `at_start` says whether `text` is at the
   // start of the whole input.
   absl::Status split(std::string_view text, bool at_start, const PieceSink& sink) const {

@@ -5,8 +5,10 @@
 #ifndef KASCADE_ENGINE_TOKENIZER_TOKENIZER_H_
 #define KASCADE_ENGINE_TOKENIZER_TOKENIZER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,12 +21,31 @@
 
 namespace kascade {
 
+// Asked again and again while a long text is encoded; by the thread that encodes.
+class EncodingWatch {
+ public:
+  virtual ~EncodingWatch() = default;
+  // Whether the encoding may go on and hold so many bytes, its result included. It is asked before
+  // the memory is taken, and every 20 ms at least while texts are cut and merged. A status that is
+  // not OK ends the encoding, which returns it.
+  virtual absl::Status proceed(size_t bytes) = 0;
+};
+
+// When an encoding is given up. By default never.
+struct EncodingBounds {
+  // More tokens than this, in all, are OUT_OF_RANGE. A text that is so long that it must have more
+  // is refused before it is encoded.
+  size_t max_tokens = std::numeric_limits<size_t>::max();
+  EncodingWatch* watch = nullptr;  // must outlive the encoding; may be null
+};
+
 struct EncodeOptions {
   // Whether encode() adds the tokens of the file's post-processor (BOS for Llama models).
   bool add_special_tokens = true;
   // Whether the spelling of a special token in the text ("<|eot_id|>") becomes that token.
   // Otherwise it is encoded as ordinary text, so that user text cannot forge control tokens.
   bool parse_special_tokens = false;
+  EncodingBounds bounds{};
 };
 
 // A part of a prompt: a token, or the text between two tokens.
@@ -43,7 +64,7 @@ class Tokenizer {
 
   // Encodes `text`. A character that the vocabulary cannot express becomes the unknown token, or is
   // dropped if there is none. INVALID_ARGUMENT for text that is not valid UTF-8; the message names
-  // the byte offset.
+  // the byte offset. OUT_OF_RANGE and the errors of the watch: see EncodingBounds.
   virtual absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                                       const EncodeOptions& options) const = 0;
 
@@ -52,8 +73,8 @@ class Tokenizer {
   // space that a token consumes (`lstrip` and `rstrip` in tokenizer.json) is left out, and only a
   // text at the start of the prompt counts as the start of a text. Two neighbouring texts are
   // encoded each by itself. Nothing is put around the prompt. Errors are those of encode().
-  virtual absl::StatusOr<std::vector<int32_t>> encode_parts(
-      std::span<const PromptPart> parts) const = 0;
+  virtual absl::StatusOr<std::vector<int32_t>> encode_parts(std::span<const PromptPart> parts,
+                                                            const EncodingBounds& bounds) const = 0;
 
   // Decodes the whole sequence. Special tokens are left out if `skip_special`. Bytes that are not
   // valid UTF-8 are replaced by U+FFFD. INVALID_ARGUMENT for a negative id; the message names the

@@ -73,7 +73,8 @@ std::vector<int32_t> distinct_dense_layers(const std::vector<int32_t>& layers) {
 }
 
 absl::StatusOr<Texts> encode(const std::string& field, const std::vector<std::string_view>& texts,
-                             const CalibrationRequest& request, const Engine& engine) {
+                             const CalibrationRequest& request, const Engine& engine,
+                             RequestGuard& guard) {
   if (texts.size() > kMaxCalibrationTexts) {
     return invalid_field(
         field, absl::StrCat("must be at most ", kMaxCalibrationTexts, ", got ", texts.size()));
@@ -82,12 +83,15 @@ absl::StatusOr<Texts> encode(const std::string& field, const std::vector<std::st
   for (size_t i = 0; i < texts.size(); ++i) {
     const std::string text = absl::StrCat(field, "[", i, "]");
     auto tokens = engine.tokenizer().encode(
-        texts[i], {.add_special_tokens = false, .parse_special_tokens = false});
-    if (!tokens.ok()) return invalid_field(text, message_of(tokens.status()));
+        texts[i],
+        {.add_special_tokens = false, .parse_special_tokens = false, .bounds = {.watch = &guard}});
+    if (!tokens.ok()) return text_error(text, tokens.status());
     if (absl::Status known = check_known(engine, *tokens, text); !known.ok()) return known;
     if (request.max_tokens_per_text) {
       tokens->resize(std::min(tokens->size(), static_cast<size_t>(*request.max_tokens_per_text)));
     }
+    const auto bytes = static_cast<int64_t>(sizeof(*tokens) + tokens->capacity() * sizeof(Token));
+    if (absl::Status status = guard.hold_more(bytes); !status.ok()) return status;
     encoded.push_back(*std::move(tokens));
   }
   return encoded;
@@ -110,8 +114,8 @@ absl::Status check_kinds(const std::string& field, const std::vector<std::string
 
 }  // namespace
 
-absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
-                                            const Engine& engine) {
+absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request, const Engine& engine,
+                                            const std::shared_ptr<RequestGuard>& guard) {
   if (request.texts.empty()) {
     return invalid_field("texts", absl::StrCat("must be 1 to ", kMaxCalibrationTexts, ", got 0"));
   }
@@ -127,11 +131,12 @@ absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
     absl::Status status = check_max_tokens_per_text(*request.max_tokens_per_text);
     if (!status.ok()) return status;
   }
-  PreparedCalibration job{.options = request.options, .activate = request.activate};
+  PreparedCalibration job{
+      .options = request.options, .activate = request.activate, .memory = guard};
   job.options.dense_layers = distinct_dense_layers(request.options.dense_layers);
-  auto texts = encode("texts", request.texts, request, engine);
+  auto texts = encode("texts", request.texts, request, engine, *guard);
   if (!texts.ok()) return texts.status();
-  auto held_out = encode("held_out_texts", request.held_out_texts, request, engine);
+  auto held_out = encode("held_out_texts", request.held_out_texts, request, engine, *guard);
   if (!held_out.ok()) return held_out.status();
   job.texts = {*std::move(texts), *std::move(held_out), request.kinds, request.held_out_kinds};
   job.tokens = count_tokens(job.texts.texts);

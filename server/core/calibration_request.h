@@ -3,6 +3,7 @@
 #define KASCADE_SERVER_CORE_CALIBRATION_REQUEST_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/calibration/calibration.h"
+#include "server/core/request_guard.h"
 
 namespace kascade::core {
 
@@ -34,11 +36,14 @@ struct PreparedCalibration {
   int64_t tokens = 0;                        // of all texts
   std::optional<int64_t> held_out_tokens{};  // of the held-out texts, if there are any
   bool activate = true;
+  // Holds the memory of the texts for as long as the job needs them.
+  std::shared_ptr<const void> memory{};
 };
 
-// INVALID_ARGUMENT names the field, its limit and the value.
-absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request,
-                                            const Engine& engine);
+// INVALID_ARGUMENT names the field, its limit and the value. The errors of the guard, which then
+// holds what the texts take.
+absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request, const Engine& engine,
+                                            const std::shared_ptr<RequestGuard>& guard);
 
 }  // namespace kascade::core
 

@@ -78,6 +78,7 @@ void Generation::start(GenerationRequest request, std::shared_ptr<const void> ow
 }
 
 void Generation::cancel() {
+  guard_.cancel();
   const std::lock_guard lock(cancel_mutex_);
   cancelled_ = true;
   if (submitted_) context_.engine.cancel(*submitted_);
@@ -86,16 +87,19 @@ void Generation::cancel() {
 absl::Status Generation::prepare(GenerationRequest request) {
   const Engine& engine = context_.engine;
   const ModelConfig& model = engine.model();
+  guard_.set_deadline(request.deadline);
   if (absl::Status status = check_stops(request); !status.ok()) return status;
   auto attention = resolve(request.attention, context_.schedules);
   if (!attention.ok()) return attention.status();
-  auto prompt = encode_prompt(request.prompt, request.prompt_options, engine);
+  auto prompt = encode_prompt(request.prompt, request.prompt_options, engine, guard_,
+                              int64_t{model.context} - 1);
   if (!prompt.ok()) return prompt.status();
   request_ = {.tokens = std::move(prompt->tokens),
               .task = task_of(request, model.context),
               .attention = *std::move(attention),
               .deadline = request.deadline};
   if (absl::Status status = validate(request_, limits_of(model)); !status.ok()) return status;
+  if (absl::Status status = hold_memory(); !status.ok()) return status;
   if (!request.ignore_eos) {
     end_tokens_ = model.eos_tokens;
     end_tokens_.insert(end_tokens_.end(), prompt->end_tokens.begin(), prompt->end_tokens.end());
@@ -106,6 +110,17 @@ absl::Status Generation::prepare(GenerationRequest request) {
   decoder_.emplace(engine.tokenizer(), std::move(request.stop_strings), request.skip_special_tokens,
                    include_stop_, prompt->continues_text);
   return absl::OkStatus();
+}
+
+// Beside the prompt: the engine's copy of it, the one in the first message, and what the client may
+// leave unread.
+absl::Status Generation::hold_memory() {
+  const auto prompt = static_cast<int64_t>(request_.tokens.size());
+  const int64_t room = context_.engine.model().context - prompt;
+  const int64_t unread =
+      std::min<int64_t>(room, task().max_new_tokens) * sent_token_bytes(task().top_logprobs);
+  return guard_.hold_more(prompt * int64_t{3 * sizeof(Token)} +
+                          std::min(unread, static_cast<int64_t>(kMaxUnsentBytes)));
 }
 
 void Generation::report_start() {

@@ -98,7 +98,7 @@ class Generation {
  public:
   // `context` and `sink` outlive the generation. `arrival`: when the request came.
   Generation(ServerContext& context, GenerationSink& sink, absl::Time arrival)
-      : context_(context), sink_(sink), arrival_(arrival) {}
+      : context_(context), sink_(sink), arrival_(arrival), guard_(context.memory) {}
 
   // Checks and submits, then returns. `owner` keeps the generation and its sink alive until the
   // engine is done with both. Called once.
@@ -108,6 +108,7 @@ class Generation {
 
  private:
   absl::Status prepare(GenerationRequest request);
+  absl::Status hold_memory();
   void report_start();
   void on_event(const Event& event);
   // Adds a token's text; false once the text is complete.
@@ -121,6 +122,7 @@ class Generation {
   ServerContext& context_;
   GenerationSink& sink_;
   const absl::Time arrival_;
+  RequestGuard guard_;  // of start(); holds what the request takes until it is destroyed
 
   // Set by start(), then the engine thread's own.
   Request request_{};

@@ -23,8 +23,19 @@ inline constexpr size_t kMaxStopStringBytes = 1024;
 inline constexpr size_t kMaxRequestStopTokens = 256;
 inline constexpr int32_t kDefaultMaxNewTokens = 256;
 
-// A scoring submits no further window while its client leaves this many bytes unread.
-inline constexpr size_t kMaxUnsentBytes = size_t{64} << 20;
+// Memory of the messages that a client has not read yet. A scoring submits no further window
+// beyond it; a generation ends.
+inline constexpr size_t kMaxUnsentBytes = size_t{16} << 20;
+// Upper bounds on what a token takes in such messages: its columns, while their lists may be twice
+// as long as needed; and its candidates, if any, in a message of their own with a block for each
+// column.
+inline constexpr int64_t kSentTokenBytes = 64;
+inline constexpr int64_t kSentCandidatesBytes = 192;
+inline constexpr int64_t kSentCandidateBytes = 16;
+inline int64_t sent_token_bytes(int32_t top_logprobs) {
+  return kSentTokenBytes +
+         (top_logprobs > 0 ? kSentCandidatesBytes + kSentCandidateBytes * top_logprobs : 0);
+}
 // Inputs of one scoring that are in the engine at once.
 inline constexpr int kMaxParallelInputs = 8;
 
@@ -35,8 +46,8 @@ inline constexpr int64_t kMaxTracedValues = int64_t{1} << 22;
 
 // Larger requests are tokenized on the work queue instead of the thread that received them.
 inline constexpr size_t kMaxInlineBytes = size_t{64} << 10;
-// Bytes of all requests that are on the work queue or wait for it, together.
-inline constexpr size_t kMaxQueuedBytes = size_t{512} << 20;
+// Larger ones do not keep these waiting there.
+inline constexpr size_t kMaxMediumBytes = size_t{1} << 20;
 
 // INVALID_ARGUMENT naming `field`: no text, or more than kMaxTexts.
 absl::Status check_text_count(const std::string& field, size_t count);

@@ -24,8 +24,19 @@ absl::Status no_chat_format(const absl::Status& status) {
        .remedy = "name a format that the model was trained on, or send text or token ids"});
 }
 
+// The contents exist in the message of the request, in the conversation, and up to twice in the
+// text that is encoded.
+int64_t copies_of(const Conversation& chat) {
+  int64_t bytes = 0;
+  for (const ChatMessage& message : chat.messages) {
+    bytes += 4 * static_cast<int64_t>(message.content.capacity());
+  }
+  return bytes;
+}
+
 absl::StatusOr<EncodedPrompt> encode_chat(const Conversation& chat, const PromptOptions& options,
-                                          const Engine& engine) {
+                                          const Engine& engine, RequestGuard& guard,
+                                          const EncodingBounds& bounds) {
   for (const auto& [set, field] :
        {std::pair{options.add_bos.has_value(), "add_bos"},
         std::pair{options.parse_special_tokens.has_value(), "parse_special_tokens"}}) {
@@ -34,7 +45,11 @@ absl::StatusOr<EncodedPrompt> encode_chat(const Conversation& chat, const Prompt
   const absl::StatusOr<ChatFormat> format =
       chat.format ? absl::StatusOr<ChatFormat>(*chat.format) : engine.chat_format();
   if (!format.ok()) return no_chat_format(format.status());
-  auto prompt = kascade::encode_chat(engine.tokenizer(), *format, chat.messages);
+  const int64_t copies = copies_of(chat);
+  if (absl::Status status = guard.hold_more(copies); !status.ok()) return status;
+  auto prompt = kascade::encode_chat(engine.tokenizer(), *format, chat.messages, bounds);
+  if (absl::Status status = guard.hold_more(-copies); !status.ok()) return status;
+  if (refusal_of(prompt.status())) return prompt.status();  // the guard's
   if (absl::IsFailedPrecondition(prompt.status())) return no_chat_format(prompt.status());
   if (!prompt.ok()) return below_field("chat", prompt.status());
   for (const auto& tokens : {prompt->tokens, prompt->end_tokens}) {
@@ -42,6 +57,22 @@ absl::StatusOr<EncodedPrompt> encode_chat(const Conversation& chat, const Prompt
   }
   return EncodedPrompt{.tokens = std::move(prompt->tokens),
                        .end_tokens = std::move(prompt->end_tokens)};
+}
+
+absl::StatusOr<EncodedPrompt> encode_within(const Prompt& prompt, const PromptOptions& options,
+                                            const Engine& engine, RequestGuard& guard,
+                                            const EncodingBounds& bounds) {
+  if (const auto* chat = std::get_if<Conversation>(&prompt)) {
+    return encode_chat(*chat, options, engine, guard, bounds);
+  }
+  const auto encoder = PromptEncoder::create(engine, options);
+  if (!encoder.ok()) return encoder.status();
+  const auto* text = std::get_if<TextPrompt>(&prompt);
+  auto tokens = text != nullptr ? encoder->text(text->text, "text", /*is_complete=*/false, bounds)
+                                : encoder->ids(std::get<TokenPrompt>(prompt).tokens, "tokens");
+  if (!tokens.ok()) return tokens.status();
+  const bool continues_text = tokens->size() > encoder->bos_count(*tokens);
+  return EncodedPrompt{.tokens = *std::move(tokens), .continues_text = continues_text};
 }
 
 }  // namespace
@@ -57,6 +88,14 @@ absl::Status check_known(const Engine& engine, std::span<const Token> tokens,
                    " with the id ", *found, ", but the model's vocabulary has ", vocab,
                    " ids (vocab_size)"),
       reason::kUnknownToken);
+}
+
+absl::Status text_error(const std::string& field, const absl::Status& status) {
+  // RESOURCE_EXHAUSTED: the text is too much for the pattern, whenever it comes; or, with a
+  // refusal, there is no memory for it now.
+  const bool is_of_text = absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status);
+  if (!is_of_text || refusal_of(status)) return status;
+  return invalid_field(field, message_of(status));
 }
 
 absl::StatusOr<PromptEncoder> PromptEncoder::create(const Engine& engine,
@@ -78,19 +117,12 @@ absl::StatusOr<PromptEncoder> PromptEncoder::create(const Engine& engine,
 }
 
 absl::StatusOr<std::vector<Token>> PromptEncoder::text(std::string_view text,
-                                                       const std::string& field,
-                                                       bool is_complete) const {
-  auto tokens = engine_->tokenizer().encode(
-      text, {.add_special_tokens = false, .parse_special_tokens = parse_special_tokens_});
-  if (!tokens.ok()) {
-    // RESOURCE_EXHAUSTED: the text is too much for the pattern, whenever it comes.
-    const absl::StatusCode code = tokens.status().code();
-    if (code != absl::StatusCode::kInvalidArgument &&
-        code != absl::StatusCode::kResourceExhausted) {
-      return tokens.status();
-    }
-    return invalid_field(field, message_of(tokens.status()));
-  }
+                                                       const std::string& field, bool is_complete,
+                                                       const EncodingBounds& bounds) const {
+  auto tokens = engine_->tokenizer().encode(text, {.add_special_tokens = false,
+                                                   .parse_special_tokens = parse_special_tokens_,
+                                                   .bounds = bounds});
+  if (!tokens.ok()) return text_error(field, tokens.status());
   if (absl::Status status = check_known(*engine_, *tokens, field); !status.ok()) return status;
   if (!starts_with(*tokens, text_bos_)) {
     tokens->insert(tokens->begin(), text_bos_.begin(), text_bos_.end());
@@ -115,18 +147,22 @@ size_t PromptEncoder::bos_count(const std::vector<Token>& tokens) const {
 }
 
 absl::StatusOr<EncodedPrompt> encode_prompt(const Prompt& prompt, const PromptOptions& options,
-                                            const Engine& engine) {
-  if (const auto* chat = std::get_if<Conversation>(&prompt)) {
-    return encode_chat(*chat, options, engine);
+                                            const Engine& engine, RequestGuard& guard,
+                                            std::optional<int64_t> max_tokens) {
+  EncodingBounds bounds{.watch = &guard};
+  if (max_tokens) bounds.max_tokens = static_cast<size_t>(*max_tokens);
+  auto encoded = encode_within(prompt, options, engine, guard, bounds);
+  if (absl::IsOutOfRange(encoded.status())) {
+    return invalid_field("tokens",
+                         absl::StrCat("the prompt has more than ", *max_tokens,
+                                      " tokens; at most so many leave room for a new one in the "
+                                      "model's context"),
+                         reason::kTooLong);
   }
-  const auto encoder = PromptEncoder::create(engine, options);
-  if (!encoder.ok()) return encoder.status();
-  const auto* text = std::get_if<TextPrompt>(&prompt);
-  auto tokens = text != nullptr ? encoder->text(text->text, "text", /*is_complete=*/false)
-                                : encoder->ids(std::get<TokenPrompt>(prompt).tokens, "tokens");
-  if (!tokens.ok()) return tokens.status();
-  const bool continues_text = tokens->size() > encoder->bos_count(*tokens);
-  return EncodedPrompt{.tokens = *std::move(tokens), .continues_text = continues_text};
+  if (!encoded.ok()) return encoded.status();
+  const auto bytes = static_cast<int64_t>(encoded->tokens.capacity() * sizeof(Token));
+  if (absl::Status status = guard.hold_more(bytes); !status.ok()) return status;
+  return encoded;
 }
 
 }  // namespace kascade::core

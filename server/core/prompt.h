@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "server/core/request_guard.h"
 
 namespace kascade::core {
 
@@ -21,6 +22,10 @@ namespace kascade::core {
 // token and the size of the model's vocabulary.
 absl::Status check_known(const Engine& engine, std::span<const Token> tokens,
                          const std::string& field);
+
+// What a client is told about the text in `field` when the tokenizer gave the error `status` for
+// it: INVALID_ARGUMENT naming the field, or `status` itself where the text is not at fault.
+absl::Status text_error(const std::string& field, const absl::Status& status);
 
 struct PromptOptions {
   // Whether the BOS token goes in front unless it is there already. Unset: texts get what the
@@ -39,9 +44,10 @@ class PromptEncoder {
   // Both give the tokens with the BOS. A text that is complete, and is not to be continued, also
   // gets what the tokenizer puts after texts (an EOS, with add_eos_token). INVALID_ARGUMENT naming
   // `field`: text that is not UTF-8, beyond what the tokenizer's pattern can match, or with a token
-  // that the model lacks; naming "field[i]": an id outside the vocabulary.
+  // that the model lacks; naming "field[i]": an id outside the vocabulary. OUT_OF_RANGE: the text
+  // alone has more tokens than `bounds` allow. The errors of its watch are returned as they are.
   absl::StatusOr<std::vector<Token>> text(std::string_view text, const std::string& field,
-                                          bool is_complete) const;
+                                          bool is_complete, const EncodingBounds& bounds) const;
   absl::StatusOr<std::vector<Token>> ids(std::span<const Token> ids,
                                          const std::string& field) const;
 
@@ -81,11 +87,13 @@ struct EncodedPrompt {
   std::vector<Token> end_tokens{};  // of the chat format, beside the model's own
 };
 
-// INVALID_ARGUMENT names "text", "tokens[i]" or a field below "chat". FAILED_PRECONDITION: no chat
-// format is named and the model's own is not known, or the tokenizer lacks the format's control
-// tokens.
+// INVALID_ARGUMENT names "text", "tokens[i]", a field below "chat" or, with the reason TOO_LONG,
+// "tokens": more than `max_tokens`, found out before a long text is encoded. FAILED_PRECONDITION:
+// no chat format is named and the model's own is not known, or the tokenizer lacks the format's
+// control tokens. The errors of the guard, which holds what the tokens take afterwards.
 absl::StatusOr<EncodedPrompt> encode_prompt(const Prompt& prompt, const PromptOptions& options,
-                                            const Engine& engine);
+                                            const Engine& engine, RequestGuard& guard,
+                                            std::optional<int64_t> max_tokens);
 
 }  // namespace kascade::core
 

@@ -184,17 +184,30 @@ std::string Schedules::file_of(const Schedule& schedule) const {
 }
 
 void Schedules::keep(std::shared_ptr<const Schedule> schedule) {
+  const auto size = static_cast<int64_t>(to_json(*schedule).size());
   const std::lock_guard lock(mutex_);
   const auto same = [&](const auto& other) { return other->schedule_id == schedule->schedule_id; };
   std::erase_if(schedules_, same);
   verified_.insert(schedule->schedule_id);
+  bytes_[schedule->schedule_id] = size;
   schedules_.push_back(std::move(schedule));
-  if (schedules_.size() <= kMaxSchedules) return;
-  const auto active = engine_.active_schedule();
-  const auto oldest = std::find_if(schedules_.begin(), schedules_.end(), [&](const auto& other) {
-    return active == nullptr || other->schedule_id != active->schedule_id;
-  });
-  schedules_.erase(oldest);
+  while (schedules_.size() > 1 && exceed_bounds()) {
+    const auto active = engine_.active_schedule();
+    // The newest is the last one and stays.
+    const auto oldest =
+        std::find_if(schedules_.begin(), schedules_.end() - 1, [&](const auto& other) {
+          return active == nullptr || other->schedule_id != active->schedule_id;
+        });
+    if (oldest == schedules_.end() - 1) return;
+    bytes_.erase((*oldest)->schedule_id);
+    schedules_.erase(oldest);
+  }
+}
+
+bool Schedules::exceed_bounds() const {
+  int64_t bytes = 0;
+  for (const auto& [id, size] : bytes_) bytes += size;
+  return schedules_.size() > kMaxSchedules || bytes > kMaxScheduleBytesInAll;
 }
 
 absl::Status Schedules::check_owner(const Schedule& schedule) const {

@@ -3,7 +3,9 @@
 #ifndef KASCADE_SERVER_CORE_SCHEDULES_H_
 #define KASCADE_SERVER_CORE_SCHEDULES_H_
 
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -17,6 +19,9 @@
 
 namespace kascade::core {
 
+// Of all schedules that a server keeps in memory, in the form of schedule files.
+inline constexpr int64_t kMaxScheduleBytesInAll = int64_t{32} << 20;
+
 class Schedules {
  public:
   // `engine` must outlive the schedules. An empty directory keeps schedules in memory only.
@@ -29,8 +34,8 @@ class Schedules {
   // too, with a warning in the log, since an operator named the file.
   absl::Status load_active(const std::filesystem::path& file);
 
-  // Keeps the newest 256 and the active one. Returns the file; empty without a directory. The
-  // schedule is kept in memory even if saving fails.
+  // Keeps the newest 256, of at most kMaxScheduleBytesInAll as JSON, and the active one. Returns
+  // the file; empty without a directory. The schedule is kept in memory even if saving fails.
   absl::StatusOr<std::string> add(const std::shared_ptr<const Schedule>& schedule);
 
   // FAILED_PRECONDITION: another model's or of another shape; or, without `force`, not passed, or
@@ -50,6 +55,7 @@ class Schedules {
  private:
   std::string file_of(const Schedule& schedule) const;
   void keep(std::shared_ptr<const Schedule> schedule);
+  bool exceed_bounds() const;                                // mutex_ held
   absl::Status check_owner(const Schedule& schedule) const;  // FAILED_PRECONDITION
   absl::Status check_fits(const Schedule& schedule) const;   // the same, and its shape
   // Whether it may become active without force. FAILED_PRECONDITION.
@@ -62,6 +68,7 @@ class Schedules {
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<const Schedule>> schedules_;  // oldest first
   std::set<std::string> verified_;                          // ids of all that were ever kept here
+  std::map<std::string, int64_t> bytes_;                    // of each, by id; guarded likewise
 };
 
 }  // namespace kascade::core

@@ -19,18 +19,49 @@ void cut_short(std::optional<int32_t> limit, int64_t begin, ScoreSequence& out) 
   out.is_cut_short = true;
 }
 
-absl::Status encode_text(const TextToScore& in, const std::string& field,
-                         std::optional<int32_t> limit, const PromptEncoder& encoder,
-                         ScoreSequence& out) {
-  auto tokens =
-      encoder.text(std::string(in.context).append(in.text), field + ".text", /*is_complete=*/true);
+int64_t bytes_of(const std::vector<Token>& tokens) {
+  return static_cast<int64_t>(tokens.capacity() * sizeof(Token));
+}
+
+// Encodes the context with the text behind it.
+absl::StatusOr<std::vector<Token>> encode_both(const TextToScore& in, const std::string& field,
+                                               const PromptEncoder& encoder,
+                                               const EncodingBounds& bounds, RequestGuard& guard) {
+  if (in.context.empty()) return encoder.text(in.text, field, /*is_complete=*/true, bounds);
+  const auto bytes = static_cast<int64_t>(in.context.size() + in.text.size());
+  if (absl::Status status = guard.hold_more(2 * bytes); !status.ok()) return status;
+  auto tokens = encoder.text(std::string(in.context).append(in.text), field,
+                             /*is_complete=*/true, bounds);
+  if (absl::Status status = guard.hold_more(-2 * bytes); !status.ok()) return status;
+  return tokens;
+}
+
+absl::Status encode_text(const TextToScore& in, const std::string& field, const ScoreCut& cut,
+                         const PromptEncoder& encoder, RequestGuard& guard, ScoreSequence& out) {
+  EncodingBounds bounds{.watch = &guard};
+  const auto limit = cut.max_tokens_per_text;
+  // A longer text would be refused below. Without a limit, only what is scored whole must fit.
+  const bool in_one_piece = cut.protocol == ScoreProtocol::kWhole ||
+                            (!in.context.empty() && cut.protocol != ScoreProtocol::kChunk);
+  if (!limit && in_one_piece) {
+    bounds.max_tokens = static_cast<size_t>(cut.window_tokens);
+  }
+  auto tokens = encode_both(in, field + ".text", encoder, bounds, guard);
+  if (absl::IsOutOfRange(tokens.status())) {
+    return invalid_field(field,
+                         absl::StrCat("more than ", cut.window_tokens,
+                                      " tokens; at most so many fit the window in one piece"),
+                         reason::kTooLong);
+  }
   if (!tokens.ok()) return tokens.status();
+  if (absl::Status status = guard.hold_more(bytes_of(*tokens)); !status.ok()) return status;
   out.tokens = *std::move(tokens);
   auto begin = static_cast<int64_t>(encoder.bos_count(out.tokens));
   out.has_context = !in.context.empty();
   const std::string_view stripped = without_trailing_space(in.context);
   if (!stripped.empty()) {
-    const auto context = encoder.text(stripped, field + ".context", /*is_complete=*/false);
+    const auto context =
+        encoder.text(stripped, field + ".context", /*is_complete=*/false, {.watch = &guard});
     if (!context.ok()) return context.status();
     begin = std::max(begin, static_cast<int64_t>(context->size()));
   }
@@ -41,7 +72,10 @@ absl::Status encode_text(const TextToScore& in, const std::string& field,
 
 absl::Status encode_tokens(const TokensToScore& in, const std::string& field,
                            std::optional<int32_t> limit, const PromptEncoder& encoder,
-                           ScoreSequence& out) {
+                           RequestGuard& guard, ScoreSequence& out) {
+  // Putting a BOS in front may double the list.
+  const auto bytes = static_cast<int64_t>(3 * in.tokens.size_bytes());
+  if (absl::Status status = guard.hold_more(bytes); !status.ok()) return status;
   auto tokens = encoder.ids(in.tokens, field + ".tokens");
   if (!tokens.ok()) return tokens.status();
   out.tokens = *std::move(tokens);
@@ -100,6 +134,13 @@ absl::Status cut_into_windows(const ScoreCut& cut, const std::string& field, Sco
   return absl::OkStatus();
 }
 
+// There are fewer than that many windows.
+int64_t most_windows(const ScoreCut& cut, int64_t tokens) {
+  int32_t step = cut.window_tokens - 1;
+  if (cut.protocol == ScoreProtocol::kStrided) step = cut.stride_tokens;
+  return tokens / step + 3;
+}
+
 absl::Status cut_sequence(const ScoreCut& cut, size_t bos_count, const std::string& field,
                           ScoreSequence& out) {
   const auto size = static_cast<int64_t>(out.tokens.size());
@@ -141,13 +182,16 @@ void measure(std::optional<std::string_view> text, const Tokenizer& tokenizer, S
 absl::StatusOr<ScoreSequence> make_sequence(const ScoreInput& in, const std::string& field,
                                             const ScoreCut& cut, bool parse_special_tokens,
                                             const PromptEncoder& encoder,
-                                            const Tokenizer& tokenizer) {
+                                            const Tokenizer& tokenizer, RequestGuard& guard) {
   ScoreSequence out;
   const auto* text = std::get_if<TextToScore>(&in);
   absl::Status status = text != nullptr
-                            ? encode_text(*text, field, cut.max_tokens_per_text, encoder, out)
+                            ? encode_text(*text, field, cut, encoder, guard, out)
                             : encode_tokens(std::get<TokensToScore>(in), field,
-                                            cut.max_tokens_per_text, encoder, out);
+                                            cut.max_tokens_per_text, encoder, guard, out);
+  if (!status.ok()) return status;
+  const int64_t windows = most_windows(cut, static_cast<int64_t>(out.tokens.size()));
+  status = guard.hold_more(windows * int64_t{sizeof(ScoreWindow)} + int64_t{sizeof(out)});
   if (!status.ok()) return status;
   const size_t bos_count = encoder.bos_count(out.tokens);
   out.begins_with_bos = bos_count > 0;

@@ -57,11 +57,12 @@ struct ScoreSequence {
 };
 
 // Encodes, cuts and measures an input. INVALID_ARGUMENT naming `field` or what is below it: nothing
-// to score, TOO_LONG for one piece, too short for kChunk, or an id outside the vocabulary.
+// to score, TOO_LONG for one piece, too short for kChunk, or an id outside the vocabulary. The
+// errors of the guard, which then holds what the sequence takes.
 absl::StatusOr<ScoreSequence> make_sequence(const ScoreInput& in, const std::string& field,
                                             const ScoreCut& cut, bool parse_special_tokens,
                                             const PromptEncoder& encoder,
-                                            const Tokenizer& tokenizer);
+                                            const Tokenizer& tokenizer, RequestGuard& guard);
 
 }  // namespace kascade::core
 

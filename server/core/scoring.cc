@@ -19,14 +19,17 @@ void Scoring::start(const ScoringRequest& request, const std::shared_ptr<const v
     if (stopped_) return;
   }
   owner_ = owner;
-  auto prepared = prepare(request, context_.engine, context_.schedules);
+  auto prepared = prepare(request, context_.engine, context_.schedules, guard_);
   if (!prepared.ok()) return sink_.ended(prepared.status());
   if (!begin(*std::move(prepared))) return;
   report_start();
   submit_ready();
 }
 
-void Scoring::cancel() { fail(absl::CancelledError("the client is gone")); }
+void Scoring::cancel() {
+  guard_.cancel();
+  fail(absl::CancelledError("the client is gone"));
+}
 
 void Scoring::resume() {
   if (sink_.unsent_bytes() < kMaxUnsentBytes) submit_ready();

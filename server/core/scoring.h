@@ -82,7 +82,8 @@ class ScoringSink {
   virtual void summary(const ScoringSummary& summary) = 0;  // also the total
   // Called at least once, last; only the first call counts. OK after the total.
   virtual void ended(const absl::Status& status) = 0;
-  // Bytes that the client has not read yet: above kMaxUnsentBytes no window is submitted.
+  // Memory of what the client has not read yet, bytes: above kMaxUnsentBytes no window is
+  // submitted.
   virtual size_t unsent_bytes() const = 0;
 };
 
@@ -90,7 +91,7 @@ class Scoring {
  public:
   // `context` and `sink` outlive the scoring. `arrival`: when the request came.
   Scoring(ServerContext& context, ScoringSink& sink, absl::Time arrival)
-      : context_(context), sink_(sink), arrival_(arrival) {}
+      : context_(context), sink_(sink), arrival_(arrival), guard_(context.memory) {}
 
   // Checks and submits the first windows, then returns. `owner` keeps the scoring and its sink
   // alive until the engine is done with both. Called once.
@@ -142,6 +143,7 @@ class Scoring {
   ServerContext& context_;
   ScoringSink& sink_;
   const absl::Time arrival_;
+  RequestGuard guard_;  // of start(); holds what the request takes until it is destroyed
   std::weak_ptr<const void> owner_{};  // both constant once the first window is submitted
   PreparedScoring request_{};
 

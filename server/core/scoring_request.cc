@@ -72,13 +72,14 @@ absl::Status resolve_runs(const ScoringRequest& in, const Schedules& schedules,
   return absl::OkStatus();
 }
 
-absl::Status make_sequences(const ScoringRequest& in, const Engine& engine, PreparedScoring& out) {
+absl::Status make_sequences(const ScoringRequest& in, const Engine& engine, RequestGuard& guard,
+                            PreparedScoring& out) {
   const auto encoder = PromptEncoder::create(engine, in.prompt_options);
   if (!encoder.ok()) return encoder.status();
   const bool parse_special_tokens = in.prompt_options.parse_special_tokens.value_or(false);
   for (size_t i = 0; i < in.inputs.size(); ++i) {
     auto sequence = make_sequence(in.inputs[i], absl::StrCat("inputs[", i, "]"), out.cut,
-                                  parse_special_tokens, *encoder, engine.tokenizer());
+                                  parse_special_tokens, *encoder, engine.tokenizer(), guard);
     if (!sequence.ok()) return sequence.status();
     out.inputs.push_back(*std::move(sequence));
   }
@@ -99,6 +100,28 @@ int32_t PreparedScoring::windows() const {
   return static_cast<int32_t>(sum);
 }
 
+int64_t PreparedScoring::running_memory(int32_t vocab) const {
+  // A scoring counts how often each token occurs in an input, and sums over what it has scored.
+  constexpr int64_t kCountedTokenBytes = 64;
+  constexpr int64_t kInputBytes = 2048;
+  int64_t memory = 0;
+  int64_t largest_window = 0;
+  for (const ScoreSequence& input : inputs) {
+    memory += kInputBytes + kCountedTokenBytes * std::min<int64_t>(vocab, input.tokens_to_score);
+    for (const ScoreWindow& window : input.windows) {
+      largest_window = std::max<int64_t>(largest_window, window.count);
+    }
+  }
+  const int64_t scored = tokens_to_score();
+  if (compares()) memory += static_cast<int64_t>(passes()) * scored * int64_t{sizeof(float)};
+  const int64_t in_engine =
+      std::min<int64_t>(kMaxParallelInputs, static_cast<int64_t>(inputs.size())) * largest_window;
+  memory += 2 * in_engine * int64_t{sizeof(Token)};
+  if (!send_tokens) return memory;
+  const int64_t sent = sent_token_bytes(top_logprobs);
+  return memory + std::min(scored * sent, static_cast<int64_t>(kMaxUnsentBytes) + in_engine * sent);
+}
+
 Request PreparedScoring::request(size_t input, size_t window, size_t pass) const {
   const ScoreSequence& sequence = inputs[input];
   const ScoreWindow& cut_window = sequence.windows[window];
@@ -117,7 +140,8 @@ Request PreparedScoring::request(size_t input, size_t window, size_t pass) const
 }
 
 absl::StatusOr<PreparedScoring> prepare(const ScoringRequest& in, const Engine& engine,
-                                        const Schedules& schedules) {
+                                        const Schedules& schedules, RequestGuard& guard) {
+  guard.set_deadline(in.deadline);
   PreparedScoring out{.granularity = in.granularity,
                       .tile_comparison = in.tile_comparison,
                       .send_tokens = in.send_tokens || in.send_ranks || in.top_logprobs > 0,
@@ -135,9 +159,13 @@ absl::StatusOr<PreparedScoring> prepare(const ScoringRequest& in, const Engine& 
   auto cut = cut_of(in, engine);
   if (!cut.ok()) return cut.status();
   out.cut = *cut;
-  if (absl::Status status = make_sequences(in, engine, out); !status.ok()) return status;
+  if (absl::Status status = make_sequences(in, engine, guard, out); !status.ok()) {
+    return status;
+  }
   // All windows ask for the same but for their tokens, and those were encoded or checked above.
-  const absl::Status status = validate(out.request(0, 0, 0), limits_of(engine.model()));
+  absl::Status status = validate(out.request(0, 0, 0), limits_of(engine.model()));
+  if (!status.ok()) return status;
+  status = guard.hold_more(out.running_memory(engine.model().vocab));
   if (!status.ok()) return status;
   return out;
 }

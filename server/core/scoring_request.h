@@ -55,15 +55,19 @@ struct PreparedScoring {
   // Sums over all inputs.
   int64_t tokens_to_score() const;
   int32_t windows() const;
+  // Upper bound on what the scoring holds while it runs, beside the sequences: sums, differences,
+  // the windows in the engine, and what the client may leave unread [bytes].
+  int64_t running_memory(int32_t vocab) const;
   // What runs in a window of an input in a pass: by `granularity` in the first, per tile in the
   // second.
   Request request(size_t input, size_t window, size_t pass) const;
 };
 
 // INVALID_ARGUMENT names the field, its limit and the value. FAILED_PRECONDITION: a schedule is
-// asked for and none is active. NOT_FOUND: no schedule has the id.
+// asked for and none is active. NOT_FOUND: no schedule has the id. The errors of the guard, which
+// then holds what the scoring takes.
 absl::StatusOr<PreparedScoring> prepare(const ScoringRequest& request, const Engine& engine,
-                                        const Schedules& schedules);
+                                        const Schedules& schedules, RequestGuard& guard);
 
 }  // namespace kascade::core
 

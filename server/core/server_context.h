@@ -6,6 +6,8 @@
 #include <cstdint>
 
 #include "engine/engine.h"
+#include "server/core/memory_budget.h"
+#include "server/core/reader_monitor.h"
 #include "server/core/request_tracker.h"
 #include "server/core/schedules.h"
 #include "server/core/work_queue.h"
@@ -20,6 +22,7 @@ namespace kascade::core {
 // For clients to know; the engine and the front end enforce them.
 struct ServerLimits {
   int64_t max_message_bytes = 0;
+  int64_t request_memory_bytes = 0;
   int32_t max_sequences = 0;
   int32_t max_queue = 0;
   int32_t max_batch_tokens = 0;
@@ -32,6 +35,8 @@ struct ServerContext {
   metrics::ServerMetrics& metrics;
   WorkQueue& work;
   RequestTracker& requests;
+  MemoryBudget& memory;
+  ReaderMonitor& readers;
   const ServerLimits limits;
   std::atomic<bool> draining = false;
   const security::AccessTokens* access_tokens = nullptr;  // null: clients need none

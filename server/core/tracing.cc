@@ -16,7 +16,7 @@ constexpr int64_t kCellBytes = 10;
 }  // namespace
 
 void Tracing::start(const TracingRequest& request, const std::shared_ptr<const void>& owner) {
-  auto prepared = prepare(request, context_.engine, context_.schedules);
+  auto prepared = prepare(request, context_.engine, context_.schedules, guard_);
   if (!prepared.ok()) return sink_.ended(prepared.status());
   trace_ = *std::move(prepared);
   context_.metrics.request_prompt_tokens.Observe(static_cast<double>(trace_.tokens_to_run()));
@@ -30,6 +30,7 @@ void Tracing::start(const TracingRequest& request, const std::shared_ptr<const v
 }
 
 void Tracing::cancel() {
+  guard_.cancel();
   const std::lock_guard lock(cancel_mutex_);
   cancelled_ = true;
   if (submitted_) context_.engine.cancel(*submitted_);
@@ -54,10 +55,8 @@ void Tracing::on_event(const Event& event, const std::shared_ptr<const void>& ow
   if (!event.finish->status.ok()) return sink_.ended(event.finish->status);
   context_.metrics.queue_time.Observe(absl::ToDoubleSeconds(event.finish->queued));
   // The engine's thread has other work than writing large messages.
-  const absl::Status queued =
-      context_.work.run(static_cast<size_t>(trace_.map_cells * kCellBytes),
-                        [this, owner, counts = event.finish->counts.at(0)] { tell(counts); });
-  if (!queued.ok()) sink_.ended(queued);
+  context_.work.run(static_cast<size_t>(trace_.map_cells * kCellBytes),
+                    [this, owner, counts = event.finish->counts.at(0)] { tell(counts); });
 }
 
 void Tracing::tell(const AttentionCounts& counts) {

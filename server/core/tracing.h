@@ -42,7 +42,8 @@ class TracingSink {
 class Tracing {
  public:
   // `context` and `sink` outlive the trace.
-  Tracing(ServerContext& context, TracingSink& sink) : context_(context), sink_(sink) {}
+  Tracing(ServerContext& context, TracingSink& sink)
+      : context_(context), sink_(sink), guard_(context.memory) {}
 
   // Checks and submits, then returns. `owner` keeps the trace and its sink alive until the engine
   // is done with both. Called once.
@@ -57,6 +58,7 @@ class Tracing {
 
   ServerContext& context_;
   TracingSink& sink_;
+  RequestGuard guard_;  // of start(); holds what the request takes until it is destroyed
   // Set by start(), then of the threads that call on_event() and tell(), one after the other.
   PreparedTrace trace_{};
   absl::Time last_progress_{};

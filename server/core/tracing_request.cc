@@ -57,7 +57,13 @@ int32_t key_tile_of(const AttentionChoice& choice) {
   return baseline != nullptr && baseline->kind == BaselineKind::kQuest ? baseline->page_size : 1;
 }
 
-absl::Status check_size(const PreparedTrace& trace, const AttentionPolicy& policy) {
+// Upper bound on what a recorded value takes: in the recorder, in what it gives and in the messages
+// that the client has not read yet [bytes].
+constexpr int64_t kValueBytes = 48;
+
+// Holds the memory of what is recorded.
+absl::Status check_size(const PreparedTrace& trace, const AttentionPolicy& policy,
+                        RequestGuard& guard) {
   const auto places = static_cast<int64_t>(trace.layers.size() * trace.kv_heads.size());
   const bool per_query = trace.granularity == SelectionGranularity::kPerQuery;
   const int64_t keys = places * policy.candidates(trace.first_position, per_query).budget;
@@ -68,7 +74,7 @@ absl::Status check_size(const PreparedTrace& trace, const AttentionPolicy& polic
         "layers", absl::StrCat("at most ", kMaxTracedValues, " ", what, " can be told, got ", count,
                                "; name fewer layers or KV heads"));
   }
-  return absl::OkStatus();
+  return guard.hold_more(kValueBytes * (keys + trace.map_cells));
 }
 
 // What follows from the position and the attention: rows and tiles.
@@ -122,8 +128,9 @@ void make_request(std::vector<Token> tokens, bool map,
 }  // namespace
 
 absl::StatusOr<PreparedTrace> prepare(const TracingRequest& in, const Engine& engine,
-                                      const Schedules& schedules) {
+                                      const Schedules& schedules, RequestGuard& guard) {
   const ModelConfig& model = engine.model();
+  guard.set_deadline(in.deadline);
   PreparedTrace out{.granularity = in.granularity};
   auto attention = resolve(in.attention.value_or(NamedSchedule{}), schedules);
   if (!attention.ok()) return attention.status();
@@ -132,7 +139,7 @@ absl::StatusOr<PreparedTrace> prepare(const TracingRequest& in, const Engine& en
   if (auto status = validate(out.request, limits_of(model)); !status.ok()) return status;
   out.request.deadline = in.deadline;
 
-  auto prompt = encode_prompt(in.prompt, in.prompt_options, engine);
+  auto prompt = encode_prompt(in.prompt, in.prompt_options, engine, guard, std::nullopt);
   if (!prompt.ok()) return prompt.status();
   if (prompt->tokens.empty()) return invalid_field("tokens", "the text has no token");
   const auto tokens = static_cast<int64_t>(prompt->tokens.size());
@@ -143,7 +150,7 @@ absl::StatusOr<PreparedTrace> prepare(const TracingRequest& in, const Engine& en
     out.map_cells = map_cells(out.tokens_to_run(), out.map_tile) *
                     static_cast<int64_t>(out.layers.size() * out.kv_heads.size());
   }
-  if (auto status = check_size(out, *policy); !status.ok()) return status;
+  if (auto status = check_size(out, *policy, guard); !status.ok()) return status;
   make_request(std::move(prompt->tokens), in.map, policy, out);
   return out;
 }

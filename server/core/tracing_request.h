@@ -47,9 +47,10 @@ struct PreparedTrace {
 };
 
 // INVALID_ARGUMENT names the field, its limit and the value. FAILED_PRECONDITION: a schedule is
-// asked for and none is active. NOT_FOUND: no schedule has the id.
+// asked for and none is active. NOT_FOUND: no schedule has the id. The errors of the guard, which
+// then holds what the trace takes.
 absl::StatusOr<PreparedTrace> prepare(const TracingRequest& request, const Engine& engine,
-                                      const Schedules& schedules);
+                                      const Schedules& schedules, RequestGuard& guard);
 
 }  // namespace kascade::core
 

@@ -1,14 +1,29 @@
 #include "server/core/work_queue.h"
 
+#include <algorithm>
+#include <limits>
 #include <utility>
 
-#include "engine/base/refusal.h"
 #include "server/core/limits.h"
 
 namespace kascade::core {
+namespace {
 
-WorkQueue::WorkQueue(int threads) {
-  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { loop(); });
+// About what a thread tokenizes in a second.
+constexpr int64_t kBytesPerSecond = int64_t{4} << 20;
+
+int64_t place_of(size_t bytes, absl::Time arrival) {
+  return static_cast<int64_t>(bytes) + absl::ToUnixMillis(arrival) * kBytesPerSecond / 1000;
+}
+
+}  // namespace
+
+WorkQueue::WorkQueue(int threads, std::function<absl::Time()> now) : now_(std::move(now)) {
+  for (int i = 0; i < threads; ++i) {
+    const bool takes_all = i == 0 || i + 1 < threads;
+    const size_t max_bytes = takes_all ? std::numeric_limits<size_t>::max() : kMaxMediumBytes;
+    threads_.emplace_back([this, max_bytes] { loop(max_bytes); });
+  }
 }
 
 WorkQueue::~WorkQueue() {
@@ -20,37 +35,32 @@ WorkQueue::~WorkQueue() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-absl::Status WorkQueue::run(size_t bytes, std::function<void()> work) {
-  if (bytes <= kMaxInlineBytes) {
-    work();
-    return absl::OkStatus();
-  }
+void WorkQueue::run(size_t bytes, std::function<void()> work) {
+  if (bytes <= kMaxInlineBytes) return work();
   {
     const std::lock_guard lock(mutex_);
-    if (queued_bytes_ + bytes > kMaxQueuedBytes) {
-      return refuse(absl::StatusCode::kResourceExhausted,
-                    "too many large requests at once; try again later",
-                    {.reason = reason::kQueueFull, .retry_after = absl::Seconds(1)});
-    }
-    queued_bytes_ += bytes;
-    queue_.push_back({bytes, std::move(work)});
+    queue_.emplace(place_of(bytes, now_()), Item{bytes, std::move(work)});
   }
-  wake_.notify_one();
-  return absl::OkStatus();
+  wake_.notify_all();  // not every thread may take it
 }
 
-void WorkQueue::loop() {
+std::multimap<int64_t, WorkQueue::Item>::iterator WorkQueue::first(size_t max_bytes) {
+  return std::ranges::find_if(
+      queue_, [max_bytes](const auto& entry) { return entry.second.bytes <= max_bytes; });
+}
+
+void WorkQueue::loop(size_t max_bytes) {
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty()) return;
-    Item item = std::move(queue_.front());
-    queue_.pop_front();
+    wake_.wait(lock, [&] { return stopping_ || first(max_bytes) != queue_.end(); });
+    const auto next = first(max_bytes);
+    if (next == queue_.end()) return;
+    std::function<void()> work = std::move(next->second.work);
+    queue_.erase(next);
     lock.unlock();
-    item.work();
-    item.work = nullptr;  // lets go of the call outside the lock
+    work();
+    work = nullptr;  // lets go of the call outside the lock
     lock.lock();
-    queued_bytes_ -= item.bytes;
   }
 }
 

@@ -1,28 +1,32 @@
 // Threads for the long part of large requests, their tokenization, so that the few threads of a
-// front end stay free for health checks, cancellation and small calls.
+// front end stay free for health checks, cancellation and small calls. Shorter work goes first, but
+// what waits gains priority, and one thread takes no long work at all: many large requests do not
+// keep others waiting.
 #ifndef KASCADE_SERVER_CORE_WORK_QUEUE_H_
 #define KASCADE_SERVER_CORE_WORK_QUEUE_H_
 
 #include <condition_variable>
 #include <cstddef>
-#include <deque>
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <thread>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 namespace kascade::core {
 
 class WorkQueue {
  public:
-  explicit WorkQueue(int threads);
+  // The last of several threads takes work of at most kMaxMediumBytes only. `now` tells the time.
+  explicit WorkQueue(int threads, std::function<absl::Time()> now = absl::Now);
   ~WorkQueue();  // runs what is queued
 
   // Runs `work` on the calling thread if `bytes` is small, else on a thread of the queue.
-  // RESOURCE_EXHAUSTED, and `work` does not run: the requests in the queue are too large together.
-  absl::Status run(size_t bytes, std::function<void()> work);
+  void run(size_t bytes, std::function<void()> work);
 
  private:
   struct Item {
@@ -30,12 +34,15 @@ class WorkQueue {
     std::function<void()> work;
   };
 
-  void loop();
+  void loop(size_t max_bytes);
+  // The first item of at most `max_bytes`, or the end.
+  std::multimap<int64_t, Item>::iterator first(size_t max_bytes);
 
+  const std::function<absl::Time()> now_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Item> queue_;
-  size_t queued_bytes_ = 0;
+  // By bytes and arrival: work that came a second later is as urgent as work that is 4 MiB longer.
+  std::multimap<int64_t, Item> queue_;
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };

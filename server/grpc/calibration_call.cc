@@ -4,13 +4,14 @@
 
 namespace kascade::server {
 
-void CalibrateCall::start(const v1::CalibrateRequest& request, absl::Time) {
+void CalibrateCall::start(const v1::CalibrateRequest& request, absl::Time deadline) {
+  guard_->set_deadline(deadline);
   auto read = read_calibration(request, context().engine.model());
   if (!read.ok()) return close(read.status());
   if (!request.has_int4_keys() && context().engine.info().int4_key_bytes_per_token == 0) {
     read->options.selection.int4_keys = false;
   }
-  auto prepared = core::prepare(*read, context().engine);
+  auto prepared = core::prepare(*read, context().engine, guard_);
   if (!prepared.ok()) return close(with_wire_field(prepared.status(), calibration_fields()));
   if (client_gone()) return;
   cancel_on_disconnect_ = request.cancel_on_disconnect();

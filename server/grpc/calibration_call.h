@@ -10,6 +10,7 @@
 
 #include "kascade/v1/calibration_service.pb.h"
 #include "server/core/calibration_jobs.h"
+#include "server/core/request_guard.h"
 #include "server/grpc/stream_call.h"
 #include "server/grpc/translate_calibration.h"
 
@@ -19,7 +20,9 @@ template <typename Response>
 class CalibrationCall : public StreamCall<Response>, public core::CalibrationSubscriber {
  public:
   CalibrationCall(ServerContext& context, core::CalibrationJobs& jobs, const char* rpc)
-      : StreamCall<Response>(context, rpc), jobs_(jobs) {}
+      : StreamCall<Response>(context, rpc),
+        jobs_(jobs),
+        guard_(std::make_shared<core::RequestGuard>(context.memory)) {}
 
   void started(const core::CalibrationStarted& started) override {
     {
@@ -34,9 +37,9 @@ class CalibrationCall : public StreamCall<Response>, public core::CalibrationSub
     Response response;
     to_proto(report, *response.mutable_progress());
     this->send(std::move(response), [](Response& last, Response& next) {
-      if (!last.has_progress() || !next.has_progress()) return false;
+      if (!last.has_progress() || !next.has_progress()) return Merged::kNothing;
       last.Swap(&next);
-      return true;
+      return Merged::kReplaced;
     });
   }
   void ended(const absl::Status& status, const core::CalibrationResult* result) override {
@@ -64,11 +67,13 @@ class CalibrationCall : public StreamCall<Response>, public core::CalibrationSub
   }
 
   core::CalibrationJobs& jobs_;
+  const std::shared_ptr<core::RequestGuard> guard_;  // of the texts
   std::atomic<bool> cancel_on_disconnect_ = false;
 
  private:
   void cancelled() override {
     client_gone_ = true;
+    guard_->cancel();
     leave();
   }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/grpc/calibration_call.h"
 #include "server/grpc/errors.h"
+#include "server/grpc/pages.h"
 #include "server/grpc/translate_calibration.h"
 #include "server/grpc/translate_schedule.h"
 #include "server/grpc/unary_call.h"
@@ -58,6 +59,22 @@ absl::Status get_schedule(const ServerContext& context, const v1::GetScheduleReq
   return absl::OkStatus();
 }
 
+absl::Status list_schedules(const ServerContext& context, const v1::ListSchedulesRequest& in,
+                            v1::ListSchedulesResponse& out) {
+  if (const auto active = context.engine.active_schedule()) {
+    out.set_active_schedule_id(active->schedule_id);
+  }
+  using SchedulePtr = std::shared_ptr<const Schedule>;
+  return fill_page(
+      in, context.schedules.list(),
+      [](const SchedulePtr& schedule) { return schedule->schedule_id; },
+      [&](const SchedulePtr& schedule) {
+        *out.add_schedules() = to_proto(*schedule);
+        return out.schedules().rbegin()->ByteSizeLong();
+      },
+      out);
+}
+
 absl::StatusOr<std::shared_ptr<const Schedule>> requested_schedule(
     const ServerContext& context, const v1::ActivateScheduleRequest& in) {
   if (in.has_schedule_id()) return context.schedules.find(in.schedule_id());
@@ -70,7 +87,11 @@ absl::StatusOr<std::shared_ptr<const Schedule>> requested_schedule(
 }
 
 absl::Status activate_schedule(const ServerContext& context, const v1::ActivateScheduleRequest& in,
-                               v1::ActivateScheduleResponse& out) {
+                               v1::ActivateScheduleResponse& out, core::RequestGuard& guard) {
+  // A parsed document takes some 20 bytes for each number of two; the schedule and the reply
+  // follow.
+  const auto memory = static_cast<int64_t>(40 * in.schedule_json().size());
+  if (absl::Status status = guard.hold_more(memory); !status.ok()) return status;
   const auto schedule = requested_schedule(context, in);
   if (!schedule.ok()) return schedule.status();
   absl::Status status = context.schedules.activate(*schedule, in.force());
@@ -101,7 +122,7 @@ grpc::ServerWriteReactor<v1::WatchCalibrationResponse>* CalibrationService::Watc
 grpc::ServerUnaryReactor* CalibrationService::GetCalibration(
     grpc::CallbackServerContext* call, const v1::GetCalibrationRequest* request,
     v1::GetCalibrationResponse* response) {
-  return run_unary(context_, "GetCalibration", call, 0, [this, request, response] {
+  return run_unary(context_, "GetCalibration", call, *request, [this, request, response](auto&) {
     const auto calibration = jobs_.get(request->calibration_id());
     if (calibration.ok()) to_proto(*calibration, *response->mutable_calibration());
     return calibration.status();
@@ -109,13 +130,16 @@ grpc::ServerUnaryReactor* CalibrationService::GetCalibration(
 }
 
 grpc::ServerUnaryReactor* CalibrationService::ListCalibrations(
-    grpc::CallbackServerContext* call, const v1::ListCalibrationsRequest*,
+    grpc::CallbackServerContext* call, const v1::ListCalibrationsRequest* request,
     v1::ListCalibrationsResponse* response) {
-  return run_unary(context_, "ListCalibrations", call, 0, [this, response] {
-    for (const core::CalibrationSnapshot& calibration : jobs_.list()) {
-      to_proto(calibration, *response->add_calibrations());
-    }
-    return absl::OkStatus();
+  return run_unary(context_, "ListCalibrations", call, *request, [this, request, response](auto&) {
+    return fill_page(
+        *request, jobs_.list(), [](const core::CalibrationSnapshot& job) { return job.id; },
+        [&](const core::CalibrationSnapshot& job) {
+          to_proto(job, *response->add_calibrations());
+          return response->calibrations().rbegin()->ByteSizeLong();
+        },
+        *response);
   });
 }
 
@@ -133,37 +157,32 @@ grpc::ServerUnaryReactor* CalibrationService::CancelCalibration(
 grpc::ServerUnaryReactor* CalibrationService::GetSchedule(grpc::CallbackServerContext* call,
                                                           const v1::GetScheduleRequest* request,
                                                           v1::GetScheduleResponse* response) {
-  return run_unary(context_, "GetSchedule", call, 0, [this, request, response] {
+  return run_unary(context_, "GetSchedule", call, *request, [this, request, response](auto&) {
     return get_schedule(context_, *request, *response);
   });
 }
 
 grpc::ServerUnaryReactor* CalibrationService::ListSchedules(grpc::CallbackServerContext* call,
-                                                            const v1::ListSchedulesRequest*,
+                                                            const v1::ListSchedulesRequest* request,
                                                             v1::ListSchedulesResponse* response) {
-  return run_unary(context_, "ListSchedules", call, 0, [this, response] {
-    for (const auto& schedule : context_.schedules.list()) {
-      *response->add_schedules() = to_proto(*schedule);
-    }
-    if (const auto active = context_.engine.active_schedule()) {
-      response->set_active_schedule_id(active->schedule_id);
-    }
-    return absl::OkStatus();
+  return run_unary(context_, "ListSchedules", call, *request, [this, request, response](auto&) {
+    return list_schedules(context_, *request, *response);
   });
 }
 
 grpc::ServerUnaryReactor* CalibrationService::ActivateSchedule(
     grpc::CallbackServerContext* call, const v1::ActivateScheduleRequest* request,
     v1::ActivateScheduleResponse* response) {
-  return run_unary(
-      context_, "ActivateSchedule", call, request->ByteSizeLong(),
-      [this, request, response] { return activate_schedule(context_, *request, *response); });
+  return run_unary(context_, "ActivateSchedule", call, *request,
+                   [this, request, response](core::RequestGuard& guard) {
+                     return activate_schedule(context_, *request, *response, guard);
+                   });
 }
 
 grpc::ServerUnaryReactor* CalibrationService::DeactivateSchedule(
-    grpc::CallbackServerContext* call, const v1::DeactivateScheduleRequest*,
+    grpc::CallbackServerContext* call, const v1::DeactivateScheduleRequest* request,
     v1::DeactivateScheduleResponse* response) {
-  return run_unary(context_, "DeactivateSchedule", call, 0, [this, response] {
+  return run_unary(context_, "DeactivateSchedule", call, *request, [this, response](auto&) {
     response->set_schedule_id(context_.schedules.deactivate());
     return absl::OkStatus();
   });

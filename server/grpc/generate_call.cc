@@ -7,15 +7,15 @@
 namespace kascade::server {
 namespace {
 
-bool merge_deltas(v1::GenerateResponse& last, v1::GenerateResponse& next) {
-  if (!last.has_delta() || !next.has_delta()) return false;
+Merged merge_deltas(v1::GenerateResponse& last, v1::GenerateResponse& next) {
+  if (!last.has_delta() || !next.has_delta()) return Merged::kNothing;
   const int32_t tokens = last.delta().token_count() + next.delta().token_count();
-  if (tokens > kMaxTokensPerMessage) return false;
+  if (tokens > kMaxTokensPerMessage) return Merged::kNothing;
   last.mutable_delta()->mutable_text()->append(next.delta().text());
   next.mutable_delta()->clear_text();
   last.mutable_delta()->MergeFrom(next.delta());
   last.mutable_delta()->set_token_count(tokens);
-  return true;
+  return Merged::kAppended;
 }
 
 }  // namespace

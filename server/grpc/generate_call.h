@@ -2,10 +2,12 @@
 #ifndef KASCADE_SERVER_GRPC_GENERATE_CALL_H_
 #define KASCADE_SERVER_GRPC_GENERATE_CALL_H_
 
+#include <cstddef>
 #include <vector>
 
 #include "kascade/v1/generate.pb.h"
 #include "server/core/generation.h"
+#include "server/core/limits.h"
 #include "server/grpc/stream_call.h"
 #include "server/grpc/translate_generate.h"
 
@@ -23,6 +25,7 @@ class GenerateCall final : public StreamCall<v1::GenerateResponse>, public core:
 
  private:
   void cancelled() override { generation_.cancel(); }
+  size_t max_unsent_bytes() const override { return core::kMaxUnsentBytes; }
 
   void started(const core::GenerationStarted& started) override;
   void delta(core::GenerationDelta delta) override;

@@ -13,7 +13,7 @@ constexpr auto kTick = std::chrono::seconds(1);
 }  // namespace
 
 Health::Health(const Engine& engine, std::chrono::seconds patience)
-    : engine_(engine), stalls_(patience) {}
+    : engine_(engine), readers_(patience) {}
 
 Health::~Health() { stop(); }
 
@@ -56,11 +56,11 @@ void Health::run() {
 
 void Health::look() {
   const EngineStats stats = engine_.stats();
-  const bool was_stalled = stalls_.stalled();
-  const bool stalled = stalls_.observe(stats, layers_computed(), std::chrono::steady_clock::now());
+  const bool was_stalled = readers_.stalled();
+  const bool stalled = readers_.observe(stats, layers_computed(), std::chrono::steady_clock::now());
   if (stalled && !was_stalled) {
     spdlog::error("the engine has made no progress for {} s; {} sequences run, {} wait",
-                  stalls_.standstill().count(), stats.running, stats.waiting);
+                  readers_.standstill().count(), stats.running, stats.waiting);
   }
   if (was_stalled && !stalled) spdlog::info("the engine makes progress again");
   stalled_ = stalled;

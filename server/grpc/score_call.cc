@@ -7,22 +7,22 @@
 namespace kascade::server {
 namespace {
 
-bool merge(v1::ScoreResponse& last, v1::ScoreResponse& next) {
+Merged merge(v1::ScoreResponse& last, v1::ScoreResponse& next) {
   if (last.has_progress() && next.has_progress()) {
     last.Swap(&next);
-    return true;
+    return Merged::kReplaced;
   }
-  if (!last.has_tokens() || !next.has_tokens()) return false;
+  if (!last.has_tokens() || !next.has_tokens()) return Merged::kNothing;
   const auto& tokens = last.tokens();
   const bool adjoins =
       tokens.input_index() == next.tokens().input_index() &&
       tokens.first_position() + tokens.token_ids_size() == next.tokens().first_position() &&
       tokens.token_ids_size() + next.tokens().token_ids_size() <= kMaxTokensPerMessage;
-  if (!adjoins) return false;
+  if (!adjoins) return Merged::kNothing;
   const int64_t first = tokens.first_position();
   last.mutable_tokens()->MergeFrom(next.tokens());
   last.mutable_tokens()->set_first_position(first);
-  return true;
+  return Merged::kAppended;
 }
 
 }  // namespace

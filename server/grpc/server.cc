@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
 #include "grpcpp/server_builder.h"
 #include "server/grpc/access.h"
 #include "server/grpc/connection_calls.h"
@@ -29,6 +30,10 @@ constexpr absl::Duration kFlushTime = absl::Milliseconds(500);
 int32_t message_limit(int64_t bytes) {
   return static_cast<int32_t>(std::clamp<int64_t>(bytes, 1 << 16, INT32_MAX));
 }
+
+// A quarter of the memory of requests is for messages that are being received, which gRPC holds:
+// the budget learns of them when they are complete.
+int64_t receive_quota(const ServerOptions& options) { return options.request_memory_bytes / 4; }
 
 absl::Status in_field(const char* field, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(field, ": ", status.message()));
@@ -80,6 +85,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::start(const ServerOptions& optio
 Server::Server(const ServerOptions& options, std::unique_ptr<Engine> engine)
     : options_(options),
       engine_(std::move(engine)),
+      memory_(options.request_memory_bytes - receive_quota(options), metrics_),
+      readers_(absl::Seconds(options.stalled_client_seconds), memory_),
       schedules_(*engine_, options.schedule_directory),
       work_(kWorkThreads),
       context_{.engine = *engine_,
@@ -87,7 +94,10 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Engine> engine)
                .metrics = metrics_,
                .work = *work_,
                .requests = requests_,
+               .memory = memory_,
+               .readers = readers_,
                .limits = {.max_message_bytes = message_limit(options.max_message_bytes),
+                          .request_memory_bytes = memory_.limit(),
                           .max_sequences = options.engine.max_sequences,
                           .max_queue = options.engine.max_queue,
                           .max_batch_tokens = options.engine.max_batch_tokens}},
@@ -159,6 +169,9 @@ absl::Status Server::serve(net::Listener listener) {
       builder.experimental().AddExternalConnectionAcceptor(External::FROM_FD, credentials_);
   allow_pings(builder);
   limit_connections(builder, options_.connections);
+  grpc::ResourceQuota quota("requests being received");
+  quota.Resize(static_cast<size_t>(receive_quota(options_)));
+  builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(message_limit(options_.max_message_bytes));
   auto interceptors = refuse_malformed_requests(context_);
   interceptors.push_back(count_calls(connections_));

@@ -16,6 +16,8 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "server/core/calibration_jobs.h"
+#include "server/core/memory_budget.h"
+#include "server/core/reader_monitor.h"
 #include "server/core/request_tracker.h"
 #include "server/core/schedules.h"
 #include "server/core/server_context.h"
@@ -42,9 +44,11 @@ struct ServerOptions {
   std::filesystem::path schedule_file{};          // activated at start
   std::filesystem::path schedule_directory{};     // empty: schedules live in memory only
   security::ListenerSecurity security{};
-  int64_t max_message_bytes = int64_t{64} << 20;
   ConnectionOptions connections{};
   int32_t stall_seconds = 300;  // as `patience` of Health
+  int64_t max_message_bytes = int64_t{16} << 20;
+  int64_t request_memory_bytes = int64_t{1} << 30;  // of all requests together
+  int32_t stalled_client_seconds = 120;  // a call whose client reads nothing for so long is ended
 };
 
 // In this order, never backwards. Health says that the server is ready only in kServing.
@@ -81,6 +85,8 @@ class Server {
   const std::unique_ptr<Engine> engine_;
   metrics::ServerMetrics metrics_;
   core::RequestTracker requests_;
+  core::MemoryBudget memory_;
+  core::ReaderMonitor readers_;
   core::Schedules schedules_;
   std::optional<core::WorkQueue> work_;
   std::unique_ptr<security::AccessTokens> access_tokens_;  // null: clients need none

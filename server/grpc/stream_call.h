@@ -1,12 +1,13 @@
 // A server-streaming call that any thread may write to. Messages wait in order while the client is
 // slow; a derived class may merge a new message into the last one that waits. The object lives
-// until both gRPC and the last sink that refers to it let go.
+// until both gRPC and the last sink that refers to it let go. A call whose client does not read is
+// ended (core::ReaderMonitor).
 #ifndef KASCADE_SERVER_GRPC_STREAM_CALL_H_
 #define KASCADE_SERVER_GRPC_STREAM_CALL_H_
 
-#include <chrono>
 #include <cstddef>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -14,32 +15,56 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "grpc/support/time.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/grpc/rpc_record.h"
 
 namespace kascade::server {
 
+// What became of a message that was to share another one.
+enum class Merged { kNothing, kAppended, kReplaced };
+
+// Empties a request that nobody reads any more. gRPC, which owns it, keeps it until the call has
+// ended.
+template <typename Message>
+void free_message(const Message& message) {
+  Message empty;
+  const_cast<Message&>(message).Swap(&empty);
+}
+
 template <typename Response>
 class StreamCall : public grpc::ServerWriteReactor<Response>,
+                   public core::MonitoredCall,
                    public std::enable_shared_from_this<StreamCall<Response>> {
  public:
-  // Merges `next` into `last` and returns true, or returns false if they may not share a message.
-  using Merge = bool (*)(Response& last, Response& next);
+  // Merges `next` into `last`, unless they may not share a message.
+  using Merge = Merged (*)(Response& last, Response& next);
 
   StreamCall(ServerContext& context, std::string rpc)
-      : context_(context), record_(context, std::move(rpc)) {}
+      : context_(context), record_(context, std::move(rpc)), request_memory_(context.memory) {}
 
   // Keeps the call alive until gRPC is done with it; to be called once, by the service.
-  grpc::ServerWriteReactor<Response>* adopt() {
+  grpc::ServerWriteReactor<Response>* adopt(grpc::CallbackServerContext& rpc) {
     self_ = this->shared_from_this();
+    rpc_ = &rpc;
+    context_.readers.enter(*this);
     return this;
   }
   // Lets the call in, or says why not; to be called before start().
   absl::Status admit(const grpc::ServerContextBase& call) { return record_.admit(call); }
+  // Holds the memory of the request; errors are those of the budget.
+  template <typename Request>
+  absl::Status hold_request(const Request& request) {
+    return request_memory_.resize(static_cast<int64_t>(request.SpaceUsedLong()));
+  }
   // The request is no longer needed: until then the call does not end, since its request would go.
-  void release_request() {
+  template <typename Request>
+  void release_request(const Request& request) {
+    free_message(request);
+    (void)request_memory_.resize(0);  // giving back succeeds
     {
       const std::lock_guard lock(outbox_mutex_);
       starting_ = false;
@@ -49,18 +74,15 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
 
   // Thread-safe; ignored after close() or once the client is gone.
   void send(Response response, Merge merge = nullptr) {
+    bool overflow = false;
     {
       const std::lock_guard lock(outbox_mutex_);
       if (ending_ || broken_) return;
-      const bool mergeable = merge != nullptr && outbox_.size() > (writing_ ? 1u : 0u);
-      if (!mergeable || !merge(outbox_.back().message, response)) {
-        outbox_.push_back({std::move(response)});
-      }
-      Waiting& last = outbox_.back();
-      unsent_bytes_ -= last.bytes;  // before a merge
-      last.bytes = last.message.ByteSizeLong();
-      unsent_bytes_ += last.bytes;
+      add(std::move(response), merge);
+      overflow = unsent_bytes_ > max_unsent_bytes();
+      if (overflow) drop_unsent(unread(absl::StatusCode::kResourceExhausted));
     }
+    if (overflow) cancelled();
     pump();
   }
 
@@ -74,7 +96,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
     pump();
   }
 
-  // Bytes of the messages that were not written yet.
+  // Memory of the messages that were not written yet, bytes.
   size_t bytes_to_write() const {
     const std::lock_guard lock(outbox_mutex_);
     return unsent_bytes_;
@@ -85,6 +107,9 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
   virtual void cancelled() = 0;
   // Something was written.
   virtual void written() {}
+  // A call that leaves more than this unread is ended. By default a call bounds what it sends
+  // itself.
+  virtual size_t max_unsent_bytes() const { return std::numeric_limits<size_t>::max(); }
 
   ServerContext& context() const { return context_; }
   const RpcRecord& record() const { return record_; }
@@ -117,7 +142,46 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
     }
     cancelled();
   }
-  void OnDone() final { self_.reset(); }
+  void OnDone() final {
+    context_.readers.leave(*this);
+    self_.reset();
+  }
+  // Until leave() has returned, gRPC's context exists.
+  void end_if_stalled(absl::Time earliest) final {
+    {
+      const std::lock_guard lock(outbox_mutex_);
+      if (!writing_ || write_began_ > earliest) return;
+      broken_ = true;
+      ending_ = unread(absl::StatusCode::kDeadlineExceeded);
+    }
+    rpc_->TryCancel();
+  }
+
+  static absl::Status unread(absl::StatusCode code) {
+    return absl::Status(code, "the client does not read what it is sent");
+  }
+
+  // outbox_mutex_ held, as with add(). What is being written stays.
+  void drop_unsent(const absl::Status& status) {
+    while (outbox_.size() > (writing_ ? 1u : 0u)) {
+      unsent_bytes_ -= outbox_.back().bytes;
+      outbox_.pop_back();
+    }
+    ending_ = status;
+  }
+  void add(Response response, Merge merge) {
+    const size_t bytes = response.SpaceUsedLong();
+    const bool mergeable = merge != nullptr && outbox_.size() > (writing_ ? 1u : 0u);
+    const Merged merged = mergeable ? merge(outbox_.back().message, response) : Merged::kNothing;
+    if (merged == Merged::kNothing) outbox_.push_back({std::move(response)});
+    Waiting& last = outbox_.back();
+    if (merged == Merged::kReplaced) {
+      unsent_bytes_ -= last.bytes;
+      last.bytes = 0;
+    }
+    last.bytes += bytes;
+    unsent_bytes_ += bytes;
+  }
 
   // Starts the next operation, outside the lock, as gRPC may run its callback at once.
   void pump() {
@@ -129,6 +193,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
       if (writing_ || finished_) return;
       if (!outbox_.empty() && !broken_) {
         writing_ = true;
+        write_began_ = absl::Now();
         next = &outbox_.front().message;
       } else if (ending_ && !starting_) {
         finished_ = true;
@@ -147,41 +212,45 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
   ServerContext& context_;
   RpcRecord record_;
   std::shared_ptr<StreamCall> self_;
+  grpc::CallbackServerContext* rpc_ = nullptr;  // set by adopt()
+  core::MemoryBudget::Reservation request_memory_;
 
   mutable std::mutex outbox_mutex_;  // guards what follows
   std::deque<Waiting> outbox_;       // the front is being written if writing_
-  size_t unsent_bytes_ = 0;
+  size_t unsent_bytes_ = 0;          // memory
   bool starting_ = true;
   bool writing_ = false;
+  absl::Time write_began_{};
   bool broken_ = false;  // nothing can be written any more
   bool finished_ = false;
   std::optional<absl::Status> ending_;
 };
 
-// The deadline that the client set.
+// The deadline that the client set. Clients may set it centuries ahead, which the nanoseconds of
+// std::chrono::system_clock cannot count.
 inline absl::Time deadline_of(const grpc::CallbackServerContext& context) {
-  const auto deadline = context.deadline();
-  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture()
-                                                                  : absl::FromChrono(deadline);
+  const gpr_timespec deadline = gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_REALTIME);
+  if (deadline.tv_sec >= gpr_inf_future(GPR_CLOCK_REALTIME).tv_sec) return absl::InfiniteFuture();
+  return absl::FromUnixSeconds(deadline.tv_sec) + absl::Nanoseconds(deadline.tv_nsec);
 }
 
 // Runs `call->start(request, deadline)`, on the work queue if the request is large.
 template <typename Call, typename Request>
 auto start_stream(std::shared_ptr<Call> call, ServerContext& context,
-                  const grpc::CallbackServerContext& rpc, const Request& request) {
-  auto* reactor = call->adopt();
+                  grpc::CallbackServerContext& rpc, const Request& request) {
+  auto* reactor = call->adopt(rpc);
   const absl::Time deadline = deadline_of(rpc);
   absl::Status status = call->admit(rpc);
-  if (status.ok()) {
-    status = context.work.run(request.ByteSizeLong(), [call, &request, deadline] {
-      call->start(request, deadline);
-      call->release_request();
-    });
-  }
+  if (status.ok()) status = call->hold_request(request);
   if (!status.ok()) {
     call->close(status);
-    call->release_request();
+    call->release_request(request);
+    return reactor;
   }
+  context.work.run(request.ByteSizeLong(), [call, &request, deadline] {
+    call->start(request, deadline);
+    call->release_request(request);
+  });
   return reactor;
 }
 

@@ -7,10 +7,10 @@
 namespace kascade::server {
 namespace {
 
-bool merge(v1::TraceResponse& last, v1::TraceResponse& next) {
-  if (!last.has_progress() || !next.has_progress()) return false;
+Merged merge(v1::TraceResponse& last, v1::TraceResponse& next) {
+  if (!last.has_progress() || !next.has_progress()) return Merged::kNothing;
   last.Swap(&next);
-  return true;
+  return Merged::kReplaced;
 }
 
 }  // namespace

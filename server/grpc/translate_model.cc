@@ -62,6 +62,7 @@ v1::GetModelInfoResponse describe_model(const core::ServerContext& context) {
   describe(context.engine.info(), *out.mutable_runtime());
   describe(stats, *out.mutable_load());
   out.mutable_limits()->set_max_message_bytes(context.limits.max_message_bytes);
+  out.mutable_limits()->set_request_memory_bytes(context.limits.request_memory_bytes);
   out.mutable_limits()->set_max_sequences(context.limits.max_sequences);
   out.mutable_limits()->set_max_queue(context.limits.max_queue);
   out.mutable_limits()->set_max_batch_tokens(context.limits.max_batch_tokens);

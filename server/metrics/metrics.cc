@@ -35,6 +35,15 @@ prometheus::Gauge& gauge(prometheus::Registry& registry, const char* name, const
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
 }
 
+void add_build_info(prometheus::Registry& registry) {
+  prometheus::BuildGauge()
+      .Name("kascade_build_info")
+      .Help("1; the version and the commit are labels.")
+      .Register(registry)
+      .Add({{"version", version()}, {"commit", commit_hash()}})
+      .Set(1);
+}
+
 }  // namespace
 
 ServerMetrics::ServerMetrics()
@@ -48,6 +57,10 @@ ServerMetrics::ServerMetrics()
                        .Help("Arrival to end of a call, by method.")
                        .Register(*registry)),
       rpc_in_flight(gauge(*registry, "kascade_rpc_in_flight", "Calls that have not ended.")),
+      request_memory(gauge(*registry, "kascade_request_memory_bytes",
+                           "Memory that is reserved for live requests.")),
+      request_memory_limit(gauge(*registry, "kascade_request_memory_limit_bytes",
+                                 "Memory that live requests may reserve together.")),
       time_to_first_token(histogram(*registry, "kascade_time_to_first_token_seconds",
                                     "Arrival of a Generate call to its first token.",
                                     latency_buckets())),
@@ -69,12 +82,7 @@ ServerMetrics::ServerMetrics()
       calibration_progress(gauge(*registry, "kascade_calibration_progress_ratio",
                                  "Done share of the stage of the running calibration; 0 when none "
                                  "is running.")) {
-  prometheus::BuildGauge()
-      .Name("kascade_build_info")
-      .Help("1; the version and the commit are labels.")
-      .Register(*registry)
-      .Add({{"version", version()}, {"commit", commit_hash()}})
-      .Set(1);
+  add_build_info(*registry);
 }
 
 void ServerMetrics::finish_rpc(const std::string& rpc, absl::StatusCode code, double seconds) {

@@ -102,9 +102,9 @@ TEST(GgufVocabulary, TurnTokensOfPhi3ConsumeWhiteSpace) {
       .set("tokenizer.ggml.bos_token_id", 1u);
   const std::vector<PromptPart> parts = {
       {.token = 1}, {.text = " a"}, {.token = 5}, {.text = " \u2003a"}, {.token = 6}};
-  EXPECT_THAT(*tokenizer_of(writer)->encode_parts(parts), ElementsAre(1, 3, 3, 4, 5, 3, 4, 6));
+  EXPECT_THAT(*tokenizer_of(writer)->encode_parts(parts, {}), ElementsAre(1, 3, 3, 4, 5, 3, 4, 6));
   writer.set("general.architecture", "llama");
-  EXPECT_THAT(*tokenizer_of(writer)->encode_parts(parts),
+  EXPECT_THAT(*tokenizer_of(writer)->encode_parts(parts, {}),
               ElementsAre(1, 3, 3, 4, 5, 3, 3, 0, 4, 6));
 }
 

@@ -30,8 +30,9 @@ class CoreTest : public ::testing::Test {
     options.threads = 1;
     engine_ = make_engine(options);
     schedules_ = std::make_unique<core::Schedules>(*engine_, "");
-    context_ = std::make_unique<core::ServerContext>(*engine_, *schedules_, metrics_, work_,
-                                                     requests_, core::ServerLimits{}, false);
+    context_ =
+        std::make_unique<core::ServerContext>(*engine_, *schedules_, metrics_, work_, requests_,
+                                              memory_, readers_, core::ServerLimits{}, false);
   }
 
   // Adds a schedule with these anchor layers to the store under its id.
@@ -49,10 +50,12 @@ class CoreTest : public ::testing::Test {
   }
 
   TempDir dir_;
-  std::unique_ptr<Engine> engine_;
   metrics::ServerMetrics metrics_;
   core::WorkQueue work_{1};
   core::RequestTracker requests_;
+  core::MemoryBudget memory_{int64_t{1} << 28, metrics_};
+  core::ReaderMonitor readers_{absl::Minutes(10), memory_};
+  std::unique_ptr<Engine> engine_;  // goes first: it may still hold a request that has ended
   std::unique_ptr<core::Schedules> schedules_;
   std::unique_ptr<core::ServerContext> context_;
 };

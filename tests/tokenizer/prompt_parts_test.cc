@@ -59,23 +59,24 @@ TEST(PromptParts, AreEncodedAsOneText) {
     for (const PromptPart& part : parts(from)) {
       spelled += part.token ? std::string(tokenizer->token_text(*part.token)) : part.text;
     }
-    const auto ids = tokenizer->encode_parts(parts(from));
+    const auto ids = tokenizer->encode_parts(parts(from), {});
     ASSERT_TRUE(ids.ok()) << ids.status();
     EXPECT_EQ(*ids, *tokenizer->encode(spelled, kWithSpecial)) << spelled;
   }
-  EXPECT_THAT(*tokenizer->encode_parts(parts({6, "\n ab \n", 6, " "})), ElementsAre(6, 5, 3, 4, 6));
+  EXPECT_THAT(*tokenizer->encode_parts(parts({6, "\n ab \n", 6, " "}), {}),
+              ElementsAre(6, 5, 3, 4, 6));
 }
 
 TEST(PromptParts, TextsForgeNothing) {
   const auto tokenizer = testing::parse_or_fail(parts_json());
   // The characters of the spelling that have no token are dropped.
-  EXPECT_THAT(*tokenizer->encode_parts(parts({"a<u>b<l>"})), ElementsAre(5));
-  EXPECT_THAT(*tokenizer->encode_parts(parts({"a<p>b"})), ElementsAre(0, 8, 1));
+  EXPECT_THAT(*tokenizer->encode_parts(parts({"a<u>b<l>"}), {}), ElementsAre(5));
+  EXPECT_THAT(*tokenizer->encode_parts(parts({"a<p>b"}), {}), ElementsAre(0, 8, 1));
 }
 
 TEST(PromptParts, NeighbouringTextsAreEncodedEachByItself) {
   const auto tokenizer = testing::parse_or_fail(parts_json());
-  EXPECT_THAT(*tokenizer->encode_parts(parts({"a", "b"})), ElementsAre(0, 1));
+  EXPECT_THAT(*tokenizer->encode_parts(parts({"a", "b"}), {}), ElementsAre(0, 1));
 }
 
 // Only the first text is at the start of a text.
@@ -84,17 +85,17 @@ TEST(PromptParts, PrefixAtTheStartOnly) {
   json["pre_tokenizer"] = {
       {"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", "first"}, {"split", false}};
   auto tokenizer = testing::parse_or_fail(json);
-  EXPECT_THAT(*tokenizer->encode_parts(parts({"a", 8, "a"})), ElementsAre(2, 0, 8, 0));
-  EXPECT_THAT(*tokenizer->encode_parts(parts({8, "a"})), ElementsAre(8, 0));
+  EXPECT_THAT(*tokenizer->encode_parts(parts({"a", 8, "a"}), {}), ElementsAre(2, 0, 8, 0));
+  EXPECT_THAT(*tokenizer->encode_parts(parts({8, "a"}), {}), ElementsAre(8, 0));
   json["pre_tokenizer"]["prepend_scheme"] = "always";
   tokenizer = testing::parse_or_fail(json);
-  EXPECT_THAT(*tokenizer->encode_parts(parts({8, "a"})), ElementsAre(8, 2, 0));
+  EXPECT_THAT(*tokenizer->encode_parts(parts({8, "a"}), {}), ElementsAre(8, 2, 0));
 }
 
 TEST(PromptParts, BadTextIsRefused) {
   const auto tokenizer = testing::parse_or_fail(parts_json());
   for (const auto& bad : {parts({6, "a\xff", 7}), parts({"\xe3\x80"})}) {
-    const auto ids = tokenizer->encode_parts(bad);
+    const auto ids = tokenizer->encode_parts(bad, {});
     EXPECT_EQ(ids.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(ids.status().message()), HasSubstr("is not UTF-8 at byte"));
   }

@@ -40,7 +40,8 @@ class ScoringRequestTest : public ::testing::Test {
     schedules_ = std::make_unique<core::Schedules>(*engine_, "");
   }
   absl::StatusOr<PreparedScoring> prepare(const ScoringRequest& request) {
-    return core::prepare(request, *engine_, *schedules_);
+    core::RequestGuard guard(memory_);
+    return core::prepare(request, *engine_, *schedules_, guard);
   }
   PreparedScoring prepared(const ScoringRequest& request) {
     const auto result = prepare(request);
@@ -49,6 +50,8 @@ class ScoringRequestTest : public ::testing::Test {
   }
 
   TempDir dir_;
+  metrics::ServerMetrics metrics_;
+  core::MemoryBudget memory_{int64_t{1} << 30, metrics_};
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<core::Schedules> schedules_;
 };

@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/core/prompt.h"
+#include "server/core/request_guard.h"
 #include "server/core/scoring_request.h"
 #include "tests/support/engine_client.h"
 #include "tests/support/tiny_model.h"
@@ -39,7 +40,9 @@ class TokensTest : public ::testing::Test {
   }
   std::vector<Token> tokenized(const core::PromptOptions& options = {}) {
     const std::vector<std::string_view> texts = {"ab"};
-    const auto out = core::tokenize(*engine_, texts, options, /*details=*/true);
+    const auto out = core::tokenize(
+        *engine_, {.texts = texts, .options = options, .details = true, .max_reply_bytes = 1 << 20},
+        guard_);
     EXPECT_TRUE(out.ok()) << out.status();
     if (!out.ok()) return {};
     // The text is known although the tokens around it are not in it.
@@ -48,6 +51,9 @@ class TokensTest : public ::testing::Test {
   }
 
   TempDir dir_;
+  metrics::ServerMetrics metrics_;
+  core::MemoryBudget memory_{int64_t{1} << 28, metrics_};
+  core::RequestGuard guard_{memory_};
   std::unique_ptr<Engine> engine_;
 };
 
@@ -66,7 +72,8 @@ TEST_F(TokensTest, ACompleteTextGetsBoth) {
 
 TEST_F(TokensTest, APromptIsToBeContinued) {
   open(/*add_bos=*/true, /*add_eos=*/true);
-  const auto prompt = core::encode_prompt(core::TextPrompt{"ab"}, {}, *engine_);
+  const auto prompt =
+      core::encode_prompt(core::TextPrompt{"ab"}, {}, *engine_, guard_, std::nullopt);
   ASSERT_TRUE(prompt.ok()) << prompt.status();
   EXPECT_THAT(prompt->tokens, ElementsAre(kTinyBos, 'a', 'b'));
 }
@@ -76,7 +83,7 @@ TEST_F(TokensTest, AScoredTextEndsAndItsContextDoesNot) {
   const core::Schedules schedules(*engine_, "");
   core::ScoringRequest request;
   request.inputs = {TextToScore{.text = "b", .context = "a"}};
-  const auto prepared = core::prepare(request, *engine_, schedules);
+  const auto prepared = core::prepare(request, *engine_, schedules, guard_);
   ASSERT_TRUE(prepared.ok()) << prepared.status();
   EXPECT_THAT(prepared->inputs.front().tokens, ElementsAre(kTinyBos, 'a', 'b', kTinyEos));
   EXPECT_EQ(prepared->inputs.front().first_scored, 2);

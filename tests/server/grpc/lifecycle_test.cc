@@ -268,8 +268,11 @@ TEST_F(ServerLifecycleTest, OfTooManyScheduleFilesTheNewestAreKept) {
   }
   TestServer server(options);
   grpc::ClientContext context;
+  v1::ListSchedulesRequest request;
+  request.set_page_size(256);
   v1::ListSchedulesResponse schedules;
-  ASSERT_TRUE(server.calibration->ListSchedules(&context, {}, &schedules).ok());
+  ASSERT_TRUE(server.calibration->ListSchedules(&context, request, &schedules).ok());
+  EXPECT_EQ(schedules.next_page_token(), "");
   ASSERT_EQ(schedules.schedules_size(), 256);
   EXPECT_EQ(schedules.schedules(0).created_at().seconds(), 10413889445);   // in 2300
   EXPECT_EQ(schedules.schedules(255).created_at().seconds(), 2366939045);  // in 2045
