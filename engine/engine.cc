@@ -24,6 +24,26 @@
 namespace kascade {
 namespace {
 
+absl::Status check_queue_options(const EngineOptions& options) {
+  absl::Status status = check_range("max_queue", options.max_queue, 1, 1 << 20);
+  status.Update(check_range("max_queued_tokens", options.max_queued_tokens, 0,
+                            std::numeric_limits<int64_t>::max()));
+  status.Update(check_range("max_wait_seconds", options.max_wait_seconds, 0, 86400));
+  status.Update(check_range("batch_share", options.batch_share, 1, 50));
+  status.Update(check_range("background_share", options.background_share, 0, 1000));
+  return status;
+}
+
+// How many interactive requests may wait whatever the prediction says; see AdmissionLimits.
+int32_t always_waiting(const EngineOptions& options) {
+  return std::max(1, options.max_sequences / 4);
+}
+
+int64_t max_queued_tokens(const EngineOptions& options, const KvCacheShape& shape) {
+  const int64_t derived = 8 * int64_t{shape.blocks} * shape.block_size;
+  return options.max_queued_tokens > 0 ? options.max_queued_tokens : derived;
+}
+
 absl::Status check_options(const EngineOptions& options) {
   const auto outside = [](const char* field, int64_t low, int64_t high, int64_t value) {
     return absl::InvalidArgumentError(
@@ -36,7 +56,7 @@ absl::Status check_options(const EngineOptions& options) {
   if (options.max_batch_tokens < least_rows || options.max_batch_tokens > 65536) {
     return outside("max_batch_tokens", least_rows, 65536, options.max_batch_tokens);
   }
-  if (options.max_queue < 1) return outside("max_queue", 1, 1 << 20, options.max_queue);
+  if (absl::Status status = check_queue_options(options); !status.ok()) return status;
   if (options.block_size < 1 || options.block_size > 1024) {
     return outside("block_size", 1, 1024, options.block_size);
   }
@@ -154,17 +174,21 @@ Engine::Impl::Impl(const EngineOptions& options, std::unique_ptr<Tokenizer> mode
       transformer(std::move(model)),
       cache(shape, *backend),
       blocks(shape.blocks, shape.block_size),
-      max_queue(options.max_queue),
+      admission({.max_queue = options.max_queue,
+                 .max_queued_tokens = max_queued_tokens(options, shape),
+                 .max_wait_seconds = options.max_wait_seconds,
+                 .always_waiting = always_waiting(options)}),
+      max_sequences(options.max_sequences),
       loop({.max_batch_tokens = options.max_batch_tokens,
             .max_sequences = options.max_sequences,
             // A text to score may be one token longer: its last token is never fed.
             .context = config.context + 1,
-            .max_step_seconds = options.max_step_ms / 1e3},
+            .max_step_seconds = options.max_step_ms / 1e3,
+            .batch_share = options.batch_share,
+            .background_share = options.background_share},
            options.max_selection_bytes, *transformer, cache, blocks,
-           [this](const EngineStats& stats) {
-             const std::lock_guard lock(mutex);
-             published_stats = stats;
-             arriving -= std::exchange(applied, 0);
+           [this](const EngineStats& stats, const QueueChanges& changes) {
+             publish(stats, changes);
            }) {
   const BackendInfo backend_info = backend->info();
   info.backend = backend_info.name;
@@ -188,6 +212,7 @@ Engine::Impl::Impl(const EngineOptions& options, std::unique_ptr<Tokenizer> mode
   info.int4_key_bytes_per_token =
       (shape.int4_block_bytes() + shape.block_size - 1) / shape.block_size;
   info.kv_pool_bytes = shape.block_bytes() * shape.blocks;
+  info.max_queued_tokens = max_queued_tokens(options, shape);
 }
 
 // ---- The engine's thread ----
@@ -248,9 +273,14 @@ void Engine::Impl::apply(Command& command) {
   if (auto* queued = std::get_if<QueuedRequest>(&command)) {
     const SeqId id = queued->id;
     const EventSink sink = queued->sink;
-    if (queued->priority == Priority::kInteractive) ++applied;
+    const QueueEntry entry = queued->entry;
     const absl::Status status = loop.admit(std::move(*queued), absl::Now());
-    if (!status.ok()) refuse(id, sink, status);
+    if (status.ok()) return;
+    {
+      const std::lock_guard lock(mutex);
+      admission.leave(entry);
+    }
+    refuse(id, sink, status);
   } else {
     loop.end(std::get<SeqId>(command), FinishReason::kCancelled, absl::CancelledError("cancelled"));
   }
@@ -270,52 +300,7 @@ void Engine::Impl::update_idle() {
   if (idle) became_idle.notify_all();
 }
 
-absl::StatusOr<SeqId> Engine::Impl::enqueue(QueuedRequest queued) {
-  const std::lock_guard lock(mutex);
-  if (stopping || (draining && !queued.is_continuation)) {
-    return absl::UnavailableError("the server is draining; send to another one");
-  }
-  const bool interactive = queued.priority == Priority::kInteractive;
-  const int64_t waiting = arriving + published_stats.waiting - published_stats.waiting_background;
-  if (interactive && !queued.is_continuation && waiting >= max_queue) {
-    return ::kascade::refuse(
-        absl::StatusCode::kResourceExhausted,
-        absl::StrCat("queue: ", waiting, " requests wait, the limit is ", max_queue,
-                     "; try again later"),
-        {.reason = reason::kQueueFull,
-         .retry_after = absl::Seconds(1),
-         .details = {{"waiting", absl::StrCat(waiting)}, {"max_queue", absl::StrCat(max_queue)}}});
-  }
-  if (interactive) ++arriving;
-  queued.id = next_id++;
-  const SeqId id = queued.id;
-  inbox.emplace_back(std::move(queued));
-  idle = false;
-  wake.notify_one();
-  return id;
-}
-
 // ---- Public interface ----
-
-absl::StatusOr<SeqId> Engine::submit(Request request, EventSink sink) {
-  return submit(std::move(request), {}, std::move(sink));
-}
-
-absl::StatusOr<SeqId> Engine::submit(Request request, Submission options, EventSink sink) {
-  absl::Status status = validate(request, limits_of(impl_->config));
-  if (!status.ok()) return status;
-  for (const AttentionChoice& choice : computed_attention(request, limits_of(impl_->config))) {
-    const auto* scheduled = std::get_if<ScheduledAttention>(&choice);
-    if (scheduled == nullptr) continue;
-    status = check_cache(scheduled->schedule->selection);
-    if (!status.ok()) return status;
-  }
-  return impl_->enqueue(
-      {.request = std::move(request),
-       .priority = options.background ? Priority::kBackground : Priority::kInteractive,
-       .is_continuation = options.is_continuation,
-       .sink = std::move(sink)});
-}
 
 void Engine::cancel(SeqId id) {
   const std::lock_guard lock(impl_->mutex);
@@ -326,7 +311,7 @@ void Engine::cancel(SeqId id) {
 void Engine::drain(absl::Duration grace) {
   std::unique_lock lock(impl_->mutex);
   impl_->draining = true;
-  const auto idle = [this] { return impl_->idle; };
+  const auto idle = [this] { return impl_->idle && impl_->places_unused == 0; };
   if (impl_->became_idle.wait_for(lock, absl::ToChronoNanoseconds(grace), idle)) return;
   lock.unlock();
   impl_->stop();
@@ -334,9 +319,13 @@ void Engine::drain(absl::Duration grace) {
 
 absl::Status Engine::check_cache(const SelectionSettings& selection) const {
   if (!selection.int4_keys || impl_->info.int4_key_bytes_per_token > 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(
+  return kascade::refuse(
+      absl::StatusCode::kFailedPrecondition,
       "selection.int4_keys: the schedule selects by the 4-bit copy of the keys, which this server "
-      "does not keep (--int4-keys off)");
+      "does not keep (--int4-keys off)",
+      {.reason = reason::kPrecondition,
+       .subject = "int4_keys",
+       .remedy = "start the server with --int4-keys on, or choose another schedule"});
 }
 
 absl::Status Engine::activate(std::shared_ptr<const Schedule> schedule) {
@@ -364,12 +353,5 @@ const absl::StatusOr<ChatFormat>& Engine::chat_format() const { return impl_->ch
 const ModelConfig& Engine::model() const { return impl_->config; }
 const ModelIdentity& Engine::identity() const { return impl_->identity; }
 const EngineInfo& Engine::info() const { return impl_->info; }
-
-EngineStats Engine::stats() const {
-  const std::lock_guard lock(impl_->mutex);
-  EngineStats stats = impl_->published_stats;
-  stats.waiting += static_cast<int32_t>(impl_->arriving);
-  return stats;
-}
 
 }  // namespace kascade

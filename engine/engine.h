@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/attention/policy.h"
+#include "engine/base/priority.h"
 #include "engine/model/config.h"
 #include "engine/request.h"
 #include "engine/schedule/schedule.h"
@@ -49,13 +50,26 @@ struct EngineOptions {
   // While a sequence decodes, the chunk of a prompt is shortened so that the step is not expected
   // to take longer than this, given the durations of earlier steps; 0 = no limit. It changes
   // results no more than the other requests in a batch do
-  // (docs/decisions/0029-results-do-not-depend-on-company.md). Calibration's steps take longer than
-  // predicted.
+  // (docs/decisions/0029-results-do-not-depend-on-company.md).
   int32_t max_step_ms = 0;
-  int32_t max_queue = 256;  // most requests that wait; more are refused
+  // Limits of what waits, for interactive and for batch requests separately; whatever exceeds one
+  // is refused (engine/scheduler/admission.h): requests, their tokens (0 = 8 × what the cache
+  // holds), and for interactive requests the predicted wait (0 = no limit).
+  int32_t max_queue = 256;
+  int64_t max_queued_tokens = 0;
+  double max_wait_seconds = 0;
+  // Percent; see SchedulerLimits (engine/scheduler/scheduler.h).
+  int32_t batch_share = 10;
+  int32_t background_share = 25;
   // Most memory for the indices of the selected keys of one step. It limits the number of rows that
   // select per query at long contexts.
   int64_t max_selection_bytes = int64_t{128} << 20;
+};
+
+// Sequences of one class that wait, preempted ones included.
+struct ClassStats {
+  int32_t waiting = 0;
+  int64_t waiting_tokens = 0;  // that they have yet to feed
 };
 
 // A snapshot of the engine's statistics. Counters only grow.
@@ -68,8 +82,11 @@ struct EngineStats {
   int64_t preemptions = 0;
   int32_t running = 0;  // sequences
   int32_t waiting = 0;
-  int32_t waiting_background = 0;  // the part of `waiting` that is calibration
   int64_t waiting_tokens = 0;
+  ClassStats classes[kPriorities] = {};  // the parts of these [Priority]
+  // How long an interactive request of a client that has none would wait for its first step; 0
+  // while that is not known.
+  double predicted_wait_seconds = 0;
   int32_t total_blocks = 0;
   int32_t free_blocks = 0;
   int32_t block_size = 0;
@@ -82,8 +99,8 @@ struct EngineStats {
   absl::Duration last_step{};
   absl::Duration step_time{};        // of all steps
   AttentionTimes attention_times{};  // parts of step_time
-  // Sums over the steps whose duration was predicted before they ran: all but the first few and
-  // those of calibration.
+  // Sums over the steps whose duration was predicted before they ran: all but the first few, and
+  // the first few of a calibration.
   double measured_step_seconds = 0;
   double predicted_step_seconds = 0;
   double step_prediction_error_seconds = 0;  // sum of |predicted − measured|
@@ -106,6 +123,7 @@ struct EngineInfo {
   int64_t kv_bytes_per_token = 0;        // of keys and values
   int64_t int4_key_bytes_per_token = 0;  // of the 4-bit copy of the keys; 0 if there is none
   int64_t kv_pool_bytes = 0;
+  int64_t max_queued_tokens = 0;  // in force
   absl::Duration load_time{};
   std::string weights_cache{};          // "read FILE", "wrote FILE", or empty
   std::vector<std::string> warnings{};  // each names an option that could not be followed, and why
@@ -116,7 +134,28 @@ struct Submission {
   // True for a later part of a request that was admitted before (the next window of a text).
   // Neither a full queue nor draining refuses it.
   bool is_continuation = false;
-  bool background = false;  // calibration: runs after all other requests and has no queue limit
+  // Background requests are calibration and have no queue limit.
+  Priority priority = Priority::kInteractive;
+  // True for a background run whose steps are timed: while no other work runs, its chunks are not
+  // shortened to keep steps short.
+  bool has_whole_chunks = false;
+  // Who sent it. Clients of one class get equal shares of the service, counted in tokens.
+  std::string client{};
+};
+
+// The right to submit one request, with its place in the queue. The place is given back if the
+// object is destroyed before. The engine must outlive it.
+class AdmittedRequest {
+ public:
+  AdmittedRequest(AdmittedRequest&& other) noexcept;
+  AdmittedRequest& operator=(AdmittedRequest&& other) noexcept;
+  ~AdmittedRequest();
+
+ private:
+  friend class Engine;
+  struct Place;
+  explicit AdmittedRequest(std::unique_ptr<Place> place);
+  std::unique_ptr<Place> place_;
 };
 
 class Engine {
@@ -131,13 +170,17 @@ class Engine {
                                                         std::unique_ptr<Backend> backend);
   ~Engine();  // cancels all requests that still run
 
-  // Thread-safe. `sink` is called on the engine's thread. INVALID_ARGUMENT: a bad field or token,
-  // or a prompt longer than the context (names field, limit, value). FAILED_PRECONDITION: scheduled
-  // attention without a schedule. RESOURCE_EXHAUSTED: the queue is full. UNAVAILABLE: the engine is
-  // draining. An error that only the scheduler can find (FAILED_PRECONDITION: the request can never
-  // fit the cache) is the status of the last event.
+  // Decides whether a request may join the queue; thread-safe. INVALID_ARGUMENT: a bad field or
+  // token, or a prompt longer than the context (names field, limit, value). FAILED_PRECONDITION:
+  // scheduled attention without a schedule, or what the cache can never hold. RESOURCE_EXHAUSTED,
+  // with the time after which to try again: too much waits. UNAVAILABLE: the engine is draining.
+  absl::StatusOr<AdmittedRequest> admit(const Request& request, const Submission& options);
+  // Thread-safe. `request` is the one that was admitted, or a shorter one of its kind. `sink` is
+  // called on the engine's thread. UNAVAILABLE: the engine has stopped.
+  absl::StatusOr<SeqId> submit(Request request, AdmittedRequest admitted, EventSink sink);
+  // Both at once.
   absl::StatusOr<SeqId> submit(Request request, EventSink sink);
-  absl::StatusOr<SeqId> submit(Request request, Submission options, EventSink sink);
+  absl::StatusOr<SeqId> submit(Request request, const Submission& options, EventSink sink);
 
   // Thread-safe and idempotent. The sink gets a last event with kCancelled unless the request
   // already finished. May be called from inside a sink; then no further token is computed.
@@ -146,6 +189,8 @@ class Engine {
   // Refuses new requests, waits up to `grace` for the running ones, then cancels them.
   void drain(absl::Duration grace);
 
+  // FAILED_PRECONDITION: so many runs of so many tokens can never be in the cache together.
+  absl::Status check_fits(int32_t tokens, int32_t runs) const;
   // FAILED_PRECONDITION: the selection needs the 4-bit copy of the keys, and the cache has none.
   absl::Status check_cache(const SelectionSettings& selection) const;
 

@@ -22,6 +22,7 @@ using options::add_whole;
 
 // A step has room for one row of each sequence, and for so many rows of prompts.
 constexpr int32_t kRowsBesideSequences = 256;
+constexpr double kMaxWaitSeconds = 2;
 
 void add_model_flags(CLI::App& app, EngineOptions& engine) {
   app.add_option("--model", engine.model_directory, "Llama checkpoint folder, Hugging Face layout")
@@ -69,8 +70,24 @@ void add_step_flags(CLI::App& app, EngineOptions& engine) {
             "long at most; 0 = no limit");
   add_whole(app, "--max-sequences", engine.max_sequences, 1, 4096,
             "Sequences running at once; a comparison counts as two");
+}
+
+// What may wait, and how the classes of requests share the engine.
+void add_queue_flags(CLI::App& app, EngineOptions& engine) {
+  engine.max_wait_seconds = kMaxWaitSeconds;
   add_whole(app, "--max-queue", engine.max_queue, 1, 1 << 20,
-            "Sequences waiting; more get RESOURCE_EXHAUSTED");
+            "Requests of one class that wait; more get RESOURCE_EXHAUSTED");
+  add_whole(
+      app, "--max-queued-tokens", engine.max_queued_tokens, 0, INT64_MAX,
+      "Tokens of the waiting requests of one class; more get RESOURCE_EXHAUSTED; 0 = eight times "
+      "what the KV cache holds");
+  add_number(app, "--max-wait-seconds", engine.max_wait_seconds, 0, 86400,
+             "Interactive requests that are predicted to wait longer get RESOURCE_EXHAUSTED; "
+             "0 = no limit");
+  add_whole(app, "--batch-share", engine.batch_share, 1, 50,
+            "Percent of a step that batch requests get while interactive ones fill every step");
+  add_whole(app, "--background-share", engine.background_share, 0, 1000,
+            "Percent by which calibration may lengthen a step that has interactive requests");
 }
 
 // Checks an address as the server will parse it, so that a wrong one is wrong usage.
@@ -206,6 +223,7 @@ ParsedConfiguration parse_configuration(int argc, char** argv) {
   app.set_config("--config", "", "File with options as name=value lines (TOML)")->type_name("FILE");
   add_model_flags(app, configuration.server.engine);
   add_step_flags(app, configuration.server.engine);
+  add_queue_flags(app, configuration.server.engine);
   add_server_flags(app, configuration);
   add_connection_flags(app, configuration.server);
   add_security_flags(app, configuration.server.security);
@@ -230,7 +248,8 @@ std::string configuration_line(const Configuration& configuration, Server& serve
       "threads={} pinned_cpus={} listen={} port={} "
       "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_step_ms={} "
       "max_sequences={} "
-      "max_queue={} max_message_bytes={} request_memory={} stalled_client_seconds={} tls={} "
+      "max_queue={} max_queued_tokens={} max_wait_seconds={} batch_share={} background_share={} "
+      "max_message_bytes={} request_memory={} stalled_client_seconds={} tls={} "
       "tokens={} drain_seconds={} schedule_file={} schedule_dir={} "
       "weights_cache=\"{}\" load_seconds={:.2f}",
       engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
@@ -238,7 +257,8 @@ std::string configuration_line(const Configuration& configuration, Server& serve
       info.cpus.empty() ? "none" : absl::StrJoin(info.cpus, ","), options.listen, server.port(),
       options.metrics_listen.empty() ? "none" : options.metrics_listen, server.metrics_port(),
       info.kv_pool_bytes, engine.max_batch_tokens, engine.max_step_ms, engine.max_sequences,
-      engine.max_queue, options.max_message_bytes, options.request_memory_bytes,
+      engine.max_queue, info.max_queued_tokens, engine.max_wait_seconds, engine.batch_share,
+      engine.background_share, options.max_message_bytes, options.request_memory_bytes,
       options.stalled_client_seconds, tls_state(options.security.tls),
       options.security.tokens.empty() ? "none" : options.security.tokens.string(),
       configuration.drain_seconds,

@@ -65,6 +65,8 @@ Json info_json(const v1::GetModelInfoResponse& info) {
             {"request_memory_bytes", limits.request_memory_bytes()},
             {"max_sequences", limits.max_sequences()},
             {"max_queue", limits.max_queue()},
+            {"max_queued_tokens", limits.max_queued_tokens()},
+            {"max_wait_seconds", limits.max_wait_seconds()},
             {"max_batch_tokens", limits.max_batch_tokens()},
             {"cache_tokens", limits.cache_tokens()}}},
           {"load",

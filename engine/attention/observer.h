@@ -17,6 +17,9 @@ class LayerObserver {
   virtual ~LayerObserver() = default;
   // The query tile of the observed sequence if it runs densely; [1, 128].
   virtual int32_t query_tile() const { return 32; }
+  // Whether it measures the tile that begins at this position, which takes time in every layer.
+  // Used to predict the durations of steps only.
+  virtual bool measures(int32_t /*first_position*/) const { return true; }
 
   // Called when the layer's attention was computed: in.out holds it, before the output projection,
   // and `keys` is what the layer attended to.

@@ -45,6 +45,7 @@ class SimilarityRecorder final : public LayerObserver {
                      const RecorderShape& shape, int32_t window_tokens);
 
   int32_t query_tile() const override { return settings_.query_tile; }
+  bool measures(int32_t first_position) const override { return samples_.contains(first_position); }
   void attention_computed(Backend& backend, int32_t layer, const AttentionInput& in,
                           const AttendedKeys& keys) override;
   void residual_added(Backend& backend, int32_t layer, const Batch& batch, TileRange tiles,

@@ -107,7 +107,8 @@ absl::StatusOr<std::vector<Similarity>> WindowRuns::measure(const SelectionSetti
       done(sum);
     });
     Request request{.tokens = windows[i], .task = Observe{recorders.back()}};
-    group.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
+    group.add(
+        engine_.submit(std::move(request), {.priority = Priority::kBackground}, std::move(sink)));
   }
   if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
   std::vector<Similarity> measured;
@@ -143,7 +144,8 @@ absl::StatusOr<WindowComparison> WindowRuns::compare(
                     .task = Score{},
                     .attention = DenseAttention{},
                     .compared_with = ScheduledAttention{.schedule = schedule}};
-    group.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
+    group.add(
+        engine_.submit(std::move(request), {.priority = Priority::kBackground}, std::move(sink)));
   }
   if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
   return sum_of(compared);
@@ -168,7 +170,8 @@ absl::StatusOr<std::vector<bool>> WindowRuns::ask(const AttentionChoice& attenti
     Request request{.tokens = questions[i].tokens,
                     .task = Score{.first_scored = questions[i].answer_begin},
                     .attention = attention};
-    group.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
+    group.add(
+        engine_.submit(std::move(request), {.priority = Priority::kBackground}, std::move(sink)));
   }
   if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
   return answered;
@@ -193,7 +196,9 @@ absl::StatusOr<std::vector<ChunkTime>> WindowRuns::time_chunks(const AttentionCh
   Request request{.tokens = {tokens.begin(), tokens.end()},
                   .task = Generate{.max_new_tokens = 1},
                   .attention = attention};
-  group.add(engine_.submit(std::move(request), {.background = true}, std::move(sink)));
+  group.add(engine_.submit(std::move(request),
+                           {.priority = Priority::kBackground, .has_whole_chunks = true},
+                           std::move(sink)));
   if (absl::Status status = group.wait(engine_, stop_); !status.ok()) return status;
   return chunks;
 }

@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "engine/request.h"
+#include "engine/scheduler/admission.h"
 #include "engine/scheduler/sequence.h"
 
 namespace kascade {
@@ -17,18 +19,18 @@ namespace kascade {
 struct QueuedRequest {
   SeqId id = 0;
   Request request{};
-  Priority priority = Priority::kInteractive;
-  bool is_continuation = false;  // part of a request that was admitted before
+  QueueEntry entry{};  // as it was admitted
+  bool has_whole_chunks = false;
   EventSink sink{};
 };
 
 // The runtime's data of an admitted request; its tokens are in the Sequence.
 class ActiveRequest final : public SequenceAttachment {
  public:
-  ActiveRequest(std::variant<Generate, Score, Observe> request_task, EventSink event_sink,
-                int32_t prompt, int32_t runs, absl::Time now)
-      : task(std::move(request_task)),
-        sink(std::move(event_sink)),
+  ActiveRequest(QueuedRequest queued, int32_t prompt, int32_t runs, absl::Time now)
+      : task(std::move(queued.request.task)),
+        sink(std::move(queued.sink)),
+        entry(std::move(queued.entry)),
         prompt_tokens(prompt),
         counts(static_cast<size_t>(runs)),
         counted_until(static_cast<size_t>(runs), 0),
@@ -40,6 +42,7 @@ class ActiveRequest final : public SequenceAttachment {
 
   const std::variant<Generate, Score, Observe> task;
   const EventSink sink;
+  const QueueEntry entry;
   const int32_t prompt_tokens;
   std::vector<AttentionCounts> counts;  // [runs]
   std::vector<int32_t> counted_until;   // [runs] rows before it are counted already

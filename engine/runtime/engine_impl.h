@@ -1,12 +1,14 @@
 // The implementation of Engine: the loaded model, the inbox and the engine's thread. Included by
-// engine.cc only.
+// engine.cc and engine_admission.cc only.
 #ifndef KASCADE_ENGINE_RUNTIME_ENGINE_IMPL_H_
 #define KASCADE_ENGINE_RUNTIME_ENGINE_IMPL_H_
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -14,6 +16,7 @@
 #include "engine/engine.h"
 #include "engine/model/transformer.h"
 #include "engine/runtime/step_loop.h"
+#include "engine/scheduler/admission.h"
 
 namespace kascade {
 
@@ -31,7 +34,11 @@ struct Engine::Impl {
   static void refuse(SeqId id, const EventSink& sink, const absl::Status& status);
   void update_idle();
 
+  // Takes a place in the queue, unless admission refuses it.
+  absl::Status take_place(const QueueEntry& entry, bool is_continuation);
+  void give_back(const QueueEntry& entry);  // a place that no request was submitted for
   absl::StatusOr<SeqId> enqueue(QueuedRequest queued);
+  void publish(const EngineStats& stats, const QueueChanges& changes);
 
   // These members are constant after construction, or used by the engine's thread only.
   const ModelConfig config;
@@ -48,20 +55,32 @@ struct Engine::Impl {
   std::condition_variable became_idle;
   std::vector<Command> inbox;
   std::shared_ptr<const Schedule> active;
-  const int32_t max_queue;
+  Admission admission;
+  int32_t places_unused = 0;  // taken for requests that are not submitted yet
   EngineStats published_stats;
-  // Interactive requests that were accepted but are not in the published statistics yet.
-  int64_t arriving = 0;
   SeqId next_id = 1;
   bool idle = true;
   bool draining = false;
   bool stopping = false;
 
-  // Used by the engine's thread only: the requests of `arriving` that the next statistics include.
-  int64_t applied = 0;
+  const int32_t max_sequences;
   StepLoop loop;  // used by the engine's thread only; publishes statistics under the mutex
 
   std::thread thread;
+};
+
+struct AdmittedRequest::Place {
+  QueueEntry entry{};
+  bool has_whole_chunks = false;
+  std::function<void(const QueueEntry&)> give_back{};  // null once the queue has the entry
+
+  Place(QueueEntry entered, bool whole_chunks, std::function<void(const QueueEntry&)> back)
+      : entry(std::move(entered)), has_whole_chunks(whole_chunks), give_back(std::move(back)) {}
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+  ~Place() {
+    if (give_back) give_back(entry);
+  }
 };
 
 }  // namespace kascade

@@ -7,37 +7,21 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/attention/observer.h"
-#include "engine/base/check.h"
-#include "engine/sampling/sampler.h"
 
 namespace kascade {
-namespace {
-
-bool contains(const std::vector<Token>& tokens, Token token) {
-  return std::ranges::find(tokens, token) != tokens.end();
-}
-
-bool is_observed(const Sequence& sequence) {
-  return std::holds_alternative<Observe>(ActiveRequest::of(sequence).task);
-}
-
-}  // namespace
 
 StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
                    Transformer& transformer, KvCache& cache, BlockAllocator& blocks,
-                   StatsSink publish)
+                   Publish publish)
     : transformer_(transformer),
       cache_(cache),
       blocks_(blocks),
       step_time_(transformer.config().layers),
       scheduler_(limits, blocks, &step_time_),
       builder_(blocks.block_size()),
-      scorer_(transformer),
+      outputs_(limits.max_sequences, transformer, scheduler_, stats_),
+      max_batch_tokens_(limits.max_batch_tokens),
       max_selection_bytes_(max_selection_bytes),
-      generate_hidden_(transformer.backend().allocate(DType::kF32, limits.max_sequences,
-                                                      transformer.config().hidden)),
-      generate_logits_(transformer.backend().allocate(DType::kF32, limits.max_sequences,
-                                                      transformer.config().vocab)),
       publish_(std::move(publish)) {
   refresh_stats();
 }
@@ -71,7 +55,9 @@ SequenceSpec StepLoop::spec_of(const QueuedRequest& queued) {
                     .max_tokens = size,
                     .prefill_end = size,
                     .branches = request.runs(),
-                    .priority = queued.priority,
+                    .priority = queued.entry.priority,
+                    .has_whole_chunks = queued.has_whole_chunks,
+                    .client = queued.entry.client,
                     .deadline = request.deadline};
   if (const auto* generate = std::get_if<Generate>(&request.task)) {
     spec.generates = true;
@@ -95,13 +81,12 @@ SequenceSpec StepLoop::spec_of(const QueuedRequest& queued) {
 
 absl::Status StepLoop::admit(QueuedRequest queued, absl::Time now) {
   SequenceSpec spec = spec_of(queued);
-  Request& request = queued.request;
-  const auto prompt = static_cast<int32_t>(request.tokens.size());
+  const SeqId id = queued.id;
+  const auto prompt = static_cast<int32_t>(queued.request.tokens.size());
   const bool generates = spec.generates;
-  spec.tokens = std::move(request.tokens);
-  auto active = std::make_unique<ActiveRequest>(std::move(request.task), std::move(queued.sink),
-                                                prompt, spec.branches, now);
-  absl::Status status = scheduler_.admit(queued.id, std::move(spec), std::move(active));
+  spec.tokens = std::move(queued.request.tokens);
+  auto active = std::make_unique<ActiveRequest>(std::move(queued), prompt, spec.branches, now);
+  absl::Status status = scheduler_.admit(id, std::move(spec), std::move(active));
   if (!status.ok()) return status;
   if (generates) stats_.prompt_tokens += prompt;
   refresh_stats();
@@ -115,6 +100,7 @@ void StepLoop::end(SeqId id, FinishReason reason, absl::Status status) {
 void StepLoop::end(std::unique_ptr<Sequence> sequence, FinishReason reason, absl::Status status) {
   ActiveRequest& request = ActiveRequest::of(*sequence);
   request.finish = Finish{.reason = reason, .status = std::move(status)};
+  if (request.started == absl::InfiniteFuture()) changes_.gone.push_back(request.entry);
   Event event{.seq = sequence->id};
   refresh_stats();
   send(request, event);
@@ -146,11 +132,11 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
   const Tensor hidden = transformer_.forward(layout.step, cache_);
   count_keys(layout);
 
-  Events events;
-  const std::vector<Outcome> outcomes = decide(layout, hidden, events);
+  StepEvents events;
+  const std::vector<Outcome> outcomes = outputs_.decide(layout, hidden, events);
   const absl::Time end = clock();
   record_end(layout, end);
-  record_step_time(plan, features, end - begin);
+  record_step_time(features, end - begin);
   ++stats_.steps;
   stats_.rows += layout.step.batch.rows();
   stats_.last_step = end - begin;
@@ -163,7 +149,9 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
 void StepLoop::record_start(const StepLayout& layout, absl::Time begin) {
   for (const PlannedSlice& planned : layout.slices) {
     ActiveRequest& request = ActiveRequest::of(*planned.sequence);
-    request.started = std::min(request.started, begin);
+    if (request.started != absl::InfiniteFuture()) continue;
+    request.started = begin;
+    changes_.started.push_back(request.entry);
   }
 }
 
@@ -175,12 +163,7 @@ void StepLoop::record_end(const StepLayout& layout, absl::Time end) {
   }
 }
 
-// Steps with an observer take longer because it measures, so nothing is learned from them.
-void StepLoop::record_step_time(const StepPlan& plan, const StepFeatures& features,
-                                absl::Duration duration) {
-  const bool observed = std::ranges::any_of(
-      plan.slices, [&](const Slice& slice) { return is_observed(*scheduler_.find(slice.seq)); });
-  if (observed) return;
+void StepLoop::record_step_time(const StepFeatures& features, absl::Duration duration) {
   const double seconds = absl::ToDoubleSeconds(duration);
   if (const auto predicted = step_time_.seconds(features)) {
     stats_.predicted_step_seconds += *predicted;
@@ -188,6 +171,10 @@ void StepLoop::record_step_time(const StepPlan& plan, const StepFeatures& featur
     stats_.step_prediction_error_seconds += std::abs(*predicted - seconds);
   }
   step_time_.observe(features, duration);
+  changes_.step_seconds = seconds;
+  const double rows = max_batch_tokens_;
+  const auto full_step = step_time_.seconds({.rows = rows});
+  if (full_step && *full_step > 0) changes_.rows_per_second = rows / *full_step;
 }
 
 void StepLoop::count_keys(const StepLayout& layout) {
@@ -230,122 +217,9 @@ void StepLoop::count_tile(const AttentionGroup& group, int32_t index, const Tile
   if (counts != nullptr) counts->add_positions(rows, dense_rows);
 }
 
-// ---- Sampling and scoring ----
-
-std::vector<Outcome> StepLoop::decide(const StepLayout& layout, Tensor hidden, Events& events) {
-  std::vector<Outcome> outcomes;
-  for (size_t i = 0; i < layout.slices.size(); ++i) {
-    const auto& [slice, sequence, policy] = layout.slices[i];
-    Event& event = events[slice->seq];
-    event.seq = slice->seq;
-    event.computed_tokens = slice->begin + slice->count;
-    if (slice->branch != 0 || layout.built.logits[i].count == 0) continue;
-    if (std::holds_alternative<Score>(ActiveRequest::of(*sequence).task)) {
-      score(layout, i, hidden, outcomes, event);
-    }
-  }
-  generate(layout, hidden, outcomes, events);
-  return outcomes;
-}
-
-void StepLoop::generate(const StepLayout& layout, Tensor hidden, std::vector<Outcome>& outcomes,
-                        Events& events) {
-  std::vector<SeqId> ids;
-  std::vector<int32_t> hidden_rows;
-  for (size_t i = 0; i < layout.slices.size(); ++i) {
-    const LogitSpan span = layout.built.logits[i];
-    if (span.count == 0 || !layout.slices[i].sequence->spec.generates) continue;
-    hidden_rows.push_back(span.first);
-    ids.push_back(layout.slices[i].slice->seq);
-  }
-  if (ids.empty()) return;
-  Backend& backend = transformer_.backend();
-  const auto rows = static_cast<int64_t>(ids.size());
-  const auto vocab = static_cast<size_t>(transformer_.config().vocab);
-  const Tensor logits = generate_logits_.first_rows(rows);
-  backend.gather_rows(hidden, hidden_rows, generate_hidden_.first_rows(rows));
-  transformer_.logits(generate_hidden_.first_rows(rows), logits);
-  logits_.resize(ids.size() * vocab);
-  backend.download(logits, std::as_writable_bytes(std::span(logits_)));
-  for (size_t row = 0; row < ids.size(); ++row) {
-    const auto outcome =
-        sample_row(ids[row], std::span(logits_).subspan(row * vocab, vocab), events[ids[row]]);
-    if (outcome.has_value()) outcomes.push_back(*outcome);
-  }
-}
-
-std::optional<Outcome> StepLoop::sample_row(SeqId id, std::span<const float> logits, Event& event) {
-  const Sequence& sequence = *scheduler_.find(id);
-  ActiveRequest& request = ActiveRequest::of(sequence);
-  const Generate& params = std::get<Generate>(request.task);
-  const std::span<const Token> tokens(sequence.tokens);
-  const auto prompt = static_cast<size_t>(request.prompt_tokens);
-  const size_t before = tokens.size() - prompt;
-  absl::StatusOr<ScoredToken> drawn =
-      sample(logits, params, tokens.first(prompt), tokens.subspan(prompt), before);
-  if (!drawn.ok()) {
-    request.finish = Finish{.reason = FinishReason::kError, .status = drawn.status()};
-    return Outcome{.seq = id, .generated = {}, .finished = true};
-  }
-  const Token token = drawn->token;
-  ++stats_.generated_tokens;
-  event.tokens.push_back(*std::move(drawn));
-  if (contains(params.stop_tokens, token)) {
-    request.finish = Finish{.reason = FinishReason::kStopToken};
-  } else if (static_cast<int32_t>(before) + 1 >= params.max_new_tokens) {
-    request.finish = Finish{.reason = FinishReason::kMaxTokens};
-  } else if (static_cast<int32_t>(tokens.size()) + 1 >= transformer_.config().context) {
-    request.finish = Finish{.reason = FinishReason::kContextLength};
-  }
-  return Outcome{.seq = id, .generated = token, .finished = request.finish.has_value()};
-}
-
-void StepLoop::score(const StepLayout& layout, size_t index, Tensor hidden,
-                     std::vector<Outcome>& outcomes, Event& event) {
-  const auto& [slice, sequence, policy] = layout.slices[index];
-  absl::Status status;
-  if (sequence->spec.branches == 2) {
-    status = compare(layout, index, hidden, event);
-  } else {
-    const LogitSpan span = layout.built.logits[index];
-    const Score& task = std::get<Score>(ActiveRequest::of(*sequence).task);
-    const auto targets =
-        std::span<const Token>(sequence->tokens).subspan(span.first_position + 1, span.count);
-    auto scored = scorer_.score(hidden.slice_rows(span.first, span.count), targets,
-                                span.first_position + 1, {task.want_ranks, task.top_logprobs});
-    status = scored.status();
-    if (status.ok()) event.tokens = *std::move(scored);
-  }
-  stats_.scored_tokens += static_cast<int64_t>(event.tokens.size());
-  if (status.ok()) return;
-  ActiveRequest::of(*sequence).finish =
-      Finish{.reason = FinishReason::kError, .status = std::move(status)};
-  outcomes.push_back({.seq = slice->seq, .generated = {}, .finished = true});
-}
-
-absl::Status StepLoop::compare(const StepLayout& layout, size_t index, Tensor hidden,
-                               Event& event) {
-  const auto& [slice, sequence, policy] = layout.slices[index];
-  const auto second = std::ranges::find_if(layout.slices, [&](const PlannedSlice& other) {
-    return other.slice->seq == slice->seq && other.slice->branch == 1;
-  });
-  const LogitSpan span = layout.built.logits[index];
-  const LogitSpan other = layout.built.logits[second - layout.slices.begin()];
-  const Score& task = std::get<Score>(ActiveRequest::of(*sequence).task);
-  const auto targets =
-      std::span<const Token>(sequence->tokens).subspan(span.first_position + 1, span.count);
-  auto compared = scorer_.compare(hidden.slice_rows(span.first, span.count),
-                                  hidden.slice_rows(other.first, other.count), targets,
-                                  span.first_position + 1, {task.want_ranks, task.top_logprobs});
-  if (!compared.ok()) return compared.status();
-  event.tokens = std::move(compared->first);
-  event.comparisons = std::move(compared->comparisons);
-  return absl::OkStatus();
-}
-
 // ---- Events ----
 
-void StepLoop::deliver(const std::vector<std::unique_ptr<Sequence>>& ended, Events& events) {
+void StepLoop::deliver(const std::vector<std::unique_ptr<Sequence>>& ended, StepEvents& events) {
   for (const auto& sequence : ended) {
     ActiveRequest& request = ActiveRequest::of(*sequence);
     if (!request.finish) request.finish = Finish{.reason = FinishReason::kCompleted};
@@ -379,12 +253,16 @@ void StepLoop::refresh_stats() {
   stats_.preemptions = scheduler_.preemptions();
   stats_.running = scheduler_.running();
   stats_.waiting = scheduler_.waiting();
-  stats_.waiting_background = scheduler_.waiting(Priority::kBackground);
   stats_.waiting_tokens = scheduler_.waiting_tokens();
+  for (const Priority priority : kEveryPriority) {
+    ClassStats& queue = stats_.classes[static_cast<size_t>(priority)];
+    queue.waiting = scheduler_.waiting(priority);
+    queue.waiting_tokens = scheduler_.waiting_tokens(priority);
+  }
   stats_.total_blocks = blocks_.total_blocks();
   stats_.free_blocks = blocks_.free_blocks();
   stats_.block_size = blocks_.block_size();
-  publish_(stats_);
+  publish_(stats_, std::exchange(changes_, {}));
 }
 
 }  // namespace kascade

@@ -21,20 +21,30 @@
 #include "engine/request.h"
 #include "engine/runtime/active_request.h"
 #include "engine/runtime/step_builder.h"
+#include "engine/runtime/step_outputs.h"
 #include "engine/runtime/step_time.h"
-#include "engine/sampling/scorer.h"
 #include "engine/scheduler/scheduler.h"
 
 namespace kascade {
 
+// Requests that no longer wait for their first step.
+struct QueueChanges {
+  double step_seconds = 0;            // duration of the step in between; 0 = there was none
+  std::vector<QueueEntry> started{};  // in this step
+  std::vector<QueueEntry> gone{};     // ended before
+  // How fast prompts are computed according to the step-time forecast, if that is known.
+  std::optional<double> rows_per_second{};
+};
+
 class StepLoop {
  public:
-  // Called with the new statistics before the events of a step are sent.
-  using StatsSink = std::function<void(const EngineStats&)>;
+  // Called with the new statistics, and with what happened to the queue since the last call, before
+  // the events of a step are sent.
+  using Publish = std::function<void(const EngineStats&, const QueueChanges&)>;
 
   // All references must outlive the loop.
   StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes, Transformer& transformer,
-           KvCache& cache, BlockAllocator& blocks, StatsSink publish);
+           KvCache& cache, BlockAllocator& blocks, Publish publish);
 
   // Returns the scheduler's error if it refuses the request; the sink is then not called.
   absl::Status admit(QueuedRequest queued, absl::Time now);
@@ -48,8 +58,6 @@ class StepLoop {
   bool idle() const { return scheduler_.empty(); }
 
  private:
-  using Events = std::map<SeqId, Event>;
-
   // Sequences with equal choices share a policy, and so an attention group of the step.
   std::shared_ptr<const AttentionPolicy> policy_of(const AttentionChoice& choice);
   std::vector<std::shared_ptr<const AttentionPolicy>> policies_of(const Request& request);
@@ -59,23 +67,14 @@ class StepLoop {
   void record_start(const StepLayout& layout, absl::Time begin);
   void record_end(const StepLayout& layout, absl::Time end);
   // Compares the duration of a step with its prediction, and learns from it.
-  void record_step_time(const StepPlan& plan, const StepFeatures& features,
-                        absl::Duration duration);
+  void record_step_time(const StepFeatures& features, absl::Duration duration);
   void count_keys(const StepLayout& layout);
   // The part of count_keys() for one tile of a batch; `counts` is of the run that it belongs to, or
   // null if the tile was counted before.
   void count_tile(const AttentionGroup& group, int32_t index, const TileSpan& tile,
                   AttentionCounts* counts);
 
-  std::vector<Outcome> decide(const StepLayout& layout, Tensor hidden, Events& events);
-  void generate(const StepLayout& layout, Tensor hidden, std::vector<Outcome>& outcomes,
-                Events& events);
-  std::optional<Outcome> sample_row(SeqId id, std::span<const float> logits, Event& event);
-  void score(const StepLayout& layout, size_t index, Tensor hidden, std::vector<Outcome>& outcomes,
-             Event& event);
-  absl::Status compare(const StepLayout& layout, size_t index, Tensor hidden, Event& event);
-
-  void deliver(const std::vector<std::unique_ptr<Sequence>>& ended, Events& events);
+  void deliver(const std::vector<std::unique_ptr<Sequence>>& ended, StepEvents& events);
   static void send(ActiveRequest& request, Event& event);
   void refresh_stats();
 
@@ -85,14 +84,13 @@ class StepLoop {
   StepTime step_time_;
   Scheduler scheduler_;
   StepBuilder builder_;
-  Scorer scorer_;
+  EngineStats stats_;
+  StepOutputs outputs_;
+  int32_t max_batch_tokens_;
   int64_t max_selection_bytes_;
   std::map<AttentionChoice, std::weak_ptr<const AttentionPolicy>> policies_;
-  Buffer generate_hidden_;     // [max_sequences, hidden]
-  Buffer generate_logits_;     // [max_sequences, vocab]
-  std::vector<float> logits_;  // generate_logits_, downloaded
-  EngineStats stats_;
-  StatsSink publish_;
+  QueueChanges changes_;  // since the last publication
+  Publish publish_;
 };
 
 }  // namespace kascade

@@ -2,15 +2,26 @@
 
 #include <algorithm>
 
+#include "engine/attention/observer.h"
 #include "engine/attention/policy.h"
+#include "engine/runtime/active_request.h"
 #include "engine/runtime/batch_builder.h"
 
 namespace kascade {
+namespace {
+
+const LayerObserver* observer_of(const Sequence& sequence) {
+  const auto* observed = std::get_if<Observe>(&ActiveRequest::of(sequence).task);
+  return observed == nullptr ? nullptr : observed->observer.get();
+}
+
+}  // namespace
 
 StepFeatures StepTime::features(const Sequence& sequence, int32_t begin, int32_t end) const {
   const SequenceSpec& spec = sequence.spec;
   const int32_t first_logit = spec.generates ? static_cast<int32_t>(sequence.tokens.size()) - 1
                                              : std::max(spec.first_logit, sequence.delivered);
+  const LayerObserver* observer = observer_of(sequence);
   StepFeatures sum;
   for (const auto& policy : spec.policies) {
     sum.rows += end - begin;
@@ -23,8 +34,12 @@ StepFeatures StepTime::features(const Sequence& sequence, int32_t begin, int32_t
             static_cast<double>(keys.attended);
         (alone ? sum.row_keys_scored : sum.tile_keys_scored) += static_cast<double>(keys.scored);
       }
+      if (observer != nullptr && observer->measures(tile.first)) {
+        sum.observed_keys += 1.0 * layers_ * (tile.last + 1);
+      }
     });
   }
+  if (observer != nullptr) sum.observed_rows = sum.rows;
   return sum;
 }
 

@@ -16,6 +16,7 @@ class StepTime final : public StepTimePredictor {
  public:
   explicit StepTime(int32_t layers) : layers_(layers) {}
 
+  // The sequence has an ActiveRequest.
   StepFeatures features(const Sequence& sequence, int32_t begin, int32_t end) const override;
   std::optional<double> seconds(const StepFeatures& step) const override;
   // The features of a whole StepPlan of `scheduler`.

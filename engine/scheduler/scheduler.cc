@@ -1,25 +1,39 @@
-// Why no sequence waits forever
+// Why no interactive and no batch sequence waits forever
 //
 // Call a sequence first if no other precedes it in queue_. Every plan() gives the first sequence
 // rows, so it ends after finitely many steps and another becomes first:
 // - Rows. The first sequence is served before all others. If it decodes, one row per branch is
 //   reserved for it. Otherwise at least max_batch_tokens − max_sequences ≥ 2 · 128 rows are not
-//   reserved for decoding, which is a query tile for each of at most two branches. A limit on the
-//   duration of a step also leaves a query tile to the first chunk of a step.
-// - Blocks. All other sequences have lower priority and can be preempted for it. admit() has
+//   reserved for decoding, which is a query tile for each of at most two branches, and what is kept
+//   for a promoted sequence leaves it this tile. A limit on the duration of a step also leaves a
+//   query tile to the first chunk of a step.
+// - Blocks. All other sequences have lower precedence and can be preempted for it. admit() has
 //   checked that the cache alone holds all its branches up to the last token that they will ever
 //   feed.
-// - A place among max_sequences. If it waits, no other sequence of its priority runs (see queue_),
-//   and those of a lower priority are preempted for it.
-// So a step is empty only if there is nothing to do, and age decides every conflict: a sequence
-// loses its blocks only to one that precedes it, never to one that follows it.
+// - A place among max_sequences. If it waits, no other sequence of its rank runs (see
+//   SequenceQueue), and those of a later rank are preempted for it.
+// So a step is empty only if there is nothing to do. A sequence loses its blocks only to one that
+// precedes it, never to one that follows it.
+//
+// An interactive sequence that has started is preceded only by those that started before it, which
+// are finitely many and end one after the other. One that has not started precedes all batch
+// sequences but at most one at a time, the promoted one. The oldest of them starts at the latest
+// when SequenceQueue::kMostOvertaking others started before it, and each of those starts because it
+// was first, or because there was room behind those that had started.
+//
+// Batch sequences are served like this while no interactive one is left. If interactive work never
+// ends, every step in which batch work gets less than its share adds to owed_to_batch_, so a batch
+// sequence is promoted after finitely many steps. From then on it precedes all interactive
+// sequences that have not started, so finitely many precede it, and it ends. The next is promoted
+// only after interactive work had its own share again. Background sequences have no such promise.
 #include "engine/scheduler/scheduler.h"
 
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/scheduler/admission.h"
+#include "engine/scheduler/step_budget.h"
 
 namespace kascade {
 namespace {
@@ -43,32 +57,7 @@ int32_t held_blocks(const Sequence& sequence) {
   return held;
 }
 
-// Whether the sequence's rows that select per query count against the limit. They do not if only
-// one is left to feed.
-bool limits_per_query_rows(const Sequence& sequence) {
-  const int32_t begin = std::max(sequence.computed, sequence.spec.prefill_end);
-  return sequence.spec.max_per_query_rows > 0 && sequence.feed_end() - begin > 1;
-}
-
 }  // namespace
-
-// The rows and the time that one plan() can still give out.
-struct Scheduler::Budget {
-  int32_t rows = 0;            // rows left, over all branches
-  int32_t per_query_rows = 0;  // given to sequences that limit them
-  // Set if sequences decode and the duration of a step is limited: the work of the step so far,
-  // including all rows that decode in it.
-  std::optional<StepFeatures> features{};
-  bool has_chunk = false;
-  bool may_start = true;  // false once a sequence got nothing: no later sequence may overtake it
-};
-
-// What the running sequences that follow a given one in queue_ hold.
-struct Scheduler::LowerPriorityUsage {
-  int32_t blocks = 0;
-  int32_t branches = 0;
-  int32_t decode_rows = 0;  // rows that those of the same priority need to decode
-};
 
 Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks,
                      const StepTimePredictor* predictor)
@@ -76,53 +65,43 @@ Scheduler::Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks,
   KASCADE_CHECK(limits.max_sequences >= 1 && limits.context >= 1);
   KASCADE_CHECK(limits.max_batch_tokens >= limits.max_sequences + kMaxBranches * kMaxQueryTile);
   KASCADE_CHECK(limits.max_step_seconds == 0 || predictor_ != nullptr);
+  KASCADE_CHECK(limits.batch_share >= 1 && limits.batch_share <= 50);
+  KASCADE_CHECK(limits.background_share >= 0);
 }
 
 absl::Status Scheduler::admit(SeqId id, SequenceSpec spec,
                               std::unique_ptr<SequenceAttachment> attachment) {
   KASCADE_CHECK(!sequences_.contains(id));
   KASCADE_CHECK(well_formed(spec, limits_.context));
-  if (spec.branches > limits_.max_sequences) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("needs ", spec.branches, " places; max_sequences is ", limits_.max_sequences));
-  }
   auto sequence = std::make_unique<Sequence>();
   sequence->id = id;
   sequence->tokens = std::move(spec.tokens);
   sequence->spec = std::move(spec);
   sequence->attachment = std::move(attachment);
-  sequence->order = next_order_++;
-  const int32_t tokens = sequence->last_feed_end();
-  const int32_t room = blocks_.total_blocks() / sequence->spec.branches;
-  if (blocks_.blocks_for(tokens) > room) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("needs cache for ", tokens, " tokens",
-                     sequence->spec.branches > 1 ? " in each of 2 branches" : "", "; it holds ",
-                     int64_t{room} * blocks_.block_size()));
-  }
-  const auto place =
-      std::ranges::upper_bound(queue_, sequence->spec.priority, {},
-                               [](const Sequence* other) { return other->spec.priority; });
-  queue_.insert(place, sequence.get());
+  absl::Status fits = check_fits(sequence->last_feed_end(), sequence->spec.branches, blocks_,
+                                 limits_.max_sequences);
+  if (!fits.ok()) return fits;
+  queue_.add(*sequence);
   sequences_.emplace(id, std::move(sequence));
   return absl::OkStatus();
 }
 
-std::unique_ptr<Sequence> Scheduler::cancel(SeqId id) { return release(id); }
+std::unique_ptr<Sequence> Scheduler::cancel(SeqId id) {
+  return sequences_.contains(id) ? release(id) : nullptr;
+}
 
 std::unique_ptr<Sequence> Scheduler::release(SeqId id) {
-  const auto found = sequences_.find(id);
-  if (found == sequences_.end()) return nullptr;
-  std::unique_ptr<Sequence> sequence = std::move(found->second);
-  sequences_.erase(found);
-  std::erase(queue_, sequence.get());
+  auto node = sequences_.extract(id);
+  std::unique_ptr<Sequence> sequence = std::move(node.mapped());
+  queue_.remove(*sequence);
+  if (promoted_ == sequence.get()) promoted_ = nullptr;
   sequence->tables.clear();
   return sequence;
 }
 
 std::vector<SeqId> Scheduler::ids() const {
   std::vector<SeqId> result;
-  for (const Sequence* sequence : queue_) result.push_back(sequence->id);
+  for (const Sequence* sequence : queue_.in_order()) result.push_back(sequence->id);
   return result;
 }
 
@@ -131,44 +110,60 @@ StepPlan Scheduler::plan(absl::Time now) {
   for (const SeqId id : ids()) {
     if (find(id)->spec.deadline <= now) plan.expired.push_back(release(id));
   }
-
-  Budget budget{.rows = limits_.max_batch_tokens};
-  for (const Sequence* sequence : queue_) {
-    if (limits_.max_step_seconds == 0 || !sequence->running() || !sequence->decoding()) continue;
-    if (!budget.features) budget.features.emplace();
-    *budget.features += predictor_->features(*sequence, sequence->computed, sequence->computed + 1);
+  promote_starved_batch();
+  StepBudget budget = new_budget();
+  for (const Priority rank : kEveryPriority) {
+    if (rank == Priority::kBackground) limit_background(plan, budget);
+    for (Sequence* sequence : queue_.started(rank)) plan_sequence(*sequence, budget, plan);
+    start_waiting(rank, budget, plan);
   }
-  for (Sequence* sequence : queue_) plan_sequence(*sequence, budget, plan);
   std::ranges::stable_partition(plan.slices,
                                 [&](const Slice& slice) { return find(slice.seq)->decoding(); });
+  record_batch_service(plan);
   return plan;
 }
 
-Scheduler::LowerPriorityUsage Scheduler::lower_priority_usage(const Sequence& sequence) const {
+void Scheduler::start_waiting(Priority rank, StepBudget& budget, StepPlan& plan) {
+  while (budget.may_start) {
+    Sequence* next = queue_.next_to_start(rank);
+    if (next == nullptr) return;
+    plan_sequence(*next, budget, plan);
+    if (next->running()) queue_.mark_started(*next);
+  }
+}
+
+LowerPriorityUsage Scheduler::lower_priority_usage(const Sequence& sequence) const {
   LowerPriorityUsage result;
-  for (auto other = queue_.rbegin(); *other != &sequence; ++other) {
-    if (!(*other)->running()) continue;
+  const std::vector<Sequence*>& order = queue_.in_order();
+  for (auto other = order.rbegin(); *other != &sequence; ++other) {
     const int32_t branches = (*other)->spec.branches;
+    const bool decodes = (*other)->running() && (*other)->decoding();
+    if ((*other)->rank() == sequence.rank()) {
+      result.decode_rows += decodes ? branches : 0;
+      result.chunk_rows += decodes ? 0 : branches * (*other)->remaining();
+    }
+    if (!(*other)->running()) continue;
     result.blocks += held_blocks(**other);
     result.branches += branches;
-    if ((*other)->spec.priority == sequence.spec.priority && (*other)->decoding()) {
-      result.decode_rows += branches;
-    }
   }
   return result;
 }
 
-void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan) {
-  const SequenceSpec& spec = sequence.spec;
+void Scheduler::plan_sequence(Sequence& sequence, StepBudget& budget, StepPlan& plan) {
   const bool starts = !sequence.running();
   if (starts && !budget.may_start) return;
-  const int32_t kept_back = sequence.decoding() ? 0 : lower_priority_usage(sequence).decode_rows;
-  const int32_t begin = sequence.computed;
-  int32_t end = chunk_end(sequence, std::max(0, budget.rows - kept_back) / spec.branches, budget);
-  StepFeatures chunk;
-  if (budget.features && !sequence.decoding())
-    end = chunk_end_within_step_time(sequence, end, budget, chunk);
-  if (end == begin) {
+  const int32_t branches = sequence.spec.branches;
+  // The limits on background work hold for all of its rows.
+  const bool is_chunk = !sequence.decoding() || sequence.rank() == Priority::kBackground;
+  const int32_t rows = is_chunk ? chunk_rows(sequence, budget) : budget.rows;
+  int32_t end = chunk_end(sequence, std::max(0, rows) / branches, budget);
+  StepFeatures features;
+  const bool is_spared =
+      budget.time && budget.time->spares_whole_chunks && sequence.spec.has_whole_chunks;
+  if (budget.time && is_chunk && !is_spared) {
+    end = chunk_end_within_step_time(sequence, end, budget, features);
+  }
+  if (end == sequence.computed) {
     if (starts) budget.may_start = false;
     return;
   }
@@ -176,12 +171,21 @@ void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan
     budget.may_start = false;  // blocks that become free are for this sequence
     return;
   }
-  budget.rows -= (end - begin) * spec.branches;
-  if (budget.features && !sequence.decoding()) {
-    *budget.features += chunk;
-    budget.has_chunk = true;
-  }
-  if (limits_per_query_rows(sequence)) {
+  take(sequence, end, budget, plan);
+  budget.features += features;
+  budget.has_chunk = budget.has_chunk || is_chunk;
+}
+
+// Gives the sequence the rows up to `end`.
+void Scheduler::take(const Sequence& sequence, int32_t end, StepBudget& budget,
+                     StepPlan& plan) const {
+  const SequenceSpec& spec = sequence.spec;
+  const int32_t begin = sequence.computed;
+  const int32_t rows = (end - begin) * spec.branches;
+  budget.rows -= rows;
+  if (sequence.rank() == Priority::kBackground) budget.background_rows -= rows;
+  budget.promoted_is_served = budget.promoted_is_served || sequence.promoted;
+  if (sequence.limits_per_query_rows()) {
     budget.per_query_rows += std::max(0, end - std::max(begin, spec.prefill_end));
   }
   const int32_t first_logit = spec.generates ? static_cast<int32_t>(sequence.tokens.size()) - 1
@@ -189,39 +193,6 @@ void Scheduler::plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan
   for (int32_t branch = 0; branch < spec.branches; ++branch) {
     plan.slices.push_back({sequence.id, branch, begin, end - begin, first_logit});
   }
-}
-
-// The end of a slice of at most `rows` rows; `computed` if there is no room for any.
-int32_t Scheduler::chunk_end(const Sequence& sequence, int32_t rows, const Budget& budget) const {
-  const SequenceSpec& spec = sequence.spec;
-  const int32_t tile_part_end = std::min(spec.prefill_end, sequence.feed_end());
-  const int32_t most = std::min(sequence.feed_end(), sequence.computed + rows);
-  if (most < tile_part_end) {
-    return std::max(sequence.computed, most / spec.query_tile * spec.query_tile);
-  }
-  if (!limits_per_query_rows(sequence)) return most;
-  const int32_t row_part_begin = std::max(sequence.computed, tile_part_end);
-  const int32_t per_query_rows = std::max(0, spec.max_per_query_rows - budget.per_query_rows);
-  return std::min(most, row_part_begin + per_query_rows);
-}
-
-// The end of the part of a chunk [computed, end) that the step has time for; `chunk` receives the
-// features of that part.
-int32_t Scheduler::chunk_end_within_step_time(const Sequence& sequence, int32_t end,
-                                              const Budget& budget, StepFeatures& chunk) const {
-  const int32_t tile = sequence.spec.query_tile;
-  StepFeatures all = budget.features.value_or(StepFeatures{});
-  int32_t reached = sequence.computed;
-  while (reached < end) {
-    const int32_t next = std::min(end, (reached / tile + 1) * tile);
-    const StepFeatures part = predictor_->features(sequence, reached, next);
-    all += part;
-    const bool least = reached == sequence.computed && !budget.has_chunk;
-    if (!least && predictor_->seconds(all).value_or(0) > limits_.max_step_seconds) break;
-    chunk += part;
-    reached = next;
-  }
-  return reached;
 }
 
 // Gives all branches blocks for `tokens` tokens, preempting sequences of lower priority if that
@@ -251,8 +222,9 @@ bool Scheduler::reserve(Sequence& sequence, int32_t tokens) {
 }
 
 void Scheduler::preempt_last(const Sequence& requester) {
-  const auto last = std::ranges::find_if(queue_.rbegin(), queue_.rend(), &Sequence::running);
-  KASCADE_CHECK(last != queue_.rend() && *last != &requester);
+  const std::vector<Sequence*>& order = queue_.in_order();
+  const auto last = std::ranges::find_if(order.rbegin(), order.rend(), &Sequence::running);
+  KASCADE_CHECK(last != order.rend() && *last != &requester);
   (*last)->tables.clear();
   (*last)->computed = 0;
   ++preemptions_;
@@ -266,6 +238,7 @@ std::vector<std::unique_ptr<Sequence>> Scheduler::commit(const StepPlan& plan,
     KASCADE_CHECK(sequence->computed == slice.begin);
     sequence->computed += slice.count;
     sequence->delivered = std::max(sequence->delivered, sequence->computed);
+    queue_.charge_progress(*sequence);
   }
   std::vector<std::unique_ptr<Sequence>> ended;
   for (const Outcome& outcome : outcomes) {
@@ -300,29 +273,39 @@ Sequence* Scheduler::find_mutable(SeqId id) {
 }
 
 int32_t Scheduler::running() const {
-  return static_cast<int32_t>(std::ranges::count_if(queue_, &Sequence::running));
+  return static_cast<int32_t>(std::ranges::count_if(queue_.in_order(), &Sequence::running));
 }
 
 int32_t Scheduler::running_branches() const {
   int32_t branches = 0;
-  for (const Sequence* sequence : queue_) {
+  for (const Sequence* sequence : queue_.in_order()) {
     if (sequence->running()) branches += sequence->spec.branches;
   }
   return branches;
 }
 
-int32_t Scheduler::waiting() const { return static_cast<int32_t>(queue_.size()) - running(); }
+int32_t Scheduler::waiting() const {
+  return static_cast<int32_t>(queue_.in_order().size()) - running();
+}
 
 int32_t Scheduler::waiting(Priority priority) const {
-  return static_cast<int32_t>(std::ranges::count_if(queue_, [priority](const Sequence* sequence) {
-    return !sequence->running() && sequence->spec.priority == priority;
-  }));
+  return static_cast<int32_t>(
+      std::ranges::count_if(queue_.in_order(), [priority](const Sequence* sequence) {
+        return !sequence->running() && sequence->spec.priority == priority;
+      }));
 }
 
 int64_t Scheduler::waiting_tokens() const {
   int64_t tokens = 0;
-  for (const Sequence* sequence : queue_) {
-    if (!sequence->running()) tokens += sequence->remaining();
+  for (const Priority priority : kEveryPriority) tokens += waiting_tokens(priority);
+  return tokens;
+}
+
+int64_t Scheduler::waiting_tokens(Priority priority) const {
+  int64_t tokens = 0;
+  for (const Sequence* sequence : queue_.in_order()) {
+    const bool counts = !sequence->running() && sequence->spec.priority == priority;
+    if (counts) tokens += sequence->remaining();
   }
   return tokens;
 }

@@ -15,6 +15,7 @@
 #include "engine/base/types.h"
 #include "engine/cache/blocks.h"
 #include "engine/scheduler/sequence.h"
+#include "engine/scheduler/sequence_queue.h"
 #include "engine/scheduler/step_cost.h"
 
 namespace kascade {
@@ -55,9 +56,19 @@ struct SchedulerLimits {
   // While a sequence decodes, chunks are shortened so that the step is not expected to take longer
   // than this; the first chunk has at least one query tile. 0 = no limit.
   double max_step_seconds = 0;
+  // Percent of max_batch_tokens, in [1, 50], that are kept for one batch sequence while interactive
+  // work could fill every step, once batch work was starved; at least a query tile.
+  int32_t batch_share = 10;
+  // Percent, ≥ 0: background work adds at most this share of max_batch_tokens to the rows of a step
+  // that has interactive rows, and at most this share to its predicted duration. While the duration
+  // is not known, it adds nothing.
+  int32_t background_share = 25;
+  // A step of background work alone is not expected to take longer than this, but has at least one
+  // query tile, because an interactive request may arrive and wait for its end. 0 = no limit.
+  double max_background_step_seconds = 0.5;
 };
 
-// Predicts the duration of a step; used only if max_step_seconds is set.
+// Predicts the duration of a step, for the limits on durations.
 class StepTimePredictor {
  public:
   virtual ~StepTimePredictor() = default;
@@ -67,27 +78,29 @@ class StepTimePredictor {
   virtual std::optional<double> seconds(const StepFeatures& step) const = 0;
 };
 
+struct StepBudget;
+struct LowerPriorityUsage;
+
 class Scheduler {
  public:
-  // CHECKs the limits. `blocks` and `predictor` must outlive the scheduler; `predictor` may be null
-  // if max_step_seconds is 0.
+  // CHECKs the limits. `blocks` and `predictor` must outlive the scheduler. Without a `predictor`
+  // max_step_seconds must be 0, and no duration is limited.
   Scheduler(const SchedulerLimits& limits, BlockAllocator& blocks,
             const StepTimePredictor* predictor = nullptr);
 
-  // FAILED_PRECONDITION: the sequence can never fit the cache (the message says tokens and
-  // capacity), or it has more branches than max_sequences. The caller limits how many sequences may
-  // wait.
+  // FAILED_PRECONDITION: check_fits(). The caller limits how many sequences may wait.
   absl::Status admit(SeqId id, SequenceSpec spec,
                      std::unique_ptr<SequenceAttachment> attachment = nullptr);
   // Removes the sequence and frees its blocks; allowed at any time, also between plan() and
   // commit(). Null if the id is unknown.
   std::unique_ptr<Sequence> cancel(SeqId id);
-  // All ids, in order of priority and admission.
+  // All ids, in the order of precedence.
   std::vector<SeqId> ids() const;
 
-  // Releases sequences past their deadline, then gives out rows and blocks in order of (priority,
-  // admission), reserving one row per branch for each interactive sequence that decodes.
-  // Interactive work that fills every step starves background work, never the other way round.
+  // Releases sequences past their deadline, then gives out rows and blocks in the order of
+  // precedence (SequenceQueue), reserving one row per branch for each sequence of the same rank
+  // that decodes. Interactive work that fills every step leaves batch work its share, and starves
+  // background work, never the other way round.
   StepPlan plan(absl::Time now);
 
   // Records a step and returns the sequences that ended with it (finished, text completely fed, or
@@ -103,19 +116,26 @@ class Scheduler {
   int32_t waiting() const;
   int32_t waiting(Priority priority) const;
   int64_t waiting_tokens() const;  // tokens that waiting sequences have yet to feed
+  int64_t waiting_tokens(Priority priority) const;
   int64_t preemptions() const { return preemptions_; }
 
  private:
-  struct Budget;
-  struct LowerPriorityUsage;
-
   Sequence* find_mutable(SeqId id);
   std::unique_ptr<Sequence> release(SeqId id);
   LowerPriorityUsage lower_priority_usage(const Sequence& sequence) const;
-  void plan_sequence(Sequence& sequence, Budget& budget, StepPlan& plan);
-  int32_t chunk_end(const Sequence& sequence, int32_t rows, const Budget& budget) const;
-  int32_t chunk_end_within_step_time(const Sequence& sequence, int32_t end, const Budget& budget,
-                                     StepFeatures& chunk) const;
+  StepBudget new_budget() const;
+  // Promotes a batch sequence if batch work was starved.
+  void promote_starved_batch();
+  void record_batch_service(const StepPlan& plan);
+  void limit_background(const StepPlan& plan, StepBudget& budget) const;
+  void start_waiting(Priority rank, StepBudget& budget, StepPlan& plan);
+  void plan_sequence(Sequence& sequence, StepBudget& budget, StepPlan& plan);
+  void take(const Sequence& sequence, int32_t end, StepBudget& budget, StepPlan& plan) const;
+  int32_t chunk_rows(const Sequence& sequence, const StepBudget& budget) const;
+  int32_t rows_of_promoted() const;
+  int32_t chunk_end(const Sequence& sequence, int32_t rows, const StepBudget& budget) const;
+  int32_t chunk_end_within_step_time(const Sequence& sequence, int32_t end,
+                                     const StepBudget& budget, StepFeatures& chunk) const;
   bool reserve(Sequence& sequence, int32_t tokens);
   void preempt_last(const Sequence& requester);
   int32_t running_branches() const;
@@ -124,11 +144,10 @@ class Scheduler {
   BlockAllocator& blocks_;
   const StepTimePredictor* predictor_;
   std::map<SeqId, std::unique_ptr<Sequence>> sequences_;
-  // All sequences in order of (priority, admission). Within one priority, running sequences come
-  // before waiting ones: the next to start is the first that waits, and the next to be preempted is
-  // the last that runs.
-  std::vector<Sequence*> queue_;
-  uint64_t next_order_ = 0;
+  SequenceQueue queue_;
+  Sequence* promoted_ = nullptr;  // the one batch sequence that is promoted, if any
+  // Rows that batch work is behind its share, in percent of a row; ≥ 0.
+  int64_t owed_to_batch_ = 0;
   int64_t preemptions_ = 0;
 };
 

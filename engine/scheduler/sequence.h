@@ -3,19 +3,20 @@
 #ifndef KASCADE_ENGINE_SCHEDULER_SEQUENCE_H_
 #define KASCADE_ENGINE_SCHEDULER_SEQUENCE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "engine/base/priority.h"
 #include "engine/base/types.h"
 #include "engine/cache/blocks.h"
 
 namespace kascade {
 
 class AttentionPolicy;
-
-enum class Priority { kInteractive, kBackground };  // background is calibration
 
 // What the scheduler must know to admit a sequence. admit() CHECKs that there is a token to feed (a
 // text to score has at least two tokens), that a generating sequence has room for one more token,
@@ -38,6 +39,8 @@ struct SequenceSpec {
   int32_t first_logit = 0;  // scoring: first position whose logits are computed
   int32_t branches = 1;     // 2: the two runs of a comparison, in lockstep, each with its own cache
   Priority priority = Priority::kInteractive;
+  bool has_whole_chunks = false;  // exempt from SchedulerLimits::max_background_step_seconds
+  std::string client{};           // whose service the sequence is accounted to
   absl::Time deadline = absl::InfiniteFuture();
 };
 
@@ -57,9 +60,16 @@ struct Sequence {
   // asked for again after a preemption.
   int32_t delivered = 0;
   std::vector<BlockTable> tables{};  // [branches] while the sequence runs, else empty
-  uint64_t order = 0;                // number of the admission; a preempted sequence keeps it
+  bool has_started = false;          // also while it waits after a preemption
+  // A batch sequence that was starved takes precedence over interactive ones that had not started
+  // before it was promoted.
+  bool promoted = false;
+  int32_t overtaken = 0;  // later admitted sequences that started before it, once it is the oldest
+  int32_t charged = 0;    // tokens of each branch that its client was charged for
 
   bool running() const { return !tables.empty(); }
+  // The class whose place in the order it has.
+  Priority rank() const { return promoted ? Priority::kInteractive : spec.priority; }
 
   // Tokens to feed so far. The last token of a text to score is never fed; that of a generating
   // sequence is.
@@ -69,6 +79,12 @@ struct Sequence {
   // The largest value that feed_end() can reach; the last generated token is not fed either.
   int32_t last_feed_end() const { return spec.max_tokens - 1; }
   int32_t remaining() const { return feed_end() - computed; }
+  // Whether its rows that select per query count against the limit. They do not if only one is left
+  // to feed.
+  bool limits_per_query_rows() const {
+    const int32_t begin = std::max(computed, spec.prefill_end);
+    return spec.max_per_query_rows > 0 && feed_end() - begin > 1;
+  }
   bool decoding() const {
     return spec.generates && computed >= spec.prefill_end && remaining() == 1;
   }

@@ -101,6 +101,8 @@ StepFeatures& StepFeatures::operator+=(const StepFeatures& other) {
   row_keys_attended += other.row_keys_attended;
   tile_keys_scored += other.tile_keys_scored;
   row_keys_scored += other.row_keys_scored;
+  observed_rows += other.observed_rows;
+  observed_keys += other.observed_keys;
   return *this;
 }
 
@@ -112,7 +114,9 @@ StepCosts StepCost::amounts_of(const StepFeatures& features) {
           features.tile_keys_attended,
           features.row_keys_attended,
           features.tile_keys_scored,
-          features.row_keys_scored};
+          features.row_keys_scored,
+          features.observed_rows,
+          features.observed_keys};
 }
 
 void StepCost::observe(const StepFeatures& features, double seconds) {
@@ -123,29 +127,33 @@ void StepCost::observe(const StepFeatures& features, double seconds) {
   // The relative error of a duration that is too short is at most 1, so reweight() would keep it.
   if (seconds * kTooShort < predict(features).value_or(0)) return;
   const auto rows = static_cast<uint64_t>(std::min(features.rows, 1e6));
-  Recent& recent =
-      recent_[std::min<size_t>(static_cast<size_t>(std::bit_width(rows)), kMagnitudes - 1)];
+  Recent& recent = recent_[features.is_observed() ? 1 : 0][std::min<size_t>(
+      static_cast<size_t>(std::bit_width(rows)), kMagnitudes - 1)];
   if (recent.steps.size() < kRemembered) {
     recent.steps.push_back({amounts, seconds});
   } else {
     recent.steps[recent.next] = {amounts, seconds};
     recent.next = (recent.next + 1) % kRemembered;
   }
-  ++observed_;
-  if (observed_ >= kLeastSteps && (observed_ <= kEarlySteps || observed_ % kFitEvery == 0)) fit();
+  ++learned_;
+  if (features.is_observed()) ++learned_observed_;
+  const bool is_early =
+      learned_ <= kEarlySteps || (features.is_observed() && learned_observed_ <= kEarlySteps);
+  if (learned_ >= kLeastSteps && (is_early || learned_ % kFitEvery == 0)) fit();
 }
 
 void StepCost::fit() {
   std::vector<Observation> observations;
   Row lengths{};
-  for (const Recent& recent : recent_) {
-    for (const Step& step : recent.steps) {
-      Observation& o = observations.emplace_back();
-      for (size_t i = 0; i < kStepCosts; ++i) {
-        o.row[i] = step.amounts[i] / step.seconds;
-        lengths[i] += o.row[i] * o.row[i];
-      }
+  const auto add = [&](const Step& step) {
+    Observation& o = observations.emplace_back();
+    for (size_t i = 0; i < kStepCosts; ++i) {
+      o.row[i] = step.amounts[i] / step.seconds;
+      lengths[i] += o.row[i] * o.row[i];
     }
+  };
+  for (const auto& kind : recent_) {
+    for (const Recent& recent : kind) std::ranges::for_each(recent.steps, add);
   }
   for (double& length : lengths) length = length > 0 ? std::sqrt(length) : 1;
   for (Observation& o : observations) {
@@ -160,7 +168,9 @@ void StepCost::fit() {
 }
 
 std::optional<double> StepCost::predict(const StepFeatures& features) const {
-  if (observed_ < kLeastSteps) return std::nullopt;
+  const bool is_known =
+      learned_ >= kLeastSteps && (!features.is_observed() || learned_observed_ >= kLeastSteps);
+  if (!is_known) return std::nullopt;
   return dot(amounts_of(features), costs_);
 }
 

@@ -23,11 +23,16 @@ struct StepFeatures {
   double row_keys_attended = 0;
   double tile_keys_scored = 0;
   double row_keys_scored = 0;
+  // What observers do (engine/attention/observer.h): rows whose residual stream is copied for them,
+  // and keys of the tiles that they measure, summed over layers.
+  double observed_rows = 0;
+  double observed_keys = 0;
 
+  bool is_observed() const { return observed_rows > 0; }
   StepFeatures& operator+=(const StepFeatures& other);
 };
 
-inline constexpr size_t kStepCosts = 8;
+inline constexpr size_t kStepCosts = 10;
 using StepCosts = std::array<double, kStepCosts>;  // seconds per unit of each of the amounts below
 inline constexpr std::string_view kStepCostNames[kStepCosts] = {
     "per step, s",
@@ -38,6 +43,8 @@ inline constexpr std::string_view kStepCostNames[kStepCosts] = {
     "attention of a row, s per key",
     "scoring in a tile, s per key",
     "scoring of a row, s per key",
+    "per observed row, s",
+    "measuring for an observer, s per key",
 };
 
 class StepCost {
@@ -47,7 +54,7 @@ class StepCost {
   void observe(const StepFeatures& features, double seconds);
 
   // The predicted seconds: finite, ≥ 0 and non-decreasing in every feature. Unset until some steps
-  // were observed.
+  // were measured, and for a step with an observer, until some of these were.
   std::optional<double> predict(const StepFeatures& features) const;
 
   const StepCosts& costs() const { return costs_; }  // each ≥ 0
@@ -57,8 +64,9 @@ class StepCost {
     StepCosts amounts{};
     double seconds = 0;
   };
-  // The latest steps with a similar number of rows. They are kept separately, because thousands of
-  // decode steps must not displace what was learned about prompts.
+  // The latest steps with a similar number of rows, without or with an observer. They are kept
+  // separately, because thousands of decode steps, or of a calibration, must not displace what was
+  // learned about prompts.
   struct Recent {
     std::vector<Step> steps{};
     size_t next = 0;
@@ -68,8 +76,9 @@ class StepCost {
   static StepCosts amounts_of(const StepFeatures& features);
   void fit();
 
-  std::array<Recent, kMagnitudes> recent_{};
-  int64_t observed_ = 0;
+  std::array<std::array<Recent, kMagnitudes>, 2> recent_{};  // [whether observed]
+  int64_t learned_ = 0;                                      // steps
+  int64_t learned_observed_ = 0;                             // of these, the ones with an observer
   StepCosts costs_{};
 };
 

@@ -123,6 +123,10 @@ absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request, c
   if (absl::Status status = engine.check_cache(request.options.selection); !status.ok()) {
     return status;
   }
+  // The quality check compares two runs. Their windows are cut to what the cache holds.
+  if (absl::Status status = engine.check_fits(/*tokens=*/1, /*runs=*/2); !status.ok()) {
+    return status;
+  }
   absl::Status kinds = check_kinds("kinds", request.kinds, "texts", request.texts.size());
   kinds.Update(check_kinds("held_out_kinds", request.held_out_kinds, "held_out_texts",
                            request.held_out_texts.size()));

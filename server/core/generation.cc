@@ -66,15 +66,25 @@ void Generation::start(GenerationRequest request, std::shared_ptr<const void> ow
     const std::lock_guard lock(cancel_mutex_);
     if (cancelled_) return sink_.ended(absl::CancelledError("the client is gone"));
   }
-  if (absl::Status status = prepare(std::move(request)); !status.ok()) return sink_.ended(status);
+  const Submission options{.priority = request.priority, .client = request.client};
+  absl::Status status = prepare(std::move(request));
+  if (status.ok()) status = submit(options, std::move(owner));
+  if (!status.ok()) sink_.ended(status);
+}
+
+absl::Status Generation::submit(const Submission& options, std::shared_ptr<const void> owner) {
+  auto admitted = context_.engine.admit(request_, options);
+  if (!admitted.ok()) return admitted.status();
   context_.metrics.request_prompt_tokens.Observe(static_cast<double>(request_.tokens.size()));
   report_start();
   const auto id = context_.engine.submit(
-      request_, [this, owner = std::move(owner)](const Event& event) { on_event(event); });
-  if (!id.ok()) return sink_.ended(id.status());
+      request_, *std::move(admitted),
+      [this, owner = std::move(owner)](const Event& event) { on_event(event); });
+  if (!id.ok()) return id.status();
   const std::lock_guard lock(cancel_mutex_);
   submitted_ = *id;
   if (cancelled_) context_.engine.cancel(*id);
+  return absl::OkStatus();
 }
 
 void Generation::cancel() {

@@ -37,6 +37,8 @@ struct GenerationRequest {
   bool want_logprobs = false;               // and ranks
   int32_t top_logprobs = 0;                 // candidates with each token, 0 to 20
   std::optional<AttentionSource> attention{};  // unset: the active schedule, else dense
+  Priority priority = Priority::kInteractive;
+  std::string client{};  // who sent it
   absl::Time deadline = absl::InfiniteFuture();
 };
 
@@ -109,6 +111,8 @@ class Generation {
  private:
   absl::Status prepare(GenerationRequest request);
   absl::Status hold_memory();
+  // Nothing is reported until the engine has admitted the request.
+  absl::Status submit(const Submission& options, std::shared_ptr<const void> owner);
   void report_start();
   void on_event(const Event& event);
   // Adds a token's text; false once the text is complete.

@@ -22,6 +22,13 @@ void Scoring::start(const ScoringRequest& request, const std::shared_ptr<const v
   auto prepared = prepare(request, context_.engine, context_.schedules, guard_);
   if (!prepared.ok()) return sink_.ended(prepared.status());
   if (!begin(*std::move(prepared))) return;
+  // If the longest window fits, all do.
+  auto admitted = context_.engine.admit(request_.longest_request(), submission(false));
+  if (!admitted.ok()) return fail(admitted.status());
+  {
+    const std::lock_guard lock(mutex_);
+    admitted_ = *std::move(admitted);
+  }
   report_start();
   submit_ready();
 }
@@ -80,12 +87,17 @@ void Scoring::submit_ready() {
 
 absl::Status Scoring::submit(size_t input) {
   Progress& progress = progress_[input];
-  // What was admitted once goes on: past a full queue, and while the server drains.
-  const auto id = context_.engine.submit(
-      request_.request(input, progress.window, progress.pass), {.is_continuation = admitted_},
-      [this, input, owner = owner_.lock()](const Event& event) { on_event(input, event); });
+  Request window = request_.request(input, progress.window, progress.pass);
+  EventSink sink = [this, input, owner = owner_.lock()](const Event& event) {
+    on_event(input, event);
+  };
+  // What was admitted once goes on: past a full queue, and while the server drains. The first
+  // window to come is that of input 0.
+  const auto id =
+      admitted_ ? context_.engine.submit(std::move(window), *std::exchange(admitted_, std::nullopt),
+                                         std::move(sink))
+                : context_.engine.submit(std::move(window), submission(true), std::move(sink));
   if (!id.ok()) return id.status();
-  admitted_ = true;
   progress.seq = *id;
   return absl::OkStatus();
 }
@@ -255,6 +267,7 @@ void Scoring::fail(const absl::Status& status) {
     const std::lock_guard lock(mutex_);
     if (stopped_) return;
     stopped_ = true;
+    admitted_.reset();
     for (const Progress& progress : progress_) {
       if (progress.seq) running.push_back(*progress.seq);
     }

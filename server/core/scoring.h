@@ -115,6 +115,12 @@ class Scoring {
   };
   using Message = std::variant<ScoredColumns, ScoringProgress, ScoringSummary>;
 
+  // The windows of a request are one request to the engine's queue.
+  Submission submission(bool is_continuation) const {
+    return {.is_continuation = is_continuation,
+            .priority = request_.priority,
+            .client = request_.client};
+  }
   // Takes the request over; false if it was cancelled meanwhile.
   bool begin(PreparedScoring prepared);
   void report_start();
@@ -154,8 +160,9 @@ class Scoring {
   std::array<std::vector<float>, 2> differences_{};
   std::deque<size_t> ready_{};  // inputs whose next window may be submitted
   size_t next_input_ = 0;       // first one not yet in ready_
-  bool admitted_ = false;       // some window of this request was taken in
-  size_t ended_ = 0;            // inputs
+  // The place of the first window in the engine's queue, until it is submitted.
+  std::optional<AdmittedRequest> admitted_{};
+  size_t ended_ = 0;  // inputs
   int64_t tokens_done_ = 0;
   absl::Time last_progress_{};
   bool stopped_ = false;  // failed or cancelled

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -139,6 +140,17 @@ Request PreparedScoring::request(size_t input, size_t window, size_t pass) const
   return out;
 }
 
+Request PreparedScoring::longest_request() const {
+  size_t input = 0, window = 0;
+  const auto tokens = [this](size_t i, size_t w) { return inputs[i].windows[w].count; };
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    for (size_t w = 0; w < inputs[i].windows.size(); ++w) {
+      if (tokens(i, w) > tokens(input, window)) std::tie(input, window) = std::pair(i, w);
+    }
+  }
+  return request(input, window, /*pass=*/0);
+}
+
 absl::StatusOr<PreparedScoring> prepare(const ScoringRequest& in, const Engine& engine,
                                         const Schedules& schedules, RequestGuard& guard) {
   guard.set_deadline(in.deadline);
@@ -147,6 +159,8 @@ absl::StatusOr<PreparedScoring> prepare(const ScoringRequest& in, const Engine& 
                       .send_tokens = in.send_tokens || in.send_ranks || in.top_logprobs > 0,
                       .send_ranks = in.send_ranks,
                       .top_logprobs = in.top_logprobs,
+                      .priority = in.priority,
+                      .client = in.client,
                       .deadline = in.deadline};
   if (absl::Status status = check_text_count("inputs", in.inputs.size()); !status.ok()) {
     return status;

@@ -33,6 +33,8 @@ struct ScoringRequest {
   bool send_tokens = false;
   bool send_ranks = false;
   int32_t top_logprobs = 0;
+  Priority priority = Priority::kBatch;
+  std::string client{};  // who sent it
   absl::Time deadline = absl::InfiniteFuture();
 };
 
@@ -47,6 +49,8 @@ struct PreparedScoring {
   bool send_tokens = false;
   bool send_ranks = false;
   int32_t top_logprobs = 0;
+  Priority priority = Priority::kBatch;
+  std::string client{};  // who sent it
   absl::Time deadline = absl::InfiniteFuture();
 
   bool compares() const { return compared_with.has_value(); }
@@ -61,6 +65,7 @@ struct PreparedScoring {
   // What runs in a window of an input in a pass: by `granularity` in the first, per tile in the
   // second.
   Request request(size_t input, size_t window, size_t pass) const;
+  Request longest_request() const;  // the first of those with the most tokens
 };
 
 // INVALID_ARGUMENT names the field, its limit and the value. FAILED_PRECONDITION: a schedule is

@@ -25,6 +25,8 @@ struct ServerLimits {
   int64_t request_memory_bytes = 0;
   int32_t max_sequences = 0;
   int32_t max_queue = 0;
+  int64_t max_queued_tokens = 0;
+  double max_wait_seconds = 0;
   int32_t max_batch_tokens = 0;
 };
 

@@ -19,10 +19,14 @@ void Tracing::start(const TracingRequest& request, const std::shared_ptr<const v
   auto prepared = prepare(request, context_.engine, context_.schedules, guard_);
   if (!prepared.ok()) return sink_.ended(prepared.status());
   trace_ = *std::move(prepared);
+  auto admitted = context_.engine.admit(trace_.request,
+                                        {.priority = Priority::kBatch, .client = request.client});
+  if (!admitted.ok()) return sink_.ended(admitted.status());
   context_.metrics.request_prompt_tokens.Observe(static_cast<double>(trace_.tokens_to_run()));
   report_start();
-  const auto id = context_.engine.submit(
-      trace_.request, [this, owner](const Event& event) { on_event(event, owner); });
+  const auto id =
+      context_.engine.submit(trace_.request, *std::move(admitted),
+                             [this, owner](const Event& event) { on_event(event, owner); });
   if (!id.ok()) return sink_.ended(id.status());
   const std::lock_guard lock(cancel_mutex_);
   submitted_ = *id;

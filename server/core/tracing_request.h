@@ -29,6 +29,7 @@ struct TracingRequest {
   std::vector<int32_t> layers{};      // empty: all
   std::vector<int32_t> kv_heads{};    // empty: all
   bool map = false;
+  std::string client{};  // who sent it
   absl::Time deadline = absl::InfiniteFuture();
 };
 

@@ -21,7 +21,7 @@ constexpr char kNoScheduleRemedy[] =
     "make one with CalibrationService.Calibrate, or activate one with "
     "CalibrationService.ActivateSchedule";
 
-constexpr absl::Duration kQueueRetry = absl::Seconds(1);
+constexpr absl::Duration kOverloadRetry = absl::Seconds(1);
 constexpr absl::Duration kDrainRetry = absl::Seconds(5);
 
 // At most `limit` bytes and UTF-8: what is not UTF-8 could not be parsed by the client. Messages
@@ -44,9 +44,9 @@ const char* reason_of(absl::StatusCode code) {
     case absl::StatusCode::kInvalidArgument:
       return reason::kInvalidField;
     case absl::StatusCode::kResourceExhausted:
-      return reason::kQueueFull;
+      return reason::kOverloaded;
     case absl::StatusCode::kFailedPrecondition:
-      return reason::kCacheTooSmall;
+      return reason::kPrecondition;
     case absl::StatusCode::kUnavailable:
       return reason::kDraining;
     case absl::StatusCode::kNotFound:
@@ -60,25 +60,6 @@ const char* reason_of(absl::StatusCode code) {
     default:
       return reason::kInternal;
   }
-}
-
-// What the status carries, and what follows from its code where it carries nothing.
-Refusal complete_refusal(const absl::Status& status) {
-  Refusal refusal = refusal_of(status).value_or(Refusal{});
-  if (refusal.reason.empty()) {
-    refusal.reason = reason_of(status.code());
-    refusal.field = field_in(message_of(status)).value_or("");
-  }
-  if (refusal.subject.empty() && refusal.remedy.empty()) {
-    refusal.subject = refusal.field;
-    refusal.remedy = message_of(status);
-  }
-  if (refusal.reason == reason::kNoSchedule) refusal.remedy = kNoScheduleRemedy;
-  if (refusal.retry_after == absl::ZeroDuration()) {
-    if (absl::IsResourceExhausted(status)) refusal.retry_after = kQueueRetry;
-    if (absl::IsUnavailable(status)) refusal.retry_after = kDrainRetry;
-  }
-  return refusal;
 }
 
 template <typename Detail>
@@ -117,7 +98,10 @@ v1::PreconditionFailure precondition_failure(const Refusal& refusal) {
 
 v1::RetryInfo retry_info(absl::Duration delay) {
   v1::RetryInfo out;
-  out.mutable_retry_delay()->set_seconds(absl::ToInt64Seconds(absl::Ceil(delay, absl::Seconds(1))));
+  const int64_t seconds = absl::ToInt64Seconds(delay);
+  out.mutable_retry_delay()->set_seconds(seconds);
+  out.mutable_retry_delay()->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(delay - absl::Seconds(seconds))));
   return out;
 }
 
@@ -146,6 +130,24 @@ absl::Status with_wire_field(const absl::Status& status, std::span<const FieldNa
     refusal->field.replace(at, name.core.size(), name.wire);
   }
   return refuse(status.code(), absl::StrCat(refusal->field, ": ", description), *refusal);
+}
+
+Refusal complete_refusal(const absl::Status& status) {
+  Refusal refusal = refusal_of(status).value_or(Refusal{});
+  if (refusal.reason.empty()) {
+    refusal.reason = reason_of(status.code());
+    refusal.field = field_in(message_of(status)).value_or("");
+  }
+  if (refusal.subject.empty() && refusal.remedy.empty()) {
+    refusal.subject = refusal.field;
+    refusal.remedy = message_of(status);
+  }
+  if (refusal.reason == reason::kNoSchedule) refusal.remedy = kNoScheduleRemedy;
+  if (refusal.retry_after == absl::ZeroDuration()) {
+    if (absl::IsResourceExhausted(status)) refusal.retry_after = kOverloadRetry;
+    if (absl::IsUnavailable(status)) refusal.retry_after = kDrainRetry;
+  }
+  return refusal;
 }
 
 grpc::Status to_grpc(const absl::Status& status) {

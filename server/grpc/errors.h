@@ -25,6 +25,9 @@ struct FieldName {
 // parts of the path that it stands for.
 absl::Status with_wire_field(const absl::Status& status, std::span<const FieldName> names);
 
+// What the status carries, and what follows from its code where it carries nothing.
+Refusal complete_refusal(const absl::Status& status);
+
 // Details that a status does not carry follow from its code: an ErrorInfo always; BadRequest with
 // INVALID_ARGUMENT, PreconditionFailure with FAILED_PRECONDITION, RetryInfo with RESOURCE_EXHAUSTED
 // and UNAVAILABLE. Messages are cut to what fits a call's metadata.

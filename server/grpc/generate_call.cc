@@ -23,6 +23,7 @@ Merged merge_deltas(v1::GenerateResponse& last, v1::GenerateResponse& next) {
 void GenerateCall::start(const v1::GenerateRequest& request, absl::Time deadline) {
   auto read = read_generate(request, context().engine.model().layers, deadline);
   if (!read.ok()) return close(read.status());
+  read->client = record().caller();
   generation_.start(*std::move(read), shared_from_this());
 }
 

@@ -17,12 +17,24 @@ absl::Status told(const absl::Status& status, const ServerContext& context) {
   if (absl::IsCancelled(status) && context.draining) {
     return absl::UnavailableError("the server is going down");
   }
-  if (!absl::IsResourceExhausted(status)) return status;
-  Refusal refusal = refusal_of(status).value_or(Refusal{.reason = reason::kQueueFull});
-  if (!refusal.details.empty()) return status;
-  refusal.details.emplace_back("waiting", absl::StrCat(context.engine.stats().waiting));
-  refusal.details.emplace_back("max_queue", absl::StrCat(context.limits.max_queue));
-  return refuse(status.code(), message_of(status), refusal);
+  return status;
+}
+
+// Whether the server refused the request, instead of failing at it or being asked to stop.
+bool is_refusal(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kAborted:
+      return true;
+    default:
+      return false;
+  }
 }
 
 }  // namespace
@@ -47,12 +59,18 @@ absl::Status RpcRecord::admit(const grpc::ServerContextBase& call) {
   return absl::OkStatus();
 }
 
-grpc::Status RpcRecord::finish(const absl::Status& status) {
+grpc::Status RpcRecord::finish(const absl::Status& status, grpc::ServerContextBase* call) {
   in_flight_.reset();
   const absl::Status end = told(status, context_);
+  const Refusal refusal = complete_refusal(end);
   const grpc::Status result = to_grpc(end);
+  if (call != nullptr && absl::IsResourceExhausted(end)) {
+    call->AddTrailingMetadata("grpc-retry-pushback-ms",
+                              absl::StrCat(absl::ToInt64Milliseconds(refusal.retry_after)));
+  }
   const double seconds = absl::ToDoubleSeconds(absl::Now() - arrival_);
   context_.metrics.finish_rpc(rpc_, end.code(), seconds);
+  if (is_refusal(end)) context_.metrics.count_refusal(refusal.reason);
   if (result.ok()) {
     spdlog::debug("{} OK, {:.3f} s", rpc_, seconds);
   } else if (result.error_code() == grpc::StatusCode::INTERNAL) {

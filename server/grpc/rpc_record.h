@@ -29,8 +29,9 @@ class RpcRecord {
   // address without its port. Empty before admit().
   const std::string& caller() const { return caller_; }
 
-  // Counts and logs the end; returns the status that the client gets.
-  grpc::Status finish(const absl::Status& status);
+  // Counts and logs the end; returns the status that the client gets. With RESOURCE_EXHAUSTED the
+  // trailing metadata of `call`, if it is given, tell gRPC's own retry policy when to try again.
+  grpc::Status finish(const absl::Status& status, grpc::ServerContextBase* call = nullptr);
   absl::Time arrival() const { return arrival_; }
 
  private:

@@ -28,8 +28,9 @@ Merged merge(v1::ScoreResponse& last, v1::ScoreResponse& next) {
 }  // namespace
 
 void ScoreCall::start(const v1::ScoreRequest& request, absl::Time deadline) {
-  const auto read = read_score(request, context().engine.model().layers, deadline);
+  auto read = read_score(request, context().engine.model().layers, deadline);
   if (!read.ok()) return close(read.status());
+  read->client = record().caller();
   scoring_.start(*read, shared_from_this());
 }
 

@@ -100,6 +100,8 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Engine> engine)
                           .request_memory_bytes = memory_.limit(),
                           .max_sequences = options.engine.max_sequences,
                           .max_queue = options.engine.max_queue,
+                          .max_queued_tokens = engine_->info().max_queued_tokens,
+                          .max_wait_seconds = options.engine.max_wait_seconds,
                           .max_batch_tokens = options.engine.max_batch_tokens}},
       jobs_(*engine_, schedules_, metrics_),
       inference_(context_),

@@ -205,7 +205,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
     if (next != nullptr) {
       this->StartWrite(next);
     } else {
-      this->Finish(record_.finish(end));
+      this->Finish(record_.finish(end, rpc_));
     }
   }
 

@@ -16,8 +16,9 @@ Merged merge(v1::TraceResponse& last, v1::TraceResponse& next) {
 }  // namespace
 
 void TraceCall::start(const v1::TraceRequest& request, absl::Time deadline) {
-  const auto read = read_trace(request, context().engine.model().layers, deadline);
+  auto read = read_trace(request, context().engine.model().layers, deadline);
   if (!read.ok()) return close(read.status());
+  read->client = record().caller();
   tracing_.start(*read, shared_from_this());
 }
 

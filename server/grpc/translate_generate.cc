@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/grpc/translate_attention.h"
+#include "server/grpc/translate_priority.h"
 
 namespace kascade::server {
 namespace {
@@ -152,6 +153,8 @@ absl::StatusOr<core::GenerationRequest> read_generate(const v1::GenerateRequest&
   out.want_logprobs = read_columns(in.response()).logprobs;
   out.top_logprobs = in.response().top_logprobs();
   out.deadline = deadline;
+  const absl::Status priority = read_priority(in.priority(), out.priority);
+  if (!priority.ok()) return priority;
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include "server/grpc/message_size.h"
 #include "server/grpc/translate_attention.h"
 #include "server/grpc/translate_generate.h"
+#include "server/grpc/translate_priority.h"
 
 namespace kascade::server {
 namespace {
@@ -168,6 +169,8 @@ absl::StatusOr<core::ScoringRequest> read_score(const v1::ScoreRequest& in, int3
   out.send_ranks = in.response().ranks();
   out.top_logprobs = in.response().top_logprobs();
   out.deadline = deadline;
+  const absl::Status priority = read_priority(in.priority(), out.priority);
+  if (!priority.ok()) return priority;
   for (int i = 0; i < in.inputs_size(); ++i) {
     auto input = read_input(in.inputs(i), absl::StrCat("inputs[", i, "]"));
     if (!input.ok()) return input.status();

@@ -36,7 +36,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public core::MonitoredC
       const std::lock_guard lock(mutex_);
       reply_began_ = absl::Now();
     }
-    Finish(record_.finish(status));
+    Finish(record_.finish(status, &rpc_));
   }
 
  private:

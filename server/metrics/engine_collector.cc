@@ -73,12 +73,29 @@ MetricFamily model_info(const Engine& engine) {
   return out;
 }
 
+void add_queue(const EngineStats& stats, std::vector<MetricFamily>& out) {
+  MetricFamily waiting =
+      family(MetricType::Gauge, "kascade_requests_waiting", "Sequences in the queue, by class.");
+  MetricFamily tokens = family(MetricType::Gauge, "kascade_waiting_tokens",
+                               "Tokens of the sequences in the queue, by class.");
+  for (const Priority priority : kEveryPriority) {
+    const ClassStats& queue = stats.classes[static_cast<size_t>(priority)];
+    const std::vector<ClientMetric::Label> labels{{"priority", std::string(name_of(priority))}};
+    waiting.metric.push_back(sample(MetricType::Gauge, queue.waiting, labels));
+    tokens.metric.push_back(
+        sample(MetricType::Gauge, static_cast<double>(queue.waiting_tokens), labels));
+  }
+  out.push_back(std::move(waiting));
+  out.push_back(std::move(tokens));
+  out.push_back(gauge("kascade_predicted_wait_seconds",
+                      "Predicted wait of an interactive request that arrives now.",
+                      stats.predicted_wait_seconds));
+}
+
 void add_load(const EngineStats& stats, std::vector<MetricFamily>& out) {
   const int32_t used = stats.total_blocks - stats.free_blocks;
   out.push_back(gauge("kascade_requests_running", "Sequences that are computed.", stats.running));
-  out.push_back(gauge("kascade_requests_waiting", "Sequences in the queue.", stats.waiting));
-  out.push_back(gauge("kascade_waiting_tokens", "Tokens of the sequences in the queue.",
-                      static_cast<double>(stats.waiting_tokens)));
+  add_queue(stats, out);
   out.push_back(gauge("kascade_kv_blocks", "Blocks of the KV cache.", stats.total_blocks));
   out.push_back(gauge("kascade_kv_block_tokens", "Tokens of a block.", stats.block_size));
   out.push_back(gauge("kascade_kv_blocks_used_ratio",

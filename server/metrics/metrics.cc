@@ -31,6 +31,11 @@ prometheus::Histogram& histogram(prometheus::Registry& registry, const char* nam
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
 }
 
+prometheus::Family<prometheus::Counter>& counters(prometheus::Registry& registry, const char* name,
+                                                  const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+}
+
 prometheus::Gauge& gauge(prometheus::Registry& registry, const char* name, const char* help) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
 }
@@ -48,10 +53,8 @@ void add_build_info(prometheus::Registry& registry) {
 
 ServerMetrics::ServerMetrics()
     : registry(std::make_shared<prometheus::Registry>()),
-      rpc_requests(prometheus::BuildCounter()
-                       .Name("kascade_rpc_requests_total")
-                       .Help("Calls that ended, by method and gRPC status code.")
-                       .Register(*registry)),
+      rpc_requests(counters(*registry, "kascade_rpc_requests_total",
+                            "Calls that ended, by method and gRPC status code.")),
       rpc_duration(prometheus::BuildHistogram()
                        .Name("kascade_request_duration_seconds")
                        .Help("Arrival to end of a call, by method.")
@@ -61,6 +64,8 @@ ServerMetrics::ServerMetrics()
                            "Memory that is reserved for live requests.")),
       request_memory_limit(gauge(*registry, "kascade_request_memory_limit_bytes",
                                  "Memory that live requests may reserve together.")),
+      refusals(counters(*registry, "kascade_refusals_total",
+                        "Calls that the server refused, by reason.")),
       time_to_first_token(histogram(*registry, "kascade_time_to_first_token_seconds",
                                     "Arrival of a Generate call to its first token.",
                                     latency_buckets())),
@@ -75,10 +80,8 @@ ServerMetrics::ServerMetrics()
                                       "Tokens of a generation's prompt.", token_buckets())),
       request_generated_tokens(histogram(*registry, "kascade_request_generated_tokens",
                                          "Tokens that a generation gave.", token_buckets())),
-      calibrations(prometheus::BuildCounter()
-                       .Name("kascade_calibrations_total")
-                       .Help("Calibrations that ended, by outcome.")
-                       .Register(*registry)),
+      calibrations(counters(*registry, "kascade_calibrations_total",
+                            "Calibrations that ended, by outcome.")),
       calibration_progress(gauge(*registry, "kascade_calibration_progress_ratio",
                                  "Done share of the stage of the running calibration; 0 when none "
                                  "is running.")) {
@@ -89,6 +92,10 @@ void ServerMetrics::finish_rpc(const std::string& rpc, absl::StatusCode code, do
   const std::string name = absl::StatusCodeToString(code);
   rpc_requests.Add({{"rpc", rpc}, {"code", name.empty() ? "UNKNOWN" : name}}).Increment();
   rpc_duration.Add({{"rpc", rpc}}, latency_buckets()).Observe(seconds);
+}
+
+void ServerMetrics::count_refusal(const std::string& reason) {
+  refusals.Add({{"reason", reason}}).Increment();
 }
 
 void ServerMetrics::finish_calibration(const std::string& outcome) {

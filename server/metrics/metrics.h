@@ -21,6 +21,8 @@ struct ServerMetrics {
 
   // Counts a call of the method `rpc` that ended with `code` after so many seconds.
   void finish_rpc(const std::string& rpc, absl::StatusCode code, double seconds);
+  // Counts a call that the server refused, by the reason of its ErrorInfo.
+  void count_refusal(const std::string& reason);
   // Counts a calibration that ended: "passed", "not_passed", "failed" or "cancelled".
   void finish_calibration(const std::string& outcome);
   // When the certificate of the gRPC listener expires. Without TLS there is no sample.
@@ -32,6 +34,7 @@ struct ServerMetrics {
   prometheus::Gauge& rpc_in_flight;
   prometheus::Gauge& request_memory;        // bytes, see server/core/memory_budget.h
   prometheus::Gauge& request_memory_limit;  // bytes
+  prometheus::Family<prometheus::Counter>& refusals;  // {reason}
   prometheus::Histogram& time_to_first_token;
   prometheus::Histogram& inter_token_latency;
   prometheus::Histogram& queue_time;

@@ -39,7 +39,8 @@ class Loop {
         loop_({.max_batch_tokens = 512,
                .max_sequences = 2 * kMostSequences,
                .context = model.config().context},
-              kSelectionBytes, model.transformer(), cache_, blocks_, [](const EngineStats&) {}) {
+              kSelectionBytes, model.transformer(), cache_, blocks_,
+              [](const EngineStats&, const QueueChanges&) {}) {
     KASCADE_CHECK(cache_.allocated());
   }
 

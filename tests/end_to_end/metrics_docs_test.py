@@ -84,6 +84,10 @@ class MetricsDocs(unittest.TestCase):
         inference = module("inference_service_pb2_grpc").InferenceServiceStub(channel)
         list(inference.Generate(generate.GenerateRequest(
             text="The", stopping=generate.StoppingCriteria(max_new_tokens=3, ignore_eos=True))))
+        try:  # a refusal
+            list(inference.Generate(generate.GenerateRequest()))
+        except grpc.RpcError:
+            pass
         # A calibration that ends, by being cancelled.
         stub = module("calibration_service_pb2_grpc").CalibrationServiceStub(channel)
         text = (ROOT / "models/demo/calibration.txt").read_text()[:60_000]

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -717,13 +718,38 @@ TEST_P(EngineTest, BadRequestsNameTheField) {
   EXPECT_EQ(engine->stats().free_blocks, engine->stats().total_blocks);
 }
 
+TEST_P(EngineTest, AnAdmittedRequestHasItsPlaceBeforeItIsSubmitted) {
+  EngineOptions tight = options();
+  tight.max_queue = 1;
+  const auto engine = make_engine(tight);
+  const Request request = greedy(*engine, text(50), Mode::kDense, 5);
+  auto first = engine->admit(request, {});
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_TRUE(absl::IsResourceExhausted(engine->admit(request, {}).status()));
+  EXPECT_TRUE(engine->admit(request, {.priority = Priority::kBatch}).ok()) << "a queue of its own";
+  EXPECT_TRUE(engine->admit(request, {.is_continuation = true}).ok());
+  {
+    const AdmittedRequest unused = *std::move(first);
+  }
+  auto second = engine->admit(request, {});
+  ASSERT_TRUE(second.ok()) << second.status();
+  // Draining waits for it.
+  PendingReply reply;
+  std::thread drained([&] { engine->drain(absl::Seconds(60)); });
+  while (!absl::IsUnavailable(engine->admit(request, {}).status())) std::this_thread::yield();
+  ASSERT_TRUE(engine->submit(request, *std::move(second), reply.sink()).ok());
+  EXPECT_TRUE(reply.wait().finish.status.ok());
+  drained.join();
+}
+
 TEST_P(EngineTest, QueueFullAndNeverFits) {
   EngineOptions tight = options();
   tight.max_queue = 2;
   tight.kv_memory_bytes = 10 * tight.block_size * cache_bytes_per_token(*make_engine(options()));
   const auto engine = make_engine(tight);
-  const Reply never = run(*engine, greedy(*engine, text(700), Mode::kDense, 5));
-  EXPECT_TRUE(absl::IsFailedPrecondition(never.finish.status)) << never.finish.status;
+  const auto never =
+      engine->submit(greedy(*engine, text(700), Mode::kDense, 5), [](const Event&) { FAIL(); });
+  EXPECT_TRUE(absl::IsFailedPrecondition(never.status())) << never.status();
   std::vector<PendingReply> pending(12);
   int refused = 0;
   std::vector<size_t> accepted;

@@ -4,6 +4,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <string>
 
 #include "engine/scheduler/scheduler.h"
 #include "gtest/gtest.h"
@@ -63,7 +64,10 @@ class RandomLoad {
     return {.max_batch_tokens = sequences + 256 + between(0, 1) * between(0, 99),
             .max_sequences = sequences,
             .context = 2000,
-            .max_step_seconds = static_cast<double>(pick({0, 0, 5, 70}))};
+            .max_step_seconds = static_cast<double>(pick({0, 0, 5, 70})),
+            .batch_share = pick({1, 10, 50}),
+            .background_share = pick({0, 25, 200}),
+            .max_background_step_seconds = static_cast<double>(pick({0, 50}))};
   }
 
   void admit() {
@@ -77,7 +81,8 @@ class RandomLoad {
                       .max_per_query_rows = row_rule_limit_,
                       .first_logit = between(0, size - 1),
                       .branches = generates ? 1 : between(1, 2)};
-    if (between(0, 3) == 0) spec.priority = Priority::kBackground;
+    spec.priority = kEveryPriority[static_cast<size_t>(pick({0, 0, 1, 2}))];
+    spec.client = std::string(1, static_cast<char>('a' + between(0, 3)));
     if (between(0, 9) == 0) spec.deadline = now_ + absl::Seconds(between(0, 40));
     const SeqId id = next_id_++;
     const int32_t needed = spec.branches * blocks_.blocks_for(spec.max_tokens - 1);
@@ -106,6 +111,7 @@ class RandomLoad {
     check_order(plan);
     check_rows(plan);
     check_time(plan);
+    check_background(plan);
     if (between(0, 49) == 0) cancel_one();
     for (const auto& sequence : scheduler_.commit(plan, outcomes(plan))) end(sequence->id);
   }
@@ -134,28 +140,48 @@ class RandomLoad {
     EXPECT_LE(places, limits_.max_sequences);
   }
 
-  // The first gets rows, the running precede the waiting, and who decodes is served.
+  // The first gets rows unless it waits for a start, the running precede the waiting, and who
+  // decodes is served.
   void check_order(const StepPlan& plan) {
-    std::map<std::pair<Priority, uint64_t>, const Sequence*> order;
-    for (const auto& [id, live] : live_) {
-      const Sequence* sequence = scheduler_.find(id);
-      order[{sequence->spec.priority, sequence->order}] = sequence;
-    }
     std::set<SeqId> fed;
     for (const Slice& slice : plan.slices) fed.insert(slice.seq);
     const Sequence* previous = nullptr;
-    for (const auto& [key, sequence] : order) {
-      if (previous == nullptr) {
-        EXPECT_TRUE(fed.contains(sequence->id)) << "the first waits";
+    int32_t promoted = 0;
+    for (const SeqId id : scheduler_.ids()) {
+      const Sequence* sequence = scheduler_.find(id);
+      if (previous == nullptr && sequence->has_started) {
+        EXPECT_TRUE(fed.contains(id)) << "the first waits";
       }
-      if (previous != nullptr && previous->spec.priority == key.first) {
+      if (previous != nullptr) {
+        EXPECT_LE(previous->rank(), sequence->rank());
+      }
+      if (previous != nullptr && previous->rank() == sequence->rank()) {
         EXPECT_GE(previous->running(), sequence->running());
+        EXPECT_GE(previous->has_started, sequence->has_started);
       }
-      if (sequence->running() && sequence->decoding() && key.first == Priority::kInteractive) {
-        EXPECT_TRUE(fed.contains(sequence->id) || blocks_.free_blocks() == 0);
+      if (sequence->running() && sequence->decoding() &&
+          sequence->rank() == Priority::kInteractive) {
+        EXPECT_TRUE(fed.contains(id) || blocks_.free_blocks() == 0);
       }
+      promoted += sequence->promoted ? 1 : 0;
       previous = sequence;
     }
+    EXPECT_LE(promoted, 1);
+  }
+
+  // Beside interactive rows, background work keeps to its shares of rows and of time; the fake
+  // forecast is a second per row.
+  void check_background(const StepPlan& plan) {
+    int32_t interactive = 0, batch = 0, background = 0;
+    for (const Slice& slice : plan.slices) {
+      const Priority priority = scheduler_.find(slice.seq)->spec.priority;
+      (priority == Priority::kInteractive ? interactive
+       : priority == Priority::kBatch     ? batch
+                                          : background) += slice.count;
+    }
+    if (interactive == 0) return;
+    EXPECT_LE(100 * background, limits_.background_share * limits_.max_batch_tokens);
+    EXPECT_LE(100 * background, limits_.background_share * (interactive + batch));
   }
 
   void check_rows(const StepPlan& plan) {
@@ -192,9 +218,10 @@ class RandomLoad {
     std::set<SeqId> chunks;
     for (const Slice& slice : plan.slices) {
       const Sequence& sequence = *scheduler_.find(slice.seq);
+      const bool decodes = sequence.decoding() && sequence.spec.priority != Priority::kBackground;
       rows += slice.count;
-      decoding += sequence.decoding() ? 1 : 0;
-      if (sequence.decoding()) continue;
+      decoding += decodes ? 1 : 0;
+      if (decodes) continue;
       chunks.insert(slice.seq);
       least = sequence.spec.branches * sequence.spec.query_tile;
     }

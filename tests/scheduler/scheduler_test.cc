@@ -4,9 +4,11 @@
 //   limits blocks=8 block_size=16 batch=260 sequences=4 context=4096   a new scheduler
 //          [step=40] [unlearned]         max_step_seconds, of a fake forecast: a second per row, or
 //                                        nothing
+//          [batch_share=10] [background_share=25] [background_step=0]   the last in seconds
 //   admit ID tokens=40 [generate=3] [prefill=40] [tile=32] [rows=8] [logits=0] [branches=1]
-//            [background] [deadline=5]     without generate: scores. prefill defaults to the prompt
-//            of a generator and to 0 of a text, rows is max_per_query_rows, logits is first_logit
+//            [batch] [background] [whole] [client=7] [deadline=5]   without generate: scores.
+//            prefill defaults to the prompt of a generator and to 0 of a text, rows is
+//            max_per_query_rows, logits is first_logit
 //   time 5                                 the clock, in seconds
 //   plan | commit [ID=TOKEN] [ID=stop]     commit makes up tokens for generators not named
 //   run                                    plan and commit until there is nothing to do
@@ -94,10 +96,14 @@ class Script {
     blocks_ =
         std::make_unique<BlockAllocator>(words.get("blocks", 64), words.get("block_size", 16));
     const int32_t sequences = words.get("sequences", 4);
-    const SchedulerLimits limits{.max_batch_tokens = words.get("batch", sequences + 256),
-                                 .max_sequences = sequences,
-                                 .context = words.get("context", 4096),
-                                 .max_step_seconds = static_cast<double>(words.get("step", 0))};
+    const SchedulerLimits limits{
+        .max_batch_tokens = words.get("batch", sequences + 256),
+        .max_sequences = sequences,
+        .context = words.get("context", 4096),
+        .max_step_seconds = static_cast<double>(words.get("step", 0)),
+        .batch_share = words.get("batch_share", 10),
+        .background_share = words.get("background_share", 25),
+        .max_background_step_seconds = static_cast<double>(words.get("background_step", 0))};
     predictor_.known = !words.has("unlearned");
     scheduler_ = std::make_unique<Scheduler>(limits, *blocks_, &predictor_);
     return "";
@@ -115,11 +121,17 @@ class Script {
                       .max_per_query_rows = words.get("rows", 0),
                       .first_logit = words.get("logits", 0),
                       .branches = words.get("branches", 1)};
+    if (words.has("batch")) spec.priority = Priority::kBatch;
     if (words.has("background")) spec.priority = Priority::kBackground;
+    spec.has_whole_chunks = words.has("whole");
+    spec.client = absl::StrCat(words.get("client", 0));
     const int32_t deadline = words.get("deadline", 0);
     if (deadline > 0) spec.deadline = absl::FromUnixSeconds(deadline);
     const absl::Status status = scheduler_->admit(id, std::move(spec));
-    if (!status.ok()) return status.ToString() + "\n";
+    if (!status.ok()) {
+      return absl::StrCat(absl::StatusCodeToString(status.code()), ": ",
+                          std::string(status.message()), "\n");
+    }
     ids_.insert(id);
     return "";
   }

@@ -76,6 +76,39 @@ TEST(StepCost, FindsTheCostsOfExactTimes) {
   }
 }
 
+// Observed steps cost more, and their costs are learned beside those of others, which they do not
+// displace.
+TEST(StepCost, LearnsWhatObserversCost) {
+  constexpr double kPerRow = 1e-3, kPerKey = 2e-8;
+  Steps steps;
+  StepCost cost;
+  const StepFeatures plain = prefill(512, 4000, false);
+  const auto observed = [](double tiles, double depth) {
+    StepFeatures step = prefill(32 * tiles, depth, false);
+    step.observed_rows = step.rows;
+    step.observed_keys = 16 * tiles * depth;
+    return step;
+  };
+  const auto observed_seconds = [&](const StepFeatures& step) {
+    return true_seconds(step) + kPerRow * step.observed_rows + kPerKey * step.observed_keys;
+  };
+  for (int i = 0; i < 100; ++i) {
+    const StepFeatures step = steps.any();
+    cost.observe(step, true_seconds(step));
+  }
+  EXPECT_TRUE(cost.predict(plain).has_value());
+  EXPECT_FALSE(cost.predict(observed(4, 1000)).has_value()) << "no observed step was measured";
+  for (int i = 0; i < 400; ++i) {
+    const StepFeatures step = observed(std::floor(steps.uniform(1, 17)), steps.uniform(0, 16000));
+    cost.observe(step, observed_seconds(step));
+  }
+  for (const double depth : {500.0, 4000.0, 15000.0}) {
+    const StepFeatures step = observed(5, depth);
+    EXPECT_NEAR(cost.predict(step).value_or(0) / observed_seconds(step), 1, 0.05) << depth;
+  }
+  EXPECT_NEAR(cost.predict(plain).value_or(0) / true_seconds(plain), 1, 0.05);
+}
+
 TEST(StepCost, NoiseAveragesOut) {
   Steps steps;
   StepCost cost;

@@ -4,6 +4,7 @@
 #define KASCADE_TESTS_SUPPORT_TEST_SERVER_H_
 
 #include <chrono>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "kascade/v1/calibration_service.grpc.pb.h"
@@ -65,6 +67,7 @@ template <typename Message>
 struct Stream {
   std::vector<Message> messages;
   grpc::Status status;
+  std::map<std::string, std::string> trailers{};  // filled in by generate()
 };
 
 inline Stream<v1::GenerateResponse> generate(TestServer& server,
@@ -74,6 +77,10 @@ inline Stream<v1::GenerateResponse> generate(TestServer& server,
   auto reader = server.inference->Generate(&context, request);
   for (v1::GenerateResponse message; reader->Read(&message);) out.messages.push_back(message);
   out.status = reader->Finish();
+  for (const auto& [name, value] : context.GetServerTrailingMetadata()) {
+    out.trailers.emplace(std::string(name.data(), name.size()),
+                         std::string(value.data(), value.size()));
+  }
   return out;
 }
 
@@ -104,6 +111,7 @@ struct Details {
   std::string field;         // the field that BadRequest names
   std::string precondition;  // the type of the PreconditionFailure
   bool retry = false;        // whether there is a RetryInfo with a delay
+  absl::Duration retry_delay = absl::ZeroDuration();
 };
 
 inline Details details_of(const grpc::Status& status) {
@@ -134,7 +142,9 @@ inline Details details_of(const grpc::Status& status) {
     } else if (any.type_url() == prefix + "RetryInfo") {
       v1::RetryInfo retry;
       EXPECT_TRUE(retry.ParseFromString(any.value()));
-      out.retry = retry.retry_delay().seconds() > 0;
+      out.retry_delay = absl::Seconds(retry.retry_delay().seconds()) +
+                        absl::Nanoseconds(retry.retry_delay().nanos());
+      out.retry = out.retry_delay > absl::ZeroDuration();
     } else {
       ADD_FAILURE() << "unexpected detail " << any.type_url();
     }

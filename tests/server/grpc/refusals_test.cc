@@ -208,14 +208,23 @@ TEST_F(ServerRefusalsTest, AFullQueueIsToldWithItsDepthAndARetryDelay) {
   start(options);
   std::vector<std::unique_ptr<Occupant>> occupants;
   grpc::Status refused;
+  std::string pushback;
   // A tiny model is fast: keep adding until one is refused.
   ASSERT_TRUE(eventually([&] {
     for (int i = 0; i < 8; ++i) occupants.push_back(std::make_unique<Occupant>(server()));
-    refused = generate(server(), prompt()).status;
+    const auto stream = generate(server(), prompt());
+    refused = stream.status;
+    if (!refused.ok()) {
+      EXPECT_TRUE(stream.messages.empty()) << "admission comes before `started`";
+      pushback = stream.trailers.at("grpc-retry-pushback-ms");
+    }
     return !refused.ok();
   }));
   expect(refused, {grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", ""}, "queue full");
-  EXPECT_EQ(details_of(refused).metadata.at("max_queue"), "1");
+  const Details details = details_of(refused);
+  EXPECT_EQ(details.metadata.at("max_queue"), "1");
+  EXPECT_EQ(pushback, absl::StrCat(absl::ToInt64Milliseconds(details.retry_delay)));
+  EXPECT_GE(details.retry_delay, absl::Milliseconds(250));
   for (auto& occupant : occupants) occupant->leave();
   EXPECT_TRUE(all_blocks_free(server()));
 }
@@ -225,8 +234,37 @@ TEST_F(ServerRefusalsTest, APromptThatTheCacheCanNeverHoldIsAPrecondition) {
   auto options = server_options(dir_.path());
   options.engine.kv_memory_bytes = 32 * 4 * 2 * 2 * 8 * 4 * 12;  // 12 blocks in f32
   start(options);
-  expect(generate(server(), prompt(std::string(3000, 'x'))).status,
-         {grpc::StatusCode::FAILED_PRECONDITION, "CACHE_TOO_SMALL", ""}, "cache");
+  const auto stream = generate(server(), prompt(std::string(3000, 'x')));
+  expect(stream.status, {grpc::StatusCode::FAILED_PRECONDITION, "CACHE_TOO_SMALL", ""}, "cache");
+  EXPECT_TRUE(stream.messages.empty());
+  EXPECT_FALSE(stream.trailers.contains("grpc-retry-pushback-ms")) << "it can never fit";
+  EXPECT_EQ(details_of(stream.status).metadata.at("cache_tokens"), "384");
+}
+
+TEST_F(ServerRefusalsTest, AComparisonNeedsTwoSequences) {
+  auto options = server_options(dir_.path());
+  options.engine.max_sequences = 1;
+  start(options);
+  v1::ScoreRequest request;
+  request.add_inputs()->set_text("some text to score");
+  request.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);
+  request.mutable_attention()->mutable_baseline()->set_kind(v1::BASELINE_KIND_STREAMING);
+  const auto stream = score(server(), request);
+  expect(stream.status, {grpc::StatusCode::FAILED_PRECONDITION, "TOO_MANY_RUNS", ""}, "two runs");
+  EXPECT_TRUE(stream.messages.empty());
+}
+
+TEST_F(ServerRefusalsTest, AnUnknownPriorityIsABadField) {
+  start(server_options(dir_.path()));
+  v1::GenerateRequest request = prompt();
+  request.set_priority(static_cast<v1::Priority>(7));
+  expect(generate(server(), request).status,
+         {grpc::StatusCode::INVALID_ARGUMENT, "INVALID_FIELD", "priority"}, "generate");
+  v1::ScoreRequest texts;
+  texts.add_inputs()->set_text("some text to score");
+  texts.set_priority(static_cast<v1::Priority>(7));
+  expect(score(server(), texts).status,
+         {grpc::StatusCode::INVALID_ARGUMENT, "INVALID_FIELD", "priority"}, "score");
 }
 
 TEST_F(ServerRefusalsTest, ALargerMessageThanAllowedIsRefused) {

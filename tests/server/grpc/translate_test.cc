@@ -305,7 +305,7 @@ v1::ErrorInfo info_of(const grpc::Status& status) {
 TEST(Errors, EveryCodeGetsAReason) {
   const std::pair<absl::Status, const char*> cases[] = {
       {absl::InvalidArgumentError("texts: too short"), "INVALID_FIELD"},
-      {absl::ResourceExhaustedError("full"), "QUEUE_FULL"},
+      {absl::ResourceExhaustedError("full"), "OVERLOADED"},
       {absl::UnavailableError("draining"), "DRAINING"},
       {absl::NotFoundError("x"), "NOT_FOUND"},
       {absl::CancelledError("x"), "CANCELLED"},
@@ -313,7 +313,7 @@ TEST(Errors, EveryCodeGetsAReason) {
       {absl::UnimplementedError("x"), "UNIMPLEMENTED"},
       {absl::InternalError("x"), "INTERNAL"},
       {refuse(absl::StatusCode::kInternal, "x", {.reason = reason::kNonFinite}), "NON_FINITE"},
-      {absl::FailedPreconditionError("cache: x"), "CACHE_TOO_SMALL"},
+      {absl::FailedPreconditionError("cache: x"), "PRECONDITION"},
   };
   for (const auto& [status, reason] : cases) {
     const grpc::Status told = to_grpc(status);

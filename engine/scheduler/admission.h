@@ -1,0 +1,90 @@
+// Whether a request may join the queue, decided before anything is computed or sent for it: by the
+// number of waiting requests, by their tokens, and by how long it would wait. It has no clock and
+// is told the durations of steps.
+#ifndef KASCADE_ENGINE_SCHEDULER_ADMISSION_H_
+#define KASCADE_ENGINE_SCHEDULER_ADMISSION_H_
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "engine/base/priority.h"
+#include "engine/cache/blocks.h"
+
+namespace kascade {
+
+// FAILED_PRECONDITION, with the limit and the value: `branches` runs of `tokens` tokens each can
+// never be in the cache together, or are more than max_sequences.
+absl::Status check_fits(int32_t tokens, int32_t branches, const BlockAllocator& blocks,
+                        int32_t max_sequences);
+
+struct AdmissionLimits {
+  int32_t max_queue = 256;        // requests of one class that wait; ≥ 1
+  int64_t max_queued_tokens = 0;  // of the waiting requests of one class; ≥ 1
+  // An interactive request is refused if it is predicted to wait longer; 0 = no limit.
+  double max_wait_seconds = 0;
+  // So many interactive requests may wait whatever the prediction says, so that a prediction that
+  // is too high cannot leave the engine without work.
+  int32_t always_waiting = 8;
+};
+
+// A request in the queue.
+struct QueueEntry {
+  Priority priority = Priority::kInteractive;
+  std::string client{};
+  int64_t tokens = 0;      // of the prompt or text, of all runs
+  int64_t new_tokens = 0;  // most that it generates
+};
+
+// Requests count from their admission to the step in which they start. Preempted sequences do not
+// count.
+class Admission {
+ public:
+  explicit Admission(const AdmissionLimits& limits);
+
+  // RESOURCE_EXHAUSTED with the reason, the limit, the value and the time after which to try again.
+  // A request is never refused for its tokens if no other of its class waits. Background work is
+  // never refused.
+  absl::Status check(const QueueEntry& entry);
+  void enter(const QueueEntry& entry);
+  void leave(const QueueEntry& entry);
+
+  // A step took so long, and `started` left the queue in it. `rows_per_second` is how fast prompts
+  // are computed according to the step-time forecast, if that is known.
+  void record_step(double seconds, std::span<const QueueEntry> started,
+                   std::optional<double> rows_per_second);
+
+  // How long a request would wait for its first step. Unset until that can be told.
+  std::optional<double> predicted_wait(Priority priority, const std::string& client) const;
+  int64_t waiting(Priority priority) const { return of(priority).waiting; }
+  int64_t queued_tokens(Priority priority) const { return of(priority).tokens; }
+
+ private:
+  struct Class {
+    int64_t waiting = 0;
+    int64_t tokens = 0;
+    int64_t work = 0;                          // tokens and new tokens
+    std::map<std::string, int64_t> clients{};  // requests that each client has waiting
+    // Sums over the steps after which requests still waited, where older steps count less: the work
+    // that started, and the seconds.
+    double started_work = 0;
+    double busy_seconds = 0;
+  };
+
+  Class& of(Priority priority) { return classes_[static_cast<size_t>(priority)]; }
+  const Class& of(Priority priority) const { return classes_[static_cast<size_t>(priority)]; }
+  absl::Duration retry_after(const QueueEntry& entry);
+
+  AdmissionLimits limits_;
+  std::array<Class, kPriorities> classes_{};
+  std::optional<double> rows_per_second_{};
+  uint32_t refused_ = 0;
+};
+
+}  // namespace kascade
+
+#endif  // KASCADE_ENGINE_SCHEDULER_ADMISSION_H_
