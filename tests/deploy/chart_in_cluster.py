@@ -78,6 +78,9 @@ class InCluster(unittest.TestCase):
         self.wait(lambda: self.names() == before, f"nothing is left: {self.names() - before}")
 
     def test_every_value_file_is_accepted(self):
+        # A dry run makes no service accounts, and pods of helm test need theirs.
+        for account in ("demo-kascade-serve", "llm"):
+            run("kubectl", "create", "serviceaccount", account, "--namespace", self.space)
         for values in sorted(GRID.glob("*.yaml")):
             rendered = run("helm", "template", "demo", CHART, "--namespace", self.space, "--kube-version", "1.36.0",
                            "--values", values).stdout

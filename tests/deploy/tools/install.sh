@@ -59,6 +59,12 @@ kubernetes_programs() {
   )
 }
 
+# Its package is called server.
+etcd_program() {
+  go_module '' go.etcd.io/etcd/server/v3 "v$etcd" "$1"
+  mv "$1/bin/server" "$1/bin/etcd"
+}
+
 kwok_program() {
   go_module '' sigs.k8s.io/kwok/cmd/kwok "v$kwok" "$1"
   cp -r "$(cd "$1/module" && go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage" "$1/stages"
@@ -124,7 +130,7 @@ for group in "$@"; do
       ;;
     cluster)
       done_once "kubernetes-$kubernetes" kubernetes_programs
-      done_once "etcd-$etcd" go_module '' go.etcd.io/etcd/server/v3 "v$etcd"
+      done_once "etcd-$etcd" etcd_program
       done_once "kwok-$kwok" kwok_program
       ;;
     monitoring)
