@@ -8,10 +8,11 @@ mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 cd "$folder"
 
+# Nothing of it is kept, so that nobody waits for the API server's orderly end of a minute.
 stop() {
   local file
   for file in *.pid; do
-    [[ ! -e $file ]] || kill "$(cat "$file")" 2>/dev/null || true
+    [[ ! -e $file ]] || kill -KILL "$(cat "$file")" 2>/dev/null || true
     rm -f "$file"
   done
 }
