@@ -17,7 +17,7 @@ ROOT = PROGRAMS = None
 # docs/quality is written by kascade eval, and has a test of its own.
 GENERATED = ("docs/quality/",)
 # Folders at the root: a name in backticks that begins with one of them is a path of the repository.
-FOLDERS = ("client", "docs", "engine", "models", "proto", "server", "tests", "tools", ".ci")
+FOLDERS = ("client", "deploy", "docs", "engine", "helm", "models", "proto", "server", "tests", "tools", ".ci")
 MAX_README_LINES = 150
 
 # Words of the project's past, and what to say instead. Looked for in prose only: not in code blocks, and
