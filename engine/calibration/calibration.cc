@@ -294,7 +294,9 @@ absl::Status Job::find_crossover(Schedule& schedule) {
     schedule.selection.dense_below = options_.dense_below.value_or(0);
     return absl::OkStatus();
   }
-  const size_t room = std::min<size_t>(kMostTimedTokens, static_cast<size_t>(measuring_.context));
+  // One more token is generated behind the prompt.
+  const size_t room =
+      std::min(kMostTimedTokens, static_cast<size_t>(std::max(1, measuring_.context - 1)));
   const auto text = std::span(windows_.held_out_text);
   const auto tokens = text.first(std::min(text.size(), room));
   const AttentionChoice choices[] = {
