@@ -143,6 +143,7 @@ TEST_F(RequestMemoryTest, SchedulesAreListedInPages) {
     seal(made);
     v1::ActivateScheduleRequest request;
     request.set_schedule_json(to_json(made));
+    request.set_force(true);
     v1::ActivateScheduleResponse response;
     grpc::ClientContext context;
     const auto status = server().calibration->ActivateSchedule(&context, request, &response);
@@ -199,8 +200,9 @@ TEST(SentTokenBytes, AreAnUpperBound) {
     }
     EXPECT_LT(memory, tokens.size() * core::sent_token_bytes(top)) << top;
     v1::GenerateResponse generated;
-    to_proto({.text = std::string(tokens.size() * 8, 'x'), .tokens = tokens},
-             {.token_ids = true, .logprobs = true, .top = top > 0}, *generated.mutable_delta());
+    server::to_proto({.text = std::string(tokens.size() * 8, 'x'), .tokens = tokens},
+                     {.token_ids = true, .logprobs = true, .top = top > 0},
+                     *generated.mutable_delta());
     EXPECT_LT(generated.SpaceUsedLong(), tokens.size() * core::sent_token_bytes(top)) << top;
   }
 }
