@@ -353,5 +353,6 @@ const absl::StatusOr<ChatFormat>& Engine::chat_format() const { return impl_->ch
 const ModelConfig& Engine::model() const { return impl_->config; }
 const ModelIdentity& Engine::identity() const { return impl_->identity; }
 const EngineInfo& Engine::info() const { return impl_->info; }
+int64_t Engine::layers_computed() const { return impl_->transformer->layers_computed(); }
 
 }  // namespace kascade

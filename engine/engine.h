@@ -207,6 +207,8 @@ class Engine {
   const ModelIdentity& identity() const;
   const EngineInfo& info() const;
   EngineStats stats() const;  // thread-safe
+  // Layers that steps have computed since the start; it grows during a step. Thread-safe.
+  int64_t layers_computed() const;
 
  private:
   struct Impl;

@@ -221,6 +221,8 @@ ParsedConfiguration parse_configuration(int argc, char** argv) {
   CLI::App app("Serves a Llama model over gRPC, with Kascade sparse attention.", "kascade-server");
   app.set_version_flag("--version", version_line());
   app.set_config("--config", "", "File with options as name=value lines (TOML)")->type_name("FILE");
+  app.allow_config_extras(
+      CLI::config_extras_mode::error);  // a misspelt name must not pass silently
   add_model_flags(app, configuration.server.engine);
   add_step_flags(app, configuration.server.engine);
   add_queue_flags(app, configuration.server.engine);

@@ -1,7 +1,6 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -10,12 +9,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
-#include "engine/model/layer_count.h"
 
 namespace kascade {
 namespace {
-
-std::atomic<int64_t> layer_count = 0;
 
 // Appends a vector of the checkpoint, if the model has it.
 void append(Tensor vector, std::vector<float>& values) {
@@ -40,8 +36,6 @@ Buffer uploaded(std::initializer_list<Tensor> vectors, Backend& backend, double 
 }
 
 }  // namespace
-
-int64_t layers_computed() { return layer_count.load(std::memory_order_relaxed); }
 
 Transformer::Workspace::Workspace(const ModelConfig& config, int32_t rows, Backend& backend) {
   const auto f32 = [&](int64_t cols) { return backend.allocate(DType::kF32, rows, cols); };
@@ -132,7 +126,7 @@ Tensor Transformer::forward(const Step& step, const KvCache& cache) {
   scale(workspace_.rotation.first_rows(rows), rope_magnitude(config_));
   for (int32_t index = 0; index < config_.layers; ++index) {
     layer(index, step, *input, cache);
-    layer_count.fetch_add(1, std::memory_order_relaxed);
+    layers_computed_.fetch_add(1, std::memory_order_relaxed);
   }
 
   const auto wanted = static_cast<int64_t>(step.batch.logit_rows.size());

@@ -3,6 +3,7 @@
 #ifndef KASCADE_ENGINE_MODEL_TRANSFORMER_H_
 #define KASCADE_ENGINE_MODEL_TRANSFORMER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -92,6 +93,9 @@ class Transformer {
 
   const ModelConfig& config() const { return config_; }
   Backend& backend() const { return backend_; }
+  // The layers of all steps so far, which grow during a step: a sign of life, since a step of a
+  // large model can take minutes and a layer cannot. Thread-safe.
+  int64_t layers_computed() const { return layers_computed_.load(std::memory_order_relaxed); }
   const AttentionTimes& attention_times() const { return attention_times_; }  // of all steps
   int64_t packed_bytes() const { return packed_bytes_; }
   // Of the mapped files, what steps read: the embedding, and the matrices if they come from a file.
@@ -140,6 +144,7 @@ class Transformer {
   int64_t packed_bytes_ = 0;
   Workspace workspace_;
   AttentionTimes attention_times_;
+  std::atomic<int64_t> layers_computed_ = 0;
 };
 
 }  // namespace kascade

@@ -43,6 +43,8 @@ struct CalibrationJobs::Job {
 
   std::atomic<bool> stop = false;
 
+  std::shared_ptr<const Schedule> active_before{};  // when the job began; null if none was active
+
   // Guarded by the mutex of all jobs.
   CalibrationState state = CalibrationState::kRunning;
   bool activate = true;
@@ -130,6 +132,7 @@ absl::StatusOr<CalibrationJobs::JobPtr> CalibrationJobs::find_or_create(
   job->data_digest = prepared.data_digest;
   job->tokens = prepared.tokens;
   job->held_out_tokens = prepared.held_out_tokens;
+  job->active_before = schedules_.active();
   job->activate = prepared.activate;
   jobs_.push_front(job);
   if (jobs_.size() > kMaxEndedJobs + 1) jobs_.pop_back();
@@ -208,7 +211,11 @@ void CalibrationJobs::end(const JobPtr& job, const absl::Status& status,
     const std::lock_guard lock(mutex_);
     wanted = job->activate;
   }
-  if (result) activate(wanted, *result);
+  if (result) {
+    activate(wanted, *result, [&](const std::shared_ptr<const Schedule>& made) {
+      return schedules_.activate_after(job->active_before, made);
+    });
+  }
   std::vector<SubscriberPtr> subscribers;
   {
     const std::lock_guard lock(mutex_);
@@ -228,14 +235,14 @@ void CalibrationJobs::end(const JobPtr& job, const absl::Status& status,
   }
 }
 
-void CalibrationJobs::activate(bool wanted, CalibrationResult& result) {
+void CalibrationJobs::activate(bool wanted, CalibrationResult& result, const Activate& activate) {
   const std::string& id = result.schedule->schedule_id;
   const auto active = engine_.active_schedule();
   result.activated = active && active->schedule_id == id;
   if (result.activated || !result.passed() || !wanted) return;
   const auto schedule = schedules_.find(id);
   if (!schedule.ok()) return;
-  const absl::Status status = schedules_.activate(*schedule, /*force=*/false);
+  const absl::Status status = activate(*schedule);
   result.activated = status.ok();
   if (!status.ok()) add_note(absl::StrCat("not activated: ", status.message()), result);
 }
@@ -258,7 +265,11 @@ void CalibrationJobs::subscribe(const JobPtr& job, const SubscriberPtr& subscrib
     status = job->status;
     result = job->result;
   }
-  if (result) activate(activate_it, *result);
+  if (result) {
+    activate(activate_it, *result, [&](const std::shared_ptr<const Schedule>& made) {
+      return schedules_.activate(made, /*force=*/false);
+    });
+  }
   subscriber->ended(status, result ? &*result : nullptr);
 }
 

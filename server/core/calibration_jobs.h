@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -120,8 +121,10 @@ class CalibrationJobs {
   void report(const JobPtr& job, const CalibrationProgress& progress);
   void succeed(const JobPtr& job, CalibrationOutcome outcome);
   void end(const JobPtr& job, const absl::Status& status, std::optional<CalibrationResult> result);
-  // Sets result.activated, after activating a schedule that passed if that is `wanted`.
-  void activate(bool wanted, CalibrationResult& result);
+  // Sets result.activated, after activating a schedule that passed, by `activate`, if that is
+  // `wanted`.
+  using Activate = std::function<absl::Status(const std::shared_ptr<const Schedule>&)>;
+  void activate(bool wanted, CalibrationResult& result, const Activate& activate);
   void keep_alive_loop();
 
   Engine& engine_;

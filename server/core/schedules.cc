@@ -16,11 +16,20 @@ constexpr char kScheduleNotVerified[] = "SCHEDULE_NOT_VERIFIED";
 constexpr size_t kMaxSchedules = 256;
 constexpr char kActiveFile[] = "active.json";
 
+// Half-written files of a process that was killed (save_schedule).
+bool is_left_over(const std::filesystem::path& file) {
+  const std::string name = file.filename().string();
+  return name.starts_with(".") && name.find(".json.") != std::string::npos;
+}
+
+// Deletes what is left over.
 std::vector<std::filesystem::path> schedule_files(const std::filesystem::path& directory,
                                                   std::error_code& error) {
   std::vector<std::filesystem::path> files;
   for (std::filesystem::directory_iterator it(directory, error), end; !error && it != end;
        it.increment(error)) {
+    std::error_code ignored;
+    if (is_left_over(it->path())) std::filesystem::remove(it->path(), ignored);
     if (it->path().extension() == ".json" && it->path().filename() != kActiveFile) {
       files.push_back(it->path());
     }
@@ -87,10 +96,12 @@ absl::Status Schedules::load_active(const std::filesystem::path& file) {
 }
 
 absl::StatusOr<std::string> Schedules::add(const std::shared_ptr<const Schedule>& schedule) {
-  const std::string file = file_of(*schedule);
-  keep(schedule);
-  if (file.empty()) return file;
+  const std::string file = file_of(schedule->schedule_id);
   const std::lock_guard lock(file_mutex_);
+  const std::vector<std::string> dropped = keep(schedule);
+  if (file.empty()) return file;
+  std::error_code ignored;  // a file may be gone, or have another name if an operator put it there
+  for (const std::string& id : dropped) std::filesystem::remove(file_of(id), ignored);
   if (const absl::Status status = save_schedule(*schedule, file); !status.ok()) return status;
   return file;
 }
@@ -129,6 +140,23 @@ absl::Status Schedules::activate(const std::shared_ptr<const Schedule>& schedule
     if (const absl::Status status = check_quality(*schedule); !status.ok()) return status;
   }
   const std::lock_guard lock(file_mutex_);  // the file tells what the engine has
+  return make_active(schedule);
+}
+
+absl::Status Schedules::activate_after(const std::shared_ptr<const Schedule>& before,
+                                       const std::shared_ptr<const Schedule>& schedule) {
+  if (const absl::Status status = check_fits(*schedule); !status.ok()) return status;
+  if (const absl::Status status = check_quality(*schedule); !status.ok()) return status;
+  const std::lock_guard lock(file_mutex_);
+  if (const auto now = engine_.active_schedule(); now != before) {
+    return absl::AbortedError(
+        now == nullptr ? "the active schedule was deactivated meanwhile"
+                       : absl::StrCat("schedule ", now->schedule_id, " was activated meanwhile"));
+  }
+  return make_active(schedule);
+}
+
+absl::Status Schedules::make_active(const std::shared_ptr<const Schedule>& schedule) {
   if (const absl::Status status = engine_.activate(schedule); !status.ok()) {
     return mismatch(status, {{"schedule_id", schedule->schedule_id}});
   }
@@ -179,11 +207,11 @@ std::vector<std::shared_ptr<const Schedule>> Schedules::list() const {
   return {schedules_.rbegin(), schedules_.rend()};
 }
 
-std::string Schedules::file_of(const Schedule& schedule) const {
-  return directory_.empty() ? "" : (directory_ / (schedule.schedule_id + ".json")).string();
+std::string Schedules::file_of(const std::string& schedule_id) const {
+  return directory_.empty() ? "" : (directory_ / (schedule_id + ".json")).string();
 }
 
-void Schedules::keep(std::shared_ptr<const Schedule> schedule) {
+std::vector<std::string> Schedules::keep(std::shared_ptr<const Schedule> schedule) {
   const auto size = static_cast<int64_t>(to_json(*schedule).size());
   const std::lock_guard lock(mutex_);
   const auto same = [&](const auto& other) { return other->schedule_id == schedule->schedule_id; };
@@ -191,6 +219,7 @@ void Schedules::keep(std::shared_ptr<const Schedule> schedule) {
   verified_.insert(schedule->schedule_id);
   bytes_[schedule->schedule_id] = size;
   schedules_.push_back(std::move(schedule));
+  std::vector<std::string> dropped;
   while (schedules_.size() > 1 && exceed_bounds()) {
     const auto active = engine_.active_schedule();
     // The newest is the last one and stays.
@@ -198,10 +227,12 @@ void Schedules::keep(std::shared_ptr<const Schedule> schedule) {
         std::find_if(schedules_.begin(), schedules_.end() - 1, [&](const auto& other) {
           return active == nullptr || other->schedule_id != active->schedule_id;
         });
-    if (oldest == schedules_.end() - 1) return;
+    if (oldest == schedules_.end() - 1) break;
     bytes_.erase((*oldest)->schedule_id);
+    dropped.push_back((*oldest)->schedule_id);
     schedules_.erase(oldest);
   }
+  return dropped;
 }
 
 bool Schedules::exceed_bounds() const {

@@ -34,14 +34,19 @@ class Schedules {
   // too, with a warning in the log, since an operator named the file.
   absl::Status load_active(const std::filesystem::path& file);
 
-  // Keeps the newest 256, of at most kMaxScheduleBytesInAll as JSON, and the active one. Returns
-  // the file; empty without a directory. The schedule is kept in memory even if saving fails.
+  // Keeps the newest 256, of at most kMaxScheduleBytesInAll as JSON, and the active one; the files
+  // of others are deleted. Returns the file; empty without a directory. The schedule is kept in
+  // memory even if saving fails.
   absl::StatusOr<std::string> add(const std::shared_ptr<const Schedule>& schedule);
 
   // FAILED_PRECONDITION: another model's or of another shape; or, without `force`, not passed, or
   // never held here. Whatever a schedule from elsewhere says of its quality check, only those count
   // that were made by a calibration here, are an operator's file, or were forced before.
   absl::Status activate(const std::shared_ptr<const Schedule>& schedule, bool force);
+  // What a calibration does at its end: activates its schedule if the one that was active when it
+  // began, which may be null, still is. ABORTED: an operator has changed that meanwhile.
+  absl::Status activate_after(const std::shared_ptr<const Schedule>& before,
+                              const std::shared_ptr<const Schedule>& schedule);
   // The id that was active; empty when none was.
   std::string deactivate();
 
@@ -53,11 +58,13 @@ class Schedules {
   std::vector<std::shared_ptr<const Schedule>> list() const;  // newest first
 
  private:
-  std::string file_of(const Schedule& schedule) const;
-  void keep(std::shared_ptr<const Schedule> schedule);
-  bool exceed_bounds() const;                                // mutex_ held
-  absl::Status check_owner(const Schedule& schedule) const;  // FAILED_PRECONDITION
-  absl::Status check_fits(const Schedule& schedule) const;   // the same, and its shape
+  std::string file_of(const std::string& schedule_id) const;
+  // Returns the ids of those that there is no room for any more.
+  std::vector<std::string> keep(std::shared_ptr<const Schedule> schedule);
+  bool exceed_bounds() const;                                                 // mutex_ held
+  absl::Status make_active(const std::shared_ptr<const Schedule>& schedule);  // file_mutex_ held
+  absl::Status check_owner(const Schedule& schedule) const;                   // FAILED_PRECONDITION
+  absl::Status check_fits(const Schedule& schedule) const;  // the same, and its shape
   // Whether it may become active without force. FAILED_PRECONDITION.
   absl::Status check_quality(const Schedule& schedule) const;
 

@@ -19,7 +19,7 @@ class StallWatch {
   explicit StallWatch(std::chrono::seconds patience) : patience_(patience) {}
 
   // To be called about every second with the statistics of `now` and the layers that have been
-  // computed so far (engine/model/layer_count.h). The same as stalled() afterwards.
+  // computed so far (Engine::layers_computed). The same as stalled() afterwards.
   // Where the calls pause, as in a process that was stopped, the engine had no chance to work, and
   // its time begins anew.
   bool observe(const EngineStats& stats, int64_t layers, Time now);

@@ -1,6 +1,5 @@
 #include "server/grpc/health.h"
 
-#include "engine/model/layer_count.h"
 #include "kascade/v1/calibration_service.grpc.pb.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
 #include "spdlog/spdlog.h"
@@ -13,7 +12,7 @@ constexpr auto kTick = std::chrono::seconds(1);
 }  // namespace
 
 Health::Health(const Engine& engine, std::chrono::seconds patience)
-    : engine_(engine), readers_(patience) {}
+    : engine_(engine), stalls_(patience) {}
 
 Health::~Health() { stop(); }
 
@@ -56,11 +55,12 @@ void Health::run() {
 
 void Health::look() {
   const EngineStats stats = engine_.stats();
-  const bool was_stalled = readers_.stalled();
-  const bool stalled = readers_.observe(stats, layers_computed(), std::chrono::steady_clock::now());
+  const bool was_stalled = stalls_.stalled();
+  const bool stalled =
+      stalls_.observe(stats, engine_.layers_computed(), std::chrono::steady_clock::now());
   if (stalled && !was_stalled) {
     spdlog::error("the engine has made no progress for {} s; {} sequences run, {} wait",
-                  readers_.standstill().count(), stats.running, stats.waiting);
+                  stalls_.standstill().count(), stats.running, stats.waiting);
   }
   if (was_stalled && !stalled) spdlog::info("the engine makes progress again");
   stalled_ = stalled;

@@ -46,7 +46,7 @@ class Health {
   void look();
 
   const Engine& engine_;
-  core::StallWatch readers_;  // used by the thread only
+  core::StallWatch stalls_;  // used by the thread only
   grpc::HealthCheckServiceInterface* service_ = nullptr;
   const net::Acceptor* acceptor_ = nullptr;
   std::atomic<bool> ready_ = false;

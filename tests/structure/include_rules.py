@@ -19,8 +19,7 @@ BASE = ["engine/base/*"]
 ENGINE = ["engine/engine.h", "engine/request.h", "engine/calibration/calibration.h",
           "engine/calibration/windows.h", "engine/trace/*.h", "engine/schedule/*.h", "engine/quality/*",
           "engine/sampling/scored_token.h", "engine/tokenizer/chat.h",
-          "engine/tokenizer/tokenizer.h", "engine/tokenizer/utf8.h", "engine/model/config.h",
-          "engine/model/layer_count.h"]
+          "engine/tokenizer/tokenizer.h", "engine/tokenizer/utf8.h", "engine/model/config.h"]
 
 # File pattern → patterns of ours that it may include. The first that matches a file counts; a
 # file's own header is always allowed, and so is BASE to all but the client. Rooms only include

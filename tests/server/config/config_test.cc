@@ -204,6 +204,11 @@ TEST(Configuration, BadValuesAreRefusedWhereverTheyStand) {
   }
 }
 
+TEST(Configuration, UnknownNamesInTheFileAreRefused) {
+  EXPECT_THAT(refused({"--config", config_file("max-queu=8\n")}), HasSubstr("max-queu"));
+  EXPECT_THAT(refused({"--config", config_file("[server]\nmax-queue=8\n")}), HasSubstr("server"));
+}
+
 TEST(Configuration, WrongUsageIsExitCodeTwo) {
   EXPECT_EQ(parse({}).result.exit_code, 2);  // no model
   EXPECT_NE(refused({"--no-such-option"}), "");

@@ -427,6 +427,23 @@ TEST_F(ServerCalibrationTest, AScheduleThatPassesIsActivatedAndSaved) {
   EXPECT_THAT(server()->metrics_text(),
               HasSubstr("kascade_calibrations_total{outcome=\"passed\"} 1"));
 
+  // What an operator activates while a calibration runs stays active.
+  request.set_max_degradation_percent(49);
+  const auto chosen = make_schedule(server()->engine(), {1}, {.min_keys = 16});
+  {
+    grpc::ClientContext context;
+    std::unique_ptr<Reader> reader;
+    start(context, request, reader);
+    ASSERT_TRUE(server()->engine().activate(chosen).ok());
+    v1::CalibrateResponse last;
+    while (reader->Read(&last)) {
+    }
+    EXPECT_TRUE(last.result().passed());
+    EXPECT_FALSE(last.result().activated());
+    EXPECT_THAT(last.result().note(), HasSubstr("was activated meanwhile"));
+    EXPECT_EQ(server()->engine().active_schedule(), chosen);
+  }
+
   v1::ScoreRequest scoring;
   scoring.add_inputs()->set_text(read_file(demo_model() / "evaluation.txt").substr(0, 4000));
   scoring.mutable_attention()->set_mode(v1::ATTENTION_MODE_COMPARE);

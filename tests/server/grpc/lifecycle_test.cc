@@ -266,7 +266,10 @@ TEST_F(ServerLifecycleTest, OfTooManyScheduleFilesTheNewestAreKept) {
           save_schedule(made, options.schedule_directory / absl::StrCat(1000 + i, ".json")).ok());
     }
   }
+  const auto left_over = options.schedule_directory / ".abc.json.x7Yz01";
+  write_file(left_over, "{");
   TestServer server(options);
+  EXPECT_FALSE(std::filesystem::exists(left_over));
   grpc::ClientContext context;
   v1::ListSchedulesRequest request;
   request.set_page_size(256);
