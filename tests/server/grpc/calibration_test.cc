@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/engine_client.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/test_server.h"
 

@@ -94,10 +94,15 @@ TEST_F(RequestMemoryTest, LongTextsAreRefusedByTheFieldThatHasThem) {
   v1::TokenizeRequest tokenize;
   tokenize.add_texts(std::string(3 * kMiB, 'x'));
   tokenize.set_details(true);
-  grpc::ClientContext context;
-  v1::TokenizeResponse response;
-  expect(server().inference->Tokenize(&context, tokenize, &response), bad("texts[0]", "TOO_LONG"),
-         "tokenize");
+  const auto refusal = [&] {
+    grpc::ClientContext context;
+    v1::TokenizeResponse response;
+    return server().inference->Tokenize(&context, tokenize, &response);
+  };
+  expect(refusal(), {grpc::StatusCode::FAILED_PRECONDITION, "MEMORY_BUDGET", ""}, "details");
+  EXPECT_TRUE(all_memory_is_back());
+  start(512 * kMiB);  // holds the details, which are more than a message may have
+  expect(refusal(), bad("texts[0]", "TOO_LONG"), "reply");
   EXPECT_TRUE(all_memory_is_back());
 }
 
