@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -108,10 +109,14 @@ TEST_F(RequestMemoryTest, LongTextsAreRefusedByTheFieldThatHasThem) {
 
 TEST_F(RequestMemoryTest, AClientThatReadsNothingIsEnded) {
   start(64 * kMiB, /*stalled_seconds=*/1);
-  // Far more than what connections hold on the way.
+  // Far more than what this connection, whose window does not grow, holds on the way.
   auto request = score_of(std::string(40'000, 'x'), /*top_logprobs=*/20);
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  const auto stub = v1::InferenceService::NewStub(grpc::CreateCustomChannel(
+      absl::StrCat("127.0.0.1:", server()->port()), grpc::InsecureChannelCredentials(), arguments));
   grpc::ClientContext context;
-  auto reader = server().inference->Score(&context, request);
+  auto reader = stub->Score(&context, request);
   v1::ScoreResponse message;
   ASSERT_TRUE(reader->Read(&message));
   EXPECT_TRUE(all_memory_is_back());
