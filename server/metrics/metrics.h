@@ -32,8 +32,8 @@ struct ServerMetrics {
   prometheus::Family<prometheus::Counter>& rpc_requests;    // {rpc, code}
   prometheus::Family<prometheus::Histogram>& rpc_duration;  // {rpc}
   prometheus::Gauge& rpc_in_flight;
-  prometheus::Gauge& request_memory;        // bytes, see server/core/memory_budget.h
-  prometheus::Gauge& request_memory_limit;  // bytes
+  prometheus::Gauge& request_memory;                  // bytes, see server/core/memory_budget.h
+  prometheus::Gauge& request_memory_limit;            // bytes
   prometheus::Family<prometheus::Counter>& refusals;  // {reason}
   prometheus::Histogram& time_to_first_token;
   prometheus::Histogram& inter_token_latency;
