@@ -70,7 +70,7 @@ class PendingReply {
 };
 
 // Backend "far_memory" is the one in tests/support/far_memory_backend.h.
-inline std::unique_ptr<Engine> make_engine(EngineOptions options) {
+inline std::unique_ptr<Engine> make_engine(const EngineOptions& options) {
   std::unique_ptr<Backend> backend;
   if (options.backend == "far_memory") {
     backend =
