@@ -158,7 +158,7 @@ TEST(EncodingBounds, WhatIsDroppedIsNotCounted) {
   EXPECT_EQ(encode(*plain, std::string(1000, '!') + "a", {.max_tokens = 1})->size(), 1U);
   Json right = testing::added_token(2, "<r>", /*special=*/false);
   right["rstrip"] = true;
-  json["added_tokens"] = {right};
+  json["added_tokens"] = Json::array({right});
   const auto strips = testing::parse_or_fail(json);
   EXPECT_EQ(encode(*strips, "<r>" + std::string(1000, ' '), {.max_tokens = 1})->size(), 1U);
 }

@@ -145,6 +145,8 @@ class RequestMemoryTest : public CoreTest {
     EXPECT_TRUE(result.ok()) << result.status();
     return used_memory() - before - guard.held_bytes();
   }
+  // The request refers to the text.
+  core::ScoringRequest score_of(const std::string&& text) = delete;
   core::ScoringRequest score_of(const std::string& text) {
     core::ScoringRequest request;
     request.inputs = {core::TextToScore{text}};
@@ -167,7 +169,8 @@ TEST_F(RequestMemoryTest, APromptBeyondTheContextIsNotEncoded) {
 
 TEST_F(RequestMemoryTest, AnExpiredTextIsNotEncoded) {
   RequestGuard guard(memory_);
-  auto request = score_of(long_text(4 << 20));
+  const std::string text = long_text(4 << 20);
+  auto request = score_of(text);
   request.deadline = absl::Now();
   EXPECT_TRUE(
       absl::IsDeadlineExceeded(core::prepare(request, *engine_, *schedules_, guard).status()));
