@@ -77,7 +77,7 @@ TEST(MemoryBudgetTest, WhatCanNeverFitIsAPrecondition) {
   const absl::Status status = reservation.resize(56 * kMiB + 1);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("at most 58720256"));
-  EXPECT_EQ(refusal_of(status)->reason, "MEMORY_BUDGET");
+  EXPECT_EQ(refusal_of(status).value_or(Refusal{}).reason, "MEMORY_BUDGET");
 }
 
 TEST(MemoryBudgetTest, LargeRequestsLeaveRoomForSmallOnes) {
@@ -162,7 +162,7 @@ TEST_F(RequestMemoryTest, APromptBeyondTheContextIsNotEncoded) {
   const std::string text(4 << 20, 'x');
   const auto prompt = core::encode_prompt(core::TextPrompt{text}, {}, *engine_, guard, 511);
   EXPECT_EQ(prompt.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(refusal_of(prompt.status())->reason, "TOO_LONG");
+  EXPECT_EQ(refusal_of(prompt.status()).value_or(Refusal{}).reason, "TOO_LONG");
   EXPECT_THAT(std::string(prompt.status().message()), HasSubstr("more than 511 tokens"));
   EXPECT_EQ(memory_.returned(), 0);  // nothing was reserved
 }
@@ -196,7 +196,7 @@ TEST_F(RequestMemoryTest, AScoringThatCanNeverFitIsRefused) {
   const std::string text = long_text(1 << 20);
   const absl::Status status = core::prepare(score_of(text), *engine_, *schedules_, guard).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
-  EXPECT_EQ(refusal_of(status)->reason, "MEMORY_BUDGET");
+  EXPECT_EQ(refusal_of(status).value_or(Refusal{}).reason, "MEMORY_BUDGET");
 }
 
 TEST_F(RequestMemoryTest, TokensAndTheirReplyAreHeld) {
@@ -226,8 +226,8 @@ TEST_F(RequestMemoryTest, AReplyBeyondTheLimitIsRefusedBeforeTheTextIsEncoded) {
                        guard)
             .status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
-    EXPECT_EQ(refusal_of(status)->reason, "TOO_LONG");
-    EXPECT_EQ(refusal_of(status)->field, "texts[1]");
+    EXPECT_EQ(refusal_of(status).value_or(Refusal{}).reason, "TOO_LONG");
+    EXPECT_EQ(refusal_of(status).value_or(Refusal{}).field, "texts[1]");
     EXPECT_THAT(std::string(status.message()), HasSubstr("more than 20000 bytes"));
   }
 }
@@ -238,7 +238,7 @@ TEST_F(RequestMemoryTest, ATextOfTokensBeyondTheLimitIsRefused) {
   const absl::Status status =
       core::detokenize(*engine_, tokens, true, /*max_reply_bytes=*/4999, guard).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(refusal_of(status)->field, "tokens");
+  EXPECT_EQ(refusal_of(status).value_or(Refusal{}).field, "tokens");
   EXPECT_LE(excess(guard, [&] { return core::detokenize(*engine_, tokens, true, 5000, guard); }),
             0);
 }
