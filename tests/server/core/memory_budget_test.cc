@@ -58,7 +58,7 @@ TEST(MemoryBudgetTest, WhatDoesNotFitNowMayBeTriedAgain) {
   const absl::Status status = second.resize(20 * kMiB);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(second.bytes(), kMiB);  // as it was
-  const auto refusal = refusal_of(status).value();
+  const auto refusal = refusal_of(status).value_or(Refusal{});
   EXPECT_EQ(refusal.reason, "MEMORY_BUDGET");
   EXPECT_GT(refusal.retry_after, absl::ZeroDuration());
   using Detail = std::pair<std::string, std::string>;
