@@ -23,8 +23,8 @@ lint() {
 # The name of a base image in buildah's store.
 base_image() {
   local base=localhost/kascade-base:bookworm container
-  if buildah pull --quiet docker.io/library/debian:bookworm-slim >/dev/null 2>&1; then
-    echo docker.io/library/debian:bookworm-slim
+  if buildah pull --quiet debian:bookworm-slim >/dev/null 2>&1; then
+    echo debian:bookworm-slim
     return
   fi
   if ! buildah inspect --type image "$base" >/dev/null 2>&1; then

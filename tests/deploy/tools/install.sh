@@ -85,10 +85,10 @@ debian_files() {
     cd "$folder"
     apt-get download "${@:1:$#-1}" 2>/dev/null
     for package in ./*.deb; do
-      dpkg -x "$package" root
+      dpkg -x "$package" unpacked
     done
     rm ./*.deb
-    find "$PWD"/root/usr/*bin -type f -exec ln -sf -t bin {} +
+    find "$PWD"/unpacked/usr/*bin -type f -exec ln -sf -t bin {} +
   )
 }
 
