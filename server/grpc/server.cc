@@ -11,7 +11,7 @@
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/server_builder.h"
 #include "server/grpc/access.h"
-#include "server/grpc/connection_calls.h"
+#include "server/grpc/connections/connection_calls.h"
 #include "server/grpc/credentials.h"
 #include "server/grpc/malformed_requests.h"
 #include "server/metrics/engine_collector.h"

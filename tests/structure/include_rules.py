@@ -81,8 +81,10 @@ RULES = [
     ("server/security/*", ["server/security/*", "server/net/*"]),
     ("server/metrics/*", ["server/metrics/*", "server/net/*", "engine/engine.h", "tools/version/*"]),
     ("server/core/*", ["server/core/*", "server/metrics/metrics.h"] + ENGINE),
-    ("server/grpc/*", ["server/grpc/*", "server/core/*", "server/metrics/*", "server/net/*",
-                       "server/security/*", "kascade/v1/*"] + ENGINE),
+    # What one connection may do: nothing of requests.
+    ("server/grpc/connections/*", ["server/grpc/connections/*", "server/net/*"]),
+    ("server/grpc/*", ["server/grpc/*", "server/grpc/connections/*", "server/core/*",
+                       "server/metrics/*", "server/net/*", "server/security/*", "kascade/v1/*"] + ENGINE),
     # Configuration and start.
     ("server/*", ["server/config.h", "server/grpc/server.h", "server/log_format.h",
                   "server/net/address.h", "server/security/listener_security.h",
@@ -99,7 +101,7 @@ LIBRARIES = [
     (["oneapi/**", "dnnl*"], ["engine/backend/cpu/*"]),
     (["*intrin.h"], ["engine/backend/cpu/*", "tools/demo_model/*"]),
     (["grpc/**", "grpcpp/**", "google/**", "**.pb.h", "kascade/v1/*"],
-     ["server/grpc/*", "server/main.cc", "client/**"]),
+     ["server/grpc/**", "server/main.cc", "client/**"]),
     (["prometheus/**"], ["server/metrics/*"]),
 ]
 

@@ -1,5 +1,5 @@
 // Tests when a connection has had too many streams or too much data for what it got done.
-#include "server/grpc/stream_budget.h"
+#include "server/grpc/connections/stream_budget.h"
 
 #include "gtest/gtest.h"
 

@@ -1,6 +1,6 @@
 // How many streams and how much data a connection may have without getting anything done.
-#ifndef KASCADE_SERVER_GRPC_STREAM_BUDGET_H_
-#define KASCADE_SERVER_GRPC_STREAM_BUDGET_H_
+#ifndef KASCADE_SERVER_GRPC_CONNECTIONS_STREAM_BUDGET_H_
+#define KASCADE_SERVER_GRPC_CONNECTIONS_STREAM_BUDGET_H_
 
 #include <chrono>
 #include <cstdint>
@@ -48,4 +48,4 @@ class StreamBudget {
 
 }  // namespace kascade::server
 
-#endif  // KASCADE_SERVER_GRPC_STREAM_BUDGET_H_
+#endif  // KASCADE_SERVER_GRPC_CONNECTIONS_STREAM_BUDGET_H_

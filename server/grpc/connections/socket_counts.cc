@@ -1,4 +1,4 @@
-#include "server/grpc/socket_counts.h"
+#include "server/grpc/connections/socket_counts.h"
 
 #include <algorithm>
 #include <memory>

@@ -1,4 +1,4 @@
-#include "server/grpc/connection_options.h"
+#include "server/grpc/connections/connection_options.h"
 
 #include <algorithm>
 #include <limits>

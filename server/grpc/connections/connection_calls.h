@@ -1,6 +1,6 @@
 // Tells the accept loop which connections have calls.
-#ifndef KASCADE_SERVER_GRPC_CONNECTION_CALLS_H_
-#define KASCADE_SERVER_GRPC_CONNECTION_CALLS_H_
+#ifndef KASCADE_SERVER_GRPC_CONNECTIONS_CONNECTION_CALLS_H_
+#define KASCADE_SERVER_GRPC_CONNECTIONS_CONNECTION_CALLS_H_
 
 #include <memory>
 
@@ -15,4 +15,4 @@ std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> count_cal
 
 }  // namespace kascade::server
 
-#endif  // KASCADE_SERVER_GRPC_CONNECTION_CALLS_H_
+#endif  // KASCADE_SERVER_GRPC_CONNECTIONS_CONNECTION_CALLS_H_

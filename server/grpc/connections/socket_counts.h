@@ -1,13 +1,13 @@
 // gRPC's own counts of what happens on each connection, by channelz.
-#ifndef KASCADE_SERVER_GRPC_SOCKET_COUNTS_H_
-#define KASCADE_SERVER_GRPC_SOCKET_COUNTS_H_
+#ifndef KASCADE_SERVER_GRPC_CONNECTIONS_SOCKET_COUNTS_H_
+#define KASCADE_SERVER_GRPC_CONNECTIONS_SOCKET_COUNTS_H_
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <unordered_map>
 
-#include "server/grpc/stream_budget.h"
+#include "server/grpc/connections/stream_budget.h"
 
 namespace kascade::server {
 
@@ -33,4 +33,4 @@ class SocketCounter {
 
 }  // namespace kascade::server
 
-#endif  // KASCADE_SERVER_GRPC_SOCKET_COUNTS_H_
+#endif  // KASCADE_SERVER_GRPC_CONNECTIONS_SOCKET_COUNTS_H_

@@ -1,4 +1,4 @@
-#include "server/grpc/connection_calls.h"
+#include "server/grpc/connections/connection_calls.h"
 
 #include <chrono>
 #include <utility>

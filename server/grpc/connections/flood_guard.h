@@ -1,7 +1,7 @@
 // Cuts off connections that flood the server with streams or data
 // (docs/decisions/0076-our-own-accept-loop.md).
-#ifndef KASCADE_SERVER_GRPC_FLOOD_GUARD_H_
-#define KASCADE_SERVER_GRPC_FLOOD_GUARD_H_
+#ifndef KASCADE_SERVER_GRPC_CONNECTIONS_FLOOD_GUARD_H_
+#define KASCADE_SERVER_GRPC_CONNECTIONS_FLOOD_GUARD_H_
 
 #include <condition_variable>
 #include <cstdint>
@@ -11,8 +11,8 @@
 #include <thread>
 #include <unordered_map>
 
-#include "server/grpc/socket_counts.h"
-#include "server/grpc/stream_budget.h"
+#include "server/grpc/connections/socket_counts.h"
+#include "server/grpc/connections/stream_budget.h"
 #include "server/net/connections.h"
 
 namespace kascade::server {
@@ -48,4 +48,4 @@ class FloodGuard {
 
 }  // namespace kascade::server
 
-#endif  // KASCADE_SERVER_GRPC_FLOOD_GUARD_H_
+#endif  // KASCADE_SERVER_GRPC_CONNECTIONS_FLOOD_GUARD_H_

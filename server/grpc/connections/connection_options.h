@@ -1,12 +1,12 @@
 // What gRPC clients may do with their connections.
-#ifndef KASCADE_SERVER_GRPC_CONNECTION_OPTIONS_H_
-#define KASCADE_SERVER_GRPC_CONNECTION_OPTIONS_H_
+#ifndef KASCADE_SERVER_GRPC_CONNECTIONS_CONNECTION_OPTIONS_H_
+#define KASCADE_SERVER_GRPC_CONNECTIONS_CONNECTION_OPTIONS_H_
 
 #include <cstdint>
 
 #include "absl/status/statusor.h"
 #include "grpcpp/server_builder.h"
-#include "server/grpc/stream_budget.h"
+#include "server/grpc/connections/stream_budget.h"
 #include "server/net/connections.h"
 
 namespace kascade::server {
@@ -36,4 +36,4 @@ void limit_connections(grpc::ServerBuilder& builder, const ConnectionOptions& op
 
 }  // namespace kascade::server
 
-#endif  // KASCADE_SERVER_GRPC_CONNECTION_OPTIONS_H_
+#endif  // KASCADE_SERVER_GRPC_CONNECTIONS_CONNECTION_OPTIONS_H_

@@ -1,4 +1,4 @@
-#include "server/grpc/stream_budget.h"
+#include "server/grpc/connections/stream_budget.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "server/grpc/flood_guard.h"
+#include "server/grpc/connections/flood_guard.h"
 
 #include <chrono>
 #include <string>
