@@ -54,12 +54,13 @@ void add_note(const std::string& note, std::string& notes) {
 class Job {
  public:
   Job(Engine& engine, CalibrationOptions options, const Progress& progress,
-      const std::atomic<bool>& stop, Measurement* previous)
+      const std::atomic<bool>& stop, Measurement* previous, RunResults* results)
       : engine_(engine),
         options_(std::move(options)),
         progress_(progress),
-        runs_(engine, stop),
-        previous_(previous) {}
+        runs_(engine, stop, results),
+        previous_(previous),
+        results_(results) {}
 
   absl::StatusOr<CalibrationOutcome> run(const CalibrationTexts& texts);
 
@@ -83,6 +84,8 @@ class Job {
   absl::Status check(std::vector<LayerSchedule> layers, CalibrationOutcome& outcome);
   // Sets the schedule's dense_below.
   absl::Status find_crossover(Schedule& schedule);
+  // Sets when the schedule was made and how long that took, then its id.
+  void finish(absl::Time begin, Schedule& schedule) const;
   // Adds what differs from the request in the texts that were measured and checked.
   void note_texts(std::string& note) const;
   // A schedule of these layers, with all that is known of it before its quality check.
@@ -96,7 +99,8 @@ class Job {
   CalibrationOptions options_;
   const Progress& progress_;
   WindowRuns runs_;
-  Measurement* previous_;  // may be null
+  Measurement* previous_;  // may be null, like the results
+  RunResults* results_;
   WindowSettings measuring_, comparing_;
   CalibrationWindows windows_;
   std::unique_ptr<QualityCheck> quality_check_{};
@@ -339,6 +343,19 @@ void Job::note_texts(std::string& note) const {
   }
 }
 
+void Job::finish(absl::Time begin, Schedule& schedule) const {
+  const absl::Time now = absl::Now();
+  schedule.created_at = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", now, absl::UTCTimeZone());
+  schedule.calibration.duration_seconds = absl::ToDoubleSeconds(now - begin);
+  seal(schedule);
+  if (results_ == nullptr) return;
+  // A calibration that is interrupted now makes this very schedule when it continues, not a twin.
+  const std::string* made = results_->find("schedule");
+  const auto earlier = made == nullptr ? schedule : parse_schedule(*made);
+  if (earlier.ok()) schedule = *earlier;
+  if (made == nullptr) results_->keep("schedule", to_json(schedule));
+}
+
 absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
   const absl::Time begin = absl::Now();
   if (absl::Status status = cut_windows(texts); !status.ok()) return status;
@@ -354,10 +371,7 @@ absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
   if (status = find_crossover(outcome.schedule); !status.ok()) return status;
   outcome.layers =
       measured_layers(outcome.schedule.layers, measured->similarity, measured->windows);
-  outcome.schedule.created_at =
-      absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone());
-  outcome.schedule.calibration.duration_seconds = absl::ToDoubleSeconds(absl::Now() - begin);
-  seal(outcome.schedule);
+  finish(begin, outcome.schedule);
   const int64_t total = count_tokens(windows_.held_out);
   report(CalibrationStage::kDone, total, total);
   return outcome;
@@ -373,9 +387,10 @@ bool Measurement::same_as(const Measurement& other) const {
 absl::StatusOr<CalibrationOutcome> calibrate(Engine& engine, const CalibrationOptions& options,
                                              const CalibrationTexts& texts,
                                              const Progress& progress,
-                                             const std::atomic<bool>& stop, Measurement* previous) {
+                                             const std::atomic<bool>& stop, Measurement* previous,
+                                             RunResults* results) {
   if (absl::Status status = validate(options, engine.model()); !status.ok()) return status;
-  return Job(engine, options, progress, stop, previous).run(texts);
+  return Job(engine, options, progress, stop, previous, results).run(texts);
 }
 
 }  // namespace kascade

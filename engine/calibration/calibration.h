@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "engine/calibration/measured_layers.h"
 #include "engine/calibration/quality_check.h"
+#include "engine/calibration/run_results.h"
 #include "engine/calibration/similarity_recorder.h"
 #include "engine/calibration/texts.h"
 #include "engine/engine.h"
@@ -136,11 +137,15 @@ absl::Status validate(const CalibrationOptions& options, const ModelConfig& mode
 // At least 1,024 tokens must be held out. INVALID_ARGUMENT says what is missing; CANCELLED is
 // returned once `stop` is set; errors of the engine pass through. `progress` is called on the
 // calling thread and on the engine's thread, never at the same time. If `previous` is given, what
-// it holds is not measured again, and it holds afterwards what this calibration has measured.
+// it holds is not measured again, and it holds afterwards what this calibration has measured. If
+// `results` are given, what they hold of this calibration does not run again, and the outcome is
+// that of the first time, where the engine promises that the results of a request do not depend on
+// the others (docs/decisions/0029-results-do-not-depend-on-company.md). They belong to one model on
+// one machine.
 absl::StatusOr<CalibrationOutcome> calibrate(
     Engine& engine, const CalibrationOptions& options, const CalibrationTexts& texts,
     const std::function<void(const CalibrationProgress&)>& progress, const std::atomic<bool>& stop,
-    Measurement* previous = nullptr);
+    Measurement* previous = nullptr, RunResults* results = nullptr);
 
 }  // namespace kascade
 

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "engine/calibration/crossover.h"
 #include "engine/calibration/pass_keys.h"
+#include "engine/calibration/run_results.h"
 #include "engine/calibration/similarity_recorder.h"
 #include "engine/calibration/windows.h"
 #include "engine/engine.h"
@@ -34,10 +35,12 @@ struct WindowComparison {
 using TokensDone = std::function<void(int64_t tokens)>;
 
 // All functions block until all windows are done. Once `stop` turns true they soon return
-// CANCELLED, and none of their requests is left in the engine.
+// CANCELLED, and none of their requests is left in the engine. Windows whose result is in `results`,
+// which may be null, do not run; the results of the others are kept there as they come.
 class WindowRuns {
  public:
-  WindowRuns(Engine& engine, const std::atomic<bool>& stop) : engine_(engine), stop_(stop) {}
+  WindowRuns(Engine& engine, const std::atomic<bool>& stop, RunResults* results = nullptr)
+      : engine_(engine), stop_(stop), results_(results) {}
 
   // Runs the windows with dense attention and returns the similarities of each.
   absl::StatusOr<std::vector<Similarity>> measure(const SelectionSettings& settings,
@@ -64,6 +67,8 @@ class WindowRuns {
  private:
   Engine& engine_;
   const std::atomic<bool>& stop_;
+  RunResults* results_;
+  int timed_runs_ = 0;  // each run of the same text has a time of its own
 };
 
 }  // namespace kascade

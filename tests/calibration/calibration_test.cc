@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -197,6 +198,94 @@ TEST_F(RepeatedCalibrationTest, DoesNotDependOnHowManyWindowsRunSideBySide) {
   const std::vector<float> together = kl_of(*engine_);
   EXPECT_EQ(together.size(), 499u + 29u);
   EXPECT_EQ(together, kl_of(*make_engine(one_at_a_time)));
+}
+
+// Keeps results in memory, and stops the calibration once so many have come.
+class StoppingResults final : public RunResults {
+ public:
+  StoppingResults(std::atomic<bool>& stop, size_t stop_after)
+      : stop_(stop), stop_after_(stop_after) {}
+  const std::string* find(const std::string& key) const override {
+    const auto found = results_.find(key);
+    return found == results_.end() ? nullptr : &found->second;
+  }
+  void keep(const std::string& key, std::string result) override {
+    EXPECT_TRUE(results_.emplace(key, std::move(result)).second) << key << " ran twice";
+    if (--stop_after_ == 0) stop_ = true;
+  }
+  void stop_again_after(size_t results) { stop_after_ = results; }
+  size_t size() const { return results_.size(); }
+
+ private:
+  std::atomic<bool>& stop_;
+  size_t stop_after_;
+  std::map<std::string, std::string> results_{};
+};
+
+// Wherever it is stopped, and however often, a calibration that continues runs no window twice, and
+// makes the schedule of one that was left alone, to the last bit.
+TEST_F(RepeatedCalibrationTest, AnInterruptedCalibrationContinuesToTheSameSchedule) {
+  options_.max_degradation_percent = 1000;
+  options_.dense_below = std::nullopt;  // a passing schedule would be timed, too
+  const auto undisturbed = run(long_text());
+  ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
+  const auto comparable = [](Schedule schedule) {
+    schedule.created_at.clear();
+    schedule.calibration.duration_seconds = 0;
+    seal(schedule);
+    return to_json(schedule);
+  };
+  for (const size_t step : {1, 7}) {
+    StoppingResults results(stop_, step);
+    absl::StatusOr<CalibrationOutcome> outcome = absl::CancelledError();
+    int interruptions = -1;
+    for (; absl::IsCancelled(outcome.status()); ++interruptions) {
+      stop_ = false;
+      results.stop_again_after(step);
+      outcome = calibrate(
+          *engine_, options_, {.texts = long_text()}, [](const CalibrationProgress&) {}, stop_,
+          nullptr, &results);
+    }
+    stop_ = false;
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    EXPECT_GT(interruptions, 3);
+    EXPECT_EQ(comparable(outcome->schedule), comparable(undisturbed->schedule));
+    EXPECT_EQ(outcome->similarity, undisturbed->similarity);
+    EXPECT_EQ(outcome->note, undisturbed->note);
+    EXPECT_EQ(outcome->table.size(), undisturbed->table.size());
+    // Once more with all results there: nothing runs, and the schedule is the very same one.
+    const int64_t rows = engine_->stats().rows;
+    const auto again = calibrate(
+        *engine_, options_, {.texts = long_text()}, [](const CalibrationProgress&) {}, stop_,
+        nullptr, &results);
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(engine_->stats().rows, rows);
+    EXPECT_EQ(to_json(again->schedule), to_json(outcome->schedule));
+  }
+}
+
+// Results of another version are of no use; the windows run again.
+TEST_F(RepeatedCalibrationTest, ResultsThatAreNoneAreNotTaken) {
+  class Nonsense final : public RunResults {
+   public:
+    const std::string* find(const std::string& key) const override {
+      return key == "schedule" ? nullptr : &bytes_;
+    }
+    void keep(const std::string& /*key*/, std::string /*result*/) override { ++kept; }
+    int kept = 0;
+
+   private:
+    const std::string bytes_ = "no result";
+  } results;
+  options_.anchors = 2;
+  const auto outcome = calibrate(
+      *engine_, options_, {.texts = long_text()}, [](const CalibrationProgress&) {}, stop_, nullptr,
+      &results);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_GT(results.kept, 10);
+  const auto fresh = run(long_text());
+  ASSERT_TRUE(fresh.ok()) << fresh.status();
+  expect_same(*outcome, *fresh);
 }
 
 TEST_F(RepeatedCalibrationTest, MeasuresWhatWasMeasuredOtherwise) {
