@@ -42,6 +42,11 @@ RULES = [
                                  "engine/model/config_fields.h", "engine/model/json.h"]),
     ("engine/model/*", ["engine/model/*", "engine/model/families/*", "engine/backend/*", "engine/cache/kv_cache.h",
                         "engine/attention/*"]),
+    # Trained sparse attention: what an adapter is, and its training.
+    ("engine/adapter/*", ["engine/adapter/*", "engine/model/file.h", "engine/model/json.h",
+                          "engine/model/safetensors.h"]),
+    ("engine/training/*", ["engine/training/*", "engine/adapter/*", "engine/backend/backend.h",
+                           "engine/model/*"]),
     ("engine/tokenizer/*", ["engine/tokenizer/*"]),
     ("engine/sampling/*", ["engine/sampling/*", "engine/backend/*", "engine/model/transformer.h"]),
     ("engine/scheduler/*", ["engine/scheduler/*", "engine/cache/blocks.h"]),
@@ -76,6 +81,9 @@ RULES = [
                          "tools/version/*", "engine/model/*", "engine/model/families/*",
                          "engine/tokenizer/*", "engine/backend/block_formats.h",
                          "engine/backend/tensor.h"]),
+    ("tools/train/*", ["tools/train/*", "tools/options/*", "tools/terminal/*", "tools/version/*",
+                       "engine/adapter/*", "engine/training/*", "engine/backend/backend.h",
+                       "engine/model/*", "engine/tokenizer/tokenizer.h"]),
     # What the server does, without a wire. LIBRARIES below keeps gRPC and protobuf out.
     ("server/net/*", ["server/net/*"]),
     ("server/security/*", ["server/security/*", "server/net/*"]),
