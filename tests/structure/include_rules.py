@@ -83,7 +83,8 @@ RULES = [
                          "engine/backend/tensor.h"]),
     ("tools/train/*", ["tools/train/*", "tools/options/*", "tools/terminal/*", "tools/version/*",
                        "engine/adapter/*", "engine/training/*", "engine/backend/backend.h",
-                       "engine/model/*", "engine/tokenizer/tokenizer.h"]),
+                       "engine/model/*", "engine/tokenizer/chat.h",
+                       "engine/tokenizer/tokenizer.h"]),
     # What the server does, without a wire. LIBRARIES below keeps gRPC and protobuf out.
     ("server/net/*", ["server/net/*"]),
     ("server/security/*", ["server/security/*", "server/net/*"]),

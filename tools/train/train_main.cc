@@ -50,12 +50,14 @@ struct Arguments {
 
 void add_data_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--model-id", arguments.model, "Folder of the frozen model")->required();
-  app.add_option("--data-path", arguments.files, "Text files to train on")->required();
+  app.add_option("--data-path", arguments.files, "Files to train on")->required();
   app.add_option("--output-name", arguments.output_name, "First part of the output folder's name")
       ->required();
   app.add_option("--output-folder", arguments.output_folder, "Where the output folder is made")
       ->capture_default_str();
-  app.add_option("--task-name", arguments.task_name, "Second part of the output folder's name")
+  app.add_option("--task-name", arguments.task_name,
+                 "What the files are: gsm8k, asdiv-aug, strategyqa or aqua: questions, one JSON "
+                 "object a line; any other name: plain text. Part of the output folder's name")
       ->capture_default_str();
   app.add_option("--start-from", arguments.start,
                  "Folder of an adapter to train further; its options are kept [none]");
@@ -168,6 +170,7 @@ absl::Status complete(Arguments& arguments) {
   request.model = arguments.model;
   request.start = arguments.start;
   request.files.assign(arguments.files.begin(), arguments.files.end());
+  request.task = question_task_named(arguments.task_name);
   request.output = output_path(arguments);
   request.texts.lengths.clear();
   for (const std::string& length : arguments.lengths) {

@@ -100,7 +100,14 @@ absl::Status open_texts(const TrainingRequest& request, Opened& opened) {
     return absl::InvalidArgumentError(absl::StrCat("--max-length: must be at most the model's ",
                                                    opened.config.context, " tokens, is ", length));
   }
-  auto texts = choose_texts(request.files, **tokenizer, opened.config.vocab, request.texts);
+  std::optional<int32_t> end;
+  if (!opened.config.eos_tokens.empty()) end = opened.config.eos_tokens.front();
+  std::optional<ChatFormat> format;
+  if (const auto found = find_chat_format(request.model, **tokenizer); found.ok()) format = *found;
+  auto texts = request.task
+                   ? choose_questions(request.files, *request.task, **tokenizer, format, end,
+                                      request.texts)
+                   : choose_texts(request.files, **tokenizer, opened.config.vocab, request.texts);
   if (!texts.ok()) return texts.status();
   opened.texts = *std::move(texts);
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ namespace kascade::train {
 struct TrainingRequest {
   std::filesystem::path model{};
   std::vector<std::filesystem::path> files{};
+  std::optional<QuestionTask> task{};  // what the files are; unset: plain texts
   std::filesystem::path output{};  // folder of the adapter; its checkpoints are in a folder in it
   std::filesystem::path start{};   // folder of an adapter to start from; empty: initial parameters
   AdapterOptions options{};        // not read with `start`

@@ -50,6 +50,26 @@ std::vector<training::TrainingText> cut(std::span<const int32_t> tokens,
   }
 }
 
+// The last ones are held out, at least one.
+void divide(std::vector<training::TrainingText> texts, const TextsChoice& choice,
+            ChosenTexts& chosen) {
+  const auto held_out = std::clamp<size_t>(
+      static_cast<size_t>(std::lround(static_cast<double>(texts.size()) * choice.held_out_share)),
+      1, texts.size() - 1);
+  const auto first = texts.end() - static_cast<int64_t>(held_out);
+  std::move(first, texts.end(), std::back_inserter(chosen.held_out));
+  std::move(texts.begin(), first, std::back_inserter(chosen.training));
+}
+
+void limit(const TextsChoice& choice, ChosenTexts& chosen) {
+  if (choice.most_texts > 0 && std::ssize(chosen.training) > choice.most_texts) {
+    chosen.training.resize(static_cast<size_t>(choice.most_texts));
+  }
+  for (const training::TrainingText& text : chosen.training) {
+    chosen.tokens += std::ssize(text.tokens);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<ChosenTexts> choose_texts(const std::vector<std::filesystem::path>& files,
@@ -70,19 +90,42 @@ absl::StatusOr<ChosenTexts> choose_texts(const std::vector<std::filesystem::path
           file.string(), ": has ", tokens->size(), " tokens, too few for two pieces of ",
           choice.lengths.front(), " tokens: give a longer text or a smaller --max-length"));
     }
-    const auto held_out = std::clamp<size_t>(
-        static_cast<size_t>(std::lround(static_cast<double>(pieces.size()) * choice.held_out_share)),
-        1, pieces.size() - 1);
-    const auto first = pieces.end() - static_cast<int64_t>(held_out);
-    std::move(first, pieces.end(), std::back_inserter(chosen.held_out));
-    std::move(pieces.begin(), first, std::back_inserter(chosen.training));
+    divide(std::move(pieces), choice, chosen);
   }
-  if (choice.most_texts > 0 && std::ssize(chosen.training) > choice.most_texts) {
-    chosen.training.resize(static_cast<size_t>(choice.most_texts));
+  limit(choice, chosen);
+  chosen.digest = digest.hex();
+  return chosen;
+}
+
+absl::StatusOr<ChosenTexts> choose_questions(const std::vector<std::filesystem::path>& files,
+                                             QuestionTask task, const Tokenizer& tokenizer,
+                                             std::optional<ChatFormat> format,
+                                             std::optional<int32_t> end,
+                                             const TextsChoice& choice) {
+  ChosenTexts chosen;
+  Sha256 digest;
+  for (const std::filesystem::path& file : files) {
+    auto content = read_file(file, kMostFileBytes);
+    if (!content.ok()) return content.status();
+    digest.add(*content);
+    auto questions = parse_questions(task, *content, file.string());
+    if (!questions.ok()) return questions.status();
+    if (questions->size() < 2) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          file.string(), ": must have at least two questions, has ", questions->size()));
+    }
+    std::vector<training::TrainingText> texts;
+    for (const Question& question : *questions) {
+      auto text = question_text(question, tokenizer, format, end, choice.lengths.front());
+      if (!text.ok()) {
+        return absl::Status(text.status().code(),
+                            absl::StrCat(file.string(), ": ", text.status().message()));
+      }
+      texts.push_back(*std::move(text));
+    }
+    divide(std::move(texts), choice, chosen);
   }
-  for (const training::TrainingText& text : chosen.training) {
-    chosen.tokens += std::ssize(text.tokens);
-  }
+  limit(choice, chosen);
   chosen.digest = digest.hex();
   return chosen;
 }

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/training/trainer.h"
+#include "tools/train/question_texts.h"
 
 namespace kascade::train {
 
@@ -34,6 +36,14 @@ struct ChosenTexts {
 absl::StatusOr<ChosenTexts> choose_texts(const std::vector<std::filesystem::path>& files,
                                          const Tokenizer& tokenizer, int32_t vocab,
                                          const TextsChoice& choice);
+
+// The same of files of questions, each a text of its own; the first of `choice.lengths` is the most
+// tokens of a text. `format` and `end`: see question_text().
+absl::StatusOr<ChosenTexts> choose_questions(const std::vector<std::filesystem::path>& files,
+                                             QuestionTask task, const Tokenizer& tokenizer,
+                                             std::optional<ChatFormat> format,
+                                             std::optional<int32_t> end,
+                                             const TextsChoice& choice);
 
 }  // namespace kascade::train
 
