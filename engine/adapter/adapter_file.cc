@@ -44,7 +44,8 @@ class Fields {
   void read(const std::string& key, double& value) {
     const Json* found = find(key);
     if (found == nullptr) return;
-    if (!found->is_number()) return fail(absl::StrCat(key, ": must be a number, is ", shown(*found)));
+    if (!found->is_number())
+      return fail(absl::StrCat(key, ": must be a number, is ", shown(*found)));
     value = found->get<double>();
   }
   void read(const std::string& key, bool& value) {
@@ -105,14 +106,12 @@ absl::Status check_shape(const AdapterShape& shape, const std::string& source) {
     int32_t value;
     int32_t most;
   };
-  for (const auto& [name, value, most] : {Size{"layers", shape.layers, 1024},
-                                          Size{"hidden", shape.hidden, 1 << 16},
-                                          Size{"heads", shape.heads, 4096},
-                                          Size{"kv_heads", shape.kv_heads, 1024},
-                                          Size{"head_dim", shape.head_dim, 1024}}) {
+  for (const auto& [name, value, most] :
+       {Size{"layers", shape.layers, 1024}, Size{"hidden", shape.hidden, 1 << 16},
+        Size{"heads", shape.heads, 4096}, Size{"kv_heads", shape.kv_heads, 1024},
+        Size{"head_dim", shape.head_dim, 1024}}) {
     if (value >= 1 && value <= most) continue;
-    return fault(source,
-                 absl::StrCat("model.", name, ": must be in [1, ", most, "], is ", value));
+    return fault(source, absl::StrCat("model.", name, ": must be in [1, ", most, "], is ", value));
   }
   if (shape.heads % shape.kv_heads == 0) return absl::OkStatus();
   return fault(source, absl::StrCat("model.heads: must be a multiple of kv_heads, which is ",
@@ -161,9 +160,9 @@ absl::StatusOr<Adapter> description_from(const Json& object, const std::string& 
 void read_gate_start(Fields& fields, AdapterOptions& options) {
   const Json* start = fields.find("gate_start");
   if (start == nullptr) return;
-  const bool numbers =
-      start->is_array() && start->size() == kBranches &&
-      std::all_of(start->begin(), start->end(), [](const Json& value) { return value.is_number(); });
+  const bool numbers = start->is_array() && start->size() == kBranches &&
+                       std::all_of(start->begin(), start->end(),
+                                   [](const Json& value) { return value.is_number(); });
   if (!numbers) {
     return fields.fail(absl::StrCat("gate_start: must be three numbers, is ", shown(*start)));
   }
@@ -181,9 +180,8 @@ absl::Status check_tensor(const StoredTensor& stored, const AdapterTensor& tenso
   }
   if (stored.shape != tensor.shape) {
     const auto listed = [](const std::vector<int64_t>& shape) { return shown(Json(shape)); };
-    return absl::InvalidArgumentError(absl::StrCat(where, ": must have the shape ",
-                                                   listed(tensor.shape), ", has ",
-                                                   listed(stored.shape)));
+    return absl::InvalidArgumentError(absl::StrCat(
+        where, ": must have the shape ", listed(tensor.shape), ", has ", listed(stored.shape)));
   }
   return absl::OkStatus();
 }
@@ -213,8 +211,7 @@ nlohmann::ordered_json to_json(const AdapterOptions& options) {
           {"own_projections", options.own_projections}};
 }
 
-absl::StatusOr<AdapterOptions> adapter_options_from(const Json& object,
-                                                    const std::string& source) {
+absl::StatusOr<AdapterOptions> adapter_options_from(const Json& object, const std::string& source) {
   AdapterOptions options;
   Fields fields(object, source);
   fields.read("compress_block", options.compress_block);
@@ -275,7 +272,8 @@ absl::StatusOr<std::vector<float>> parameters_from(const std::string& content,
     for (const AdapterTensor* tensor : layer.present()) {
       const std::string name = tensor_name(index, *tensor);
       const auto found = tensors->find(name);
-      if (found == tensors->end()) return fault(source, absl::StrCat("tensor ", name, " is missing"));
+      if (found == tensors->end())
+        return fault(source, absl::StrCat("tensor ", name, " is missing"));
       const absl::Status status =
           check_tensor(found->second, *tensor, absl::StrCat(source, ": tensor ", name));
       if (!status.ok()) return status;
@@ -288,7 +286,8 @@ absl::StatusOr<std::vector<float>> parameters_from(const std::string& content,
   for (int32_t index = 0; index < layers; ++index) {
     for (const AdapterTensor* tensor : layer.present()) {
       float* to = parameters.data() + index * layer.size + tensor->offset;
-      std::memcpy(to, tensors->at(tensor_name(index, *tensor)).data, tensor->size() * sizeof(float));
+      std::memcpy(to, tensors->at(tensor_name(index, *tensor)).data,
+                  tensor->size() * sizeof(float));
       if (std::all_of(to, to + tensor->size(), [](float value) { return std::isfinite(value); })) {
         continue;
       }
@@ -336,9 +335,8 @@ absl::Status save_adapter(const Adapter& adapter, const std::filesystem::path& f
         {"head_dim", adapter.shape.head_dim}}},
       {"options", to_json(adapter.options)},
       {"training", adapter.training.is_null() ? Json::object() : adapter.training}};
-  const std::string parameters =
-      parameters_file(adapter.parameters, layer_parameters(adapter.shape, adapter.options),
-                      adapter.shape.layers);
+  const std::string parameters = parameters_file(
+      adapter.parameters, layer_parameters(adapter.shape, adapter.options), adapter.shape.layers);
   if (auto status = write_durably(parameters, folder / "adapter.safetensors"); !status.ok()) {
     return status;
   }

@@ -22,8 +22,8 @@ inline constexpr int kAdapterFormat = 1;
 struct Adapter {
   AdapterShape shape{};
   AdapterOptions options{};
-  std::string weights_digest{};   // of the frozen model (Checkpoint::weights_digest)
-  nlohmann::json training{};      // how it was trained, for readers; an object
+  std::string weights_digest{};     // of the frozen model (Checkpoint::weights_digest)
+  nlohmann::json training{};        // how it was trained, for readers; an object
   std::vector<float> parameters{};  // of all layers, one layer behind the other
 };
 

@@ -78,8 +78,8 @@ absl::StatusOr<Compressor> compressor_named(std::string_view name) {
   for (const Compressor compressor : {Compressor::kMax, Compressor::kMean, Compressor::kMlp}) {
     if (name == name_of(compressor)) return compressor;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("compressor: must be max_pool, mean_pool or mlp, is \"", std::string(name), "\""));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "compressor: must be max_pool, mean_pool or mlp, is \"", std::string(name), "\""));
 }
 
 absl::StatusOr<GateFunction> gate_named(std::string_view name) {

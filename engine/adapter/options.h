@@ -1,8 +1,9 @@
 // The options of a sparse adapter: trained attention that replaces the attention of every layer of
-// a frozen model by three branches, each a softmax of its own, weighted by a gate (docs/adapters.md;
-// Native Sparse Attention, arXiv 2502.11089, section 3).
+// a frozen model by three branches, each a softmax of its own, weighted by a gate
+// (docs/adapters.md; Native Sparse Attention, arXiv 2502.11089, section 3).
 //
-//   compressed: windows of `compress_block` keys, one every `compress_stride` tokens, become one key
+//   compressed: windows of `compress_block` keys, one every `compress_stride` tokens, become one
+//   key
 //               and one value each, learned from keys and values before rotation;
 //   selected:   the keys of the blocks of `selection_block` tokens in which the compressed branch
 //               sees most probability;
@@ -19,8 +20,8 @@
 
 namespace kascade {
 
-// How the keys or the values of a window become one: component by component the largest or the mean,
-// or a network of one hidden layer (ReLU) over all of them.
+// How the keys or the values of a window become one: component by component the largest or the
+// mean, or a network of one hidden layer (ReLU) over all of them.
 enum class Compressor { kMax, kMean, kMlp };
 enum class GateFunction { kSigmoid, kSoftmax };  // softmax: the weights of a head add up to 1
 
@@ -38,7 +39,8 @@ struct AdapterOptions {
   bool mlp_bias = false;
   bool shared_mlp = false;        // one network for all KV heads instead of one for each
   bool shared_positions = false;  // the same for the positions in front of a network
-  bool compressor_norm = false;  // RMSNorm of each compressed key and value, with a weight [head_dim]
+  bool compressor_norm =
+      false;  // RMSNorm of each compressed key and value, with a weight [head_dim]
   // Learned keys and values that the compressed branch of every row sees, [0, 16]. Without one, a
   // row that sees no window yet has a compressed branch of 0.
   int32_t memory_slots = 1;
@@ -47,8 +49,8 @@ struct AdapterOptions {
   bool sees_own_window = false;
 
   int32_t selection_block = 16;  // tokens, a multiple of compress_stride, ≥ compress_block
-  // Blocks that a row selects at most, [1, 4,096]: the first `first_blocks`, the last `local_blocks`
-  // up to the row's own, then those with the most probability.
+  // Blocks that a row selects at most, [1, 4,096]: the first `first_blocks`, the last
+  // `local_blocks` up to the row's own, then those with the most probability.
   int32_t selected_blocks = 4;
   int32_t first_blocks = 0;  // ≥ 0
   int32_t local_blocks = 1;  // ≥ 1: the row's own block is always selected

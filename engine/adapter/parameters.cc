@@ -89,8 +89,8 @@ LayerParameters layer_parameters(const AdapterShape& shape, const AdapterOptions
     layer.output = placement.place("output.weight", {shape.hidden, shape.q_dim()});
   }
   if (options.own_projections) {
-    layer.projections = placement.place("projections.weight",
-                                        {shape.q_dim() + 2 * shape.kv_dim(), shape.hidden});
+    layer.projections =
+        placement.place("projections.weight", {shape.q_dim() + 2 * shape.kv_dim(), shape.hidden});
   }
   layer.size = placement.size();
   return layer;

@@ -57,8 +57,9 @@ struct LayerParameters {
   AdapterTensor gate_weight{};  // [3 · heads, hidden]; of each head in the order of Branch
   AdapterTensor gate_bias{};    // [3 · heads]
   AdapterTensor output{};       // [hidden, heads · head_dim]
-  AdapterTensor projections{};  // [(heads + 2 · kv_heads) · head_dim, hidden]: queries, keys, values
-  int64_t size = 0;             // elements of all tensors
+  AdapterTensor
+      projections{};  // [(heads + 2 · kv_heads) · head_dim, hidden]: queries, keys, values
+  int64_t size = 0;   // elements of all tensors
 
   // The tensors that the layer has, in the order in which they lie.
   std::vector<const AdapterTensor*> present() const;

@@ -83,8 +83,7 @@ AttentionRows<T> AdaptedLayer<T>::attend_backward(const Attention& attention, co
   attention_->backward(parameters, attention.in, rotation, attention.activations, out_gradient,
                        parameter_gradient, gradients);
   if (layout.projections.present()) {
-    const Rows<T> all =
-        side_by_side<T>({&gradients.queries, &gradients.keys, &gradients.values});
+    const Rows<T> all = side_by_side<T>({&gradients.queries, &gradients.keys, &gradients.values});
     add_weight_gradient(layout.projections, all, attention.in.hidden, parameter_gradient);
   }
   return gradients;
@@ -109,8 +108,7 @@ Rows<T> AdaptedLayer<T>::backward(const Rows<T>& x, const T* parameters,
       attend_backward(attention, parameters, rotation, through.output, parameter_gradient);
   const AdapterTensor& own = attention_->layout().projections;
   if (own.present()) {
-    const Rows<T> all =
-        side_by_side<T>({&gradients.queries, &gradients.keys, &gradients.values});
+    const Rows<T> all = side_by_side<T>({&gradients.queries, &gradients.keys, &gradients.values});
     const Rows<T> hidden = products_->times(all, transposed(own_weight(own, parameters)));
     add_to(std::span<const T>(hidden.values), gradients.hidden.values.data());
   } else {

@@ -84,8 +84,8 @@ CompressorPlan AdapterAttention<T>::value_plan() const {
 
 template <typename T>
 int64_t AdapterAttention<T>::memory_offset(int32_t kind, int32_t kv_head) const {
-  return layout_.memory.offset + (int64_t{kind} * shape_.kv_heads + kv_head) *
-                                     options_.memory_slots * shape_.head_dim;
+  return layout_.memory.offset +
+         (int64_t{kind} * shape_.kv_heads + kv_head) * options_.memory_slots * shape_.head_dim;
 }
 
 template <typename T>
@@ -102,8 +102,8 @@ Rows<T> AdapterAttention<T>::compressed_rows(const T* parameters, int32_t kind, 
 template <typename T>
 Rows<T> AdapterAttention<T>::gates(const T* parameters, const Rows<T>& hidden) const {
   const int64_t count = layout_.gate_bias.size();
-  Rows<T> gates = products_.times(
-      hidden, rows_of(parameters + layout_.gate_weight.offset, count, hidden.cols));
+  Rows<T> gates =
+      products_.times(hidden, rows_of(parameters + layout_.gate_weight.offset, count, hidden.cols));
   for (int64_t t = 0; t < gates.rows; ++t) {
     T* row = gates.row(t);
     add_to(std::span(parameters + layout_.gate_bias.offset, static_cast<size_t>(count)), row);
@@ -124,8 +124,7 @@ AdapterActivations<T> AdapterAttention<T>::forward(const T* parameters, const At
   for (int32_t g = 0; g < shape_.kv_heads; ++g) {
     result.compressed_keys.push_back(compress(key_plan(), parameters, in.keys, g, products_));
     result.compressed_values.push_back(compress(value_plan(), parameters, in.values, g, products_));
-    result.coarse_keys.push_back(
-        compressed_rows(parameters, 0, g, result.compressed_keys.back()));
+    result.coarse_keys.push_back(compressed_rows(parameters, 0, g, result.compressed_keys.back()));
     result.coarse_values.push_back(
         compressed_rows(parameters, 1, g, result.compressed_values.back()));
   }
@@ -219,8 +218,7 @@ auto AdapterAttention<T>::backward_gates(const T* parameters, const AttentionRow
     add_to(std::span<const T>(gate_gradient.row(t), gate_gradient.cols),
            parameter_gradient + layout_.gate_bias.offset);
   }
-  const Rows<T> weight_gradient =
-      products_.times(transposed(gate_gradient), transposed(in.hidden));
+  const Rows<T> weight_gradient = products_.times(transposed(gate_gradient), transposed(in.hidden));
   add_to(std::span<const T>(weight_gradient.values),
          parameter_gradient + layout_.gate_weight.offset);
   const Rows<T> weight =
@@ -237,8 +235,8 @@ void AdapterAttention<T>::backward(const T* parameters, const AttentionRows<T>& 
                                    const Rows<T>& out_gradient, T* parameter_gradient,
                                    AttentionRows<T>& in_gradient) const {
   const int64_t tokens = in.queries.rows;
-  Gradients gradients = backward_gates(parameters, in, activations, out_gradient,
-                                       parameter_gradient, in_gradient);
+  Gradients gradients =
+      backward_gates(parameters, in, activations, out_gradient, parameter_gradient, in_gradient);
   gradients.queries = gradients.raw_queries = Rows<T>(tokens, shape_.q_dim());
   gradients.keys = gradients.values = Rows<T>(tokens, shape_.kv_dim());
   for (int32_t g = 0; g < shape_.kv_heads; ++g) {
@@ -311,10 +309,10 @@ void AdapterAttention<T>::backward_coarse(const T* parameters, int32_t kv_head,
                         Rows<T>& rows_gradient) {
     add_to(std::span<const T>(coarse.values).first(slots),
            parameter_gradient + memory_offset(kind, kv_head));
-    const Rows<T> windows = rows_of(coarse.row(options_.memory_slots), compressed.out.rows,
-                                    int64_t{shape_.head_dim});
-    compress_backward(plan, parameters, compressed, windows, kv_head, products_,
-                      parameter_gradient, rows_gradient);
+    const Rows<T> windows =
+        rows_of(coarse.row(options_.memory_slots), compressed.out.rows, int64_t{shape_.head_dim});
+    compress_backward(plan, parameters, compressed, windows, kv_head, products_, parameter_gradient,
+                      rows_gradient);
   };
   take(0, key_plan(), activations.compressed_keys[kv_head], gradients.coarse_keys[kv_head],
        in_gradient.keys);

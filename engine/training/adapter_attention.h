@@ -27,8 +27,8 @@ struct AttentionRows {
 // What the forward pass leaves for the backward pass.
 template <typename T>
 struct AdapterActivations {
-  Rows<T> queries{};  // rotated
-  Rows<T> keys{};     // rotated
+  Rows<T> queries{};                                   // rotated
+  Rows<T> keys{};                                      // rotated
   std::vector<CompressedHead<T>> compressed_keys{};    // [kv_heads]
   std::vector<CompressedHead<T>> compressed_values{};  // [kv_heads]
   // [kv_heads] memory slots and compressed windows, one behind the other.

@@ -18,8 +18,8 @@ int64_t part_of(const AdapterTensor& tensor, int32_t head) {
 }
 
 template <typename T>
-CompressedHead<T> take_largest(const CompressorPlan& plan, const T* parameters,
-                               const Rows<T>& rows, int32_t head) {
+CompressedHead<T> take_largest(const CompressorPlan& plan, const T* parameters, const Rows<T>& rows,
+                               int32_t head) {
   const AdapterOptions& options = *plan.options;
   const T* positions = parameters + part_of(plan.tensors->positions, head);
   CompressedHead<T> result;
@@ -55,8 +55,8 @@ CompressedHead<T> take_mean(const CompressorPlan& plan, const T* parameters, con
     for (int32_t place = 0; place < options.compress_block; ++place) {
       const T* row = rows.row(w * options.compress_stride + place) + head * plan.head_dim;
       for (int32_t c = 0; c < plan.head_dim; ++c) {
-        result.out.row(w)[c] +=
-            (row[c] + positions[place * plan.head_dim + c]) / static_cast<T>(options.compress_block);
+        result.out.row(w)[c] += (row[c] + positions[place * plan.head_dim + c]) /
+                                static_cast<T>(options.compress_block);
       }
     }
   }
@@ -67,7 +67,8 @@ template <typename T>
 void add_bias(const AdapterTensor& bias, int32_t head, const T* parameters, Rows<T>& rows) {
   if (!bias.present()) return;
   for (int64_t r = 0; r < rows.rows; ++r) {
-    add_to(std::span(parameters + part_of(bias, head), static_cast<size_t>(rows.cols)), rows.row(r));
+    add_to(std::span(parameters + part_of(bias, head), static_cast<size_t>(rows.cols)),
+           rows.row(r));
   }
 }
 
@@ -166,8 +167,8 @@ void network_backward(const CompressorPlan& plan, const T* parameters,
          gradient + part_of(tensors.hidden_weight, head));
   add_column_sums(tensors.hidden_bias, head, unit_gradient, gradient);
 
-  const Rows<T> hidden_weight = rows_of(parameters + part_of(tensors.hidden_weight, head), units,
-                                        compressed.inputs.cols);
+  const Rows<T> hidden_weight =
+      rows_of(parameters + part_of(tensors.hidden_weight, head), units, compressed.inputs.cols);
   const Rows<T> input_gradient = products.times(unit_gradient, transposed(hidden_weight));
   for (int64_t w = 0; w < input_gradient.rows; ++w) {
     for (int32_t place = 0; place < plan.options->compress_block; ++place) {
@@ -185,9 +186,15 @@ CompressedHead<T> compress(const CompressorPlan& plan, const T* parameters, cons
                            int32_t head, Products<T>& products) {
   CompressedHead<T> result;
   switch (plan.kind) {
-    case Compressor::kMax: result = take_largest(plan, parameters, rows, head); break;
-    case Compressor::kMean: result = take_mean(plan, parameters, rows, head); break;
-    case Compressor::kMlp: result = apply_network(plan, parameters, rows, head, products); break;
+    case Compressor::kMax:
+      result = take_largest(plan, parameters, rows, head);
+      break;
+    case Compressor::kMean:
+      result = take_mean(plan, parameters, rows, head);
+      break;
+    case Compressor::kMlp:
+      result = apply_network(plan, parameters, rows, head, products);
+      break;
   }
   const AdapterTensor& norm = plan.tensors->norm;
   if (norm.present()) {
@@ -209,8 +216,7 @@ void compress_backward(const CompressorPlan& plan, const T* parameters,
     rms_norm_backward(compressed.pooled, parameters + norm.offset, kNormEps, out_gradient,
                       pooled_gradient, parameter_gradient + norm.offset);
   }
-  PlaceGradients<T> places{plan, head,
-                           parameter_gradient + part_of(plan.tensors->positions, head),
+  PlaceGradients<T> places{plan, head, parameter_gradient + part_of(plan.tensors->positions, head),
                            rows_gradient};
   if (plan.kind == Compressor::kMlp) {
     network_backward(plan, parameters, compressed, pooled_gradient, products, parameter_gradient,
@@ -227,8 +233,8 @@ template CompressedHead<double> compress(const CompressorPlan&, const double*, c
 template void compress_backward(const CompressorPlan&, const float*, const CompressedHead<float>&,
                                 const Rows<float>&, int32_t, Products<float>&, float*,
                                 Rows<float>&);
-template void compress_backward(const CompressorPlan&, const double*,
-                                const CompressedHead<double>&, const Rows<double>&, int32_t,
-                                Products<double>&, double*, Rows<double>&);
+template void compress_backward(const CompressorPlan&, const double*, const CompressedHead<double>&,
+                                const Rows<double>&, int32_t, Products<double>&, double*,
+                                Rows<double>&);
 
 }  // namespace kascade::training

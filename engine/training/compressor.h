@@ -16,11 +16,11 @@ namespace kascade::training {
 // Of one KV head.
 template <typename T>
 struct CompressedHead {
-  Rows<T> out{};                     // [windows, head_dim]
-  Rows<T> pooled{};                  // [windows, head_dim] before the norm; empty without a norm
-  std::vector<int32_t> largest{};    // kMax: [windows · head_dim] place of the largest in the window
-  Rows<T> inputs{};                  // kMlp: [windows, block · head_dim]
-  Rows<T> units{};                   // kMlp: [windows, units] after the ReLU
+  Rows<T> out{};                   // [windows, head_dim]
+  Rows<T> pooled{};                // [windows, head_dim] before the norm; empty without a norm
+  std::vector<int32_t> largest{};  // kMax: [windows · head_dim] place of the largest in the window
+  Rows<T> inputs{};                // kMlp: [windows, block · head_dim]
+  Rows<T> units{};                 // kMlp: [windows, units] after the ReLU
 };
 
 // What compress() and its gradient need beside the numbers.

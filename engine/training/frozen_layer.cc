@@ -26,10 +26,17 @@ Rows<T> values_of(Tensor tensor) {
   for (int64_t r = 0; r < tensor.rows; ++r) {
     for (int64_t c = 0; c < tensor.cols; ++c) {
       switch (tensor.dtype) {
-        case DType::kF32: result.row(r)[c] = tensor.f32(r)[c]; break;
-        case DType::kBF16: result.row(r)[c] = from_bf16(tensor.bf16(r)[c]); break;
-        case DType::kF16: result.row(r)[c] = from_f16(tensor.row<uint16_t>(r)[c]); break;
-        default: KASCADE_CHECK(false);
+        case DType::kF32:
+          result.row(r)[c] = tensor.f32(r)[c];
+          break;
+        case DType::kBF16:
+          result.row(r)[c] = from_bf16(tensor.bf16(r)[c]);
+          break;
+        case DType::kF16:
+          result.row(r)[c] = from_f16(tensor.row<uint16_t>(r)[c]);
+          break;
+        default:
+          KASCADE_CHECK(false);
       }
     }
   }

@@ -1,4 +1,5 @@
-// A layer of the frozen model, forwards and backwards: its weights have no gradients, its inputs do.
+// A layer of the frozen model, forwards and backwards: its weights have no gradients, its inputs
+// do.
 #ifndef KASCADE_ENGINE_TRAINING_FROZEN_LAYER_H_
 #define KASCADE_ENGINE_TRAINING_FROZEN_LAYER_H_
 

@@ -40,9 +40,8 @@ struct KeyRows {
 
 // Writes the softmax of scale · query·key over the rows `chosen` to `probabilities`.
 template <typename T>
-void probabilities_of(const T* query, const KeyRows<const T>& rows,
-                      std::span<const int32_t> chosen, int32_t head_dim, T scale,
-                      std::vector<T>& probabilities) {
+void probabilities_of(const T* query, const KeyRows<const T>& rows, std::span<const int32_t> chosen,
+                      int32_t head_dim, T scale, std::vector<T>& probabilities) {
   probabilities.resize(chosen.size());
   if (chosen.empty()) return;
   for (size_t k = 0; k < chosen.size(); ++k) {

@@ -34,7 +34,8 @@ double softmax(const T* logits, int64_t size, double factor, std::vector<double>
   probabilities.resize(static_cast<size_t>(size));
   const double largest = *std::max_element(logits, logits + size) * factor;
   double sum = 0;
-  for (int64_t i = 0; i < size; ++i) sum += probabilities[i] = std::exp(logits[i] * factor - largest);
+  for (int64_t i = 0; i < size; ++i)
+    sum += probabilities[i] = std::exp(logits[i] * factor - largest);
   for (double& p : probabilities) p /= sum;
   return largest + std::log(sum);
 }
@@ -107,9 +108,9 @@ absl::StatusOr<LossSettings> loss_named(std::string_view name) {
       {"ce", {.cross_entropy = 1}}};
   const auto found = presets.find(name);
   if (found != presets.end()) return found->second;
-  return absl::InvalidArgumentError(absl::StrCat(
-      "loss mode: must be mse_hidden, kl_logits, kl_output_only, mixed or ce, is \"",
-      std::string(name), "\""));
+  return absl::InvalidArgumentError(
+      absl::StrCat("loss mode: must be mse_hidden, kl_logits, kl_output_only, mixed or ce, is \"",
+                   std::string(name), "\""));
 }
 
 template <typename T>
@@ -127,8 +128,7 @@ double normalised_difference(const Rows<T>& student, const Rows<T>& teacher, dou
     double along = 0;  // mean of gradient · normalised
     for (int64_t c = 0; c < student.cols; ++c) {
       normalised[c] = (student.row(r)[c] - of_student.mean) * of_student.inverse_deviation;
-      const double wanted =
-          (teacher.row(r)[c] - of_teacher.mean) * of_teacher.inverse_deviation;
+      const double wanted = (teacher.row(r)[c] - of_teacher.mean) * of_teacher.inverse_deviation;
       sum += (normalised[c] - wanted) * (normalised[c] - wanted);
       out[c] = 2 * weight * (normalised[c] - wanted) / count;
       mean += out[c] / cols;
@@ -136,8 +136,8 @@ double normalised_difference(const Rows<T>& student, const Rows<T>& teacher, dou
     }
     if (gradient == nullptr) continue;
     for (int64_t c = 0; c < student.cols; ++c) {
-      gradient->row(r)[c] += static_cast<T>(of_student.inverse_deviation *
-                                            (out[c] - mean - normalised[c] * along));
+      gradient->row(r)[c] +=
+          static_cast<T>(of_student.inverse_deviation * (out[c] - mean - normalised[c] * along));
     }
   }
   return sum / count;

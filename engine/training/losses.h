@@ -1,5 +1,5 @@
-// What training makes small: differences between the model with adapters (the student) and the dense
-// model (the teacher), and the student's cross-entropy.
+// What training makes small: differences between the model with adapters (the student) and the
+// dense model (the teacher), and the student's cross-entropy.
 #ifndef KASCADE_ENGINE_TRAINING_LOSSES_H_
 #define KASCADE_ENGINE_TRAINING_LOSSES_H_
 
@@ -15,12 +15,12 @@ namespace kascade::training {
 
 // How much each difference counts. The presets have the documents' names and weights.
 struct LossSettings {
-  double hidden = 0;         // of the mean squared difference of normalised residual streams
-  bool last_layer = false;   // whether `hidden` is about the last layer only, or the mean over all
-  double divergence = 0;     // of KL(teacher ‖ student) of the tokens, times temperature²
-  bool answers_only = false; // whether `divergence` is about the rows with a target only
-  double cross_entropy = 0;  // of −log p of the targets
-  double temperature = 2;    // of both distributions in the divergence, > 0
+  double hidden = 0;          // of the mean squared difference of normalised residual streams
+  bool last_layer = false;    // whether `hidden` is about the last layer only, or the mean over all
+  double divergence = 0;      // of KL(teacher ‖ student) of the tokens, times temperature²
+  bool answers_only = false;  // whether `divergence` is about the rows with a target only
+  double cross_entropy = 0;   // of −log p of the targets
+  double temperature = 2;     // of both distributions in the divergence, > 0
 
   bool uses_logits() const { return divergence != 0 || cross_entropy != 0; }
 };
@@ -44,8 +44,8 @@ struct LogitLosses {
 
 // The losses that need logits: head · row / logits_divisor for the rows behind the final norm,
 // [tokens, hidden]. targets[t] is the token that row t should predict, or kNoTarget. Adds the
-// gradient of the weighted losses to `gradient`, unless it is null. Logits are computed in pieces of
-// 256 rows.
+// gradient of the weighted losses to `gradient`, unless it is null. Logits are computed in pieces
+// of 256 rows.
 template <typename T>
 LogitLosses logit_losses(const Rows<T>& student, const Rows<T>& teacher,
                          const FrozenMatrix<T>& head, double logits_divisor,

@@ -24,10 +24,12 @@ double learning_rate_at(const OptimizerSettings& settings, int64_t update, int64
   const double rest = std::max(static_cast<double>(updates) - warmup, 1.0);
   const double progress = std::min((done - warmup) / rest, 1.0);
   switch (settings.decay) {
-    case Decay::kLinear: return settings.learning_rate * (1 - progress);
+    case Decay::kLinear:
+      return settings.learning_rate * (1 - progress);
     case Decay::kCosine:
       return settings.learning_rate * (1 + std::cos(std::numbers::pi * progress)) / 2;
-    case Decay::kNone: break;
+    case Decay::kNone:
+      break;
   }
   return settings.learning_rate;
 }
@@ -50,8 +52,7 @@ double update_parameters(const OptimizerSettings& settings, const LayerParameter
     const double second = settings.beta2 * moments.second[i] + (1 - settings.beta2) * g * g;
     moments.first[i] = static_cast<float>(first);
     moments.second[i] = static_cast<float>(second);
-    const double step =
-        first / correction1 / (std::sqrt(second / correction2) + settings.epsilon);
+    const double step = first / correction1 / (std::sqrt(second / correction2) + settings.epsilon);
     parameters[i] = static_cast<float>(parameters[i] - rate * (step + decay * parameters[i]));
   };
   const std::vector<const AdapterTensor*> tensors = layer.present();

@@ -1,5 +1,5 @@
-// Matrices of the training code, and the products that it needs of them. Everything is written for a
-// number type T: f32 for training, double for the tests that compare gradients with differences.
+// Matrices of the training code, and the products that it needs of them. Everything is written for
+// a number type T: f32 for training, double for the tests that compare gradients with differences.
 #ifndef KASCADE_ENGINE_TRAINING_ROWS_H_
 #define KASCADE_ENGINE_TRAINING_ROWS_H_
 

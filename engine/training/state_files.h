@@ -21,7 +21,10 @@ class StateFiles {
   // `settings` describes what the training depends on; another training's checkpoints are refused.
   StateFiles(std::filesystem::path folder, const LayerParameters& layer, int32_t layers,
              std::string settings)
-      : folder_(std::move(folder)), layer_(layer), layers_(layers), settings_(std::move(settings)) {}
+      : folder_(std::move(folder)),
+        layer_(layer),
+        layers_(layers),
+        settings_(std::move(settings)) {}
 
   // Writes a checkpoint, then removes all but the newest `keep`.
   absl::Status save(const TrainingState& state, int32_t keep) const;

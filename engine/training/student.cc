@@ -106,8 +106,8 @@ Stream<T> Student<T>::dense_stream(std::span<const int32_t> tokens) const {
   Stream<T> stream{embed(tokens)};
   for (int32_t layer = 0; layer < config_.layers; ++layer) {
     FeedForward<T> unused;
-    stream.push_back(layers_[layer].finish(
-        stream.back(), dense_output(layer, stream.back(), rotation), unused));
+    stream.push_back(
+        layers_[layer].finish(stream.back(), dense_output(layer, stream.back(), rotation), unused));
   }
   return stream;
 }
@@ -187,9 +187,8 @@ TextLoss Student<T>::text_loss(std::span<const int32_t> tokens, const Stream<T>&
   TextLoss result;
   if (settings.hidden != 0) result.hidden = hidden_loss(stream, teacher, settings, wanted);
   if (settings.uses_logits()) {
-    const LogitLosses logits =
-        head_loss(stream.back(), teacher.back(), targets, settings,
-                  wanted != nullptr ? &gradients.back() : nullptr);
+    const LogitLosses logits = head_loss(stream.back(), teacher.back(), targets, settings,
+                                         wanted != nullptr ? &gradients.back() : nullptr);
     result.divergence = logits.divergence;
     result.cross_entropy = logits.cross_entropy;
   }
@@ -199,8 +198,8 @@ TextLoss Student<T>::text_loss(std::span<const int32_t> tokens, const Stream<T>&
   const Rotation<T> rotation = rotation_for(static_cast<int64_t>(tokens.size()));
   for (int32_t layer = config_.layers - 1; layer >= 0; --layer) {
     const int64_t offset = layer * layer_size();
-    const Rows<T> x_gradient = adapted(layer).backward(
-        stream[layer], parameters + offset, rotation, gradients[layer + 1], gradient + offset);
+    const Rows<T> x_gradient = adapted(layer).backward(stream[layer], parameters + offset, rotation,
+                                                       gradients[layer + 1], gradient + offset);
     add_rows(x_gradient, gradients[layer]);
   }
   return result;

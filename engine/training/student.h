@@ -1,5 +1,5 @@
-// The frozen model with an adapter in every layer, over one text: the dense model (the teacher), the
-// model with adapters (the student), and the gradients of losses with respect to the adapters.
+// The frozen model with an adapter in every layer, over one text: the dense model (the teacher),
+// the model with adapters (the student), and the gradients of losses with respect to the adapters.
 #ifndef KASCADE_ENGINE_TRAINING_STUDENT_H_
 #define KASCADE_ENGINE_TRAINING_STUDENT_H_
 

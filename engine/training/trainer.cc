@@ -48,7 +48,8 @@ std::vector<size_t> Trainer::texts_of(int64_t update) const {
       std::iota(order.begin(), order.end(), size_t{0});
       std::mt19937_64 random(settings_.seed * 0x9E3779B97F4A7C15ULL +
                              static_cast<uint64_t>(ordered_epoch));
-      for (size_t k = order.size(); k > 1; --k) std::swap(order[k - 1], order[draw_below(random, k)]);
+      for (size_t k = order.size(); k > 1; --k)
+        std::swap(order[k - 1], order[draw_below(random, k)]);
     }
     chosen.push_back(order[static_cast<size_t>(i % count)]);
   }
@@ -111,9 +112,8 @@ TrainingEnd Trainer::run(
     for (float& g : gradient) g /= static_cast<float>(chosen.size());
     if (!std::isfinite(done.loss)) return TrainingEnd::kDiverged;
     done.learning_rate = learning_rate_at(settings_.optimizer, state.update, updates_);
-    done.gradient_norm =
-        update_parameters(settings_.optimizer, student_.layout(), state.update, updates_, gradient,
-                          state.moments, state.parameters);
+    done.gradient_norm = update_parameters(settings_.optimizer, student_.layout(), state.update,
+                                           updates_, gradient, state.moments, state.parameters);
     if (!std::isfinite(done.gradient_norm)) return TrainingEnd::kDiverged;
     done.update = ++state.update;
     if (state.update % settings_.updates_between_checks == 0 || state.update == updates_) {

@@ -32,11 +32,11 @@ enum class Stage {
 
 struct TrainingSettings {
   Stage stage = Stage::kLayers;
-  LossSettings loss{};           // of Stage::kModel
+  LossSettings loss{};  // of Stage::kModel
   OptimizerSettings optimizer{};
-  int32_t texts_per_update = 4;  // ≥ 1
-  double epochs = 3;             // > 0
-  uint64_t seed = 1;             // of the order of the texts
+  int32_t texts_per_update = 4;         // ≥ 1
+  double epochs = 3;                    // > 0
+  uint64_t seed = 1;                    // of the order of the texts
   int32_t updates_between_checks = 50;  // of the held-out loss; ≥ 1
   // Training stops after this many checks without a better held-out loss; 0: never early.
   int32_t patience = 0;

@@ -88,11 +88,13 @@ TEST_F(AdapterFileTest, FaultsOfTheDescriptionAreNamed) {
 }
 
 TEST_F(AdapterFileTest, TensorsMustBeThoseOfTheOptions) {
-  EXPECT_NE(fault_with([](auto& o) { o["model"]["hidden"] = 7; })
-                .find("tensor layers.0.gate.weight: must have the shape [12,7], has [12,6]"),
+  EXPECT_NE(fault_with([](auto& o) {
+              o["model"]["hidden"] = 7;
+            }).find("tensor layers.0.gate.weight: must have the shape [12,7], has [12,6]"),
             std::string::npos);
-  EXPECT_NE(fault_with([](auto& o) { o["model"]["layers"] = 3; })
-                .find("tensor layers.2.keys.positions is missing"),
+  EXPECT_NE(fault_with([](auto& o) {
+              o["model"]["layers"] = 3;
+            }).find("tensor layers.2.keys.positions is missing"),
             std::string::npos);
   EXPECT_NE(fault_with([](auto& o) { o["model"]["layers"] = 1; }).find("tensors, expected"),
             std::string::npos);

@@ -1,6 +1,6 @@
-// adapter_probe MODEL ADAPTER CASE.json: computes a text with the adapter's layers in f64 and prints
-// one JSON object, for comparison with an independent implementation. CASE.json holds "tokens",
-// "targets" (−1: none) and "loss_mode".
+// adapter_probe MODEL ADAPTER CASE.json: computes a text with the adapter's layers in f64 and
+// prints one JSON object, for comparison with an independent implementation. CASE.json holds
+// "tokens", "targets" (−1: none) and "loss_mode".
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>

@@ -37,9 +37,9 @@ TEST(Questions, OfOtherTasksHaveTheSameForm) {
                  R"({"question": "Is it?", "facts": ["It is."], "answer": true})")
                 .answer,
             "## Step 1: It is.\nThe final answer is: $\\boxed{yes}$");
-  const Question choice = only(QuestionTask::kAqua,
-                               R"({"question": "Which?", "options": ["A)1", "B)2"], )"
-                               R"("rationale": "One more.", "correct": "B"})");
+  const Question choice =
+      only(QuestionTask::kAqua, R"({"question": "Which?", "options": ["A)1", "B)2"], )"
+                                R"("rationale": "One more.", "correct": "B"})");
   EXPECT_TRUE(choice.prompt.ends_with("Problem: Which?\nA)1\nB)2"));
   EXPECT_EQ(choice.answer, "## Step 1: One more.\nThe final answer is: $\\boxed{B}$");
 }
@@ -75,7 +75,8 @@ class TextsTest : public ::testing::Test {
 
 TEST_F(TextsTest, OnlyTheAnswerIsATarget) {
   const Question question{.prompt = "ab", .answer = "cd"};
-  const auto text = question_text(question, *tokenizer_, std::nullopt, kascade::testing::kTinyEos, 99);
+  const auto text =
+      question_text(question, *tokenizer_, std::nullopt, kascade::testing::kTinyEos, 99);
   ASSERT_TRUE(text.ok()) << text.status();
   const int32_t none = training::kNoTarget;
   EXPECT_EQ(text->tokens, (std::vector<int32_t>{256, 'a', 'b', '\n', '\n', 'c', 'd', 257}));
@@ -103,9 +104,9 @@ TEST_F(TextsTest, FilesThatCannotServeAreNamed) {
             std::string::npos)
       << short_text.status();
   EXPECT_FALSE(choose_texts({file("\xff\xff")}, *tokenizer_, 264, choice).ok());
-  const auto one = choose_questions({file(R"({"question": "a", "answer": "#### 1"})")},
-                                    QuestionTask::kGsm8k, *tokenizer_, std::nullopt, std::nullopt,
-                                    choice);
+  const auto one =
+      choose_questions({file(R"({"question": "a", "answer": "#### 1"})")}, QuestionTask::kGsm8k,
+                       *tokenizer_, std::nullopt, std::nullopt, choice);
   EXPECT_NE(one.status().message().find("must have at least two questions, has 1"),
             std::string::npos);
 }

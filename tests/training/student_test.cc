@@ -91,8 +91,8 @@ TEST_F(StudentTest, GradientsOfTheWholeModelAreDifferencesOfTheLoss) {
     const std::vector<double> parameters = random_parameters(*model);
     const Stream<double> teacher = model->dense_stream(tokens_);
     std::vector<double> gradient(parameters.size());
-    const TextLoss loss = model->text_loss(tokens_, teacher, targets_, settings,
-                                           parameters.data(), gradient.data());
+    const TextLoss loss =
+        model->text_loss(tokens_, teacher, targets_, settings, parameters.data(), gradient.data());
     EXPECT_GT(loss.loss, 0);
     expect_gradients(parameters, gradient, 61, [&](const double* changed) {
       return model->text_loss(tokens_, teacher, targets_, settings, changed, nullptr).loss;

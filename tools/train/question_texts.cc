@@ -14,7 +14,8 @@ using Json = nlohmann::json;
 
 constexpr char kInstruction[] =
     "Solve the following problem clearly. If it takes at most two steps, be brief. Otherwise write "
-    "every step on a line of its own that begins with \"## Step 1:\", \"## Step 2:\" and so on. End "
+    "every step on a line of its own that begins with \"## Step 1:\", \"## Step 2:\" and so on. "
+    "End "
     "with \"The final answer is: $\\boxed{answer}$\".\n\nProblem: ";
 
 std::string trimmed(std::string_view text) {
@@ -87,7 +88,8 @@ absl::StatusOr<Question> reasoned_question(const Line& line, const std::string& 
   const auto answer = line.text("answer");
   if (!answer.ok()) return answer.status();
   const size_t mark = answer->rfind("####");
-  if (mark == std::string::npos) return line.fault("answer", "must end with \"#### \" and a result");
+  if (mark == std::string::npos)
+    return line.fault("answer", "must end with \"#### \" and a result");
   const auto reasoning = lines_of(std::string_view(*answer).substr(0, mark));
   return Question{question, steps(reasoning, trimmed(std::string_view(*answer).substr(mark + 4)))};
 }

@@ -26,7 +26,8 @@ std::optional<QuestionTask> question_task_named(std::string_view name);
 
 struct Question {
   std::string prompt{};  // what the user says
-  std::string answer{};  // what the model should say: a line for each step, then the result in a box
+  std::string
+      answer{};  // what the model should say: a line for each step, then the result in a box
 };
 
 // INVALID_ARGUMENT names `source`, the line and the field.

@@ -241,8 +241,8 @@ int run_training(const TrainingRequest& request) {
     std::signal(signal, [](int) { interrupted.store(true); });
   }
   Report report;
-  const auto outcome = train(request, interrupted,
-                             [&](const training::UpdateReport& done) { report.take(done); });
+  const auto outcome =
+      train(request, interrupted, [&](const training::UpdateReport& done) { report.take(done); });
   report.finish();
   if (!outcome.ok()) return fail(outcome.status());
   fmt::print("{} parameters, trained on {} of {} tokens in all; {} held out\n",
@@ -265,14 +265,16 @@ int run_training(const TrainingRequest& request) {
     case training::TrainingEnd::kStoppedEarly:
       fmt::print("stopped early: the held-out loss no longer improved\n");
       return 0;
-    case training::TrainingEnd::kFinished: break;
+    case training::TrainingEnd::kFinished:
+      break;
   }
   return 0;
 }
 
 int run(int argc, char** argv) {
   CLI::App app("Trains sparse adapters for a frozen model: docs/adapters.md", kProgram);
-  app.footer("Exit codes: 0 success, 1 error, 2 wrong usage, 3 training diverged, 130 interrupted.");
+  app.footer(
+      "Exit codes: 0 success, 1 error, 2 wrong usage, 3 training diverged, 130 interrupted.");
   Arguments arguments;
   add_data_options(app, arguments);
   add_training_options(app, arguments);

@@ -84,9 +84,8 @@ absl::Status open_adapter(const TrainingRequest& request, Opened& opened) {
   if (!start.ok()) return start.status();
   if (start->weights_digest != opened.adapter.weights_digest ||
       start->shape != opened.adapter.shape) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(request.start.string(), ": was trained on another model than ",
-                     request.model.string()));
+    return absl::FailedPreconditionError(absl::StrCat(
+        request.start.string(), ": was trained on another model than ", request.model.string()));
   }
   opened.adapter = *std::move(start);
   return absl::OkStatus();
@@ -104,10 +103,10 @@ absl::Status open_texts(const TrainingRequest& request, Opened& opened) {
   if (!opened.config.eos_tokens.empty()) end = opened.config.eos_tokens.front();
   std::optional<ChatFormat> format;
   if (const auto found = find_chat_format(request.model, **tokenizer); found.ok()) format = *found;
-  auto texts = request.task
-                   ? choose_questions(request.files, *request.task, **tokenizer, format, end,
-                                      request.texts)
-                   : choose_texts(request.files, **tokenizer, opened.config.vocab, request.texts);
+  auto texts =
+      request.task
+          ? choose_questions(request.files, *request.task, **tokenizer, format, end, request.texts)
+          : choose_texts(request.files, **tokenizer, opened.config.vocab, request.texts);
   if (!texts.ok()) return texts.status();
   opened.texts = *std::move(texts);
   return absl::OkStatus();
@@ -169,8 +168,8 @@ class Keeper {
 };
 
 absl::StatusOr<TrainingState> starting_state(const training::StateFiles& files,
-                                             const training::Trainer& trainer,
-                                             const Opened& opened, uint64_t seed) {
+                                             const training::Trainer& trainer, const Opened& opened,
+                                             uint64_t seed) {
   auto kept = files.newest();
   if (!kept.ok()) return kept.status();
   if (*kept) return **std::move(kept);
@@ -184,8 +183,7 @@ absl::Status write_adapter(const TrainingRequest& request, const TrainingState& 
   record["updates_done"] = state.update;
   if (state.best_held_out) record["best_held_out_loss"] = *state.best_held_out;
   adapter.training = nlohmann::json(record);
-  adapter.parameters =
-      state.best_parameters.empty() ? state.parameters : state.best_parameters;
+  adapter.parameters = state.best_parameters.empty() ? state.parameters : state.best_parameters;
   return save_adapter(adapter, request.output);
 }
 

@@ -43,9 +43,9 @@ struct TrainingOutcome {
 };
 
 // Continues from the newest checkpoint if there is one. `report` is called after every update; one
-// JSON object per update is appended to `output`/training.jsonl. Ends after the current update, with
-// a checkpoint, when `interrupted` becomes true. The adapter is written with the parameters of the
-// best held-out loss.
+// JSON object per update is appended to `output`/training.jsonl. Ends after the current update,
+// with a checkpoint, when `interrupted` becomes true. The adapter is written with the parameters of
+// the best held-out loss.
 absl::StatusOr<TrainingOutcome> train(
     const TrainingRequest& request, const std::atomic<bool>& interrupted,
     const std::function<void(const training::UpdateReport&)>& report);

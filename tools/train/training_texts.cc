@@ -23,8 +23,8 @@ absl::StatusOr<std::vector<int32_t>> encoded(const std::string& name, const std:
   }
   const auto unknown = std::ranges::find_if(*tokens, [&](int32_t id) { return id >= vocab; });
   if (unknown == tokens->end()) return tokens;
-  return absl::InvalidArgumentError(absl::StrCat(
-      name, ": has token ", *unknown, ", but the model has ", vocab, " rows of tokens"));
+  return absl::InvalidArgumentError(absl::StrCat(name, ": has token ", *unknown,
+                                                 ", but the model has ", vocab, " rows of tokens"));
 }
 
 training::TrainingText piece(std::span<const int32_t> prefix, std::span<const int32_t> tokens) {

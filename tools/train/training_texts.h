@@ -42,8 +42,7 @@ absl::StatusOr<ChosenTexts> choose_texts(const std::vector<std::filesystem::path
 absl::StatusOr<ChosenTexts> choose_questions(const std::vector<std::filesystem::path>& files,
                                              QuestionTask task, const Tokenizer& tokenizer,
                                              std::optional<ChatFormat> format,
-                                             std::optional<int32_t> end,
-                                             const TextsChoice& choice);
+                                             std::optional<int32_t> end, const TextsChoice& choice);
 
 }  // namespace kascade::train
 
