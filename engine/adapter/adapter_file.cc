@@ -18,6 +18,8 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr char kDescription[] = "adapter.json";
+constexpr char kTensors[] = "adapter.safetensors";
 constexpr int64_t kMaxJsonBytes = 1 << 20;
 constexpr int64_t kMaxParameterBytes = int64_t{16} << 30;
 
@@ -298,23 +300,27 @@ absl::StatusOr<std::vector<float>> parameters_from(const std::string& content,
   return parameters;
 }
 
-absl::StatusOr<Adapter> load_adapter(const std::filesystem::path& folder) {
-  const std::filesystem::path description = folder / "adapter.json";
-  const std::filesystem::path tensors = folder / "adapter.safetensors";
-  auto text = read_file(description, kMaxJsonBytes);
-  if (!text.ok()) return text.status();
-  auto object = parse_json_object(*text, description.string());
+absl::StatusOr<Adapter> parse_adapter(const std::string& description, const std::string& tensors,
+                                      const std::filesystem::path& folder) {
+  const std::string source = (folder / kDescription).string();
+  auto object = parse_json_object(description, source);
   if (!object.ok()) return object.status();
-  auto adapter = description_from(*object, description.string());
+  auto adapter = description_from(*object, source);
   if (!adapter.ok()) return adapter.status();
-  auto content = read_file(tensors, kMaxParameterBytes);
-  if (!content.ok()) return content.status();
   auto parameters =
-      parameters_from(*content, tensors.string(),
+      parameters_from(tensors, (folder / kTensors).string(),
                       layer_parameters(adapter->shape, adapter->options), adapter->shape.layers);
   if (!parameters.ok()) return parameters.status();
   adapter->parameters = *std::move(parameters);
   return adapter;
+}
+
+absl::StatusOr<Adapter> load_adapter(const std::filesystem::path& folder) {
+  const auto description = read_file(folder / kDescription, kMaxJsonBytes);
+  if (!description.ok()) return description.status();
+  const auto tensors = read_file(folder / kTensors, kMaxParameterBytes);
+  if (!tensors.ok()) return tensors.status();
+  return parse_adapter(*description, *tensors, folder);
 }
 
 absl::Status save_adapter(const Adapter& adapter, const std::filesystem::path& folder) {
@@ -337,10 +343,10 @@ absl::Status save_adapter(const Adapter& adapter, const std::filesystem::path& f
       {"training", adapter.training.is_null() ? Json::object() : adapter.training}};
   const std::string parameters = parameters_file(
       adapter.parameters, layer_parameters(adapter.shape, adapter.options), adapter.shape.layers);
-  if (auto status = write_durably(parameters, folder / "adapter.safetensors"); !status.ok()) {
+  if (auto status = write_durably(parameters, folder / kTensors); !status.ok()) {
     return status;
   }
-  return write_durably(description.dump(2) + "\n", folder / "adapter.json");
+  return write_durably(description.dump(2) + "\n", folder / kDescription);
 }
 
 }  // namespace kascade

@@ -30,6 +30,9 @@ struct Adapter {
 // INVALID_ARGUMENT names the file and the key or tensor: one that is missing, unknown, of another
 // type, shape or size, or that holds a value that is not finite. NOT_FOUND if a file is missing.
 absl::StatusOr<Adapter> load_adapter(const std::filesystem::path& folder);
+// The same of the content of both files; `folder` is for messages.
+absl::StatusOr<Adapter> parse_adapter(const std::string& description, const std::string& tensors,
+                                      const std::filesystem::path& folder);
 
 // Makes the folder or replaces its files; each file is whole at any time, and adapter.json is
 // written last.
