@@ -115,7 +115,7 @@ void add_server_flags(CLI::App& app, Configuration& configuration) {
       ->check(CLI::ExistingFile)
       ->type_name("FILE");
   app.add_option("--schedule-dir", server.schedule_directory,
-                 "Where schedules are kept, and which one is active; default: in memory only")
+                 "Where schedules and calibrations are kept; default: in memory only")
       ->type_name("DIR");
   add_whole(app, "--max-message-bytes", server.max_message_bytes, int64_t{1} << 16,
             (int64_t{1} << 31) - 1, "Largest request, bytes");

@@ -45,6 +45,7 @@ struct CalibrateOptions {
   bool no_retrieval = false;
   bool no_activate = false;
   bool detach = false;
+  bool fresh = false;
   std::string out{};
 };
 
@@ -141,6 +142,7 @@ v1::CalibrateRequest request_of(const CalibrateOptions& options, const Calibrate
   if (options.published_head_map_slip) request.set_published_head_map_slip(true);
   if (options.no_retrieval) request.set_retrieval(false);
   if (options.no_activate) request.set_activate(false);
+  if (options.fresh) request.set_fresh(true);
   fill_numbers(options, request);
   return request;
 }
@@ -361,6 +363,8 @@ void add_calibrate(CLI::App& app, const Globals& globals, Action& chosen) {
   command->add_option("--out", options->out, "Also write the schedule to this file");
   command->add_flag("--no-activate", options->no_activate,
                     "Do not activate a schedule that passed");
+  command->add_flag("--fresh", options->fresh,
+                    "Calibrate anew although the same calibration has ended");
   command->add_flag("--detach", options->detach, "Print the id and leave the server to it");
   command->callback(
       [&, options] { chosen = [&globals, options] { return run_calibrate(globals, *options); }; });

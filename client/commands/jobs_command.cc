@@ -5,6 +5,7 @@
 #include <string>
 
 #include "client/commands/commands.h"
+#include "client/commands/deletion.h"
 #include "client/rpc/calibration_stream.h"
 #include "client/rpc/failure.h"
 #include "client/views/reports.h"
@@ -58,7 +59,7 @@ int run_jobs(const Globals& globals) {
     return kSuccess;
   }
   if (listed->calibrations().empty()) {
-    fmt::print("No calibration has run since the server started.\n");
+    fmt::print("The server knows of no calibration.\n");
     return kSuccess;
   }
   using enum Table::Align;
@@ -100,14 +101,25 @@ int run_cancel(const Globals& globals, const std::string& id) {
   return kSuccess;
 }
 
+int run_delete(const Globals& globals, const std::string& id) {
+  v1::DeleteCalibrationRequest request;
+  request.set_calibration_id(id);
+  return delete_by(globals, &Stub::DeleteCalibration, request, "calibration_id", id);
+}
+
 }  // namespace
 
 void add_jobs(CLI::App& app, const Globals& globals, Action& chosen) {
-  app.add_subcommand("jobs", "List calibrations")->callback([&] {
-    chosen = [&globals] { return run_jobs(globals); };
+  const auto id = std::make_shared<std::string>();
+  CLI::App* jobs = app.add_subcommand("jobs", "List calibrations, or delete one");
+  CLI::App* erase = jobs->add_subcommand("delete", "Forget a calibration that has ended");
+  erase->add_option("ID", *id, "Of the calibration")->required();
+  jobs->callback([&, id, erase] {
+    chosen = [&globals, id, deletes = erase->parsed()] {
+      return deletes ? run_delete(globals, *id) : run_jobs(globals);
+    };
   });
 
-  const auto id = std::make_shared<std::string>();
   const auto out = std::make_shared<std::string>();
   CLI::App* watch = app.add_subcommand("watch", "Follow a calibration");
   watch->add_option("ID", *id, "Of the calibration")->required();

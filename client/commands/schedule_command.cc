@@ -6,6 +6,7 @@
 #include <string>
 
 #include "client/commands/commands.h"
+#include "client/commands/deletion.h"
 #include "client/commands/files.h"
 #include "client/rpc/failure.h"
 #include "client/views/reports.h"
@@ -140,6 +141,12 @@ int run_deactivate(const Globals& globals) {
   return kSuccess;
 }
 
+int run_delete(const Globals& globals, const std::string& id) {
+  v1::DeleteScheduleRequest request;
+  request.set_schedule_id(id);
+  return delete_by(globals, &Stub::DeleteSchedule, request, "schedule_id", id);
+}
+
 }  // namespace
 
 void add_schedules(CLI::App& app, const Globals& globals, Action& chosen) {
@@ -151,8 +158,13 @@ void add_schedules(CLI::App& app, const Globals& globals, Action& chosen) {
   show->callback(
       [&, id, out] { chosen = [&globals, id, out] { return run_show(globals, *id, *out); }; });
 
-  app.add_subcommand("schedules", "List the schedules that the server holds")->callback([&] {
-    chosen = [&globals] { return run_list(globals); };
+  CLI::App* schedules = app.add_subcommand("schedules", "List the schedules, or delete one");
+  CLI::App* erase = schedules->add_subcommand("delete", "Delete a schedule that is not active");
+  erase->add_option("ID", *id, "Of the schedule")->required();
+  schedules->callback([&, id, erase] {
+    chosen = [&globals, id, deletes = erase->parsed()] {
+      return deletes ? run_delete(globals, *id) : run_list(globals);
+    };
   });
 
   const auto source = std::make_shared<std::string>();

@@ -19,10 +19,11 @@ std::filesystem::path folder_of(const std::filesystem::path& file) {
 // The contents must be on disk before the new name is, since otherwise a crash could leave an empty
 // file.
 absl::Status write_and_rename(const std::string& bytes, const std::string& temporary,
-                              FileDescriptor& out, const std::filesystem::path& file) {
-  constexpr mode_t kReadableByAll = 0644;
+                              FileDescriptor& out, const std::filesystem::path& file,
+                              Readers readers) {
+  const mode_t mode = readers == Readers::kAll ? 0644 : 0600;
   if (!write_all(out.get(), bytes)) return file_error("write", temporary);
-  if (::fchmod(out.get(), kReadableByAll) != 0) return file_error("set the mode of", temporary);
+  if (::fchmod(out.get(), mode) != 0) return file_error("set the mode of", temporary);
   if (::fsync(out.get()) != 0) return file_error("sync", temporary);
   if (!out.close()) return file_error("close", temporary);
   if (::rename(temporary.c_str(), file.c_str()) != 0) return file_error("replace", file);
@@ -58,12 +59,13 @@ absl::Status file_error(const char* what, const std::filesystem::path& file) {
   return absl::ErrnoToStatus(error, absl::StrCat("cannot ", what, " ", file.string()));
 }
 
-absl::Status write_durably(const std::string& bytes, const std::filesystem::path& file) {
+absl::Status write_durably(const std::string& bytes, const std::filesystem::path& file,
+                           Readers readers) {
   const std::filesystem::path folder = folder_of(file);
   std::string temporary = (folder / ("." + file.filename().string() + ".XXXXXX")).string();
   FileDescriptor out(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!out.open()) return file_error("write beside", file);
-  if (auto status = write_and_rename(bytes, temporary, out, file); !status.ok()) {
+  if (auto status = write_and_rename(bytes, temporary, out, file, readers); !status.ok()) {
     ::unlink(temporary.c_str());
     return status;
   }

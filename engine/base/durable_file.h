@@ -31,9 +31,12 @@ bool write_all(int descriptor, const std::string& bytes);
 // The status of errno: "cannot WHAT FILE: reason".
 absl::Status file_error(const char* what, const std::filesystem::path& file);
 
-// Makes or replaces `file`, readable by all. After an error the old file, if any, is unchanged,
+enum class Readers { kAll, kOwner };
+
+// Makes or replaces `file`. After an error the old file, if any, is unchanged,
 // unless all went well but the sync of the folder.
-absl::Status write_durably(const std::string& bytes, const std::filesystem::path& file);
+absl::Status write_durably(const std::string& bytes, const std::filesystem::path& file,
+                           Readers readers = Readers::kAll);
 // Removes `file`; OK if there is none.
 absl::Status remove_durably(const std::filesystem::path& file);
 

@@ -275,7 +275,8 @@ absl::StatusOr<std::vector<bool>> WindowRuns::ask(const AttentionChoice& attenti
 absl::StatusOr<std::vector<ChunkTime>> WindowRuns::time_chunks(const AttentionChoice& attention,
                                                                std::span<const Token> tokens,
                                                                const TokensDone& done) {
-  const KeptRuns kept(results_, "time", text_of(attention) + token_digest({{tokens.begin(), tokens.end()}}));
+  const KeptRuns kept(results_, "time",
+                      text_of(attention) + token_digest({{tokens.begin(), tokens.end()}}));
   const auto run = static_cast<size_t>(timed_runs_++);
   std::vector<ChunkTime> chunks;
   if (kept.find(run, chunks)) return chunks;

@@ -35,8 +35,8 @@ struct WindowComparison {
 using TokensDone = std::function<void(int64_t tokens)>;
 
 // All functions block until all windows are done. Once `stop` turns true they soon return
-// CANCELLED, and none of their requests is left in the engine. Windows whose result is in `results`,
-// which may be null, do not run; the results of the others are kept there as they come.
+// CANCELLED, and none of their requests is left in the engine. Windows whose result is in
+// `results`, which may be null, do not run; the results of the others are kept there as they come.
 class WindowRuns {
  public:
   WindowRuns(Engine& engine, const std::atomic<bool>& stop, RunResults* results = nullptr)

@@ -22,8 +22,8 @@ CalibrationReport CalibrationJob::report_now() const {
   CalibrationReport out{.progress = progress, .elapsed = now - began};
   const double seconds = absl::ToDoubleSeconds(now - stage_begin);
   const bool measurable = seconds >= kLeastRateSeconds && progress.stage != CalibrationStage::kDone;
-  if (measurable && progress.done_tokens > 0) {
-    const double rate = static_cast<double>(progress.done_tokens) / seconds;
+  if (const int64_t tokens = progress.done_tokens - stage_begin_tokens; measurable && tokens > 0) {
+    const double rate = static_cast<double>(tokens) / seconds;
     const int64_t rest = std::max<int64_t>(0, progress.total_tokens - progress.done_tokens);
     out.tokens_per_second = rate;
     out.remaining = absl::Seconds(static_cast<double>(rest) / rate);

@@ -95,6 +95,8 @@ struct CalibrationJob {
   std::string active_before{};              // id of the schedule that was active then, or empty
   std::shared_ptr<CalibrationFile> file{};  // null: the job ends with the process
 
+  bool continues = false;  // began in a process before this one
+
   std::atomic<bool> stop = false;
 
   CalibrationState state = CalibrationState::kRunning;
@@ -102,6 +104,7 @@ struct CalibrationJob {
   bool activate = true;
   CalibrationProgress progress{};
   absl::Time stage_begin = absl::Now();
+  int64_t stage_begin_tokens = 0;  // done before this process, in a stage that it continues
   absl::Time last_report{};
   absl::Time ended{};
   absl::Status status{};

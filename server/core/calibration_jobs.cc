@@ -1,90 +1,49 @@
 #include "server/core/calibration_jobs.h"
 
 #include <algorithm>
-#include <atomic>
+#include <memory>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/base/refusal.h"
+#include "server/core/calibration_file.h"
+#include "server/core/request_guard.h"
 #include "spdlog/spdlog.h"
 
 namespace kascade::core {
 namespace {
-
-constexpr size_t kMaxEndedJobs = 32;
-constexpr absl::Duration kProgressInterval = absl::Milliseconds(200);
-constexpr double kLeastRateSeconds = 0.5;  // of a stage, for its rate to mean anything
 
 absl::Status unknown_job(const std::string& id) {
   return refuse(absl::StatusCode::kNotFound, absl::StrCat("no calibration has the id \"", id, "\""),
                 {.reason = reason::kNotFound, .details = {{"calibration_id", id}}});
 }
 
-void add_note(const std::string& note, CalibrationResult& result) {
-  if (note.empty()) return;
-  absl::StrAppend(&result.note, result.note.empty() ? "" : "; ", note);
+absl::Status still_running(const std::string& id) {
+  return refuse(absl::StatusCode::kFailedPrecondition,
+                absl::StrCat("calibration ", id, " is running"),
+                {.reason = reason::kPrecondition,
+                 .subject = id,
+                 .remedy = "cancel it first",
+                 .details = {{"calibration_id", id}}});
 }
 
-CalibrationState state_of(const absl::Status& status) {
-  if (status.ok()) return CalibrationState::kSucceeded;
-  return absl::IsCancelled(status) ? CalibrationState::kCancelled : CalibrationState::kFailed;
+// Of tokens that are held by a job.
+int64_t bytes_of(const Texts& texts) {
+  return count_tokens(texts) * static_cast<int64_t>(sizeof(Token)) +
+         static_cast<int64_t>(texts.size() * sizeof(texts[0]));
+}
+
+void remove_files(const std::vector<CalibrationJobPtr>& jobs) {
+  for (const CalibrationJobPtr& job : jobs) {
+    if (!job->file) continue;
+    const absl::Status status = job->file->remove();
+    if (!status.ok()) spdlog::warn("calibration {} stays: {}", job->id(), message_of(status));
+  }
 }
 
 }  // namespace
-
-struct CalibrationJobs::Job {
-  // Constant.
-  std::string id{};
-  std::string data_digest{};
-  int64_t tokens = 0;
-  std::optional<int64_t> held_out_tokens{};
-  absl::Time begin = absl::Now();
-
-  std::atomic<bool> stop = false;
-
-  std::shared_ptr<const Schedule> active_before{};  // when the job began; null if none was active
-
-  // Guarded by the mutex of all jobs.
-  CalibrationState state = CalibrationState::kRunning;
-  bool activate = true;
-  CalibrationProgress progress{};
-  absl::Time stage_begin = begin;
-  absl::Time last_report{};
-  absl::Time ended{};
-  absl::Status status{};
-  std::optional<CalibrationResult> result{};  // set with kSucceeded
-  std::vector<SubscriberPtr> subscribers{};
-
-  bool running() const { return state == CalibrationState::kRunning; }
-  CalibrationReport report_now() const;
-  CalibrationSnapshot snapshot() const;
-};
-
-CalibrationReport CalibrationJobs::Job::report_now() const {
-  const absl::Time now = running() ? absl::Now() : ended;
-  CalibrationReport out{.progress = progress, .elapsed = now - begin};
-  const double seconds = absl::ToDoubleSeconds(now - stage_begin);
-  const bool measurable = seconds >= kLeastRateSeconds && progress.stage != CalibrationStage::kDone;
-  if (measurable && progress.done_tokens > 0) {
-    const double rate = static_cast<double>(progress.done_tokens) / seconds;
-    const int64_t rest = std::max<int64_t>(0, progress.total_tokens - progress.done_tokens);
-    out.tokens_per_second = rate;
-    out.remaining = absl::Seconds(static_cast<double>(rest) / rate);
-  }
-  return out;
-}
-
-CalibrationSnapshot CalibrationJobs::Job::snapshot() const {
-  CalibrationSnapshot out{.id = id,
-                          .state = state,
-                          .began = begin,
-                          .ended = ended,
-                          .report = report_now(),
-                          .status = status};
-  if (result) out.schedule_id = result->schedule->schedule_id;
-  return out;
-}
 
 CalibrationJobs::CalibrationJobs(Engine& engine, Schedules& schedules,
                                  metrics::ServerMetrics& metrics, absl::Duration keep_alive)
@@ -92,29 +51,84 @@ CalibrationJobs::CalibrationJobs(Engine& engine, Schedules& schedules,
       schedules_(schedules),
       metrics_(metrics),
       keep_alive_(keep_alive),
+      worker_([this] { work_loop(); }),
       keep_alive_thread_([this] { keep_alive_loop(); }) {}
 
 CalibrationJobs::~CalibrationJobs() {
   shutdown();
-  wake_.notify_all();
   keep_alive_thread_.join();
+}
+
+void CalibrationJobs::open(const std::filesystem::path& directory, MemoryBudget& memory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) {
+    spdlog::warn("calibrations end with the server: cannot make {}: {}", directory.string(),
+                 error.message());
+    return;
+  }
+  directory_ = directory;
+  std::vector<StoredCalibration> stored = CalibrationFile::load_all(directory, engine_);
+  // The newest first. Of several that were interrupted, which only happens to copied files, the
+  // newest one continues.
+  std::ranges::sort(stored, [](const auto& a, const auto& b) {
+    return std::pair(a.prepared.has_value(), a.job->began) >
+           std::pair(b.prepared.has_value(), b.job->began);
+  });
+  std::vector<JobPtr> dropped;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const StoredCalibration& each : stored) jobs_.push_back(each.job);
+    dropped = drop_oldest();
+  }
+  remove_files(dropped);
+  for (size_t i = 0; i < stored.size() && stored[i].prepared; ++i) {
+    if (i == 0) {
+      resume(stored[i].job, *std::move(stored[i].prepared), memory);
+    } else {
+      end(stored[i].job, {.status = absl::AbortedError("another calibration continued")});
+    }
+  }
+}
+
+void CalibrationJobs::resume(const JobPtr& job, PreparedCalibration prepared,
+                             MemoryBudget& memory) {
+  auto guard = std::make_shared<RequestGuard>(memory);
+  const absl::Status status =
+      guard->hold_more(bytes_of(prepared.texts.texts) + bytes_of(prepared.texts.held_out));
+  if (!status.ok()) return end(job, {.status = status});
+  prepared.memory = guard;
+  spdlog::info("calibration {} continues", job->id());
+  hand_to_worker(job, std::move(prepared));
 }
 
 absl::Status CalibrationJobs::start(PreparedCalibration prepared, const SubscriberPtr& subscriber) {
   bool attached = false;
-  auto job = find_or_create(prepared, attached);
-  if (!job.ok()) return job.status();
   const bool activate = prepared.activate;
-  if (!attached) launch(*job, std::move(prepared));
-  subscribe(*job, subscriber, attached, activate);
+  JobPtr job;
+  {
+    const std::lock_guard lock(start_mutex_);
+    auto found = find_or_create(prepared, attached);
+    if (!found.ok()) return found.status();
+    job = *std::move(found);
+    if (!attached) launch(job, std::move(prepared));
+    if (attached && activate && job->file) job->file->keep_activate();
+  }
+  subscribe(job, subscriber, attached, activate);
   return absl::OkStatus();
+}
+
+bool CalibrationJobs::may_attach(const CalibrationJob& job,
+                                 const PreparedCalibration& prepared) const {
+  if (job.running()) return !job.stop;
+  return job.result && !prepared.fresh && schedules_.find(job.result->schedule->schedule_id).ok();
 }
 
 absl::StatusOr<CalibrationJobs::JobPtr> CalibrationJobs::find_or_create(
     const PreparedCalibration& prepared, bool& attached) {
   const std::lock_guard lock(mutex_);
   if (stopping_) return absl::UnavailableError("the server is going down");
-  if (JobPtr job = find(prepared.id); job && (job->running() ? !job->stop : job->status.ok())) {
+  if (JobPtr job = find(prepared.id); job && may_attach(*job, prepared)) {
     attached = true;
     job->activate = job->activate || prepared.activate;
     return job;
@@ -123,137 +137,62 @@ absl::StatusOr<CalibrationJobs::JobPtr> CalibrationJobs::find_or_create(
     if (!job->running()) continue;
     const char* what = job->stop ? " is being cancelled; try again" : " is running";
     return refuse(
-        absl::StatusCode::kAborted, absl::StrCat("calibration ", job->id, what),
-        {.reason = reason::kCalibrationRunning, .details = {{"calibration_id", job->id}}});
+        absl::StatusCode::kAborted, absl::StrCat("calibration ", job->id(), what),
+        {.reason = reason::kCalibrationRunning, .details = {{"calibration_id", job->id()}}});
   }
-  std::erase_if(jobs_, [&](const JobPtr& other) { return other->id == prepared.id; });
-  auto job = std::make_shared<Job>();
-  job->id = prepared.id;
-  job->data_digest = prepared.data_digest;
-  job->tokens = prepared.tokens;
-  job->held_out_tokens = prepared.held_out_tokens;
-  job->active_before = schedules_.active();
-  job->activate = prepared.activate;
+  std::erase_if(jobs_, [&](const JobPtr& other) { return other->id() == prepared.id; });
+  JobPtr job = make_job(prepared);
+  if (const auto active = schedules_.active()) job->active_before = active->schedule_id;
   jobs_.push_front(job);
-  if (jobs_.size() > kMaxEndedJobs + 1) jobs_.pop_back();
   return job;
 }
 
+std::vector<CalibrationJobs::JobPtr> CalibrationJobs::drop_oldest() {
+  std::vector<JobPtr> dropped;
+  while (jobs_.size() > kMaxEndedJobs + 1) {
+    dropped.push_back(jobs_.back());
+    jobs_.pop_back();
+  }
+  return dropped;
+}
+
 void CalibrationJobs::launch(const JobPtr& job, PreparedCalibration prepared) {
-  const std::lock_guard lock(worker_mutex_);
-  if (worker_.joinable()) worker_.join();  // has told its subscribers the end, or is about to
-  spdlog::info("calibration {} starts: {} texts, {} tokens", job->id, prepared.texts.texts.size(),
+  std::vector<JobPtr> dropped;
+  {
+    const std::lock_guard lock(mutex_);
+    dropped = drop_oldest();
+  }
+  remove_files(dropped);
+  if (!directory_.empty()) {
+    auto file = CalibrationFile::create(directory_, *job, prepared, engine_);
+    const std::lock_guard lock(mutex_);
+    if (file.ok()) job->file = *std::move(file);
+    if (!file.ok()) {
+      spdlog::warn("calibration {} ends with the server: {}", job->id(), message_of(file.status()));
+    }
+  }
+  spdlog::info("calibration {} starts: {} texts, {} tokens", job->id(), prepared.texts.texts.size(),
                prepared.tokens);
-  worker_ = std::thread([this, job, prepared = std::move(prepared)] { run(job, prepared); });
+  hand_to_worker(job, std::move(prepared));
 }
 
-void CalibrationJobs::run(const JobPtr& job, const PreparedCalibration& prepared) {
-  auto outcome = calibrate(
-      engine_, prepared.options, prepared.texts,
-      [&](const CalibrationProgress& progress) { report(job, progress); }, job->stop, &measured_);
-  if (outcome.ok()) return succeed(job, *std::move(outcome));
-  const bool cancelled = state_of(outcome.status()) == CalibrationState::kCancelled;
-  metrics_.finish_calibration(cancelled ? "cancelled" : "failed");
-  end(job, outcome.status(), std::nullopt);
-}
-
-void CalibrationJobs::report(const JobPtr& job, const CalibrationProgress& progress) {
-  CalibrationReport message;
-  std::vector<SubscriberPtr> subscribers;
+void CalibrationJobs::hand_to_worker(const JobPtr& job, PreparedCalibration prepared) {
   {
     const std::lock_guard lock(mutex_);
-    const absl::Time now = absl::Now();
-    const bool new_stage =
-        progress.stage != job->progress.stage || job->last_report == absl::Time();
-    job->progress = progress;
-    // A stage's first report comes after its first step, so it began when the stage before ended.
-    if (new_stage && job->last_report != absl::Time()) job->stage_begin = job->last_report;
-    if (!new_stage && now - job->last_report < kProgressInterval) return;
-    job->last_report = now;
-    message = job->report_now();
-    subscribers = job->subscribers;
+    if (!stopping_) {
+      next_.emplace(job, std::move(prepared));
+      wake_.notify_all();
+      return;
+    }
   }
-  if (progress.total_tokens > 0) {
-    metrics_.calibration_progress.Set(static_cast<double>(progress.done_tokens) /
-                                      static_cast<double>(progress.total_tokens));
-  }
-  for (const SubscriberPtr& subscriber : subscribers) subscriber->progress(message);
-}
-
-void CalibrationJobs::succeed(const JobPtr& job, CalibrationOutcome outcome) {
-  CalibrationResult result{
-      .schedule = std::make_shared<const Schedule>(std::move(outcome.schedule)),
-      .candidates = std::move(outcome.table),
-      .similarity = std::move(outcome.similarity),
-      .layers = std::move(outcome.layers),
-      .most_similar_pair = outcome.most_similar_pair,
-      .auto_threshold = outcome.auto_threshold,
-      .note = std::move(outcome.note)};
-  if (!result.schedule->quality.suspect) {
-    result.warning = savings_warning(*result.schedule, engine_.model().context);
-  }
-  const auto file = schedules_.add(result.schedule);
-  if (file.ok()) {
-    result.saved_file = *file;
-  } else {
-    add_note(absl::StrCat("not saved: ", file.status().message()), result);
-    spdlog::error("schedule {} is not saved: {}", result.schedule->schedule_id,
-                  std::string(file.status().message()));
-  }
-  metrics_.finish_calibration(result.passed() ? "passed" : "not_passed");
-  end(job, absl::OkStatus(), std::move(result));
-}
-
-void CalibrationJobs::end(const JobPtr& job, const absl::Status& status,
-                          std::optional<CalibrationResult> result) {
-  bool wanted = false;
-  {
-    const std::lock_guard lock(mutex_);
-    wanted = job->activate;
-  }
-  if (result) {
-    activate(wanted, *result, [&](const std::shared_ptr<const Schedule>& made) {
-      return schedules_.activate_after(job->active_before, made);
-    });
-  }
-  std::vector<SubscriberPtr> subscribers;
-  {
-    const std::lock_guard lock(mutex_);
-    job->ended = absl::Now();
-    job->status = status;
-    job->state = state_of(status);
-    job->result = result;
-    subscribers.swap(job->subscribers);
-  }
-  spdlog::info("calibration {} ended after {:.1f} s: {}", job->id,
-               absl::ToDoubleSeconds(job->ended - job->begin),
-               !result            ? std::string(status.message())
-               : result->passed() ? "passed"
-                                  : "did not pass its quality check");
-  for (const SubscriberPtr& subscriber : subscribers) {
-    subscriber->ended(status, result ? &*result : nullptr);
-  }
-}
-
-void CalibrationJobs::activate(bool wanted, CalibrationResult& result, const Activate& activate) {
-  const std::string& id = result.schedule->schedule_id;
-  const auto active = engine_.active_schedule();
-  result.activated = active && active->schedule_id == id;
-  if (result.activated || !result.passed() || !wanted) return;
-  const auto schedule = schedules_.find(id);
-  if (!schedule.ok()) return;
-  const absl::Status status = activate(*schedule);
-  result.activated = status.ok();
-  if (!status.ok()) add_note(absl::StrCat("not activated: ", status.message()), result);
+  interrupt(job);  // the worker may be gone
 }
 
 void CalibrationJobs::subscribe(const JobPtr& job, const SubscriberPtr& subscriber, bool attached,
                                 bool activate_it) {
-  subscriber->started({.id = job->id,
-                       .attached = attached,
-                       .data_digest = job->data_digest,
-                       .tokens = job->tokens,
-                       .held_out_tokens = job->held_out_tokens});
+  CalibrationStarted started = job->started;
+  started.attached = attached;
+  subscriber->started(started);
   absl::Status status;
   std::optional<CalibrationResult> result;
   {
@@ -267,7 +206,7 @@ void CalibrationJobs::subscribe(const JobPtr& job, const SubscriberPtr& subscrib
   }
   if (result) {
     activate(activate_it, *result, [&](const std::shared_ptr<const Schedule>& made) {
-      return schedules_.activate(made, /*force=*/false);
+      return schedules_.activate(made, /*force=*/false).status();
     });
   }
   subscriber->ended(status, result ? &*result : nullptr);
@@ -291,15 +230,38 @@ void CalibrationJobs::unsubscribe(const std::string& id, const CalibrationSubscr
   if (!job) return;
   const size_t removed = std::erase_if(
       job->subscribers, [&](const SubscriberPtr& other) { return other.get() == subscriber; });
-  if (cancel && removed > 0 && job->subscribers.empty()) job->stop = true;
+  if (!cancel || removed == 0 || !job->subscribers.empty() || stopping_) return;
+  job->cancelled = true;
+  job->stop = true;
 }
 
 absl::Status CalibrationJobs::cancel(const std::string& id, const SubscriberPtr& subscriber) {
   {
     const std::lock_guard lock(mutex_);
-    if (const JobPtr job = find(id)) job->stop = true;
+    if (const JobPtr job = find(id)) {
+      job->cancelled = true;
+      job->stop = true;
+    }
   }
   return watch(id, subscriber);
+}
+
+absl::Status CalibrationJobs::remove(const std::string& id) {
+  const std::lock_guard start_lock(start_mutex_);
+  JobPtr job;
+  {
+    const std::lock_guard lock(mutex_);
+    job = find(id);
+    if (!job) return unknown_job(id);
+    if (job->running()) return still_running(id);
+  }
+  if (job->file) {
+    const absl::Status status = job->file->remove();
+    if (!status.ok()) return absl::InternalError(message_of(status));
+  }
+  const std::lock_guard lock(mutex_);
+  std::erase(jobs_, job);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<CalibrationSnapshot> CalibrationJobs::get(const std::string& id) const {
@@ -320,7 +282,7 @@ std::vector<CalibrationSnapshot> CalibrationJobs::list() const {
 
 CalibrationJobs::JobPtr CalibrationJobs::find(const std::string& id) const {
   const auto found =
-      std::find_if(jobs_.begin(), jobs_.end(), [&](const JobPtr& job) { return job->id == id; });
+      std::find_if(jobs_.begin(), jobs_.end(), [&](const JobPtr& job) { return job->id() == id; });
   return found == jobs_.end() ? nullptr : *found;
 }
 
@@ -330,25 +292,8 @@ void CalibrationJobs::shutdown() {
     stopping_ = true;
     for (const JobPtr& job : jobs_) job->stop = true;
   }
-  const std::lock_guard lock(worker_mutex_);
+  wake_.notify_all();
   if (worker_.joinable()) worker_.join();
-}
-
-void CalibrationJobs::keep_alive_loop() {
-  std::unique_lock lock(mutex_);
-  while (!stopping_) {
-    wake_.wait_for(lock, absl::ToChronoMilliseconds(keep_alive_), [&] { return stopping_; });
-    std::vector<std::pair<SubscriberPtr, CalibrationReport>> messages;
-    for (const JobPtr& job : jobs_) {
-      if (!job->running() || absl::Now() - job->last_report < keep_alive_) continue;
-      for (const SubscriberPtr& subscriber : job->subscribers) {
-        messages.emplace_back(subscriber, job->report_now());
-      }
-    }
-    lock.unlock();
-    for (const auto& [subscriber, message] : messages) subscriber->progress(message);
-    lock.lock();
-  }
 }
 
 }  // namespace kascade::core

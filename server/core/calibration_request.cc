@@ -114,6 +114,13 @@ absl::Status check_kinds(const std::string& field, const std::vector<std::string
 
 }  // namespace
 
+void identify(const ModelIdentity& model, PreparedCalibration& job) {
+  job.tokens = count_tokens(job.texts.texts);
+  if (!job.texts.held_out.empty()) job.held_out_tokens = count_tokens(job.texts.held_out);
+  job.data_digest = token_digest(job.texts.texts);
+  job.id = id_of(job, model);
+}
+
 absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request, const Engine& engine,
                                             const std::shared_ptr<RequestGuard>& guard) {
   if (request.texts.empty()) {
@@ -135,18 +142,17 @@ absl::StatusOr<PreparedCalibration> prepare(const CalibrationRequest& request, c
     absl::Status status = check_max_tokens_per_text(*request.max_tokens_per_text);
     if (!status.ok()) return status;
   }
-  PreparedCalibration job{
-      .options = request.options, .activate = request.activate, .memory = guard};
+  PreparedCalibration job{.options = request.options,
+                          .activate = request.activate,
+                          .fresh = request.fresh,
+                          .memory = guard};
   job.options.dense_layers = distinct_dense_layers(request.options.dense_layers);
   auto texts = encode("texts", request.texts, request, engine, *guard);
   if (!texts.ok()) return texts.status();
   auto held_out = encode("held_out_texts", request.held_out_texts, request, engine, *guard);
   if (!held_out.ok()) return held_out.status();
   job.texts = {*std::move(texts), *std::move(held_out), request.kinds, request.held_out_kinds};
-  job.tokens = count_tokens(job.texts.texts);
-  if (!job.texts.held_out.empty()) job.held_out_tokens = count_tokens(job.texts.held_out);
-  job.data_digest = token_digest(job.texts.texts);
-  job.id = id_of(job, engine.identity());
+  identify(engine.identity(), job);
   return job;
 }
 

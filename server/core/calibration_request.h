@@ -26,6 +26,7 @@ struct CalibrationRequest {
   std::vector<std::string> held_out_kinds{};
   std::optional<int32_t> max_tokens_per_text{};  // takes the first tokens of each text only
   bool activate = true;  // activate the schedule if it passes its quality check
+  bool fresh = false;    // as PreparedCalibration::fresh
 };
 
 struct PreparedCalibration {
@@ -36,9 +37,15 @@ struct PreparedCalibration {
   int64_t tokens = 0;                        // of all texts
   std::optional<int64_t> held_out_tokens{};  // of the held-out texts, if there are any
   bool activate = true;
+  // Whether the job begins anew although the same one has ended here with a schedule, and takes
+  // nothing that earlier jobs measured.
+  bool fresh = false;
   // Holds the memory of the texts for as long as the job needs them.
   std::shared_ptr<const void> memory{};
 };
+
+// Sets the fields that follow from options, texts and model: id, digest and tokens.
+void identify(const ModelIdentity& model, PreparedCalibration& job);
 
 // INVALID_ARGUMENT names the field, its limit and the value. The errors of the guard, which then
 // holds what the texts take.

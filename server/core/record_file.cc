@@ -76,7 +76,8 @@ absl::StatusOr<std::unique_ptr<RecordFile>> RecordFile::create(
     const std::filesystem::path& file, const std::vector<FileRecord>& records) {
   std::string bytes;
   for (const FileRecord& record : records) bytes += bytes_of(record);
-  if (absl::Status status = write_durably(bytes, file); !status.ok()) return status;
+  if (absl::Status status = write_durably(bytes, file, Readers::kOwner); !status.ok())
+    return status;
   const int descriptor = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
   if (descriptor < 0) return file_error("open", file);
   return std::unique_ptr<RecordFile>(new RecordFile(file, descriptor));

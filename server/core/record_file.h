@@ -26,9 +26,9 @@ inline constexpr int64_t kMaxRecordFileBytes = int64_t{1} << 30;
 
 class RecordFile {
  public:
-  // Makes or replaces the file, and opens it to append to it.
-  static absl::StatusOr<std::unique_ptr<RecordFile>> create(
-      const std::filesystem::path& file, const std::vector<FileRecord>& records);
+  // Makes or replaces the file, which only its owner may read, and opens it to append to it.
+  static absl::StatusOr<std::unique_ptr<RecordFile>> create(const std::filesystem::path& file,
+                                                            const std::vector<FileRecord>& records);
   // Puts the undamaged records into `records` and cuts off what follows them. DATA_LOSS: not even
   // the first one is undamaged, or the file is larger than kMaxRecordFileBytes; the file is left as
   // it is.

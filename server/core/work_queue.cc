@@ -37,6 +37,10 @@ WorkQueue::~WorkQueue() {
 
 void WorkQueue::run(size_t bytes, std::function<void()> work) {
   if (bytes <= kMaxInlineBytes) return work();
+  enqueue(bytes, std::move(work));
+}
+
+void WorkQueue::enqueue(size_t bytes, std::function<void()> work) {
   {
     const std::lock_guard lock(mutex_);
     queue_.emplace(place_of(bytes, now_()), Item{bytes, std::move(work)});

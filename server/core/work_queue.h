@@ -1,7 +1,7 @@
-// Threads for the long part of large requests, their tokenization, so that the few threads of a
-// front end stay free for health checks, cancellation and small calls. Shorter work goes first, but
-// what waits gains priority, and one thread takes no long work at all: many large requests do not
-// keep others waiting.
+// Threads for the long part of large requests, their tokenization, and for what waits for a disk,
+// so that the few threads of a front end stay free for health checks, cancellation and small calls.
+// Shorter work goes first, but what waits gains priority, and one thread takes no long work at all:
+// many large requests do not keep others waiting.
 #ifndef KASCADE_SERVER_CORE_WORK_QUEUE_H_
 #define KASCADE_SERVER_CORE_WORK_QUEUE_H_
 
@@ -12,6 +12,7 @@
 #include <map>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -27,6 +28,8 @@ class WorkQueue {
 
   // Runs `work` on the calling thread if `bytes` is small, else on a thread of the queue.
   void run(size_t bytes, std::function<void()> work);
+  // Runs `work`, which may wait for a disk, on a thread of the queue.
+  void post(std::function<void()> work) { enqueue(0, std::move(work)); }
 
  private:
   struct Item {
@@ -34,6 +37,7 @@ class WorkQueue {
     std::function<void()> work;
   };
 
+  void enqueue(size_t bytes, std::function<void()> work);
   void loop(size_t max_bytes);
   // The first item of at most `max_bytes`, or the end.
   std::multimap<int64_t, Item>::iterator first(size_t max_bytes);

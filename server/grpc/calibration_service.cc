@@ -4,7 +4,6 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "server/grpc/calibration_call.h"
 #include "server/grpc/errors.h"
 #include "server/grpc/pages.h"
@@ -94,13 +93,8 @@ absl::Status activate_schedule(const ServerContext& context, const v1::ActivateS
   if (absl::Status status = guard.hold_more(memory); !status.ok()) return status;
   const auto schedule = requested_schedule(context, in);
   if (!schedule.ok()) return schedule.status();
-  absl::Status status = context.schedules.activate(*schedule, in.force());
-  if (!status.ok()) return status;
-  const auto file = context.schedules.add(*schedule);
-  if (!file.ok()) {
-    return absl::InternalError(
-        absl::StrCat("the schedule is active but not saved: ", file.status().message()));
-  }
+  const auto file = context.schedules.activate(*schedule, in.force());
+  if (!file.ok()) return file.status();
   *out.mutable_schedule() = to_proto(**schedule);
   out.set_saved_file(*file);
   out.set_warning(savings_warning(**schedule, context.engine.model().context));
@@ -111,7 +105,8 @@ absl::Status activate_schedule(const ServerContext& context, const v1::ActivateS
 
 grpc::ServerWriteReactor<v1::CalibrateResponse>* CalibrationService::Calibrate(
     grpc::CallbackServerContext* call, const v1::CalibrateRequest* request) {
-  return start_stream(std::make_shared<CalibrateCall>(context_, jobs_), context_, *call, *request);
+  return start_stream(std::make_shared<CalibrateCall>(context_, jobs_), context_, *call, *request,
+                      Waits::kForDisk);
 }
 
 grpc::ServerWriteReactor<v1::WatchCalibrationResponse>* CalibrationService::WatchCalibration(
@@ -154,6 +149,14 @@ grpc::ServerUnaryReactor* CalibrationService::CancelCalibration(
   return reactor;
 }
 
+grpc::ServerUnaryReactor* CalibrationService::DeleteCalibration(
+    grpc::CallbackServerContext* call, const v1::DeleteCalibrationRequest* request,
+    v1::DeleteCalibrationResponse* /*response*/) {
+  return run_unary(
+      context_, "DeleteCalibration", call, *request,
+      [this, request](auto&) { return jobs_.remove(request->calibration_id()); }, Waits::kForDisk);
+}
+
 grpc::ServerUnaryReactor* CalibrationService::GetSchedule(grpc::CallbackServerContext* call,
                                                           const v1::GetScheduleRequest* request,
                                                           v1::GetScheduleResponse* response) {
@@ -173,19 +176,34 @@ grpc::ServerUnaryReactor* CalibrationService::ListSchedules(grpc::CallbackServer
 grpc::ServerUnaryReactor* CalibrationService::ActivateSchedule(
     grpc::CallbackServerContext* call, const v1::ActivateScheduleRequest* request,
     v1::ActivateScheduleResponse* response) {
-  return run_unary(context_, "ActivateSchedule", call, *request,
-                   [this, request, response](core::RequestGuard& guard) {
-                     return activate_schedule(context_, *request, *response, guard);
-                   });
+  return run_unary(
+      context_, "ActivateSchedule", call, *request,
+      [this, request, response](core::RequestGuard& guard) {
+        return activate_schedule(context_, *request, *response, guard);
+      },
+      Waits::kForDisk);
 }
 
 grpc::ServerUnaryReactor* CalibrationService::DeactivateSchedule(
     grpc::CallbackServerContext* call, const v1::DeactivateScheduleRequest* request,
     v1::DeactivateScheduleResponse* response) {
-  return run_unary(context_, "DeactivateSchedule", call, *request, [this, response](auto&) {
-    response->set_schedule_id(context_.schedules.deactivate());
-    return absl::OkStatus();
-  });
+  return run_unary(
+      context_, "DeactivateSchedule", call, *request,
+      [this, response](auto&) {
+        const auto id = context_.schedules.deactivate();
+        if (id.ok()) response->set_schedule_id(*id);
+        return id.status();
+      },
+      Waits::kForDisk);
+}
+
+grpc::ServerUnaryReactor* CalibrationService::DeleteSchedule(
+    grpc::CallbackServerContext* call, const v1::DeleteScheduleRequest* request,
+    v1::DeleteScheduleResponse* /*response*/) {
+  return run_unary(
+      context_, "DeleteSchedule", call, *request,
+      [this, request](auto&) { return context_.schedules.remove(request->schedule_id()); },
+      Waits::kForDisk);
 }
 
 }  // namespace kascade::server

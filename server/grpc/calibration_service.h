@@ -27,6 +27,9 @@ class CalibrationService final : public v1::CalibrationService::CallbackService 
   grpc::ServerUnaryReactor* CancelCalibration(grpc::CallbackServerContext* context,
                                               const v1::CancelCalibrationRequest* request,
                                               v1::CancelCalibrationResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteCalibration(grpc::CallbackServerContext* context,
+                                              const v1::DeleteCalibrationRequest* request,
+                                              v1::DeleteCalibrationResponse* response) override;
   grpc::ServerUnaryReactor* GetSchedule(grpc::CallbackServerContext* context,
                                         const v1::GetScheduleRequest* request,
                                         v1::GetScheduleResponse* response) override;
@@ -39,6 +42,9 @@ class CalibrationService final : public v1::CalibrationService::CallbackService 
   grpc::ServerUnaryReactor* DeactivateSchedule(grpc::CallbackServerContext* context,
                                                const v1::DeactivateScheduleRequest* request,
                                                v1::DeactivateScheduleResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteSchedule(grpc::CallbackServerContext* context,
+                                           const v1::DeleteScheduleRequest* request,
+                                           v1::DeleteScheduleResponse* response) override;
 
  private:
   ServerContext& context_;

@@ -76,6 +76,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::start(const ServerOptions& optio
   std::unique_ptr<Server> server(new Server(options, *std::move(engine)));
   if (absl::Status status = server->load_schedules(); !status.ok()) return status;
   if (absl::Status status = server->open_security(); !status.ok()) return status;
+  server->open_calibrations();
   if (absl::Status status = server->listen(); !status.ok()) return status;
   server->lifecycle_ = Lifecycle::kServing;
   server->health_.start(*server->grpc_->GetHealthCheckService(), *server->acceptor_);
@@ -114,6 +115,11 @@ absl::Status Server::load_schedules() {
   if (absl::Status status = schedules_.load(); !status.ok()) return status;
   if (options_.schedule_file.empty()) return absl::OkStatus();
   return schedules_.load_active(options_.schedule_file);
+}
+
+void Server::open_calibrations() {
+  if (options_.schedule_directory.empty()) return;
+  jobs_.open(options_.schedule_directory / "calibrations", memory_);
 }
 
 metrics::Collectors Server::collectors() const {

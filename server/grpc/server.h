@@ -42,7 +42,7 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:50051";         // HOST:PORT or unix:PATH
   std::string metrics_listen = "127.0.0.1:9464";  // HOST:PORT; empty: none
   std::filesystem::path schedule_file{};          // activated at start
-  std::filesystem::path schedule_directory{};     // empty: schedules live in memory only
+  std::filesystem::path schedule_directory{};     // empty: schedules and jobs end with the server
   security::ListenerSecurity security{};
   ConnectionOptions connections{};
   int32_t stall_seconds = 300;  // as `patience` of Health
@@ -60,8 +60,9 @@ class Server {
   static absl::StatusOr<std::unique_ptr<Server>> start(const ServerOptions& options);
   ~Server();  // stops at once
 
-  // Health turns NOT_SERVING, new requests get UNAVAILABLE, a calibration is cancelled, running
-  // requests have `grace` to end; then the listener closes. Idempotent.
+  // Health turns NOT_SERVING, new requests get UNAVAILABLE, a calibration stops (the next server
+  // continues it if there is a schedule_directory, else it is cancelled), running requests have
+  // `grace` to end; then the listener closes. Idempotent.
   void drain(absl::Duration grace);
 
   Lifecycle lifecycle() const { return lifecycle_; }
@@ -73,6 +74,8 @@ class Server {
  private:
   Server(const ServerOptions& options, std::unique_ptr<Engine> engine);
   absl::Status load_schedules();
+  // After the schedules: a calibration that is continued may activate its own.
+  void open_calibrations();
   metrics::Collectors collectors() const;
   absl::Status open_security();
   absl::Status listen_for_metrics();

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <deque>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -234,10 +235,22 @@ inline absl::Time deadline_of(const grpc::CallbackServerContext& context) {
   return absl::FromUnixSeconds(deadline.tv_sec) + absl::Nanoseconds(deadline.tv_nsec);
 }
 
-// Runs `call->start(request, deadline)`, on the work queue if the request is large.
+// Whether a call waits for more than its turn.
+enum class Waits { kNever, kForDisk };
+
+// Runs the work of a call whose request has so many bytes. gRPC's threads never wait.
+inline void run_work(ServerContext& context, Waits waits, size_t bytes,
+                     std::function<void()> work) {
+  if (waits == Waits::kForDisk) return context.work.post(std::move(work));
+  context.work.run(bytes, std::move(work));
+}
+
+// Runs `call->start(request, deadline)`, on the work queue if the request is large or the call
+// waits.
 template <typename Call, typename Request>
 auto start_stream(std::shared_ptr<Call> call, ServerContext& context,
-                  grpc::CallbackServerContext& rpc, const Request& request) {
+                  grpc::CallbackServerContext& rpc, const Request& request,
+                  Waits waits = Waits::kNever) {
   auto* reactor = call->adopt(rpc);
   const absl::Time deadline = deadline_of(rpc);
   absl::Status status = call->admit(rpc);
@@ -247,7 +260,7 @@ auto start_stream(std::shared_ptr<Call> call, ServerContext& context,
     call->release_request(request);
     return reactor;
   }
-  context.work.run(request.ByteSizeLong(), [call, &request, deadline] {
+  run_work(context, waits, request.ByteSizeLong(), [call, &request, deadline] {
     call->start(request, deadline);
     call->release_request(request);
   });

@@ -194,7 +194,8 @@ absl::StatusOr<core::CalibrationRequest> read_calibration(const Request& in,
       .kinds = {in.kinds().begin(), in.kinds().end()},
       .held_out_kinds = {in.held_out_kinds().begin(), in.held_out_kinds().end()},
       .max_tokens_per_text = max_tokens_per_text,
-      .activate = !in.has_activate() || in.activate()};
+      .activate = !in.has_activate() || in.activate(),
+      .fresh = in.fresh()};
 }
 
 std::span<const FieldName> calibration_fields() {

@@ -63,11 +63,11 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public core::MonitoredC
 };
 
 // `body` takes the call's guard, which holds the request, and returns the call's status. Large
-// requests run on the work queue.
+// requests, and calls that wait for a disk, run on the work queue.
 template <typename Request, typename Body>
 grpc::ServerUnaryReactor* run_unary(ServerContext& context, const char* rpc,
                                     grpc::CallbackServerContext* call, const Request& request,
-                                    Body body) {
+                                    Body body, Waits waits = Waits::kNever) {
   auto* unary = new UnaryCall(context, rpc, *call);  // OnDone() deletes it
   const auto bytes = static_cast<int64_t>(request.SpaceUsedLong());
   absl::Status status = unary->admit();
@@ -76,8 +76,8 @@ grpc::ServerUnaryReactor* run_unary(ServerContext& context, const char* rpc,
     unary->finish(status);
     return unary;
   }
-  context.work.run(request.ByteSizeLong(),
-                   [unary, body = std::move(body)] { unary->finish(body(unary->guard())); });
+  run_work(context, waits, request.ByteSizeLong(),
+           [unary, body = std::move(body)] { unary->finish(body(unary->guard())); });
   return unary;
 }
 

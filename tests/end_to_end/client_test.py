@@ -175,7 +175,8 @@ class WithoutServer(ClientTest):
     def test_help(self):
         for command in ([], ["calibrate"], ["score"], ["generate"], ["tokenize"], ["detokenize"],
                         ["info"], ["health"], ["schedule"], ["schedules"], ["activate"],
-                        ["deactivate"], ["jobs"], ["watch"], ["cancel"]):
+                        ["deactivate"], ["jobs"], ["watch"], ["cancel"], ["jobs", "delete"],
+                        ["schedules", "delete"]):
             self.assertIn("Usage", self.good(*command, "--help"))
         self.assertRegex(self.good("--version"), r"^kascade \d+\.\d+\.\d+ \(commit ([0-9a-f]{7}|unknown)\)\n$")
 
@@ -370,6 +371,8 @@ class Dense(ClientTest):
         self.bad("activate", "0" * 300, code="NOT_FOUND")
         self.bad("watch", "nothing", code="NOT_FOUND")
         self.bad("cancel", "nothing", code="NOT_FOUND")
+        self.bad("jobs", "delete", "nothing", code="NOT_FOUND")
+        self.bad("schedules", "delete", "nothing", code="NOT_FOUND")
         (scratch / "no-schedule.json").write_text('{"format_version": 1}')
         self.bad("activate", scratch / "no-schedule.json", code="INVALID_ARGUMENT")
 
@@ -543,6 +546,7 @@ class Sparse(ClientTest):
         self.assertEqual(listed["active_schedule_id"], self.id)
         self.assertIn(self.id, [entry["schedule_id"] for entry in listed["schedules"]])
         self.assertIn("active", self.good("schedules"))
+        self.assertIn(self.id, self.bad("schedules", "delete", self.id, code="FAILED_PRECONDITION"))
 
     def test_activation(self):
         self.assertEqual(self.json("deactivate")["schedule_id"], self.id)
@@ -986,6 +990,7 @@ class Jobs(ClientTest):
         self.assertGreater(job["tokens"], 40_000)
         running = self.json("jobs")["calibrations"][0]
         self.assertEqual((running["calibration_id"], running["state"]), (name, "running"))
+        self.assertIn(name, self.bad("jobs", "delete", name, code="FAILED_PRECONDITION"))
         refused = self.bad("calibrate", scratch / "calibration.txt", "--json", code="ABORTED")
         self.assertIn(name, refused)
 
@@ -999,6 +1004,8 @@ class Jobs(ClientTest):
         again = self.json(*command, "--detach")
         self.assertEqual((again["calibration_id"], again["attached"]), (name, False))
         self.assertEqual(self.good("cancel", name), name + ": cancelled\n")
+        self.assertEqual(self.good("jobs", "delete", name), name + " is deleted\n")
+        self.assertNotIn(name, self.good("jobs"))
 
 
 class StandardOutput(ClientTest):

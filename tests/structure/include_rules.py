@@ -17,7 +17,7 @@ BASE = ["engine/base/*"]
 
 # The engine as the server sees it.
 ENGINE = ["engine/engine.h", "engine/request.h", "engine/calibration/calibration.h",
-          "engine/calibration/windows.h", "engine/trace/*.h", "engine/schedule/*.h", "engine/quality/*",
+          "engine/calibration/run_results.h", "engine/calibration/windows.h", "engine/trace/*.h", "engine/schedule/*.h", "engine/quality/*",
           "engine/sampling/scored_token.h", "engine/tokenizer/chat.h",
           "engine/tokenizer/tokenizer.h", "engine/tokenizer/utf8.h", "engine/model/config.h"]
 
@@ -89,7 +89,7 @@ RULES = [
     ("server/net/*", ["server/net/*"]),
     ("server/security/*", ["server/security/*", "server/net/*"]),
     ("server/metrics/*", ["server/metrics/*", "server/net/*", "engine/engine.h", "tools/version/*"]),
-    ("server/core/*", ["server/core/*", "server/metrics/metrics.h"] + ENGINE),
+    ("server/core/*", ["server/core/*", "server/metrics/metrics.h", "tools/version/*"] + ENGINE),
     # What one connection may do: nothing of requests.
     ("server/grpc/connections/*", ["server/grpc/connections/*", "server/net/*"]),
     ("server/grpc/*", ["server/grpc/*", "server/grpc/connections/*", "server/core/*",

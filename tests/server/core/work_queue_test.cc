@@ -54,6 +54,15 @@ TEST(WorkQueueTest, SmallWorkRunsAtOnceOnTheCallingThread) {
   EXPECT_THAT(script.ran(0), ElementsAre("small"));
 }
 
+// What waits for a disk keeps no thread of a front end, however small its request.
+TEST(WorkQueueTest, PostedWorkNeverRunsOnTheCallingThread) {
+  Script script;
+  WorkQueue queue(1);
+  queue.post(script.work("long"));
+  EXPECT_THAT(script.ran(1), ElementsAre("long"));
+  script.finish_long();
+}
+
 TEST(WorkQueueTest, LargeTextsDoNotKeepMediumOnesWaiting) {
   Script script;
   WorkQueue queue(2);

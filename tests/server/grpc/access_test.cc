@@ -40,7 +40,9 @@ const std::map<std::string, std::string>& scopes_of_methods() {
                                                          {"GetSchedule", "calibrate"},
                                                          {"ListSchedules", "calibrate"},
                                                          {"ActivateSchedule", "admin"},
-                                                         {"DeactivateSchedule", "admin"}};
+                                                         {"DeactivateSchedule", "admin"},
+                                                         {"DeleteCalibration", "admin"},
+                                                         {"DeleteSchedule", "admin"}};
   return scopes;
 }
 

@@ -332,6 +332,61 @@ TEST_F(ServerCalibrationTest, TheSameJobAgainIsNotDoneAgain) {
             first.messages[0].started().calibration_id());
 }
 
+TEST_F(ServerCalibrationTest, AFreshRunIsDoneAgain) {
+  v1::CalibrateRequest request = short_job();
+  ASSERT_TRUE(calibrate(server(), request).status.ok());
+  request.set_fresh(true);
+  const auto fresh = calibrate(server(), request);
+  ASSERT_TRUE(fresh.status.ok());
+  EXPECT_FALSE(fresh.messages[0].started().attached());
+  EXPECT_GT(fresh.messages.size(), 2u);
+}
+
+TEST_F(ServerCalibrationTest, CalibrationsAndSchedulesAreDeletedUnlessTheyAreInUse) {
+  const auto delete_calibration = [&](const std::string& id) {
+    grpc::ClientContext context;
+    v1::DeleteCalibrationRequest request;
+    request.set_calibration_id(id);
+    v1::DeleteCalibrationResponse response;
+    return server().calibration->DeleteCalibration(&context, request, &response);
+  };
+  const auto delete_schedule = [&](const std::string& id) {
+    grpc::ClientContext context;
+    v1::DeleteScheduleRequest request;
+    request.set_schedule_id(id);
+    v1::DeleteScheduleResponse response;
+    return server().calibration->DeleteSchedule(&context, request, &response);
+  };
+  const auto made = calibrate(server(), short_job());
+  ASSERT_TRUE(made.status.ok()) << made.status.error_message();
+  const std::string first = made.messages.front().started().calibration_id();
+  const std::string schedule = made.messages.back().result().schedule().schedule_id();
+  grpc::ClientContext context;
+  std::unique_ptr<Reader> reader;
+  const std::string running = start(context, long_job(), reader);
+  const grpc::Status refused = delete_calibration(running);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.error_message(), HasSubstr(running));
+  EXPECT_EQ(details_of(refused).reason, "PRECONDITION");
+  cancel(running);
+  for (const std::string& id : {running, first}) {
+    EXPECT_TRUE(delete_calibration(id).ok());
+    EXPECT_EQ(delete_calibration(id).error_code(), grpc::StatusCode::NOT_FOUND);
+  }
+  EXPECT_TRUE(delete_schedule(schedule).ok());
+  EXPECT_EQ(delete_schedule(schedule).error_code(), grpc::StatusCode::NOT_FOUND);
+  const auto other = make_schedule(server()->engine(), {1}, {.min_keys = 16});
+  v1::ActivateScheduleRequest activation;
+  activation.set_schedule_json(to_json(*other));
+  activation.set_force(true);
+  v1::ActivateScheduleResponse response;
+  grpc::ClientContext activating;
+  ASSERT_TRUE(server().calibration->ActivateSchedule(&activating, activation, &response).ok());
+  const grpc::Status in_use = delete_schedule(other->schedule_id);
+  EXPECT_EQ(in_use.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(in_use.error_message(), HasSubstr(other->schedule_id));
+}
+
 TEST_F(ServerCalibrationTest, AJobOutlivesItsCallAndCanBeFollowedAgain) {
   std::string id;
   {
