@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "client/rpc/score_stream.h"
+#include "client/rpc/score_requests.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/tiny_model.h"
