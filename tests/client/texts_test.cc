@@ -114,5 +114,12 @@ TEST(RequestRanges, HoldAsManyTextsAsARequestMay) {
   EXPECT_THAT(ranges(large), ElementsAre(Range(0, 1), Range(1, 2), Range(2, 3), Range(3, 4)));
 }
 
+TEST(RequestRanges, AreSmallWhereServersShareThem) {
+  EXPECT_EQ(request_ranges(std::vector<NamedText>(65), kSharedRequest).size(), 2u);
+  std::vector<NamedText> files(3);
+  for (NamedText& file : files) file.text.assign(200'000, 'x');
+  EXPECT_EQ(request_ranges(files, kSharedRequest).size(), 3u);
+}
+
 }  // namespace
 }  // namespace kascade::client
