@@ -174,6 +174,25 @@ void add_output_options(CLI::App& command, ScoreOptions& options) {
       ->check(number_between(0, 1));
 }
 
+void add_special_token_options(CLI::App& command, ScoreOptions& options) {
+  CLI::Option* bos = command.add_flag("--bos", options.bos, "Put the BOS token in front");
+  command.add_flag("--no-bos", options.no_bos, "Do not put the BOS token in front")->excludes(bos);
+  command.add_flag("--parse-special", options.parse_special,
+                   "Special tokens' names in the texts become those tokens");
+}
+
+// Where and when the texts are scored.
+void add_server_options(CLI::App& command, ScoreOptions& options) {
+  add_priority_flag(command, "batch", options.priority);
+  command
+      .add_option("--servers", options.servers,
+                  "Spread the texts over servers with the same model and schedule, in place of "
+                  "--server; texts of a server that is lost are scored again on another one")
+      ->type_name("HOST:PORT,…")
+      ->delimiter(',')
+      ->expected(1);
+}
+
 }  // namespace
 
 void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
@@ -204,19 +223,8 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
       ->type_name("INT");
   command->add_option("--stride", options->stride_tokens,
                       "Strided: tokens from window to window [half a window]");
-  CLI::Option* bos = command->add_flag("--bos", options->bos, "Put the BOS token in front");
-  command->add_flag("--no-bos", options->no_bos, "Do not put the BOS token in front")
-      ->excludes(bos);
-  command->add_flag("--parse-special", options->parse_special,
-                    "Special tokens' names in the texts become those tokens");
-  add_priority_flag(*command, "batch", options->priority);
-  command
-      ->add_option("--servers", options->servers,
-                   "Spread the texts over servers with the same model and schedule, in place of "
-                   "--server; texts of a server that is lost are scored again on another one")
-      ->type_name("HOST:PORT,…")
-      ->delimiter(',')
-      ->expected(1);
+  add_special_token_options(*command, *options);
+  add_server_options(*command, *options);
   add_output_options(*command, *options);
   command->callback([&, options, window_tokens] {
     assign_window(*window_tokens, *options);

@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "server/core/limits.h"
 #include "server/grpc/malformed_requests.h"
+#include "server/grpc/translate_generate.h"
 
 namespace kascade::server {
 namespace {
