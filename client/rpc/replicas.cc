@@ -29,6 +29,9 @@ constexpr char kServiceConfig[] = R"({
 })";
 // Of a call, which gRPC can send again as long as it has kept all of it.
 constexpr int kRetryBufferBytes = 1 << 20;
+// A host that vanishes says nothing; servers accept a ping every 10 seconds.
+constexpr int kPingMilliseconds = 20'000;
+constexpr int kPongMilliseconds = 10'000;
 
 std::string numeric(const addrinfo& entry) {
   char host[INET6_ADDRSTRLEN] = {};
@@ -175,6 +178,8 @@ absl::StatusOr<Replicas> connect_replicas(const Globals& globals,
   out.globals.server = fmt::format("{}{}", scheme, fmt::join(addresses, ","));
   arguments->SetServiceConfigJSON(kServiceConfig);
   arguments->SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, kRetryBufferBytes);
+  arguments->SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kPingMilliseconds);
+  arguments->SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kPongMilliseconds);
   auto channel = connect(out.globals, *arguments);
   if (!channel.ok()) return channel.status();
   out.channel = *std::move(channel);
