@@ -125,7 +125,8 @@ TEST_F(StreamedInputsTest, MemoryIsThatOfTheTokensAndIsGivenBack) {
     }
     ASSERT_TRUE(inputs->end().ok());
     size_t tokens = 0;
-    for (const auto& part : std::get<EncodedText>(inputs->inputs()[0]).parts) tokens += part.size();
+    const auto list = inputs->inputs();
+    for (const auto& part : std::get<EncodedText>(list[0]).parts) tokens += part.size();
     const auto held = static_cast<int64_t>(tokens * sizeof(Token));
     EXPECT_GT(memory_.used(), held);
     EXPECT_LT(memory_.used(), held + 16 * kPiece);
