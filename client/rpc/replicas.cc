@@ -41,7 +41,8 @@ std::string numeric(const addrinfo& entry) {
       0) {
     return "";
   }
-  return fmt::format(entry.ai_family == AF_INET6 ? "[{}]:{}" : "{}:{}", host, port);
+  const std::string shown = entry.ai_family == AF_INET6 ? fmt::format("[{}]", host) : host;
+  return fmt::format("{}:{}", shown, port);
 }
 
 // TLS checks the name in a certificate, which is not in an address.
@@ -101,7 +102,9 @@ absl::StatusOr<ServerName> find_server(const std::string& host_and_port) {
     return absl::InvalidArgumentError(
         fmt::format("--servers: expected HOST:PORT, found \"{}\"", host_and_port));
   }
-  const addrinfo hints{.ai_flags = AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+  addrinfo hints{};
+  hints.ai_flags = AI_NUMERICSERV;
+  hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   const int error = getaddrinfo(host.c_str(), host_and_port.c_str() + colon + 1, &hints, &found);
   if (error != 0) {

@@ -51,9 +51,12 @@ absl::Status StreamedInputs::make_room() {
     has_room_ = true;
   }
   if (inputs_.empty()) return absl::OkStatus();
+  // What is smaller than a piece grows within the room that is held already.
   Input& input = inputs_.back();
-  return input.is_text ? grow(input.rest, static_cast<size_t>(max_piece_bytes_), guard_)
-                       : grow(input.ids, static_cast<size_t>(max_piece_ids()), guard_);
+  const auto bytes = static_cast<size_t>(max_piece_bytes_);
+  const auto ids = static_cast<size_t>(max_piece_ids());
+  if (input.rest.size() > bytes) return grow(input.rest, bytes, guard_);
+  return input.ids.size() > ids ? grow(input.ids, ids, guard_) : absl::OkStatus();
 }
 
 absl::Status StreamedInputs::check(const InputPiece& piece) const {
@@ -196,8 +199,15 @@ std::vector<ScoreInput> StreamedInputs::inputs() const {
 }
 
 size_t StreamedInputs::bytes_to_encode() const {
+  return inputs_.empty() ? 0 : inputs_.back().rest.size();
+}
+
+size_t StreamedInputs::bytes_to_prepare() const {
   size_t bytes = 0;
-  for (const Input& input : inputs_) bytes += input.rest.size();
+  for (const Input& input : inputs_) {
+    bytes += input.rest.size();
+    for (const std::vector<Token>& part : input.parts) bytes += part.size();
+  }
   return bytes;
 }
 

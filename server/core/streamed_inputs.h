@@ -57,8 +57,10 @@ class StreamedInputs {
   absl::Status end();
   // Valid as long as the object is not changed.
   std::vector<ScoreInput> inputs() const;
-  // Bytes of texts that are not encoded yet.
+  // Bytes of the last text that are not encoded yet.
   size_t bytes_to_encode() const;
+  // Bytes of all texts that prepare() has to encode, and tokens that it has to join.
+  size_t bytes_to_prepare() const;
   // Frees all of it.
   void release();
 

@@ -4,7 +4,6 @@
 #include <memory>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/core/limits.h"
 #include "server/grpc/malformed_requests.h"
@@ -83,7 +82,9 @@ void ScoreStreamCall::look_after(absl::Time earliest) {
         "the client sends neither a piece nor `end` (--stalled-client-seconds)"));
   }
   if (wait != Wait::kRoom) return;
-  if (absl::Now() - since < core::kLongestWaitForMemory) return read_next();
+  const bool waits_too_long =
+      since < earliest || absl::Now() - since >= core::kLongestWaitForMemory;
+  if (!waits_too_long) return read_next();
   if (absl::Status status = inputs_.make_room(); !status.ok()) return close(status);
   read_next();
 }
@@ -92,7 +93,9 @@ void ScoreStreamCall::OnReadDone(bool ok) {
   set_wait(Wait::kNothing);
   if (!ok) return close(is_cancelled() ? absl::CancelledError("the client is gone") : cut_short());
   if (!hold()) return;
-  const size_t bytes = std::max(message_.ByteSizeLong(), inputs_.bytes_to_encode());
+  const size_t bytes = message_.has_end()
+                           ? inputs_.bytes_to_prepare()
+                           : std::max(message_.ByteSizeLong(), inputs_.bytes_to_encode());
   context().work.run(bytes, [this, keep = shared_from_this()] {
     take();
     let_go();
@@ -136,8 +139,9 @@ absl::Status ScoreStreamCall::take_options(const v1::ScoreRequest& options) {
 }
 
 absl::Status ScoreStreamCall::take_piece(const v1::ScorePiece& piece) {
-  if (!options_)
+  if (!options_) {
     return invalid_field("options", "must come in the first message, before any piece");
+  }
   core::InputPiece in{.input = piece.input_index()};
   switch (piece.content_case()) {
     case v1::ScorePiece::kText:

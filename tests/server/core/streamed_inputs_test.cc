@@ -136,6 +136,22 @@ TEST_F(StreamedInputsTest, MemoryIsThatOfTheTokensAndIsGivenBack) {
   EXPECT_EQ(memory_.used(), 0);
 }
 
+TEST_F(StreamedInputsTest, ManyShortInputsTakeLittle) {
+  const std::string line = long_text(40);
+  const std::vector<Token> ids(10, 7);
+  const auto inputs = begun(core::kEncodedAtOnceBytes);
+  for (int32_t i = 0; i < core::kMaxTexts; ++i) {
+    ASSERT_TRUE(inputs->make_room().ok());
+    const InputPiece piece =
+        i % 2 == 0 ? text_piece(line, i) : InputPiece{.input = i, .content = std::span(ids)};
+    ASSERT_TRUE(inputs->add(piece).ok());
+  }
+  ASSERT_TRUE(inputs->end().ok());
+  EXPECT_LT(memory_.used(), core::kMaxTexts * 1024);
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      inputs->add(text_piece(line, static_cast<int32_t>(core::kMaxTexts)))));
+}
+
 TEST_F(StreamedInputsTest, RoomIsRefusedWhileOthersHoldTheMemory) {
   core::MemoryBudget small(int64_t{64} << 10, metrics_);
   StreamedInputs inputs(*engine_, small, kPiece);

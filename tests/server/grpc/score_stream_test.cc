@@ -1,9 +1,11 @@
 // Tests ScoreStream over gRPC with a tiny random model: the same responses as Score, whatever the
 // pieces; the order of messages; and every way in which a stream can go wrong.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -318,6 +320,27 @@ TEST_F(ScoreStreamTest, AStreamWaitsForMemoryThatOthersHold) {
   EXPECT_TRUE(second->Finish().ok());
   EXPECT_TRUE(last.has_total());
   EXPECT_TRUE(all_memory_is_back());
+}
+
+TEST_F(ScoreStreamTest, AStreamDoesNotWaitForMemoryForever) {
+  restart(int64_t{4} << 20, /*stalled_seconds=*/1);
+  grpc::ClientContext first_context;
+  auto first = server().inference->ScoreStream(&first_context);
+  ASSERT_TRUE(first->Write(options_message()));
+  std::atomic<bool> refused = false;
+  std::thread second([&] {
+    const auto streamed = stream(server(), {options_message(), text_message("the thin lines")});
+    expect(streamed.status, {grpc::StatusCode::RESOURCE_EXHAUSTED, "MEMORY_BUDGET", ""}, "second");
+    refused = true;
+  });
+  // The first one goes on sending, and keeps its memory.
+  EXPECT_TRUE(eventually([&] { return !first->Write(text_message("the ")) || refused; }));
+  EXPECT_TRUE(refused);
+  second.join();
+  first->Write(end_message());
+  v1::ScoreResponse message;
+  while (first->Read(&message)) continue;
+  EXPECT_TRUE(first->Finish().ok());
 }
 
 }  // namespace
