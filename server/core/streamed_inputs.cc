@@ -45,11 +45,9 @@ absl::Status StreamedInputs::begin(const PromptOptions& options, absl::Time dead
 }
 
 absl::Status StreamedInputs::make_room() {
-  if (!has_room_) {
-    absl::Status status = guard_.hold_more(kRoomInPieces * max_piece_bytes_);
-    if (!status.ok()) return status;
-    has_room_ = true;
-  }
+  absl::Status status = guard_.hold_more(has_room_ ? 0 : kRoomInPieces * max_piece_bytes_);
+  if (!status.ok()) return status;
+  has_room_ = true;
   if (inputs_.empty()) return absl::OkStatus();
   // What is smaller than a piece grows within the room that is held already.
   Input& input = inputs_.back();

@@ -266,7 +266,8 @@ TEST_F(ScoreStreamTest, LimitsAreToldAndHold) {
          bad("piece.text"), "piece");
   // A word without end, of which nothing can be encoded before the end.
   std::vector<v1::ScoreStreamRequest> messages{options_message()};
-  for (int i = 0; i < 40; ++i) messages.push_back(text_message(std::string(most, 'x')));
+  const std::string word(1 << 15, 'x');
+  for (int i = 0; i < 640; ++i) messages.push_back(text_message(word));
   expect(stream(server(), messages).status,
          {grpc::StatusCode::FAILED_PRECONDITION, "MEMORY_BUDGET", ""}, "memory");
   EXPECT_TRUE(all_memory_is_back());
