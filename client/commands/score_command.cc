@@ -190,7 +190,7 @@ void add_server_options(CLI::App& command, ScoreOptions& options) {
                   "--server; texts of a server that is lost are scored again on another one")
       ->type_name("HOST:PORT,…")
       ->delimiter(',')
-      ->expected(1);
+      ->allow_extra_args(false);
 }
 
 }  // namespace
