@@ -28,7 +28,7 @@ struct RequestSize {
 };
 // Small enough to share among several servers. The size does not depend on how many there are, so
 // that neither do the results.
-inline constexpr RequestSize kSharedRequest{.texts = 64, .bytes = size_t{256} << 10};
+inline constexpr RequestSize kSharedRequest{.texts = 64, .bytes = size_t{32} << 10};
 
 std::vector<TextRange> request_ranges(const std::vector<NamedText>& texts,
                                       const RequestSize& size = {});
