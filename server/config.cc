@@ -174,7 +174,7 @@ void add_memory_flags(CLI::App& app, ServerOptions& server) {
             "Bytes that all requests may hold together, or a number with KiB, MiB, GiB: messages, "
             "tokens, unread replies; at least four times --max-message-bytes");
   add_whole(app, "--stalled-client-seconds", server.stalled_client_seconds, 1, 86400,
-            "A call whose client reads nothing for so long is ended");
+            "A call whose client reads nothing for so long is ended, or sends nothing of a stream");
 }
 
 // What no option can check alone.

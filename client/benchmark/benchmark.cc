@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "client/rpc/calibration_stream.h"
-#include "client/rpc/score_stream.h"
+#include "client/rpc/score_requests.h"
 
 namespace kascade::client {
 namespace {

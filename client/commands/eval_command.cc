@@ -12,6 +12,7 @@
 
 #include "client/commands/commands.h"
 #include "client/commands/files.h"
+#include "client/commands/priority_flag.h"
 #include "client/eval/findings.h"
 #include "client/eval/quality_report.h"
 #include "client/eval/quality_suite.h"
@@ -37,6 +38,7 @@ struct EvalOptions {
   std::string chat = "auto";
   std::vector<int32_t> lengths{};
   int32_t needles = 4;
+  std::string priority{};
   std::string command{};
 };
 
@@ -127,6 +129,7 @@ int run_recall(const Globals& globals, const EvalOptions& options) {
   if (!text.ok()) return fail(text.status());
   const auto session = Session::open(globals);
   if (!session.ok()) return fail(session.status());
+  (*session)->set_priority(priority_of(options.priority));
   const auto results = measure_both(**session, options, text->text);
   if (!results.ok()) return fail(results.status());
   if (globals.json) {
@@ -148,6 +151,7 @@ int run_quality(const Globals& globals, const EvalOptions& options) {
   if (auto status = make_report_folder(options.out); !status.ok()) return fail(status);
   const auto session = Session::open(globals);
   if (!session.ok()) return fail(session.status());
+  (*session)->set_priority(priority_of(options.priority));
   QualityResults results;
   results.program = version_line();
   absl::Status status = run_quality_suite(**session, *inputs, results);
@@ -246,6 +250,7 @@ void add_eval(CLI::App& app, const Globals& globals, Action& chosen) {
   add_texts(*command, *options);
   add_sizes(*command, *options);
   add_recall_options(*command, *options);
+  add_priority_flag(*command, "batch for scores, interactive for answers", options->priority);
   command->callback([&, options, command] {
     if (options->suite == "recall") {
       chosen = [&globals, options] { return run_recall(globals, *options); };

@@ -14,6 +14,7 @@
 #include "client/commands/escapes.h"
 #include "client/commands/files.h"
 #include "client/commands/number_checks.h"
+#include "client/commands/priority_flag.h"
 #include "client/rpc/failure.h"
 #include "client/views/reports.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
@@ -41,6 +42,7 @@ struct GenerateOptions {
   bool no_bos = false;
   bool parse_special = false;
   bool stats = false;
+  std::string priority{};
 };
 
 // The contents of the stream.
@@ -107,6 +109,7 @@ v1::GenerateRequest request_of(const GenerateOptions& options, std::string promp
   }
   if (options.no_bos) request.set_add_bos(false);
   if (options.parse_special) request.set_parse_special_tokens(true);
+  request.set_priority(priority_of(options.priority));
   return request;
 }
 
@@ -313,6 +316,7 @@ void add_generate(CLI::App& app, const Globals& globals, Action& chosen) {
                    "Log-probabilities of the tokens, and of the N most likely ones")
       ->type_name("N")
       ->check(whole_number(0, 20));
+  add_priority_flag(*command, "interactive", options->priority);
   command->add_flag("--stats", options->stats, "Figures on standard error at the end");
   command->callback([&, options] {
     check_baseline(options->attention);

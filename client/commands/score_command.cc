@@ -10,9 +10,11 @@
 #include "client/commands/attention_flags.h"
 #include "client/commands/commands.h"
 #include "client/commands/number_checks.h"
+#include "client/commands/priority_flag.h"
 #include "client/commands/texts.h"
 #include "client/rpc/failure.h"
-#include "client/rpc/score_stream.h"
+#include "client/rpc/replicas.h"
+#include "client/rpc/score_requests.h"
 #include "client/views/score_view.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
 #include "tools/terminal/print.h"
@@ -31,6 +33,8 @@ struct ScoreOptions {
   bool no_bos = false;
   bool parse_special = false;
   bool tokens = false;
+  std::string priority{};
+  std::vector<std::string> servers{};
   // Requirements that the user states; the exit code is kQualityCheck if one is not met.
   std::optional<double> degradation_below{}, keys_attended_below{}, reuse_layers_at_least{};
 };
@@ -57,6 +61,7 @@ v1::ScoreRequest request_of(const ScoreOptions& options) {
   if (options.bos || options.no_bos) request.set_add_bos(options.bos);
   if (options.parse_special) request.set_parse_special_tokens(true);
   if (options.tokens) request.mutable_response()->set_tokens(true);
+  request.set_priority(priority_of(options.priority));
   return request;
 }
 
@@ -102,14 +107,33 @@ absl::Status check_demands(const ScoreOptions& options, const v1::ScoreSummary& 
   return absl::OkStatus();
 }
 
+absl::Status score_on_one(const Globals& globals, const ScoreOptions& options,
+                          const std::vector<NamedText>& texts, ScoreRun& run) {
+  const auto channel = connect(globals);
+  if (!channel.ok()) return channel.status();
+  const auto stub = v1::InferenceService::NewStub(*channel);
+  return score_texts(globals, *stub, request_of(options), texts, run);
+}
+
+// Two requests for each server, so that none waits for the next one.
+absl::Status score_on_several(const Globals& globals, const ScoreOptions& options,
+                              const std::vector<NamedText>& texts, ScoreRun& run) {
+  constexpr int kAttempts = 6;
+  const auto replicas = connect_replicas(globals, options.servers);
+  if (!replicas.ok()) return replicas.status();
+  const auto stub = v1::InferenceService::NewStub(replicas->channel);
+  return score_texts(
+      replicas->globals, *stub, request_of(options), texts, run,
+      {.size = kSharedRequest, .at_once = 2 * replicas->servers, .attempts = kAttempts});
+}
+
 int run_score(const Globals& globals, const ScoreOptions& options) {
   const auto texts = read_named_texts(options.files, options.texts);
   if (!texts.ok()) return fail(texts.status());
-  const auto channel = connect(globals);
-  if (!channel.ok()) return fail(channel.status());
-  const auto stub = v1::InferenceService::NewStub(*channel);
   ScoreRun run;
-  const absl::Status status = score_texts(globals, *stub, request_of(options), *texts, run);
+  const absl::Status status = options.servers.empty()
+                                  ? score_on_one(globals, options, *texts, run)
+                                  : score_on_several(globals, options, *texts, run);
   if (!status.ok()) return fail(status);
   print_run(globals, options, run);
   const absl::Status demands = check_demands(options, run.total);
@@ -150,6 +174,25 @@ void add_output_options(CLI::App& command, ScoreOptions& options) {
       ->check(number_between(0, 1));
 }
 
+void add_special_token_options(CLI::App& command, ScoreOptions& options) {
+  CLI::Option* bos = command.add_flag("--bos", options.bos, "Put the BOS token in front");
+  command.add_flag("--no-bos", options.no_bos, "Do not put the BOS token in front")->excludes(bos);
+  command.add_flag("--parse-special", options.parse_special,
+                   "Special tokens' names in the texts become those tokens");
+}
+
+// Where and when the texts are scored.
+void add_server_options(CLI::App& command, ScoreOptions& options) {
+  add_priority_flag(command, "batch", options.priority);
+  command
+      .add_option("--servers", options.servers,
+                  "Spread the texts over servers with the same model and schedule, in place of "
+                  "--server; texts of a server that is lost are scored again on another one")
+      ->type_name("HOST:PORT,…")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+}
+
 }  // namespace
 
 void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
@@ -180,11 +223,8 @@ void add_score(CLI::App& app, const Globals& globals, Action& chosen) {
       ->type_name("INT");
   command->add_option("--stride", options->stride_tokens,
                       "Strided: tokens from window to window [half a window]");
-  CLI::Option* bos = command->add_flag("--bos", options->bos, "Put the BOS token in front");
-  command->add_flag("--no-bos", options->no_bos, "Do not put the BOS token in front")
-      ->excludes(bos);
-  command->add_flag("--parse-special", options->parse_special,
-                    "Special tokens' names in the texts become those tokens");
+  add_special_token_options(*command, *options);
+  add_server_options(*command, *options);
   add_output_options(*command, *options);
   command->callback([&, options, window_tokens] {
     assign_window(*window_tokens, *options);

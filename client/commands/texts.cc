@@ -106,7 +106,7 @@ absl::StatusOr<std::vector<NamedText>> read_texts_of_kinds(
 }
 
 absl::Status with_text_names(const absl::Status& status, const std::string& field,
-                             const std::vector<NamedText>& texts) {
+                             std::span<const NamedText> texts) {
   const std::string message(status.message());
   if (!message.starts_with(field + "[")) return status;
   const char* begin = message.data() + field.size() + 1;

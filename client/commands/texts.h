@@ -5,6 +5,7 @@
 #include <CLI/App.hpp>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -45,7 +46,7 @@ absl::StatusOr<std::vector<NamedText>> read_texts_of_kinds(
 // Replaces "field[3]" and what is below it at the begin of a server's message by the name of the
 // text that the user knows, so that no user has to know the names of the API.
 absl::Status with_text_names(const absl::Status& status, const std::string& field,
-                             const std::vector<NamedText>& texts);
+                             std::span<const NamedText> texts);
 
 }  // namespace kascade::client
 

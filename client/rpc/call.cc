@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -20,7 +21,7 @@ namespace {
 constexpr std::chrono::seconds kConnectPatience{5};
 
 std::mutex interrupt_mutex;
-grpc::ClientContext* cancellable = nullptr;  // guarded by interrupt_mutex
+std::set<grpc::ClientContext*> cancellable;  // guarded by interrupt_mutex
 bool was_interrupted = false;                // guarded by interrupt_mutex
 bool cancel_next = false;                    // guarded by interrupt_mutex
 int held = 0;                                // guarded by interrupt_mutex
@@ -32,13 +33,13 @@ void handle_interrupts(const sigset_t& signals) {
     const std::lock_guard lock(interrupt_mutex);
     // If there is nothing to cancel, or a call was cancelled before and the process still runs, end
     // it at once.
-    if ((cancellable == nullptr && held == 0) || was_interrupted) {
+    if ((cancellable.empty() && held == 0) || was_interrupted) {
       print_failure(absl::CancelledError("interrupted"));
       _exit(kFailure);
     }
     was_interrupted = true;
-    cancel_next = cancellable == nullptr;
-    if (cancellable != nullptr) cancellable->TryCancel();
+    cancel_next = cancellable.empty();
+    for (grpc::ClientContext* context : cancellable) context->TryCancel();
   }
 }
 
@@ -63,8 +64,13 @@ void watch_interrupts() {
   std::thread(handle_interrupts, signals).detach();
 }
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals) {
-  grpc::ChannelArguments arguments;
+void cancel_calls() {
+  const std::lock_guard lock(interrupt_mutex);
+  for (grpc::ClientContext* context : cancellable) context->TryCancel();
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals,
+                                                       grpc::ChannelArguments arguments) {
   arguments.SetMaxReceiveMessageSize(-1);
   // A model server is not reached through a web proxy, and a proxy from the environment would also
   // be used for 127.0.0.1.
@@ -94,13 +100,13 @@ Call::Call(const Globals& globals) : globals_(globals) {
     context_.set_deadline(std::chrono::system_clock::now() + timeout);
   }
   const std::lock_guard lock(interrupt_mutex);
-  cancellable = &context_;
+  cancellable.insert(&context_);
   if (std::exchange(cancel_next, false)) context_.TryCancel();
 }
 
 Call::~Call() {
   const std::lock_guard lock(interrupt_mutex);
-  cancellable = nullptr;
+  cancellable.erase(&context_);
 }
 
 bool Call::interrupted() const {

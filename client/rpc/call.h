@@ -1,10 +1,10 @@
-// The connection to the server: one channel per process, one Call per RPC, and cancellation by
-// Ctrl-C.
+// The connection to the server, one Call per RPC, and cancellation by Ctrl-C.
 #ifndef KASCADE_CLIENT_RPC_CALL_H_
 #define KASCADE_CLIENT_RPC_CALL_H_
 
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
+#include <grpcpp/support/channel_arguments.h>
 
 #include <memory>
 #include <string>
@@ -34,7 +34,7 @@ struct Globals {
   double timeout_seconds = 0;  // for each call; 0 means no limit
 };
 
-// Makes SIGINT and SIGTERM cancel the Call that exists at that time; if there is none, they end the
+// Makes SIGINT and SIGTERM cancel the Calls that exist at that time; if there is none, they end the
 // process. Must be called before any other thread starts, because threads inherit the signal mask.
 void watch_interrupts();
 
@@ -48,8 +48,13 @@ class HeldInterrupts {
   HeldInterrupts& operator=(const HeldInterrupts&) = delete;
 };
 
-// Connects within a few seconds; otherwise returns UNAVAILABLE with the address.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals);
+// Connects within a few seconds; otherwise returns UNAVAILABLE with the address. `arguments` beside
+// those of every channel.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals,
+                                                       grpc::ChannelArguments arguments = {});
+
+// Cancels the Calls that exist.
+void cancel_calls();
 
 // One RPC. An interrupt cancels it while this object exists.
 class Call {

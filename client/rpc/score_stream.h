@@ -1,8 +1,9 @@
-// Scores texts: as many requests as the texts need, whose results become one.
+// One ScoreStream call: some of the texts, sent in pieces, and what the server makes of them.
 #ifndef KASCADE_CLIENT_RPC_SCORE_STREAM_H_
 #define KASCADE_CLIENT_RPC_SCORE_STREAM_H_
 
-#include <vector>
+#include <functional>
+#include <span>
 
 #include "absl/status/status.h"
 #include "client/commands/texts.h"
@@ -13,20 +14,13 @@
 
 namespace kascade::client {
 
-// One request's share of the texts: [begin, end).
-struct TextRange {
-  size_t begin = 0;
-  size_t end = 0;
-};
-// At most 4,096 texts each, which is what the server takes, and at most 16 MiB unless one text is
-// longer.
-std::vector<TextRange> request_ranges(const std::vector<NamedText>& texts);
+using OnScoreProgress = std::function<void(const v1::ScoreProgress&)>;
 
-// Fills `run`. `request` holds everything but the inputs. Where it asks for tokens they are
-// spelled, too. FAILED_PRECONDITION: another schedule was activated between two requests.
-absl::Status score_texts(const Globals& globals, v1::InferenceService::Stub& stub,
-                         const v1::ScoreRequest& request, const std::vector<NamedText>& texts,
-                         ScoreRun& run);
+// Fills `run` but for the names of the texts; errors name those. `options` holds everything but the
+// inputs. Where it asks for tokens they are spelled, too, which takes texts that fit a message.
+absl::Status stream_score(const Globals& globals, v1::InferenceService::Stub& stub,
+                          const v1::ScoreRequest& options, std::span<const NamedText> texts,
+                          const OnScoreProgress& on_progress, ScoreRun& run);
 
 }  // namespace kascade::client
 

@@ -4,6 +4,15 @@
 #include <utility>
 
 namespace kascade::client {
+namespace {
+
+template <typename Request>
+Request with_priority(Request request, v1::Priority priority) {
+  if (request.priority() == v1::PRIORITY_UNSPECIFIED) request.set_priority(priority);
+  return request;
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Session>> Session::open(const Globals& globals) {
   const auto channel = connect(globals);
@@ -87,7 +96,7 @@ absl::Status Session::restore(const std::string& schedule_json) {
 
 absl::StatusOr<Session::Scored> Session::score(const v1::ScoreRequest& request) {
   Call call(globals_);
-  const auto reader = inference_->Score(&call.context(), request);
+  const auto reader = inference_->Score(&call.context(), with_priority(request, priority_));
   std::optional<v1::ScoreSummary> total;
   std::vector<float> kl;
   v1::ScoreResponse response;
@@ -103,7 +112,7 @@ absl::StatusOr<Session::Scored> Session::score(const v1::ScoreRequest& request) 
 
 absl::StatusOr<Session::Generated> Session::generate(const v1::GenerateRequest& request) {
   Call call(globals_);
-  const auto reader = inference_->Generate(&call.context(), request);
+  const auto reader = inference_->Generate(&call.context(), with_priority(request, priority_));
   Generated generated;
   v1::GenerateResponse response;
   while (reader->Read(&response)) {

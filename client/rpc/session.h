@@ -25,6 +25,9 @@ class Session {
   const Globals& globals() const { return globals_; }
   v1::InferenceService::Stub& inference() { return *inference_; }
 
+  // Of the scores and generations to come; at first the default of each method.
+  void set_priority(v1::Priority priority) { priority_ = priority; }
+
   // Encodes each text without BOS.
   absl::StatusOr<std::vector<std::vector<int32_t>>> encode(const std::vector<std::string>& texts);
   // Runs a calibration and waits for its schedule. A schedule that did not pass its quality check
@@ -56,6 +59,7 @@ class Session {
   std::unique_ptr<v1::InferenceService::Stub> inference_{};
   std::unique_ptr<v1::CalibrationService::Stub> calibration_{};
   v1::GetModelInfoResponse info_{};
+  v1::Priority priority_ = v1::PRIORITY_UNSPECIFIED;
 };
 
 }  // namespace kascade::client

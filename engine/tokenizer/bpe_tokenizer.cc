@@ -6,13 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "engine/tokenizer/token_bytes.h"
 #include "engine/tokenizer/utf8.h"
+#include "engine/tokenizer/word_end.h"
 
 namespace kascade::bpe {
 namespace {
 
-// Limits for the length of a text, before and after a normalizer has lengthened it: positions in
-// the merge loop are 32-bit.
-constexpr size_t kMaxTextBytes = 256u << 20;
+// As kMaxTextBytes, after a normalizer has lengthened the text.
 constexpr size_t kMaxNormalisedBytes = 1024u << 20;
 
 // Stores the value of `parsed`, or returns its error.
@@ -65,7 +64,21 @@ absl::Status BpeTokenizer::read_parts(ObjectReader& file) {
     const VocabularyEntry& entry = vocabulary_[id];
     if (entry.present && !entry.special) bytes_[id] = decoder.bytes_of(entry);
   }
+  words_are_independent_ = words_are_independent();
   return index_added_tokens();
+}
+
+// Whether a text may be cut behind a letter that white space follows (word_end.h).
+bool BpeTokenizer::words_are_independent() const {
+  return normalizer_.keeps_word_ends() && pre_tokenizer_.splits_at_word_ends() &&
+         std::ranges::none_of(vocabulary_.added_tokens(), [](const AddedToken& token) {
+           return token.lstrip || token.rstrip ||
+                  token.content.find_first_of(" \n") != token.content.npos;
+         });
+}
+
+size_t BpeTokenizer::independent_prefix(std::string_view text) const {
+  return words_are_independent_ ? last_word_end(text) : 0;
 }
 
 absl::Status BpeTokenizer::read_vocabulary(ObjectReader& file) {

@@ -33,6 +33,7 @@ class BpeTokenizer : public Tokenizer {
   int32_t vocab_size() const override { return vocabulary_.size(); }
   absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                               const EncodeOptions& options) const override;
+  size_t independent_prefix(std::string_view text) const override;
   absl::StatusOr<std::vector<int32_t>> encode_parts(std::span<const PromptPart> parts,
                                                     const EncodingBounds& bounds) const override;
   absl::StatusOr<std::string> decode(std::span<const int32_t> ids,
@@ -58,6 +59,7 @@ class BpeTokenizer : public Tokenizer {
   absl::Status read_parts(ObjectReader& file);
   absl::Status read_vocabulary(ObjectReader& file);
   absl::Status index_added_tokens();
+  bool words_are_independent() const;
   std::optional<size_t> longest_token(const Finders& finders) const;
   absl::Status append_text(std::string_view text, bool at_start, const Finders& finders,
                            EncodingRun& run) const;
@@ -76,6 +78,7 @@ class BpeTokenizer : public Tokenizer {
   BpeModel model_;
   PostProcessor around_;
   bool strips_leading_space_ = false;
+  bool words_are_independent_ = false;
 };
 
 }  // namespace kascade::bpe

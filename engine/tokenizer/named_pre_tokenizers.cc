@@ -6,19 +6,10 @@
 #include <utility>
 
 #include "engine/tokenizer/vocabulary_json.h"
+#include "engine/tokenizer/word_patterns.h"
 
 namespace kascade::bpe {
 namespace {
-
-constexpr const char* kQwen2Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
-    R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
-
-// Words end before a capital letter that follows a small one.
-constexpr const char* kTekkenPattern =
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|)"
-    R"( ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 constexpr const char* kLineBreak = "[\r\n]";
 // Letters of the scripts that have capitals.
@@ -47,8 +38,6 @@ constexpr const char* kDeepSeekV3Pattern =
 
 // What llama.cpp applies to models whose pre-tokenizer it does not know by name.
 constexpr const char* kDefaultSigns = R"([\p{P}\$\+<=>\^~\|]+)";
-constexpr const char* kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 constexpr const char* kNames =
     "llama-bpe, llama3, llama-v3, gpt-2, smollm, starcoder, refact, qwen2, deepseek-r1-qwen, "

@@ -97,6 +97,10 @@ absl::Status Normalizer::add_replace(ObjectReader& reader) {
   return absl::OkStatus();
 }
 
+bool Normalizer::keeps_word_ends() const {
+  return std::ranges::all_of(steps_, [](const Step& step) { return step.form.has_value(); });
+}
+
 absl::StatusOr<std::string> Normalizer::apply(std::string_view text) const {
   std::string result(text);
   for (const Step& step : steps_) {

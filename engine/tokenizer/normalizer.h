@@ -24,6 +24,9 @@ class Normalizer {
   static absl::StatusOr<Normalizer> parse(const Json* json);
 
   bool changes_nothing() const { return steps_.empty(); }
+  // Whether a text that is cut at a word end (word_end.h) becomes the same in two parts. Unicode's
+  // forms join no letter with white space behind it, nor with what follows that.
+  bool keeps_word_ends() const;
   // RESOURCE_EXHAUSTED when a regular expression takes too many steps or there is no memory.
   absl::StatusOr<std::string> apply(std::string_view text) const;
 

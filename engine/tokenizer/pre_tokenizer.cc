@@ -7,12 +7,10 @@
 #include "engine/base/check.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/utf8.h"
+#include "engine/tokenizer/word_patterns.h"
 
 namespace kascade::bpe {
 namespace {
-
-constexpr std::string_view kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 // Returns the error of a pattern with the name of its field before the message.
 absl::Status at_path(const std::string& path, const absl::Status& status) {
@@ -91,6 +89,7 @@ absl::Status PreTokenizer::add_byte_level(ObjectReader& reader) {
     auto pattern = Pattern::compile(kGpt2Pattern);
     if (!pattern.ok()) return pattern.status();
     step.pattern = *std::move(pattern);
+    step.word_ends = word_ends_of(kGpt2Pattern);
   }
   reader.ignore("trim_offsets");  // concerns offsets, which this tokenizer does not report
   steps_.push_back(std::move(step));
@@ -116,14 +115,16 @@ absl::Status PreTokenizer::add_split(ObjectReader& reader) {
   if (text.empty()) return malformed(reader.path_of("pattern"), "", "some text");
   auto compiled = regex ? Pattern::compile(text) : Pattern::compile_literal(text);
   if (!compiled.ok()) return at_path(reader.path_of("pattern"), compiled.status());
-  steps_.push_back({.pattern = *std::move(compiled), .kept = kept});
+  steps_.push_back({.pattern = *std::move(compiled),
+                    .kept = kept,
+                    .word_ends = regex ? word_ends_of(text) : WordEnds::kUnknown});
   return absl::OkStatus();
 }
 
 absl::Status PreTokenizer::add_pattern(std::string_view pattern) {
   auto compiled = Pattern::compile(pattern);
   if (!compiled.ok()) return compiled.status();
-  steps_.push_back({.pattern = *std::move(compiled)});
+  steps_.push_back({.pattern = *std::move(compiled), .word_ends = word_ends_of(pattern)});
   return absl::OkStatus();
 }
 
@@ -172,6 +173,16 @@ size_t PreTokenizer::most_memory(size_t text_bytes) const {
     memory += 2 * bytes;
   }
   return memory;
+}
+
+bool PreTokenizer::splits_at_word_ends() const {
+  const bool none_crosses = std::ranges::all_of(steps_, [](const Step& step) {
+    const bool changes_text = !step.space.empty() || !step.prefix.empty();
+    return !changes_text && (!step.pattern || step.word_ends != WordEnds::kUnknown);
+  });
+  return none_crosses && std::ranges::any_of(steps_, [](const Step& step) {
+           return step.word_ends == WordEnds::kBorders;
+         });
 }
 
 bool PreTokenizer::drops_text() const {

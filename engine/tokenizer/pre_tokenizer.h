@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "engine/tokenizer/json_fields.h"
 #include "engine/tokenizer/pattern.h"
+#include "engine/tokenizer/word_end.h"
 
 namespace kascade::bpe {
 
@@ -26,6 +27,9 @@ class PreTokenizer {
 
   // Upper bound on the memory of the copies that split() makes of a text of so many bytes [bytes].
   size_t most_memory(size_t text_bytes) const;
+  // Whether every word end (word_end.h) is a border of pieces, and a text that is cut there has the
+  // same pieces.
+  bool splits_at_word_ends() const;
   // Whether parts of a text become no piece.
   bool drops_text() const;
 
@@ -47,6 +51,7 @@ class PreTokenizer {
     // splits the text into its matches and the stretches between them, and keeps `kept`
     std::optional<Pattern> pattern{};
     KeptPieces kept = KeptPieces::kAll;
+    WordEnds word_ends = WordEnds::kUnknown;
   };
 
   absl::Status add(const Json& json, const std::string& path);

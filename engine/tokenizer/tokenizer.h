@@ -21,6 +21,9 @@
 
 namespace kascade {
 
+// Longest text that is encoded, bytes: positions in the merge loop are 32-bit.
+inline constexpr size_t kMaxTextBytes = size_t{256} << 20;
+
 // Asked again and again while a long text is encoded; by the thread that encodes.
 class EncodingWatch {
  public:
@@ -67,6 +70,12 @@ class Tokenizer {
   // the byte offset. OUT_OF_RANGE and the errors of the watch: see EncodingBounds.
   virtual absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                                       const EncodeOptions& options) const = 0;
+
+  // Returns the length of a prefix of `text` (valid UTF-8) that can be encoded by itself: whatever
+  // text comes behind `text`, the tokens of the prefix followed by those of the rest are the tokens
+  // of the whole, without prefix_tokens() and suffix_tokens(). The longest one that is known; 0
+  // where none is, as for tokenizers that encode a text as one word.
+  virtual size_t independent_prefix(std::string_view text) const = 0;
 
   // Encodes a prompt of tokens and texts: what encode() makes of the texts and of the spellings of
   // the tokens, written one behind the other, except that no text can become a special token. White

@@ -2,12 +2,10 @@
 
 #include <utility>
 
+#include "engine/tokenizer/word_patterns.h"
+
 namespace kascade::bpe {
 namespace {
-
-constexpr const char* kLlama3Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
-    R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 template <typename T>
 absl::StatusOr<std::string> text_of(const T& vocabulary) {

@@ -3,11 +3,13 @@
 #ifndef KASCADE_SERVER_CORE_LIMITS_H_
 #define KASCADE_SERVER_CORE_LIMITS_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "engine/base/refusal.h"
 
 namespace kascade::core {
@@ -43,6 +45,16 @@ inline constexpr int kMaxParallelInputs = 8;
 inline constexpr int32_t kMaxTracedTokens = 16384;
 // Most selected keys, and most cells of maps, that a trace holds in memory.
 inline constexpr int64_t kMaxTracedValues = int64_t{1} << 22;
+
+// Of one piece of a streamed text; half of the largest message if that is less.
+inline constexpr int64_t kMaxPieceBytes = int64_t{1} << 20;
+inline int64_t max_piece_bytes(int64_t max_message_bytes) {
+  return std::min(kMaxPieceBytes, max_message_bytes / 2);
+}
+// A streamed text is encoded as it comes, when so much of it has not been.
+inline constexpr size_t kEncodedAtOnceBytes = size_t{64} << 10;
+// A stream whose next piece has no room in the memory of requests waits so long for it.
+inline constexpr absl::Duration kLongestWaitForMemory = absl::Seconds(10);
 
 // Larger requests are tokenized on the work queue instead of the thread that received them.
 inline constexpr size_t kMaxInlineBytes = size_t{64} << 10;

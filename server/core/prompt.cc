@@ -15,6 +15,10 @@ bool starts_with(const std::vector<Token>& tokens, const std::vector<Token>& pre
          std::ranges::equal(prefix, std::span(tokens).first(prefix.size()));
 }
 
+void put_bos(const std::vector<Token>& bos, std::vector<Token>& tokens) {
+  if (!starts_with(tokens, bos)) tokens.insert(tokens.begin(), bos.begin(), bos.end());
+}
+
 absl::Status no_chat_format(const absl::Status& status) {
   return refuse(
       absl::StatusCode::kFailedPrecondition, absl::StrCat("chat.format: ", status.message()),
@@ -116,18 +120,32 @@ absl::StatusOr<PromptEncoder> PromptEncoder::create(const Engine& engine,
   return encoder;
 }
 
-absl::StatusOr<std::vector<Token>> PromptEncoder::text(std::string_view text,
-                                                       const std::string& field, bool is_complete,
+absl::StatusOr<std::vector<Token>> PromptEncoder::part(std::string_view text,
+                                                       const std::string& field,
                                                        const EncodingBounds& bounds) const {
   auto tokens = engine_->tokenizer().encode(text, {.add_special_tokens = false,
                                                    .parse_special_tokens = parse_special_tokens_,
                                                    .bounds = bounds});
   if (!tokens.ok()) return text_error(field, tokens.status());
   if (absl::Status status = check_known(*engine_, *tokens, field); !status.ok()) return status;
-  if (!starts_with(*tokens, text_bos_)) {
-    tokens->insert(tokens->begin(), text_bos_.begin(), text_bos_.end());
+  return tokens;
+}
+
+void PromptEncoder::complete(std::vector<Token>& tokens) const {
+  put_bos(text_bos_, tokens);
+  tokens.insert(tokens.end(), text_end_.begin(), text_end_.end());
+}
+
+absl::StatusOr<std::vector<Token>> PromptEncoder::text(std::string_view text,
+                                                       const std::string& field, bool is_complete,
+                                                       const EncodingBounds& bounds) const {
+  auto tokens = part(text, field, bounds);
+  if (!tokens.ok()) return tokens.status();
+  if (is_complete) {
+    complete(*tokens);
+  } else {
+    put_bos(text_bos_, *tokens);
   }
-  if (is_complete) tokens->insert(tokens->end(), text_end_.begin(), text_end_.end());
   return tokens;
 }
 
@@ -136,9 +154,7 @@ absl::StatusOr<std::vector<Token>> PromptEncoder::ids(std::span<const Token> ids
   absl::Status status = check_tokens(field, ids, engine_->model().vocab);
   if (!status.ok()) return status;
   std::vector<Token> tokens(ids.begin(), ids.end());
-  if (!starts_with(tokens, ids_bos_)) {
-    tokens.insert(tokens.begin(), ids_bos_.begin(), ids_bos_.end());
-  }
+  put_bos(ids_bos_, tokens);
   return tokens;
 }
 

@@ -50,6 +50,11 @@ class PromptEncoder {
                                           bool is_complete, const EncodingBounds& bounds) const;
   absl::StatusOr<std::vector<Token>> ids(std::span<const Token> ids,
                                          const std::string& field) const;
+  // What text() makes of a part of a text that is encoded in parts
+  // (Tokenizer::independent_prefix), and of all of them, whose tokens it gets.
+  absl::StatusOr<std::vector<Token>> part(std::string_view text, const std::string& field,
+                                          const EncodingBounds& bounds) const;
+  void complete(std::vector<Token>& tokens) const;
 
   // How many tokens at the front of an encoded text are its BOS.
   size_t bos_count(const std::vector<Token>& tokens) const;

@@ -70,6 +70,23 @@ absl::Status encode_text(const TextToScore& in, const std::string& field, const 
   return absl::OkStatus();
 }
 
+absl::Status join_parts(const EncodedText& in, const ScoreCut& cut, const PromptEncoder& encoder,
+                        RequestGuard& guard, ScoreSequence& out) {
+  size_t count = 16;  // for what complete() adds
+  for (const std::vector<Token>& part : in.parts) count += part.size();
+  absl::Status status = guard.hold_more(static_cast<int64_t>(count * sizeof(Token)));
+  if (!status.ok()) return status;
+  out.tokens.reserve(count);
+  for (const std::vector<Token>& part : in.parts) {
+    out.tokens.insert(out.tokens.end(), part.begin(), part.end());
+  }
+  encoder.complete(out.tokens);
+  const auto begin = static_cast<int64_t>(encoder.bos_count(out.tokens));
+  out.first_scored = std::max<int64_t>(1, begin);
+  cut_short(cut.max_tokens_per_text, begin, out);
+  return absl::OkStatus();
+}
+
 absl::Status encode_tokens(const TokensToScore& in, const std::string& field,
                            std::optional<int32_t> limit, const PromptEncoder& encoder,
                            RequestGuard& guard, ScoreSequence& out) {
@@ -161,20 +178,50 @@ absl::Status cut_sequence(const ScoreCut& cut, size_t bos_count, const std::stri
   return absl::OkStatus();
 }
 
-// Words and bytes of `text` if all of it is scored, else of the scored tokens.
-void measure(std::optional<std::string_view> text, const Tokenizer& tokenizer, ScoreSequence& out) {
+// Words and bytes of the scored tokens.
+void measure(const Tokenizer& tokenizer, ScoreSequence& out) {
   TextCounter counter;
-  if (text) {
-    counter.add(*text);
-  } else {
-    for (const ScoreWindow& window : out.windows) {
-      for (int64_t i = window.begin + window.first_scored; i < window.begin + window.count; ++i) {
-        counter.add(spelling(tokenizer, out.tokens[static_cast<size_t>(i)]));
-      }
+  for (const ScoreWindow& window : out.windows) {
+    for (int64_t i = window.begin + window.first_scored; i < window.begin + window.count; ++i) {
+      counter.add(spelling(tokenizer, out.tokens[static_cast<size_t>(i)]));
     }
   }
   out.words_scored = counter.words();
   out.bytes_scored = counter.bytes();
+}
+
+// Those of the text if all of it is scored.
+void measure(const ScoreInput& in, const ScoreCut& cut, bool parse_special_tokens,
+             const Tokenizer& tokenizer, ScoreSequence& out) {
+  const auto* text = std::get_if<TextToScore>(&in);
+  const auto* encoded = std::get_if<EncodedText>(&in);
+  const bool is_text = encoded != nullptr || (text != nullptr && text->context.empty());
+  if (!is_text || !out.begins_with_bos || out.is_cut_short ||
+      cut.protocol == ScoreProtocol::kChunk) {
+    return measure(tokenizer, out);
+  }
+  const std::string_view beginning = encoded != nullptr ? encoded->beginning : text->text;
+  // A BOS that the text spells is a token of its own and not scored.
+  const std::string_view bos = tokenizer.token_text(out.tokens.front());
+  if (parse_special_tokens && !bos.empty() && beginning.starts_with(bos)) {
+    return measure(tokenizer, out);
+  }
+  TextCounter counter;
+  if (text != nullptr) counter.add(text->text);
+  out.words_scored = encoded != nullptr ? encoded->words : counter.words();
+  out.bytes_scored = encoded != nullptr ? encoded->bytes : counter.bytes();
+}
+
+absl::Status encode(const ScoreInput& in, const std::string& field, const ScoreCut& cut,
+                    const PromptEncoder& encoder, RequestGuard& guard, ScoreSequence& out) {
+  if (const auto* text = std::get_if<TextToScore>(&in)) {
+    return encode_text(*text, field, cut, encoder, guard, out);
+  }
+  if (const auto* parts = std::get_if<EncodedText>(&in)) {
+    return join_parts(*parts, cut, encoder, guard, out);
+  }
+  return encode_tokens(std::get<TokensToScore>(in), field, cut.max_tokens_per_text, encoder, guard,
+                       out);
 }
 
 }  // namespace
@@ -184,11 +231,7 @@ absl::StatusOr<ScoreSequence> make_sequence(const ScoreInput& in, const std::str
                                             const PromptEncoder& encoder,
                                             const Tokenizer& tokenizer, RequestGuard& guard) {
   ScoreSequence out;
-  const auto* text = std::get_if<TextToScore>(&in);
-  absl::Status status = text != nullptr
-                            ? encode_text(*text, field, cut, encoder, guard, out)
-                            : encode_tokens(std::get<TokensToScore>(in), field,
-                                            cut.max_tokens_per_text, encoder, guard, out);
+  absl::Status status = encode(in, field, cut, encoder, guard, out);
   if (!status.ok()) return status;
   const int64_t windows = most_windows(cut, static_cast<int64_t>(out.tokens.size()));
   status = guard.hold_more(windows * int64_t{sizeof(ScoreWindow)} + int64_t{sizeof(out)});
@@ -196,15 +239,7 @@ absl::StatusOr<ScoreSequence> make_sequence(const ScoreInput& in, const std::str
   const size_t bos_count = encoder.bos_count(out.tokens);
   out.begins_with_bos = bos_count > 0;
   if (status = cut_sequence(cut, bos_count, field, out); !status.ok()) return status;
-  std::optional<std::string_view> scored_text;
-  if (text != nullptr && text->context.empty() && bos_count > 0 && !out.is_cut_short &&
-      cut.protocol != ScoreProtocol::kChunk) {
-    // A BOS that the text spells is a token of its own and not scored.
-    const std::string_view bos = tokenizer.token_text(out.tokens.front());
-    const bool own_bos = parse_special_tokens && !bos.empty() && text->text.starts_with(bos);
-    if (!own_bos) scored_text = text->text;
-  }
-  measure(scored_text, tokenizer, out);
+  measure(in, cut, parse_special_tokens, tokenizer, out);
   return out;
 }
 

@@ -20,7 +20,7 @@ namespace kascade::core {
 // How a text is cut; proto/kascade/v1/score.proto describes each protocol.
 enum class ScoreProtocol { kWhole, kRolling, kChunk, kStrided };
 
-// Both belong to the caller.
+// All of it belongs to the caller, as what EncodedText points to.
 struct TextToScore {
   std::string_view text{};
   std::string_view context{};  // precedes the text and is not scored
@@ -29,7 +29,14 @@ struct TokensToScore {
   std::span<const Token> tokens{};
   int32_t context_tokens = 0;  // so many of them are context and not scored
 };
-using ScoreInput = std::variant<TextToScore, TokensToScore>;
+// A text whose parts were encoded as they came (server/core/streamed_inputs.h).
+struct EncodedText {
+  std::span<const std::vector<Token>> parts{};  // the tokens, without BOS and EOS
+  std::string_view beginning{};                 // of the text, longer than any token's spelling
+  int64_t bytes = 0;                            // of the text
+  int64_t words = 0;
+};
+using ScoreInput = std::variant<TextToScore, TokensToScore, EncodedText>;
 
 // How inputs are cut.
 struct ScoreCut {

@@ -73,6 +73,20 @@ absl::Status resolve_runs(const ScoringRequest& in, const Schedules& schedules,
   return absl::OkStatus();
 }
 
+// What does not follow from the inputs.
+absl::Status prepare_options(const ScoringRequest& in, const Engine& engine,
+                             const Schedules& schedules, PreparedScoring& out) {
+  if (absl::Status status = resolve_runs(in, schedules, out); !status.ok()) return status;
+  const bool per_query = in.granularity == SelectionGranularity::kPerQuery;
+  if (in.tile_comparison && !(out.compares() && per_query)) {
+    return invalid_field("tile_comparison", "goes with mode COMPARE and phase ROW only");
+  }
+  auto cut = cut_of(in, engine);
+  if (!cut.ok()) return cut.status();
+  out.cut = *cut;
+  return absl::OkStatus();
+}
+
 absl::Status make_sequences(const ScoringRequest& in, const Engine& engine, RequestGuard& guard,
                             PreparedScoring& out) {
   const auto encoder = PromptEncoder::create(engine, in.prompt_options);
@@ -151,6 +165,15 @@ Request PreparedScoring::longest_request() const {
   return request(input, window, /*pass=*/0);
 }
 
+absl::Status check_options(const ScoringRequest& in, const Engine& engine,
+                           const Schedules& schedules) {
+  PreparedScoring out;
+  if (absl::Status status = prepare_options(in, engine, schedules, out); !status.ok()) {
+    return status;
+  }
+  return PromptEncoder::create(engine, in.prompt_options).status();
+}
+
 absl::StatusOr<PreparedScoring> prepare(const ScoringRequest& in, const Engine& engine,
                                         const Schedules& schedules, RequestGuard& guard) {
   guard.set_deadline(in.deadline);
@@ -165,14 +188,9 @@ absl::StatusOr<PreparedScoring> prepare(const ScoringRequest& in, const Engine& 
   if (absl::Status status = check_text_count("inputs", in.inputs.size()); !status.ok()) {
     return status;
   }
-  if (absl::Status status = resolve_runs(in, schedules, out); !status.ok()) return status;
-  const bool per_query = in.granularity == SelectionGranularity::kPerQuery;
-  if (in.tile_comparison && !(out.compares() && per_query)) {
-    return invalid_field("tile_comparison", "goes with mode COMPARE and phase ROW only");
+  if (absl::Status status = prepare_options(in, engine, schedules, out); !status.ok()) {
+    return status;
   }
-  auto cut = cut_of(in, engine);
-  if (!cut.ok()) return cut.status();
-  out.cut = *cut;
   if (absl::Status status = make_sequences(in, engine, guard, out); !status.ok()) {
     return status;
   }

@@ -68,6 +68,10 @@ struct PreparedScoring {
   Request longest_request() const;  // the first of those with the most tokens
 };
 
+// What prepare() says of a request before it looks at the inputs, which may be still to come.
+absl::Status check_options(const ScoringRequest& request, const Engine& engine,
+                           const Schedules& schedules);
+
 // INVALID_ARGUMENT names the field, its limit and the value. FAILED_PRECONDITION: a schedule is
 // asked for and none is active. NOT_FOUND: no schedule has the id. The errors of the guard, which
 // then holds what the scoring takes.

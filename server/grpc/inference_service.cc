@@ -10,6 +10,7 @@
 #include "server/grpc/errors.h"
 #include "server/grpc/generate_call.h"
 #include "server/grpc/score_call.h"
+#include "server/grpc/score_stream_call.h"
 #include "server/grpc/trace_call.h"
 #include "server/grpc/translate_generate.h"
 #include "server/grpc/translate_model.h"
@@ -61,7 +62,12 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
 
 grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(
     grpc::CallbackServerContext* call, const v1::ScoreRequest* request) {
-  return start_stream(std::make_shared<ScoreCall>(context_, *request), context_, *call, *request);
+  return start_stream(std::make_shared<ScoreCall>(context_), context_, *call, *request);
+}
+
+grpc::ServerBidiReactor<v1::ScoreStreamRequest, v1::ScoreResponse>* InferenceService::ScoreStream(
+    grpc::CallbackServerContext* call) {
+  return ScoreStreamCall::begin(context_, *call);
 }
 
 grpc::ServerWriteReactor<v1::TraceResponse>* InferenceService::Trace(

@@ -16,6 +16,8 @@ class InferenceService final : public v1::InferenceService::CallbackService {
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
   grpc::ServerWriteReactor<v1::ScoreResponse>* Score(grpc::CallbackServerContext* context,
                                                      const v1::ScoreRequest* request) override;
+  grpc::ServerBidiReactor<v1::ScoreStreamRequest, v1::ScoreResponse>* ScoreStream(
+      grpc::CallbackServerContext* context) override;
   grpc::ServerWriteReactor<v1::TraceResponse>* Trace(grpc::CallbackServerContext* context,
                                                      const v1::TraceRequest* request) override;
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,

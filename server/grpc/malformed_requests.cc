@@ -12,10 +12,9 @@ namespace {
 
 using grpc::experimental::InterceptionHookPoints;
 using grpc::experimental::InterceptorBatchMethods;
+using grpc::experimental::ServerRpcInfo;
 
 constexpr std::string_view kPackage = "/kascade.v1.";
-// Beside the reasons of engine/base/refusal.h: the engine and the core never see such a request.
-constexpr char kMalformedRequest[] = "MALFORMED_REQUEST";
 
 // Every method NAME of our services takes a message NAMERequest (buf lint checks it).
 absl::Status malformed(const std::string& rpc) {
@@ -56,10 +55,12 @@ class Factory final : public grpc::experimental::ServerInterceptorFactoryInterfa
  public:
   explicit Factory(ServerContext& context) : context_(context) {}
 
-  grpc::experimental::Interceptor* CreateServerInterceptor(
-      grpc::experimental::ServerRpcInfo* info) override {
+  grpc::experimental::Interceptor* CreateServerInterceptor(ServerRpcInfo* info) override {
     const std::string_view method = info->method();  // "/package.Service/Name"
     if (!method.starts_with(kPackage)) return nullptr;
+    // To a call that receives a stream, a message that was not parsed looks like the end of the
+    // stream: it has to know by itself whether that has come.
+    if (info->type() == ServerRpcInfo::Type::BIDI_STREAMING) return nullptr;
     return new Interceptor(context_, *info->server_context(),
                            std::string(method.substr(method.rfind('/') + 1)));
   }

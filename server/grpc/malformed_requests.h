@@ -11,8 +11,12 @@
 
 namespace kascade::server {
 
+// Beside the reasons of engine/base/refusal.h: the engine and the core never see such a request.
+inline constexpr char kMalformedRequest[] = "MALFORMED_REQUEST";
+
 // Makes calls of our services whose request is no message of its type end with INVALID_ARGUMENT,
-// counted and logged as other calls are. `context` must outlive the server.
+// counted and logged as other calls are; but not those that receive a stream. `context` must
+// outlive the server.
 std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
 refuse_malformed_requests(ServerContext& context);
 

@@ -5,9 +5,8 @@
 #include "server/grpc/message_size.h"
 
 namespace kascade::server {
-namespace {
 
-Merged merge(v1::ScoreResponse& last, v1::ScoreResponse& next) {
+Merged merge_score_responses(v1::ScoreResponse& last, v1::ScoreResponse& next) {
   if (last.has_progress() && next.has_progress()) {
     last.Swap(&next);
     return Merged::kReplaced;
@@ -25,41 +24,11 @@ Merged merge(v1::ScoreResponse& last, v1::ScoreResponse& next) {
   return Merged::kAppended;
 }
 
-}  // namespace
-
 void ScoreCall::start(const v1::ScoreRequest& request, absl::Time deadline) {
+  set_options(request);
   auto read = read_score(request, context().engine.model().layers, deadline);
   if (!read.ok()) return close(read.status());
-  read->client = record().caller();
-  scoring_.start(*read, shared_from_this());
+  start_scoring(*std::move(read));
 }
-
-void ScoreCall::started(const core::ScoringStarted& started) {
-  v1::ScoreResponse response;
-  to_proto(started, *response.mutable_started());
-  send(std::move(response));
-}
-
-void ScoreCall::progress(const core::ScoringProgress& progress) {
-  v1::ScoreResponse response;
-  to_proto(progress, *response.mutable_progress());
-  send(std::move(response), merge);
-}
-
-void ScoreCall::columns(const core::ScoredColumns& columns) {
-  for (v1::ScoreTokens& tokens : to_proto(columns, columns_)) {
-    v1::ScoreResponse response;
-    *response.mutable_tokens() = std::move(tokens);
-    send(std::move(response), merge);
-  }
-}
-
-void ScoreCall::summary(const core::ScoringSummary& summary) {
-  v1::ScoreResponse response;
-  to_proto(summary, summary.input ? *response.mutable_summary() : *response.mutable_total());
-  send(std::move(response));
-}
-
-void ScoreCall::ended(const absl::Status& status) { close(with_wire_field(status, fields_)); }
 
 }  // namespace kascade::server

@@ -1,7 +1,7 @@
-// A server-streaming call that any thread may write to. Messages wait in order while the client is
-// slow; a derived class may merge a new message into the last one that waits. The object lives
-// until both gRPC and the last sink that refers to it let go. A call whose client does not read is
-// ended (core::ReaderMonitor).
+// A call with a stream of responses that any thread may write to. Messages wait in order while the
+// client is slow; a derived class may merge a new message into the last one that waits. The object
+// lives until both gRPC and the last sink that refers to it let go. A call whose client does not
+// read is ended (core::ReaderMonitor).
 #ifndef KASCADE_SERVER_GRPC_STREAM_CALL_H_
 #define KASCADE_SERVER_GRPC_STREAM_CALL_H_
 
@@ -36,10 +36,11 @@ void free_message(const Message& message) {
   const_cast<Message&>(message).Swap(&empty);
 }
 
-template <typename Response>
-class StreamCall : public grpc::ServerWriteReactor<Response>,
+// `Reactor`: gRPC's, which may also receive a stream (grpc::ServerBidiReactor).
+template <typename Response, typename Reactor = grpc::ServerWriteReactor<Response>>
+class StreamCall : public Reactor,
                    public core::MonitoredCall,
-                   public std::enable_shared_from_this<StreamCall<Response>> {
+                   public std::enable_shared_from_this<StreamCall<Response, Reactor>> {
  public:
   // Merges `next` into `last`, unless they may not share a message.
   using Merge = Merged (*)(Response& last, Response& next);
@@ -48,7 +49,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
       : context_(context), record_(context, std::move(rpc)), request_memory_(context.memory) {}
 
   // Keeps the call alive until gRPC is done with it; to be called once, by the service.
-  grpc::ServerWriteReactor<Response>* adopt(grpc::CallbackServerContext& rpc) {
+  Reactor* adopt(grpc::CallbackServerContext& rpc) {
     self_ = this->shared_from_this();
     rpc_ = &rpc;
     context_.readers.enter(*this);
@@ -66,11 +67,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
   void release_request(const Request& request) {
     free_message(request);
     (void)request_memory_.resize(0);  // giving back succeeds
-    {
-      const std::lock_guard lock(outbox_mutex_);
-      starting_ = false;
-    }
-    pump();
+    let_go();
   }
 
   // Thread-safe; ignored after close() or once the client is gone.
@@ -112,6 +109,25 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
   // itself.
   virtual size_t max_unsent_bytes() const { return std::numeric_limits<size_t>::max(); }
 
+  // Called about every second; `earliest` as for end_if_stalled(). The call may have ended.
+  virtual void look_after(absl::Time /*earliest*/) {}
+
+  // Keeps the call from ending until let_go(); false if it has ended or is about to.
+  bool hold() {
+    const std::lock_guard lock(outbox_mutex_);
+    if (ending_ || broken_ || finished_) return false;
+    ++holds_;
+    return true;
+  }
+  void let_go() {
+    {
+      const std::lock_guard lock(outbox_mutex_);
+      --holds_;
+    }
+    pump();
+  }
+
+  bool is_cancelled() const { return rpc_->IsCancelled(); }
   ServerContext& context() const { return context_; }
   const RpcRecord& record() const { return record_; }
 
@@ -149,6 +165,8 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
   }
   // Until leave() has returned, gRPC's context exists.
   void end_if_stalled(absl::Time earliest) final {
+    const auto keep = this->shared_from_this();
+    look_after(earliest);
     {
       const std::lock_guard lock(outbox_mutex_);
       if (!writing_ || write_began_ > earliest) return;
@@ -196,7 +214,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
         writing_ = true;
         write_began_ = absl::Now();
         next = &outbox_.front().message;
-      } else if (ending_ && !starting_) {
+      } else if (ending_ && holds_ == 0) {
         finished_ = true;
         end = *ending_;
       } else {
@@ -219,7 +237,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
   mutable std::mutex outbox_mutex_;  // guards what follows
   std::deque<Waiting> outbox_;       // the front is being written if writing_
   size_t unsent_bytes_ = 0;          // memory
-  bool starting_ = true;
+  int holds_ = 1;                    // while it is more than 0, the call does not end
   bool writing_ = false;
   absl::Time write_began_{};
   bool broken_ = false;  // nothing can be written any more

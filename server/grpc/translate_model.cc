@@ -1,5 +1,6 @@
 #include "server/grpc/translate_model.h"
 
+#include "server/core/limits.h"
 #include "server/grpc/translate_generate.h"
 
 namespace kascade::server {
@@ -63,6 +64,9 @@ v1::GetModelInfoResponse describe_model(const core::ServerContext& context) {
   describe(stats, *out.mutable_load());
   out.mutable_limits()->set_max_message_bytes(context.limits.max_message_bytes);
   out.mutable_limits()->set_request_memory_bytes(context.limits.request_memory_bytes);
+  out.mutable_limits()->set_max_piece_bytes(
+      core::max_piece_bytes(context.limits.max_message_bytes));
+  out.mutable_limits()->set_max_text_bytes(int64_t{kMaxTextBytes});
   out.mutable_limits()->set_max_sequences(context.limits.max_sequences);
   out.mutable_limits()->set_max_queue(context.limits.max_queue);
   out.mutable_limits()->set_max_queued_tokens(context.limits.max_queued_tokens);

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "client/rpc/score_stream.h"
+#include "client/rpc/score_requests.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/tiny_model.h"
@@ -112,6 +112,13 @@ TEST(RequestRanges, HoldAsManyTextsAsARequestMay) {
   for (const size_t i : {0, 1}) large[i].text.assign(size_t{9} << 20, 'x');
   large[2].text.assign(size_t{40} << 20, 'x');  // larger than a request should be: alone in its own
   EXPECT_THAT(ranges(large), ElementsAre(Range(0, 1), Range(1, 2), Range(2, 3), Range(3, 4)));
+}
+
+TEST(RequestRanges, AreSmallWhereServersShareThem) {
+  EXPECT_EQ(request_ranges(std::vector<NamedText>(65), kSharedRequest).size(), 2u);
+  std::vector<NamedText> files(3);
+  for (NamedText& file : files) file.text.assign(200'000, 'x');
+  EXPECT_EQ(request_ranges(files, kSharedRequest).size(), 3u);
 }
 
 }  // namespace

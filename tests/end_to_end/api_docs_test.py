@@ -157,7 +157,7 @@ class ApiDocs(unittest.TestCase):
 
     def test_examples_run(self):
         examples = blocks("python", self.text)
-        self.assertEqual(len(examples), 4)
+        self.assertEqual(len(examples), 5)
         for code, expected in examples:
             self.run_example([sys.executable, "-c", code], expected)
         # Behind the Python examples, whose calibration it finds done.

@@ -28,6 +28,7 @@ using ::testing::Not;
 const std::map<std::string, std::string>& scopes_of_methods() {
   static const std::map<std::string, std::string> scopes{{"Generate", "infer"},
                                                          {"Score", "infer"},
+                                                         {"ScoreStream", "infer"},
                                                          {"Trace", "infer"},
                                                          {"Tokenize", "infer"},
                                                          {"Detokenize", "infer"},
