@@ -55,6 +55,7 @@ void ScoreCall::columns(const core::ScoredColumns& columns) {
 }
 
 void ScoreCall::summary(const core::ScoringSummary& summary) {
+  if (summary.input) record().tokens().scored += summary.tokens_scored;
   v1::ScoreResponse response;
   to_proto(summary, summary.input ? *response.mutable_summary() : *response.mutable_total());
   send(std::move(response));

@@ -113,6 +113,7 @@ class StreamCall : public grpc::ServerWriteReactor<Response>,
 
   ServerContext& context() const { return context_; }
   const RpcRecord& record() const { return record_; }
+  RpcRecord& record() { return record_; }
 
  private:
   struct Waiting {

@@ -1,4 +1,4 @@
-// Tests access tokens on the wire: every method of both services with every kind of token, the
+// Tests access tokens on the wire: every method of our services with every kind of token, the
 // other services of the listener, and limits of requests in flight.
 #include "server/grpc/access.h"
 
@@ -40,7 +40,8 @@ const std::map<std::string, std::string>& scopes_of_methods() {
                                                          {"GetSchedule", "calibrate"},
                                                          {"ListSchedules", "calibrate"},
                                                          {"ActivateSchedule", "admin"},
-                                                         {"DeactivateSchedule", "admin"}};
+                                                         {"DeactivateSchedule", "admin"},
+                                                         {"GetConfiguration", "admin"}};
   return scopes;
 }
 
@@ -48,7 +49,8 @@ const std::map<std::string, std::string>& scopes_of_methods() {
 std::map<std::string, std::string> all_methods() {
   std::map<std::string, std::string> methods;
   const auto* pool = google::protobuf::DescriptorPool::generated_pool();
-  for (const char* name : {"kascade.v1.InferenceService", "kascade.v1.CalibrationService"}) {
+  for (const char* name : {"kascade.v1.InferenceService", "kascade.v1.CalibrationService",
+                           "kascade.v1.ServerService"}) {
     const auto* service = pool->FindServiceByName(name);
     for (int i = 0; service != nullptr && i < service->method_count(); ++i) {
       const std::string& method = service->method(i)->name();
