@@ -25,6 +25,31 @@ MODEL = pathlib.Path(__file__).resolve().parents[2] / "models/demo"
 server_path = client_path = None
 
 
+class RecordingProxy:
+    """Passes one connection on, and keeps what the server sent."""
+
+    def __init__(self, port):
+        self.received = b""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.run, args=[port], daemon=True).start()
+
+    def run(self, port):
+        with self.listener:
+            client, _ = self.listener.accept()
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            threading.Thread(target=self.forward, args=[client, server], daemon=True).start()
+            self.forward(server, client, keep=True)
+
+    def forward(self, source, target, keep=False):
+        try:
+            while data := source.recv(1 << 16):
+                self.received += data if keep else b""
+                target.sendall(data)
+        except OSError:
+            pass
+
+
 class ConfigurationTest(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="kascade-configuration-test-")
@@ -174,6 +199,23 @@ class ConfigurationTest(unittest.TestCase):
         server.send_signal(signal.SIGTERM)
         self.assertEqual(server.wait(timeout=60), 0)
         self.assertEqual(sum(record["rpc"] == "Generate" for record in self.records("request")), len(ended))
+
+    def test_load_reports_are_on_the_wire(self):
+        """gRPC's own clients keep the header for their load balancers."""
+        generate_stubs(self.folder)
+        from kascade.v1 import inference_service_pb2, inference_service_pb2_grpc
+        for switch in ("on", "off"):
+            self.write(load_reports=switch)
+            server = self.start()
+            proxy = RecordingProxy(self.port)
+            with grpc.insecure_channel(f"127.0.0.1:{proxy.port}") as channel:
+                inference_service_pb2_grpc.InferenceServiceStub(channel).GetModelInfo(
+                    inference_service_pb2.GetModelInfoRequest())
+            self.assertIn(b"x-request-id", proxy.received)
+            self.assertEqual(b"endpoint-load-metrics-bin" in proxy.received, switch == "on")
+            server.kill()
+            server.wait()
+            (self.folder / "ports").unlink()
 
     def test_what_grpc_says_is_a_record(self):
         key, certificate = self.folder / "key.pem", self.folder / "cert.pem"

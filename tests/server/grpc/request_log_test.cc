@@ -1,5 +1,5 @@
-// Tests the record of the log that each call leaves, what it never has in it, and the trailing
-// metadata of a call: its id and the load report.
+// Tests the record of the log that each call leaves and what it never has in it, and what
+// operators ask: the configuration, and limits that changed.
 #include <map>
 #include <memory>
 #include <sstream>
@@ -12,7 +12,6 @@
 #include "server/log/log_format.h"
 #include "tests/support/captured_log.h"
 #include "tests/support/server_fixture.h"
-#include "xds/data/orca/v3/orca_load_report.pb.h"
 
 namespace kascade::testing {
 namespace {
@@ -163,25 +162,6 @@ TEST_F(RequestLogTest, TheConfigurationIsTold) {
   EXPECT_EQ(response.options(0).value(), "8");
   EXPECT_EQ(response.options(0).source(), "flag");
   EXPECT_TRUE(response.options(0).reloadable());
-}
-
-TEST_F(RequestLogTest, ALoadReportTellsHowBusyTheServerIs) {
-  const auto idle = generate(server(), greedy("in the", 3));
-  xds::data::orca::v3::OrcaLoadReport report;
-  ASSERT_TRUE(report.ParseFromString(idle.trailers.at("endpoint-load-metrics-bin")));
-  for (const char* name : {"kv_cache", "request_memory"}) {
-    ASSERT_TRUE(report.utilization().contains(name)) << name;
-    EXPECT_GE(report.utilization().at(name), 0);
-    EXPECT_LE(report.utilization().at(name), 1);
-  }
-  EXPECT_TRUE(report.named_metrics().contains("running"));
-  EXPECT_TRUE(report.named_metrics().contains("waiting"));
-  EXPECT_LE(report.application_utilization(), 1);
-  server::ServerOptions options = server_options(dir_.path());
-  options.load_reports = false;
-  server_ = std::make_unique<TestServer>(options);
-  EXPECT_EQ(generate(server(), greedy("in the", 3)).trailers.count("endpoint-load-metrics-bin"),
-            0u);
 }
 
 TEST_F(RequestLogTest, LimitsOfTheQueueChangeWhileTheServerRuns) {
