@@ -36,11 +36,11 @@ bool is_plain(std::string_view value) {
 std::string quoted_if_needed(std::string_view value) {
   if (is_plain(value)) return std::string(value);
   std::string out = "\"";
-  for (const char c : escaped(value)) {
+  for (const char c : value) {
     if (c == '"' || c == '\\') out += '\\';
     out += c;
   }
-  return out + '"';
+  return escaped(out + '"');
 }
 
 std::string text_of(const nlohmann::ordered_json& value) {

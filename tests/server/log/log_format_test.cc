@@ -47,7 +47,7 @@ TEST(LogFormat, FieldsStandBehindTheMessage) {
                         {.name = "file", .value = "a \"b\" \\c\n"},
                         {.name = "none", .value = ""}});
   EXPECT_THAT(log.text(), EndsWith(" info serving listen=[::1]:5 bytes=1099511627776 share=0.5 "
-                                   "file=\"a \\\"b\\\" \\\\c\\\\n\" none=\"\"\n"));
+                                   "file=\"a \\\"b\\\" \\\\c\\n\" none=\"\"\n"));
   spdlog::info("next");
   EXPECT_THAT(log.text(), EndsWith(" info next\n"));
 }
