@@ -1,5 +1,3 @@
-#include "server/option_parser.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -8,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/net/address.h"
+#include "server/option_parser.h"
 #include "tools/options/number_option.h"
 #include "tools/version/version.h"
 

@@ -1,5 +1,3 @@
-#include "server/config.h"
-
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
@@ -13,6 +11,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "server/config.h"
 #include "server/config_file.h"
 #include "server/option_parser.h"
 

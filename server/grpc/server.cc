@@ -154,7 +154,8 @@ absl::Status Server::listen_for_metrics() {
 absl::Status Server::listen() {
   const auto address = net::parse_address(options_.listen, net::Sockets::kTcpAndUnix);
   if (!address.ok()) return in_field("listen", address.status());
-  const auto limits = server::connection_limits(options_.connections, net::raise_descriptor_limit());
+  const auto limits =
+      server::connection_limits(options_.connections, net::raise_descriptor_limit());
   if (!limits.ok()) return limits.status();
   connections_ = std::make_shared<net::Connections>(*limits);
   auto listener = net::Listener::open(*address, net::Wildcard::kBothFamilies);
