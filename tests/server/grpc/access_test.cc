@@ -193,7 +193,7 @@ TEST_F(AccessTest, TokensStayOutOfTheLog) {
   EXPECT_FALSE(call(path, {"Bearer infer"}).ok());
   EXPECT_FALSE(call(path, {"Bearer unknown-secret"}).ok());
   EXPECT_FALSE(call(path, {"unknown-secret"}).ok());
-  EXPECT_THAT(log.text(), HasSubstr("Generate ended"));
+  EXPECT_THAT(log.text(), HasSubstr(R"("rpc":"Generate")"));
   EXPECT_THAT(log.text(), Not(HasSubstr("unknown-secret")));
 }
 
