@@ -30,7 +30,7 @@ FROM ${BASE} AS runtime
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends \
       ca-certificates libdnnl2 libgomp1 libgrpc++1.51 libpcre2-8-0 libprometheus-cpp-core1.0 libspdlog1.10 \
-      libssl3 libutf8proc2 && \
+      libssl3 libutf8proc2 libyaml-cpp0.7 && \
     rm -rf /var/lib/apt/lists/* && \
     install -d -o 65532 -g 65532 /var/lib/kascade /var/cache/kascade
 COPY --from=build /installed/ /

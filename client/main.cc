@@ -67,6 +67,7 @@ int parse_and_run(int argc, char** argv) {
   add_eval(app, globals, chosen);
   add_tokenize(app, globals, chosen);
   add_info(app, globals, chosen);
+  add_config(app, globals, chosen);
   add_schedules(app, globals, chosen);
   add_jobs(app, globals, chosen);
   check_numbers(app);

@@ -24,24 +24,35 @@
 namespace kascade {
 namespace {
 
-absl::Status check_queue_options(const EngineOptions& options) {
-  absl::Status status = check_range("max_queue", options.max_queue, 1, 1 << 20);
-  status.Update(check_range("max_queued_tokens", options.max_queued_tokens, 0,
+QueueLimits queue_limits_of(const EngineOptions& options) {
+  return {.max_queue = options.max_queue,
+          .max_queued_tokens = options.max_queued_tokens,
+          .max_wait_seconds = options.max_wait_seconds};
+}
+
+absl::Status check_queue_limits(const QueueLimits& limits) {
+  absl::Status status = check_range("max_queue", limits.max_queue, 1, 1 << 20);
+  status.Update(check_range("max_queued_tokens", limits.max_queued_tokens, 0,
                             std::numeric_limits<int64_t>::max()));
-  status.Update(check_range("max_wait_seconds", options.max_wait_seconds, 0, 86400));
+  status.Update(check_range("max_wait_seconds", limits.max_wait_seconds, 0, 86400));
+  return status;
+}
+
+absl::Status check_queue_options(const EngineOptions& options) {
+  absl::Status status = check_queue_limits(queue_limits_of(options));
   status.Update(check_range("batch_share", options.batch_share, 1, 50));
   status.Update(check_range("background_share", options.background_share, 0, 1000));
   return status;
 }
 
-// How many interactive requests may wait whatever the prediction says; see AdmissionLimits.
-int32_t always_waiting(const EngineOptions& options) {
-  return std::max(1, options.max_sequences / 4);
-}
-
-int64_t max_queued_tokens(const EngineOptions& options, const KvCacheShape& shape) {
-  const int64_t derived = 8 * int64_t{shape.blocks} * shape.block_size;
-  return options.max_queued_tokens > 0 ? options.max_queued_tokens : derived;
+// `cache_tokens`: what the KV cache holds.
+AdmissionLimits admission_limits(const QueueLimits& limits, int32_t max_sequences,
+                                 int64_t cache_tokens) {
+  return {.max_queue = limits.max_queue,
+          .max_queued_tokens =
+              limits.max_queued_tokens > 0 ? limits.max_queued_tokens : 8 * cache_tokens,
+          .max_wait_seconds = limits.max_wait_seconds,
+          .always_waiting = std::max(1, max_sequences / 4)};
 }
 
 absl::Status check_options(const EngineOptions& options) {
@@ -174,10 +185,8 @@ Engine::Impl::Impl(const EngineOptions& options, std::unique_ptr<Tokenizer> mode
       transformer(std::move(model)),
       cache(shape, *backend),
       blocks(shape.blocks, shape.block_size),
-      admission({.max_queue = options.max_queue,
-                 .max_queued_tokens = max_queued_tokens(options, shape),
-                 .max_wait_seconds = options.max_wait_seconds,
-                 .always_waiting = always_waiting(options)}),
+      admission(admission_limits(queue_limits_of(options), options.max_sequences,
+                                 int64_t{shape.blocks} * shape.block_size)),
       max_sequences(options.max_sequences),
       loop({.max_batch_tokens = options.max_batch_tokens,
             .max_sequences = options.max_sequences,
@@ -212,7 +221,6 @@ Engine::Impl::Impl(const EngineOptions& options, std::unique_ptr<Tokenizer> mode
   info.int4_key_bytes_per_token =
       (shape.int4_block_bytes() + shape.block_size - 1) / shape.block_size;
   info.kv_pool_bytes = shape.block_bytes() * shape.blocks;
-  info.max_queued_tokens = max_queued_tokens(options, shape);
 }
 
 // ---- The engine's thread ----
@@ -346,6 +354,23 @@ absl::Status Engine::activate(std::shared_ptr<const Schedule> schedule) {
 std::shared_ptr<const Schedule> Engine::active_schedule() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->active;
+}
+
+absl::Status Engine::set_queue_limits(const QueueLimits& limits) {
+  if (absl::Status status = check_queue_limits(limits); !status.ok()) return status;
+  const std::lock_guard lock(impl_->mutex);
+  impl_->admission.set_limits(
+      admission_limits(limits, impl_->max_sequences,
+                       int64_t{impl_->blocks.total_blocks()} * impl_->blocks.block_size()));
+  return absl::OkStatus();
+}
+
+QueueLimits Engine::queue_limits() const {
+  const std::lock_guard lock(impl_->mutex);
+  const AdmissionLimits& limits = impl_->admission.limits();
+  return {.max_queue = limits.max_queue,
+          .max_queued_tokens = limits.max_queued_tokens,
+          .max_wait_seconds = limits.max_wait_seconds};
 }
 
 const Tokenizer& Engine::tokenizer() const { return *impl_->tokenizer; }

@@ -66,6 +66,13 @@ struct EngineOptions {
   int64_t max_selection_bytes = int64_t{128} << 20;
 };
 
+// The limits of what waits among EngineOptions: those that can change while the engine runs.
+struct QueueLimits {
+  int32_t max_queue = 256;
+  int64_t max_queued_tokens = 0;
+  double max_wait_seconds = 0;
+};
+
 // Sequences of one class that wait, preempted ones included.
 struct ClassStats {
   int32_t waiting = 0;
@@ -123,7 +130,6 @@ struct EngineInfo {
   int64_t kv_bytes_per_token = 0;        // of keys and values
   int64_t int4_key_bytes_per_token = 0;  // of the 4-bit copy of the keys; 0 if there is none
   int64_t kv_pool_bytes = 0;
-  int64_t max_queued_tokens = 0;  // in force
   absl::Duration load_time{};
   std::string weights_cache{};          // "read FILE", "wrote FILE", or empty
   std::vector<std::string> warnings{};  // each names an option that could not be followed, and why
@@ -199,6 +205,12 @@ class Engine {
   // fit the model's shape, was made for another model, or fails check_cache().
   absl::Status activate(std::shared_ptr<const Schedule> schedule);
   std::shared_ptr<const Schedule> active_schedule() const;
+
+  // Requests that wait already stay, whatever the new limits are. INVALID_ARGUMENT names the field
+  // and its range; nothing changes then. Thread-safe.
+  absl::Status set_queue_limits(const QueueLimits& limits);
+  // Those in force; max_queued_tokens is a number of tokens, never 0. Thread-safe.
+  QueueLimits queue_limits() const;
 
   const Tokenizer& tokenizer() const;
   // The chat format of the model, or the reason why it has none (find_chat_format).

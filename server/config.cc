@@ -1,15 +1,12 @@
-#include "server/config.h"
-
 #include <algorithm>
-#include <cctype>
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "server/net/address.h"
-#include "spdlog/fmt/fmt.h"
+#include "server/option_parser.h"
 #include "tools/options/number_option.h"
 #include "tools/version/version.h"
 
@@ -23,6 +20,15 @@ using options::add_whole;
 // A step has room for one row of each sequence, and for so many rows of prompts.
 constexpr int32_t kRowsBesideSequences = 256;
 constexpr double kMaxWaitSeconds = 2;
+
+// "on" or "off"; unlike a flag, it is on by default.
+void add_switch(CLI::App& app, const std::string& name, bool& value,
+                const std::string& description) {
+  app.add_option_function<std::string>(
+         name, [&value](const std::string& text) { value = text == "on"; }, description)
+      ->check(CLI::IsMember({"on", "off"}))
+      ->default_str(value ? "on" : "off");
+}
 
 void add_model_flags(CLI::App& app, EngineOptions& engine) {
   app.add_option("--model", engine.model_directory, "Llama checkpoint folder, Hugging Face layout")
@@ -42,12 +48,9 @@ void add_model_flags(CLI::App& app, EngineOptions& engine) {
                  "twice the tokens of bf16")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
       ->capture_default_str();
-  app.add_option("--int4-keys", engine.int4_keys,
-                 "Keeps a 4-bit copy of the keys, by which schedules can select; it takes memory "
-                 "of the KV cache")
-      ->transform(
-          CLI::CheckedTransformer(std::map<std::string, bool>{{"on", true}, {"off", false}}))
-      ->default_str("on");
+  add_switch(app, "--int4-keys", engine.int4_keys,
+             "Keeps a 4-bit copy of the keys, by which schedules can select; it takes memory of "
+             "the KV cache");
   app.add_option("--weights-cache", engine.weights_cache,
                  "Keeps packed weights here and maps them at later starts; default: those that the "
                  "model folder brings, else packs at each start")
@@ -122,9 +125,20 @@ void add_server_flags(CLI::App& app, Configuration& configuration) {
   add_number(app, "--drain-seconds", configuration.drain_seconds, 0, 86400,
              "Time for running requests after SIGTERM or SIGINT; a second signal, or one while "
              "the model is loading, ends at once");
-  app.add_option("--log-level", configuration.log_level)
+  app.add_option("--log-level", configuration.log_level,
+                 "Least level that is logged; requests that ended are info")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
+  app.add_option("--log-format", configuration.log_format,
+                 "text: one line; json: one JSON object a line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  add_number(
+      app, "--shadow-rate", server.shadow_rate, 0, 1,
+      "Share of the sparse requests that are compared with dense attention after they ended, "
+      "while the server is not busy; kascade_shadow_kl_nats tells the result");
+  add_switch(app, "--load-reports", server.load_reports,
+             "Tells at the end of each call how busy the server is (ORCA, for load balancers)");
   app.add_option("--port-file", configuration.port_file,
                  "Written once the server serves: the gRPC port and the metrics port, a line each")
       ->type_name("FILE");
@@ -196,33 +210,18 @@ void check_memory(const ServerOptions& server) {
                    4 * server.max_message_bytes, ", found ", server.request_memory_bytes));
 }
 
-// Every option can also be given as KASCADE_SERVER_NAME in the environment.
-void add_environment(CLI::App& app) {
-  for (CLI::Option* option : app.get_options()) {
-    std::string name = option->get_name();
-    if (!name.starts_with("--") || name == "--help" || name == "--version") continue;
-    name.erase(0, 2);
-    std::ranges::transform(name, name.begin(), [](unsigned char c) {
-      return c == '-' ? '_' : static_cast<char>(std::toupper(c));
-    });
-    option->envname(absl::StrCat("KASCADE_SERVER_", name));
-  }
-}
-
-const char* tls_state(const security::TlsFiles& files) {
-  if (!files.enabled()) return "off";
-  return files.client_authorities.empty() ? "on" : "mutual";
-}
-
 }  // namespace
 
-ParsedConfiguration parse_configuration(int argc, char** argv) {
-  Configuration configuration;
-  CLI::App app("Serves a Llama model over gRPC, with Kascade sparse attention.", "kascade-server");
+OptionParser::OptionParser() {
   app.set_version_flag("--version", version_line());
-  app.set_config("--config", "", "File with options as name=value lines (TOML)")->type_name("FILE");
-  app.allow_config_extras(
-      CLI::config_extras_mode::error);  // a misspelt name must not pass silently
+  app.add_option("--config",
+                 "File with options: YAML if its name ends in .yaml or .yml, else TOML, "
+                 "name=value lines")
+      ->type_name("FILE");
+  app.add_flag("--print-config{yaml}", configuration.print_format,
+               "Prints the options in force and where each comes from, and ends: a configuration "
+               "file in YAML, or =json")
+      ->check(CLI::IsMember({"yaml", "json"}));
   add_model_flags(app, configuration.server.engine);
   add_step_flags(app, configuration.server.engine);
   add_queue_flags(app, configuration.server.engine);
@@ -230,45 +229,13 @@ ParsedConfiguration parse_configuration(int argc, char** argv) {
   add_connection_flags(app, configuration.server);
   add_security_flags(app, configuration.server.security);
   add_memory_flags(app, configuration.server);
-  add_environment(app);
-  try {
-    app.parse(argc, argv);
-    check_together(configuration.server.engine);
-    check_memory(configuration.server);
-  } catch (const CLI::ParseError& error) {
-    return {.exit_code = app.exit(error) == 0 ? 0 : 2};
-  }
-  return {.configuration = std::move(configuration)};
 }
 
-std::string configuration_line(const Configuration& configuration, Server& server) {
-  const ServerOptions& options = configuration.server;
-  const EngineOptions& engine = options.engine;
-  const EngineInfo& info = server.engine().info();
-  return fmt::format(
-      "serving model={} backend={} weights={} weight_bytes={} bits_per_weight={:.2f} cache={} "
-      "threads={} pinned_cpus={} listen={} port={} "
-      "metrics_listen={} metrics_port={} kv_memory={} max_batch_tokens={} max_step_ms={} "
-      "max_sequences={} "
-      "max_queue={} max_queued_tokens={} max_wait_seconds={} batch_share={} background_share={} "
-      "max_message_bytes={} request_memory={} stalled_client_seconds={} tls={} "
-      "tokens={} drain_seconds={} schedule_file={} schedule_dir={} "
-      "weights_cache=\"{}\" load_seconds={:.2f}",
-      engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
-      info.packed_bytes, info.bits_per_weight, std::string(name_of(info.cache)), info.threads,
-      info.cpus.empty() ? "none" : absl::StrJoin(info.cpus, ","), options.listen, server.port(),
-      options.metrics_listen.empty() ? "none" : options.metrics_listen, server.metrics_port(),
-      info.kv_pool_bytes, engine.max_batch_tokens, engine.max_step_ms, engine.max_sequences,
-      engine.max_queue, info.max_queued_tokens, engine.max_wait_seconds, engine.batch_share,
-      engine.background_share, options.max_message_bytes, options.request_memory_bytes,
-      options.stalled_client_seconds, tls_state(options.security.tls),
-      options.security.tokens.empty() ? "none" : options.security.tokens.string(),
-      configuration.drain_seconds,
-      options.schedule_file.empty() ? "none" : options.schedule_file.string(),
-      options.schedule_directory.empty() ? "none (in memory only)"
-                                         : options.schedule_directory.string(),
-      info.weights_cache.empty() ? "none" : info.weights_cache,
-      absl::ToDoubleSeconds(info.load_time));
+void OptionParser::parse(std::vector<std::string> arguments) {
+  std::ranges::reverse(arguments);  // as CLI11 wants them
+  app.parse(std::move(arguments));
+  check_together(configuration.server.engine);
+  check_memory(configuration.server);
 }
 
 }  // namespace kascade::server

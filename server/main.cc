@@ -1,4 +1,5 @@
 // kascade-server: a configuration → a server, signals → drain.
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -7,15 +8,19 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include "google/protobuf/stubs/logging.h"
 #include "grpc/support/log.h"
 #include "server/config.h"
+#include "server/configuration_text.h"
 #include "server/grpc/server.h"
-#include "server/log_format.h"
+#include "server/log/record.h"
+#include "server/reload.h"
 #include "server/weights_loss.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -24,8 +29,12 @@
 namespace {
 
 using kascade::server::Configuration;
+using kascade::server::json_text;
+using kascade::server::option_fields;
+using kascade::server::Reloader;
 using kascade::server::Server;
 using kascade::server::ServerOptions;
+using kascade::server::yaml_text;
 
 // Renamed into place, so that whoever waits for the file finds both lines.
 bool write_port_file(const std::filesystem::path& file, const Server& server) {
@@ -69,56 +78,81 @@ absl::StatusOr<std::unique_ptr<Server>> start(const ServerOptions& options,
   return started.get();
 }
 
-// Until the first signal; the next one ends the process at once.
-void serve_until_signal(Server& server, const sigset_t& signals, absl::Duration grace) {
+sigset_t signal_set(std::initializer_list<int> signals) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : signals) sigaddset(&set, signal);
+  return set;
+}
+
+// Until the first signal of `ends`; the next one ends the process at once. `all`: these and SIGHUP.
+void serve_until_signal(Server& server, Reloader& reloader, const sigset_t& ends,
+                        const sigset_t& all) {
   int signal = 0;
-  sigwait(&signals, &signal);
+  for (sigwait(&all, &signal); signal == SIGHUP; sigwait(&all, &signal)) reloader.reload(server);
+  const absl::Duration grace = absl::Seconds(reloader.running().drain_seconds);
   spdlog::info("signal {}: draining for at most {} s", signal, absl::ToInt64Seconds(grace));
   auto drained = std::async(std::launch::async, [&] { server.drain(grace); });
-  if (signal_during(drained, signals) != 0) {
+  if (signal_during(drained, ends) != 0) {
     spdlog::warn("second signal: ending at once");
     end_at_once(1);
   }
 }
 
-int fail(const std::string& message) {
-  std::fprintf(stderr, "kascade-server: %s\n", message.c_str());
+// A person reads the error on a terminal, a program as a record.
+int fail(const Configuration& configuration, const std::string& message) {
+  if (configuration.log_format == "json") {
+    spdlog::error("{}", message);
+  } else {
+    std::fprintf(stderr, "kascade-server: %s\n", message.c_str());
+  }
   return 1;
 }
 
-int run(const Configuration& configuration) {
-  // Blocked before any thread starts, so that all inherit it and only sigwait sees them.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
+void print(const Configuration& configuration) {
+  const auto& options = configuration.server.configured_options;
+  const std::string text =
+      configuration.print_format == "json" ? json_text(options) : yaml_text(options);
+  std::fputs(text.c_str(), stdout);
+}
 
+// All that this process says goes through one logger, also what the libraries say.
+void open_log(const Configuration& configuration) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("kascade"));
-  spdlog::set_formatter(kascade::server::log_formatter());
-  spdlog::set_level(spdlog::level::from_str(configuration.log_level));
+  kascade::server::set_log(configuration);
   gpr_set_log_function(+[](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
   // Else whoever sends a text that is not UTF-8 writes a line to standard error.
   google::protobuf::SetLogHandler(
       [](google::protobuf::LogLevel, const char*, int, const std::string& message) {
         spdlog::debug("protobuf: {}", message);
       });
+}
 
-  auto server = start(configuration.server, signals);
-  if (!server.ok()) return fail(std::string(server.status().message()));
+int run(const std::vector<std::string>& arguments, const Configuration& configuration) {
+  // Blocked before any thread starts, so that all inherit it and only sigwait sees them.
+  const sigset_t ends = signal_set({SIGTERM, SIGINT});
+  const sigset_t all = signal_set({SIGTERM, SIGINT, SIGHUP});
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  open_log(configuration);
+  kascade::logging::write(spdlog::level::info, "configuration",
+                          option_fields(configuration.server.configured_options));
+  auto server = start(configuration.server, ends);
+  if (!server.ok()) return fail(configuration, std::string(server.status().message()));
   if (!write_port_file(configuration.port_file, **server)) {
-    return fail("cannot write " + configuration.port_file.string());
+    return fail(configuration, "cannot write " + configuration.port_file.string());
   }
   for (const std::string& warning : (*server)->engine().info().warnings) {
     spdlog::warn("{}", warning);
   }
-  spdlog::info("{}", kascade::server::configuration_line(configuration, **server));
+  kascade::logging::write(spdlog::level::info, "serving", serving_fields(configuration, **server));
   const auto weights = name_of((*server)->engine().info().weights);
   if (const auto loss = kascade::server::weights_loss_line(weights); !loss.empty()) {
     spdlog::info("{}", loss);
   }
-  serve_until_signal(**server, signals, absl::Seconds(configuration.drain_seconds));
+  kascade::server::Reloader reloader(arguments, configuration);
+  serve_until_signal(**server, reloader, ends, all);
   spdlog::info("stopped");
   return 0;
 }
@@ -128,7 +162,15 @@ int run(const Configuration& configuration) {
 int main(int argc, char** argv) {
   kascade::client::open_standard_streams();
   const auto parsed = kascade::server::parse_configuration(argc, argv);
-  if (parsed.configuration) return run(*parsed.configuration);
-  return kascade::client::run_with_standard_output("kascade-server",
-                                                   [&] { return parsed.exit_code; });
+  const std::string print_format =
+      parsed.configuration ? parsed.configuration->print_format : std::string();
+  if (parsed.configuration && print_format.empty()) {
+    return run({argv + std::min(argc, 1), argv + argc}, *parsed.configuration);
+  }
+  return kascade::client::run_with_standard_output("kascade-server", [&] {
+    if (parsed.configuration) {
+      print(*parsed.configuration);
+    }
+    return parsed.exit_code;
+  });
 }

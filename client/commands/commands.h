@@ -22,6 +22,7 @@ void add_trace(CLI::App& app, const Globals& globals, Action& chosen);
 void add_eval(CLI::App& app, const Globals& globals, Action& chosen);
 void add_tokenize(CLI::App& app, const Globals& globals, Action& chosen);  // also adds detokenize
 void add_info(CLI::App& app, const Globals& globals, Action& chosen);      // also adds health
+void add_config(CLI::App& app, const Globals& globals, Action& chosen);
 // also adds show and activate
 void add_schedules(CLI::App& app, const Globals& globals, Action& chosen);
 // adds jobs, watch and cancel

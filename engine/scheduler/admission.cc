@@ -59,9 +59,10 @@ absl::Status check_fits(int32_t tokens, int32_t branches, const BlockAllocator& 
        .details = {{"tokens", absl::StrCat(tokens)}, {"cache_tokens", absl::StrCat(capacity)}}});
 }
 
-Admission::Admission(const AdmissionLimits& limits) : limits_(limits) {
+void Admission::set_limits(const AdmissionLimits& limits) {
   KASCADE_CHECK(limits.max_queue >= 1 && limits.max_queued_tokens >= 1);
   KASCADE_CHECK(limits.max_wait_seconds >= 0 && limits.always_waiting >= 0);
+  limits_ = limits;
 }
 
 absl::Status Admission::check(const QueueEntry& entry) {

@@ -44,7 +44,11 @@ struct QueueEntry {
 // count.
 class Admission {
  public:
-  explicit Admission(const AdmissionLimits& limits);
+  explicit Admission(const AdmissionLimits& limits) { set_limits(limits); }
+
+  // For requests from now on; what waits stays.
+  void set_limits(const AdmissionLimits& limits);
+  const AdmissionLimits& limits() const { return limits_; }
 
   // RESOURCE_EXHAUSTED with the reason, the limit, the value and the time after which to try again.
   // A request is never refused for its tokens if no other of its class waits. Background work is
@@ -79,7 +83,7 @@ class Admission {
   const Class& of(Priority priority) const { return classes_[static_cast<size_t>(priority)]; }
   absl::Duration retry_after(const QueueEntry& entry);
 
-  AdmissionLimits limits_;
+  AdmissionLimits limits_{};
   std::array<Class, kPriorities> classes_{};
   std::optional<double> rows_per_second_{};
   uint32_t refused_ = 0;

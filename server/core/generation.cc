@@ -109,6 +109,9 @@ absl::Status Generation::prepare(GenerationRequest request) {
               .attention = *std::move(attention),
               .deadline = request.deadline};
   if (absl::Status status = validate(request_, limits_of(model)); !status.ok()) return status;
+  if (context_.shadow != nullptr && context_.shadow->draw(request_.attention)) {
+    shadowed_.emplace();
+  }
   if (absl::Status status = hold_memory(); !status.ok()) return status;
   if (!request.ignore_eos) {
     end_tokens_ = model.eos_tokens;
@@ -129,7 +132,8 @@ absl::Status Generation::hold_memory() {
   const int64_t room = context_.engine.model().context - prompt;
   const int64_t unread =
       std::min<int64_t>(room, task().max_new_tokens) * sent_token_bytes(task().top_logprobs);
-  return guard_.hold_more(prompt * int64_t{3 * sizeof(Token)} +
+  const int64_t kept = shadowed_ ? room * int64_t{sizeof(Token)} : 0;
+  return guard_.hold_more(prompt * int64_t{3 * sizeof(Token)} + kept +
                           std::min(unread, static_cast<int64_t>(kMaxUnsentBytes)));
 }
 
@@ -160,6 +164,7 @@ void Generation::on_event(const Event& event) {
 bool Generation::take(const ScoredToken& token, bool is_stop_token, std::string& text) {
   ++generated_;
   last_token_ = token.token;
+  if (shadowed_) shadowed_->push_back(token.token);
   // A model's vocabulary may be padded beyond the tokenizer's: such tokens have no text.
   if (token.token >= context_.engine.tokenizer().vocab_size()) return true;
   if (is_stop_token && !include_stop_) return true;
@@ -200,6 +205,19 @@ void Generation::finish(const Finish& finish) {
   }
   sink_.finished(describe(finish));
   sink_.ended(absl::OkStatus());
+  compare_with_dense();
+}
+
+// Decoding selects per query, as a Score does by default.
+void Generation::compare_with_dense() {
+  if (!shadowed_ || shadowed_->empty()) return;
+  const auto prompt = static_cast<int32_t>(request_.tokens.size());
+  Request again{.tokens = std::move(request_.tokens),
+                .task = Score{.first_scored = prompt},
+                .attention = request_.attention};
+  again.tokens.insert(again.tokens.end(), shadowed_->begin(), shadowed_->end());
+  shadowed_.reset();
+  context_.shadow->compare(metrics::ShadowKind::kGenerate, std::move(again));
 }
 
 GenerationFinished Generation::describe(const Finish& finish) const {

@@ -119,6 +119,7 @@ class Generation {
   bool take(const ScoredToken& token, bool is_stop_token, std::string& text);
   void observe_step(size_t tokens);
   void finish(const Finish& finish);
+  void compare_with_dense();
   GenerationFinished describe(const Finish& finish) const;
   GenerationTimings timings(const Finish& finish) const;
   const Generate& task() const { return std::get<Generate>(request_.task); }
@@ -136,6 +137,7 @@ class Generation {
   int32_t generated_ = 0;
   Token last_token_ = 0;
   std::optional<std::string> matched_stop_{};
+  std::optional<std::vector<Token>> shadowed_{};  // generated, to be compared once it has ended
   std::optional<absl::Time> first_token_{};
   absl::Time last_step_{};
 

@@ -119,7 +119,10 @@ void Scoring::on_event(size_t input, const Event& event) {
   }
   if (!status.ok()) return fail(status);
   send(messages);
-  if (all_ended) return sink_.ended(absl::OkStatus());
+  if (all_ended) {
+    sink_.ended(absl::OkStatus());
+    return compare_with_dense();
+  }
   if (event.finish) submit_ready();
 }
 
@@ -259,6 +262,17 @@ void Scoring::send(const std::vector<Message>& messages) {
     if (const auto* progress = std::get_if<ScoringProgress>(&message)) sink_.progress(*progress);
     if (const auto* summary = std::get_if<ScoringSummary>(&message)) sink_.summary(*summary);
   }
+}
+
+// The first window of the first input stands for the request: any other would do as well.
+void Scoring::compare_with_dense() {
+  if (context_.shadow == nullptr || request_.compares()) return;
+  if (!context_.shadow->draw(request_.attention)) return;
+  Request window = request_.request(0, 0, 0);
+  auto& score = std::get<Score>(window.task);
+  score.want_ranks = false;
+  score.top_logprobs = 0;
+  context_.shadow->compare(metrics::ShadowKind::kScore, std::move(window));
 }
 
 void Scoring::fail(const absl::Status& status) {

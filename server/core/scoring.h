@@ -145,6 +145,8 @@ class Scoring {
   bool begin_with_bos() const;
   void send(const std::vector<Message>& messages);
   void fail(const absl::Status& status);
+  // Compares one window with dense attention, if the request is drawn. After the end.
+  void compare_with_dense();
 
   ServerContext& context_;
   ScoringSink& sink_;

@@ -10,6 +10,7 @@
 #include "server/core/reader_monitor.h"
 #include "server/core/request_tracker.h"
 #include "server/core/schedules.h"
+#include "server/core/shadow.h"
 #include "server/core/work_queue.h"
 #include "server/metrics/metrics.h"
 
@@ -19,14 +20,12 @@ class AccessTokens;
 
 namespace kascade::core {
 
-// For clients to know; the engine and the front end enforce them.
+// For clients to know, beside the limits of the engine's queue (Engine::queue_limits); the engine
+// and the front end enforce them.
 struct ServerLimits {
   int64_t max_message_bytes = 0;
   int64_t request_memory_bytes = 0;
   int32_t max_sequences = 0;
-  int32_t max_queue = 0;
-  int64_t max_queued_tokens = 0;
-  double max_wait_seconds = 0;
   int32_t max_batch_tokens = 0;
 };
 
@@ -42,6 +41,8 @@ struct ServerContext {
   const ServerLimits limits;
   std::atomic<bool> draining = false;
   const security::AccessTokens* access_tokens = nullptr;  // null: clients need none
+  Shadow* shadow = nullptr;                               // null: nothing is compared
+  bool load_reports = true;                               // at the end of each call
 };
 
 }  // namespace kascade::core

@@ -18,7 +18,7 @@ using security::Scope;
 constexpr char kAuthorization[] = "authorization";
 constexpr std::string_view kReflection = "/grpc.reflection.";
 
-// Of CalibrationService; what is not here may change what others get.
+// Of CalibrationService; what is not here, or of ServerService, is for operators.
 constexpr std::string_view kCalibrateMethods[] = {
     "Calibrate",         "WatchCalibration", "GetCalibration", "ListCalibrations",
     "CancelCalibration", "GetSchedule",      "ListSchedules"};

@@ -15,7 +15,8 @@
 namespace kascade::server {
 
 // The scope that a method of our services needs: "infer" for InferenceService, "admin" for what
-// changes which schedule is active, "calibrate" for the rest of CalibrationService. A method that
+// changes which schedule is active and for ServerService, "calibrate" for the rest of
+// CalibrationService. A method that
 // is not known needs "admin".
 security::Scope scope_of(std::string_view rpc);
 

@@ -47,6 +47,8 @@ class ReloadedTls final : public grpc::ServerCredentials {
     return absl::OkStatus();
   }
 
+  void read_again() { watch_.look(); }
+
   // Access tokens are looked at by RpcRecord::admit(), which can tell reasons.
   void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {
     KASCADE_CHECK(false);
@@ -100,12 +102,12 @@ class ReloadedTls final : public grpc::ServerCredentials {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> listener_credentials(
+absl::StatusOr<ListenerCredentials> listener_credentials(
     const TlsFiles& files, std::function<void(absl::Time)> on_expiry) {
-  if (!files.enabled()) return grpc::InsecureServerCredentials();
+  if (!files.enabled()) return ListenerCredentials{grpc::InsecureServerCredentials()};
   auto tls = std::make_shared<ReloadedTls>(files, std::move(on_expiry));
   if (absl::Status status = tls->open(); !status.ok()) return status;
-  return tls;
+  return ListenerCredentials{tls, [tls = tls.get()] { tls->read_again(); }};
 }
 
 }  // namespace kascade::server

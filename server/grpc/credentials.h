@@ -12,13 +12,18 @@
 
 namespace kascade::server {
 
+struct ListenerCredentials {
+  std::shared_ptr<grpc::ServerCredentials> credentials{};
+  std::function<void()> read_again{};  // looks at the files at once; null without files
+};
+
 // Without files: plaintext. Otherwise TLS, with the files as they are when a connection begins: a
 // change takes effect within about a second, and connections that exist go on. Files that cannot be
 // used (see read_tls_files) are an error here; later on the log warns, and the last good ones stay.
 // `on_expiry` is told when the server's certificate expires, now and after each change, from
 // another thread. The result must outlive the server that listens with it; it is for one address.
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> listener_credentials(
-    const security::TlsFiles& files, std::function<void(absl::Time)> on_expiry);
+absl::StatusOr<ListenerCredentials> listener_credentials(const security::TlsFiles& files,
+                                                         std::function<void(absl::Time)> on_expiry);
 
 }  // namespace kascade::server
 

@@ -28,12 +28,14 @@ void GenerateCall::start(const v1::GenerateRequest& request, absl::Time deadline
 }
 
 void GenerateCall::started(const core::GenerationStarted& started) {
+  record().tokens().prompt = static_cast<int64_t>(started.prompt_tokens.size());
   v1::GenerateResponse response;
   to_proto(started, columns_, *response.mutable_started());
   send(std::move(response));
 }
 
 void GenerateCall::delta(core::GenerationDelta delta) {
+  record().tokens().generated += static_cast<int64_t>(delta.tokens.size());
   v1::GenerateResponse response;
   to_proto(std::move(delta), columns_, *response.mutable_delta());
   send(std::move(response), merge_deltas);

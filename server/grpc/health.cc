@@ -2,6 +2,7 @@
 
 #include "kascade/v1/calibration_service.grpc.pb.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
+#include "kascade/v1/server_service.grpc.pb.h"
 #include "spdlog/spdlog.h"
 
 namespace kascade::server {
@@ -42,6 +43,7 @@ void Health::set_ready(bool ready) {
   service_->SetServingStatus("", ready);
   service_->SetServingStatus(v1::InferenceService::service_full_name(), ready);
   service_->SetServingStatus(v1::CalibrationService::service_full_name(), ready);
+  service_->SetServingStatus(v1::ServerService::service_full_name(), ready);
 }
 
 void Health::run() {

@@ -2,13 +2,17 @@
 #ifndef KASCADE_SERVER_GRPC_RPC_RECORD_H_
 #define KASCADE_SERVER_GRPC_RPC_RECORD_H_
 
+#include <atomic>
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/base/refusal.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/status.h"
 #include "server/core/server_context.h"
+#include "server/log/request_identity.h"
 #include "server/security/access_tokens.h"
 
 namespace kascade::server {
@@ -29,16 +33,31 @@ class RpcRecord {
   // address without its port. Empty before admit().
   const std::string& caller() const { return caller_; }
 
-  // Counts and logs the end; returns the status that the client gets. With RESOURCE_EXHAUSTED the
-  // trailing metadata of `call`, if it is given, tell gRPC's own retry policy when to try again.
+  // Counts and logs the end; returns the status that the client gets. The trailing metadata of
+  // `call`, if it is given, tell the request's id and how busy the server is (load_report.h), and
+  // with RESOURCE_EXHAUSTED they tell gRPC's own retry policy when to try again.
   grpc::Status finish(const absl::Status& status, grpc::ServerContextBase* call = nullptr);
   absl::Time arrival() const { return arrival_; }
 
+  // What the request came to, for the log; any thread may count.
+  struct Tokens {
+    std::atomic<int64_t> prompt = 0;     // of a generation
+    std::atomic<int64_t> generated = 0;  // likewise
+    std::atomic<int64_t> scored = 0;
+  };
+  Tokens& tokens() { return tokens_; }
+
  private:
+  void add_trailing_metadata(const absl::Status& status, const Refusal& refusal,
+                             grpc::ServerContextBase& call) const;
+  void log(const grpc::Status& status, double seconds) const;
+
   ServerContext& context_;
   const std::string rpc_;
   const absl::Time arrival_;
   std::string caller_{};
+  logging::RequestIdentity identity_{};  // empty before admit()
+  Tokens tokens_{};
   security::InFlight in_flight_{};  // until finish(): the client then sends its next request
 };
 

@@ -62,6 +62,7 @@ class ScoreResults : public StreamCall<v1::ScoreResponse, Reactor>, public core:
     }
   }
   void summary(const core::ScoringSummary& summary) override {
+    if (summary.input) this->record().tokens().scored += summary.tokens_scored;
     v1::ScoreResponse response;
     to_proto(summary, summary.input ? *response.mutable_summary() : *response.mutable_total());
     this->send(std::move(response));

@@ -12,7 +12,6 @@
 #include "grpcpp/server_builder.h"
 #include "server/grpc/access.h"
 #include "server/grpc/connections/connection_calls.h"
-#include "server/grpc/credentials.h"
 #include "server/grpc/malformed_requests.h"
 #include "server/metrics/engine_collector.h"
 #include "server/metrics/state_collector.h"
@@ -100,14 +99,17 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Engine> engine)
                .limits = {.max_message_bytes = message_limit(options.max_message_bytes),
                           .request_memory_bytes = memory_.limit(),
                           .max_sequences = options.engine.max_sequences,
-                          .max_queue = options.engine.max_queue,
-                          .max_queued_tokens = engine_->info().max_queued_tokens,
-                          .max_wait_seconds = options.engine.max_wait_seconds,
                           .max_batch_tokens = options.engine.max_batch_tokens}},
       jobs_(*engine_, schedules_, metrics_),
+      shadow_(*engine_, memory_, metrics_, options.shadow_rate, options.engine.max_sequences / 2),
+      configured_(options.configured_options),
       inference_(context_),
       calibration_(context_, jobs_),
-      health_(*engine_, std::chrono::seconds(options.stall_seconds)) {}
+      server_service_(context_, configured_),
+      health_(*engine_, std::chrono::seconds(options.stall_seconds)) {
+  context_.shadow = &shadow_;
+  context_.load_reports = options.load_reports;
+}
 
 Server::~Server() { drain(absl::ZeroDuration()); }
 
@@ -158,7 +160,8 @@ absl::Status Server::listen_for_metrics() {
 absl::Status Server::listen() {
   const auto address = net::parse_address(options_.listen, net::Sockets::kTcpAndUnix);
   if (!address.ok()) return in_field("listen", address.status());
-  const auto limits = connection_limits(options_.connections, net::raise_descriptor_limit());
+  const auto limits =
+      server::connection_limits(options_.connections, net::raise_descriptor_limit());
   if (!limits.ok()) return limits.status();
   connections_ = std::make_shared<net::Connections>(*limits);
   auto listener = net::Listener::open(*address, net::Wildcard::kBothFamilies);
@@ -174,7 +177,8 @@ absl::Status Server::serve(net::Listener listener) {
   grpc::ServerBuilder builder;
   using External = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
   std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> connections =
-      builder.experimental().AddExternalConnectionAcceptor(External::FROM_FD, credentials_);
+      builder.experimental().AddExternalConnectionAcceptor(External::FROM_FD,
+                                                           credentials_.credentials);
   allow_pings(builder);
   limit_connections(builder, options_.connections);
   grpc::ResourceQuota quota("requests being received");
@@ -187,6 +191,7 @@ absl::Status Server::serve(net::Listener listener) {
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   builder.RegisterService(&inference_);
   builder.RegisterService(&calibration_);
+  builder.RegisterService(&server_service_);
   grpc_ = builder.BuildAndStart();
   if (!grpc_) return absl::InternalError("gRPC did not start");
   auto acceptor = net::Acceptor::start(
@@ -209,6 +214,7 @@ void Server::drain(absl::Duration grace) {
   context_.draining = true;
   health_.set_unready();
   jobs_.shutdown();
+  shadow_.stop();
   engine_->drain(grace);
   if (grpc_) {
     if (!requests_.wait_until(std::max(deadline, absl::Now() + kFlushTime))) {
@@ -223,6 +229,11 @@ void Server::drain(absl::Duration grace) {
   metrics_listener_.reset();
   work_.reset();
   lifecycle_ = Lifecycle::kStopped;
+}
+
+void Server::read_security_files_again() {
+  if (credentials_.read_again) credentials_.read_again();
+  if (access_tokens_) access_tokens_->read_again();
 }
 
 std::string Server::metrics_text() const {

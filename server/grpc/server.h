@@ -8,25 +8,30 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
-#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "server/core/calibration_jobs.h"
+#include "server/core/configured_options.h"
 #include "server/core/memory_budget.h"
 #include "server/core/reader_monitor.h"
 #include "server/core/request_tracker.h"
 #include "server/core/schedules.h"
 #include "server/core/server_context.h"
+#include "server/core/shadow.h"
 #include "server/core/work_queue.h"
 #include "server/grpc/calibration_service.h"
 #include "server/grpc/connections/connection_options.h"
 #include "server/grpc/connections/flood_guard.h"
+#include "server/grpc/credentials.h"
 #include "server/grpc/health.h"
 #include "server/grpc/inference_service.h"
+#include "server/grpc/server_service.h"
 #include "server/metrics/exposition.h"
 #include "server/metrics/metrics.h"
 #include "server/net/acceptor.h"
@@ -49,6 +54,9 @@ struct ServerOptions {
   int64_t max_message_bytes = int64_t{16} << 20;
   int64_t request_memory_bytes = int64_t{1} << 30;  // of all requests together
   int32_t stalled_client_seconds = 120;  // a call whose client reads nothing for so long is ended
+  double shadow_rate = 0;    // share of sparse requests that are compared with dense, [0, 1]
+  bool load_reports = true;  // at the end of each call, for load balancers (load_report.h)
+  std::vector<core::ConfiguredOption> configured_options{};  // all of these as texts, to be told
 };
 
 // In this order, never backwards. Health says that the server is ready only in kServing.
@@ -70,6 +78,16 @@ class Server {
   int metrics_port() const { return metrics_listener_ ? metrics_listener_->port() : 0; }
   Engine& engine() { return *engine_; }
   std::string metrics_text() const;
+  const net::ConnectionLimits& connection_limits() const { return connections_->limits(); }
+
+  // What a running server can change, beside the limits of the engine's queue. Thread-safe.
+  void set_shadow_rate(double rate) { shadow_.set_rate(rate); }
+  void set_configured_options(std::vector<core::ConfiguredOption> options) {
+    configured_.set(std::move(options));
+  }
+  // Looks at the TLS and token files at once, instead of within a second. What is wrong with one
+  // is logged, and the server goes on with what it had.
+  void read_security_files_again();
 
  private:
   Server(const ServerOptions& options, std::unique_ptr<Engine> engine);
@@ -95,12 +113,15 @@ class Server {
   std::unique_ptr<security::AccessTokens> access_tokens_;  // null: clients need none
   core::ServerContext context_;
   core::CalibrationJobs jobs_;
+  core::Shadow shadow_;
+  core::ConfiguredOptions configured_;
   InferenceService inference_;
   CalibrationService calibration_;
+  ServerService server_service_;
   Health health_;
   std::shared_ptr<net::Connections> connections_;
   std::unique_ptr<net::HttpServer> metrics_listener_;
-  std::shared_ptr<grpc::ServerCredentials> credentials_;  // outlive the server that uses them
+  ListenerCredentials credentials_;  // outlive the server that uses them
   std::unique_ptr<grpc::Server> grpc_;
   std::unique_ptr<net::Acceptor> acceptor_;
   std::unique_ptr<FloodGuard> flood_guard_;

@@ -130,6 +130,7 @@ class StreamCall : public Reactor,
   bool is_cancelled() const { return rpc_->IsCancelled(); }
   ServerContext& context() const { return context_; }
   const RpcRecord& record() const { return record_; }
+  RpcRecord& record() { return record_; }
 
  private:
   struct Waiting {

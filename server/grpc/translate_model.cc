@@ -59,6 +59,7 @@ void describe(const EngineStats& stats, v1::Load& out) {
 v1::GetModelInfoResponse describe_model(const core::ServerContext& context) {
   v1::GetModelInfoResponse out;
   const EngineStats stats = context.engine.stats();
+  const QueueLimits queue = context.engine.queue_limits();
   describe(context.engine, *out.mutable_model());
   describe(context.engine.info(), *out.mutable_runtime());
   describe(stats, *out.mutable_load());
@@ -68,9 +69,9 @@ v1::GetModelInfoResponse describe_model(const core::ServerContext& context) {
       core::max_piece_bytes(context.limits.max_message_bytes));
   out.mutable_limits()->set_max_text_bytes(int64_t{kMaxTextBytes});
   out.mutable_limits()->set_max_sequences(context.limits.max_sequences);
-  out.mutable_limits()->set_max_queue(context.limits.max_queue);
-  out.mutable_limits()->set_max_queued_tokens(context.limits.max_queued_tokens);
-  out.mutable_limits()->set_max_wait_seconds(context.limits.max_wait_seconds);
+  out.mutable_limits()->set_max_queue(queue.max_queue);
+  out.mutable_limits()->set_max_queued_tokens(queue.max_queued_tokens);
+  out.mutable_limits()->set_max_wait_seconds(queue.max_wait_seconds);
   out.mutable_limits()->set_max_batch_tokens(context.limits.max_batch_tokens);
   out.mutable_limits()->set_cache_tokens(int64_t{stats.total_blocks} * stats.block_size);
   if (const auto active = context.engine.active_schedule()) {

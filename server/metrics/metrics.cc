@@ -84,7 +84,8 @@ ServerMetrics::ServerMetrics()
                             "Calibrations that ended, by outcome.")),
       calibration_progress(gauge(*registry, "kascade_calibration_progress_ratio",
                                  "Done share of the stage of the running calibration; 0 when none "
-                                 "is running.")) {
+                                 "is running.")),
+      shadow(*registry) {
   add_build_info(*registry);
 }
 

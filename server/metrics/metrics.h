@@ -13,6 +13,7 @@
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "server/metrics/shadow_metrics.h"
 
 namespace kascade::metrics {
 
@@ -43,6 +44,7 @@ struct ServerMetrics {
   prometheus::Histogram& request_generated_tokens;
   prometheus::Family<prometheus::Counter>& calibrations;  // {outcome}
   prometheus::Gauge& calibration_progress;                // of the stage that runs
+  ShadowMetrics shadow;
 };
 
 }  // namespace kascade::metrics

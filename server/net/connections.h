@@ -61,6 +61,7 @@ class Connections {
   using Handle = std::shared_ptr<Connection>;
 
   explicit Connections(const ConnectionLimits& limits) : limits_(limits) {}
+  const ConnectionLimits& limits() const { return limits_; }
 
   // Makes room for a connection from `host`: where there are too many, the one is closed that has
   // neither had a call nor sent anything for the longest time. The reason if there is none without

@@ -74,6 +74,9 @@ class AccessTokens {
   static absl::StatusOr<std::unique_ptr<AccessTokens>> open(
       const std::filesystem::path& file, absl::Duration interval = kFileWatchInterval);
 
+  // Looks at the file at once instead of at the next interval. Thread-safe.
+  void read_again() { watch_.look(); }
+
   // `authorization` are the values of that header. UNAUTHENTICATED: not exactly one
   // "Bearer SECRET" whose secret is known. PERMISSION_DENIED: the token lacks the scope that `rpc`
   // needs. RESOURCE_EXHAUSTED: it has as many requests in flight as it may. Thread-safe.

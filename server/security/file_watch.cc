@@ -45,8 +45,16 @@ FileWatch::FileWatch(std::vector<std::filesystem::path> files, absl::Duration in
 FileWatch::~FileWatch() = default;  // the thread is asked to stop, and joined
 
 void FileWatch::start(std::function<void()> changed) {
-  thread_ = std::jthread(
-      [this, changed = std::move(changed)](const std::stop_token& stop) { watch(stop, changed); });
+  changed_ = std::move(changed);
+  thread_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
+}
+
+void FileWatch::look() {
+  const std::lock_guard lock(mutex_);
+  std::string now = contents_digest();
+  if (now == known_) return;
+  known_ = std::move(now);
+  changed_();
 }
 
 std::string FileWatch::contents_digest() const {
@@ -58,9 +66,9 @@ std::string FileWatch::contents_digest() const {
   return hash.hex();
 }
 
-void FileWatch::watch(const std::stop_token& stop, const std::function<void()>& changed) {
-  std::string last = known_;
+void FileWatch::watch(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
+  std::string last = known_;
   while (!stop.stop_requested()) {
     wake_.wait_for(lock, stop, absl::ToChronoMilliseconds(interval_), [] { return false; });
     if (stop.stop_requested()) return;
@@ -68,7 +76,7 @@ void FileWatch::watch(const std::stop_token& stop, const std::function<void()>& 
     const bool settled = now == std::exchange(last, now);
     if (!settled || now == known_) continue;
     known_ = std::move(now);
-    changed();
+    changed_();
   }
 }
 

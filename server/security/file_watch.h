@@ -36,15 +36,19 @@ class FileWatch {
   // therefore a change counts once the contents were the same at two looks in a row. To be called
   // once.
   void start(std::function<void()> changed);
+  // Looks at once, and calls `changed` on this thread if the contents differ from those that are
+  // known. After start(). Thread-safe.
+  void look();
 
  private:
   std::string contents_digest() const;  // of all files; differs if one cannot be read
-  void watch(const std::stop_token& stop, const std::function<void()>& changed);
+  void watch(const std::stop_token& stop);
 
   const std::vector<std::filesystem::path> files_;
   const absl::Duration interval_;
+  std::function<void()> changed_{};
+  std::mutex mutex_;   // held during a look, and so during `changed`
   std::string known_;  // contents_digest() that `changed` was last called for
-  std::mutex mutex_;
   std::condition_variable_any wake_;
   std::jthread thread_;  // last: it uses all others
 };

@@ -132,7 +132,8 @@ class ApiDocs(unittest.TestCase):
 
     def methods(self):
         for module, service in (("inference_service_pb2", "InferenceService"),
-                                ("calibration_service_pb2", "CalibrationService")):
+                                ("calibration_service_pb2", "CalibrationService"),
+                                ("server_service_pb2", "ServerService")):
             descriptor = importlib.import_module(f"kascade.v1.{module}").DESCRIPTOR
             yield from descriptor.services_by_name[service].methods
 

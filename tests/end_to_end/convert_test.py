@@ -347,7 +347,7 @@ class Packing(ScratchTest):
         with serving(folder, self.scratch, "--weights", weights) as kascade:
             text = kascade("generate", "The", "--temperature", "0", "--max-tokens", "8")["text"]
         log = (self.scratch / "server.log").read_text()
-        return re.search(r'weights_cache="(.*?)"', log)[1], text
+        return re.search(r'weights_cache=(?:"(.*?)"|(\S+))', log).expand(r"\1\2"), text
 
     def test_packed_at_conversion(self):
         """They come with the folder, also with a copy of it without file times."""

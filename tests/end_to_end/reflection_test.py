@@ -37,7 +37,8 @@ message Response {
 }
 """
 METHOD = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-SERVICES = {"kascade.v1.InferenceService", "kascade.v1.CalibrationService", "grpc.health.v1.Health"}
+SERVICES = {"kascade.v1.InferenceService", "kascade.v1.CalibrationService", "kascade.v1.ServerService",
+            "grpc.health.v1.Health"}
 NOT_FOUND = 5
 
 
@@ -92,7 +93,7 @@ class Reflection(unittest.TestCase):
             services = {f"{file.package}.{service.name}": methods_of(service)
                         for file in told for service in file.service}
             self.assertEqual(services.get(name), methods)
-            self.assertGreater(len(methods), 4)
+            self.assertGreater(len(methods), 0)
 
     def test_what_it_tells_is_enough_to_build_messages(self):
         pool, wanted, known = descriptor_pool.DescriptorPool(), ["kascade.v1.ScoreRequest"], {}

@@ -56,6 +56,16 @@ TEST(Admission, LimitsTheTokens) {
   EXPECT_EQ(reason_of(admission.check(entry(41))), reason::kQueuedTokens);
 }
 
+TEST(Admission, NewLimitsHoldForNewRequests) {
+  Admission admission({.max_queue = 1, .max_queued_tokens = 100});
+  admission.enter(entry(10));
+  EXPECT_EQ(reason_of(admission.check(entry(10))), reason::kQueueFull);
+  admission.set_limits({.max_queue = 2, .max_queued_tokens = 15});
+  EXPECT_EQ(reason_of(admission.check(entry(10))), reason::kQueuedTokens);
+  EXPECT_TRUE(admission.check(entry(5)).ok());
+  EXPECT_EQ(admission.waiting(Priority::kInteractive), 1);
+}
+
 TEST(Admission, NeverRefusesBackgroundWork) {
   Admission admission({.max_queue = 1, .max_queued_tokens = 1});
   const QueueEntry background = entry(50, "", Priority::kBackground);

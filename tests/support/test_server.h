@@ -18,6 +18,7 @@
 #include "kascade/v1/calibration_service.grpc.pb.h"
 #include "kascade/v1/error_details.pb.h"
 #include "kascade/v1/inference_service.grpc.pb.h"
+#include "kascade/v1/server_service.grpc.pb.h"
 #include "server/grpc/server.h"
 #include "tests/support/tiny_model.h"
 
@@ -48,6 +49,7 @@ class TestServer {
     channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), credentials);
     inference = v1::InferenceService::NewStub(channel_);
     calibration = v1::CalibrationService::NewStub(channel_);
+    operation = v1::ServerService::NewStub(channel_);
   }
 
   server::Server& operator*() { return *server_; }
@@ -56,6 +58,7 @@ class TestServer {
 
   std::unique_ptr<v1::InferenceService::Stub> inference;
   std::unique_ptr<v1::CalibrationService::Stub> calibration;
+  std::unique_ptr<v1::ServerService::Stub> operation;
 
  private:
   std::unique_ptr<server::Server> server_;

@@ -11,6 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "server/configuration_text.h"
+#include "server/reload.h"
 
 namespace kascade::server {
 namespace {
@@ -61,8 +64,8 @@ class Variable {
   const char* name_;
 };
 
-std::string config_file(const std::string& text) {
-  const auto path = std::filesystem::path(::testing::TempDir()) / "kascade-server.toml";
+std::string config_file(const std::string& text, const std::string& name = "kascade-server.toml") {
+  const auto path = std::filesystem::path(::testing::TempDir()) / name;
   std::ofstream(path) << text;
   return path.string();
 }
@@ -207,6 +210,138 @@ TEST(Configuration, BadValuesAreRefusedWhereverTheyStand) {
 TEST(Configuration, UnknownNamesInTheFileAreRefused) {
   EXPECT_THAT(refused({"--config", config_file("max-queu=8\n")}), HasSubstr("max-queu"));
   EXPECT_THAT(refused({"--config", config_file("[server]\nmax-queue=8\n")}), HasSubstr("server"));
+}
+
+// The option of this name among those that are told.
+core::ConfiguredOption told(const Configuration& configuration, const std::string& name) {
+  for (const core::ConfiguredOption& option : configuration.server.configured_options) {
+    if (option.name == name) return option;
+  }
+  ADD_FAILURE() << "no option " << name;
+  return {};
+}
+
+TEST(Configuration, AYamlFileIsReadLikeTheOtherForm) {
+  const std::string file = config_file(
+      "# comment\nmax-queue: 8\nlisten: \"127.0.0.1:8\"\nmetrics-listen: ''\npin-threads: true\n"
+      "kv-memory: 64MiB\nint4-keys: off\nmax-wait-seconds: 0.5\n",
+      "kascade-server.yaml");
+  const Configuration configuration = accepted({"--config", file, "--max-queue", "9"});
+  EXPECT_EQ(configuration.server.engine.max_queue, 9);
+  EXPECT_EQ(configuration.server.listen, "127.0.0.1:8");
+  EXPECT_EQ(configuration.server.metrics_listen, "");
+  EXPECT_TRUE(configuration.server.engine.pin_threads);
+  EXPECT_EQ(configuration.server.engine.kv_memory_bytes, 64 << 20);
+  EXPECT_FALSE(configuration.server.engine.int4_keys);
+  EXPECT_EQ(configuration.server.engine.max_wait_seconds, 0.5);
+  const Variable variable("KASCADE_SERVER_CONFIG", file.c_str());
+  EXPECT_EQ(accepted({}).server.engine.max_queue, 8);
+}
+
+TEST(Configuration, EachValueHasItsSource) {
+  const Variable threads("KASCADE_SERVER_THREADS", "3");
+  const Variable queue("KASCADE_SERVER_MAX_QUEUE", "7");
+  const std::string file =
+      config_file("max-queue: 8\n\nlog-level: debug\nint4-keys: off\n", "kascade-server.yaml");
+  const Configuration configuration = accepted({"--config", file, "--log-level", "warn"});
+  const auto expect = [&](const std::string& name, const std::string& value,
+                          const std::string& source) {
+    EXPECT_EQ(told(configuration, name).value, value) << name;
+    EXPECT_EQ(told(configuration, name).source, source) << name;
+  };
+  expect("model", "m", "flag");
+  expect("log-level", "warn", "flag");
+  expect("max-queue", "8", file + ":1");
+  expect("int4-keys", "off", file + ":4");
+  expect("threads", "3", "environment KASCADE_SERVER_THREADS");
+  expect("max-wait-seconds", "2", "default");
+  expect("pin-threads", "false", "default");
+  expect("schedule", "", "default");
+  EXPECT_TRUE(told(configuration, "max-queue").reloadable);
+  EXPECT_FALSE(told(configuration, "threads").reloadable);
+  const std::string toml = config_file("# comment\nthreads = 5  # all\n");
+  const Configuration other = accepted({"--config", toml});
+  EXPECT_EQ(told(other, "threads").value, "5");
+  EXPECT_EQ(told(other, "threads").source, toml + ":2");
+}
+
+TEST(Configuration, AWrongValueIsToldWithItsPlace) {
+  const std::string yaml = config_file("model: x\nmax-queue: 0\n", "kascade-server.yaml");
+  EXPECT_THAT(refused({"--config", yaml}),
+              HasSubstr(yaml + ":2: --max-queue: expected a whole number from 1 to 1048576, found "
+                               "\"0\""));
+  const std::string toml = config_file("weights=\"fp8\"\n");
+  EXPECT_THAT(refused({"--config", toml}),
+              AllOf(HasSubstr(toml + ":1: --weights: "), HasSubstr("fp8"), HasSubstr("int4")));
+  const std::string together = config_file("max-batch-tokens: 300\n", "kascade-server.yaml");
+  EXPECT_THAT(refused({"--config", together, "--max-sequences", "64"}),
+              HasSubstr(together + ":1: --max-batch-tokens: expected at least"));
+  const Variable threads("KASCADE_SERVER_THREADS", "x");
+  EXPECT_THAT(refused({}), HasSubstr("environment KASCADE_SERVER_THREADS: --threads: expected"));
+  EXPECT_THAT(refused({"--threads", "x"}), ::testing::StartsWith("--threads: expected"));
+}
+
+TEST(Configuration, AnUnknownNameIsToldWithTheNearestOne) {
+  const std::string yaml = config_file("listen: a:1\nmax-queu: 8\n", "kascade-server.yaml");
+  EXPECT_THAT(refused({"--config", yaml}),
+              HasSubstr(yaml + ":2: max-queu: no such option; the nearest one is max-queue"));
+  const std::string far = config_file("colour: red\n", "kascade-server.yaml");
+  EXPECT_THAT(refused({"--config", far}), HasSubstr(far + ":1: colour: no such option\n"));
+  for (const char* name : {"config", "help", "print-config", "version"}) {
+    EXPECT_THAT(refused({"--config", config_file(absl::StrCat(name, "=x\n"))}),
+                HasSubstr("no such option"));
+  }
+}
+
+TEST(Configuration, WhatIsPrintedCanBeReadAgain) {
+  const Configuration first =
+      accepted({"--listen", "[::1]:0", "--metrics-listen", "", "--max-connections-per-peer", "-1",
+                "--schedule-dir", "a \"b\" #c: 'd'", "--tokens", "1e3", "--pin-threads",
+                "--kv-memory", "1 GiB", "--print-config"});
+  EXPECT_EQ(first.print_format, "yaml");
+  const std::string yaml = yaml_text(first.server.configured_options);
+  EXPECT_THAT(yaml, AllOf(HasSubstr("\nmax-queue: 256  # default\n"), HasSubstr("\n# tls-cert: "),
+                          HasSubstr("\npin-threads: true  # flag\n")));
+  const Parsed again =
+      parse({"--config", config_file(yaml, "printed.yaml"), "--print-config=json"});
+  ASSERT_TRUE(again.result.configuration.has_value()) << again.errors;
+  const Configuration& second = *again.result.configuration;
+  EXPECT_EQ(second.print_format, "json");
+  ASSERT_EQ(second.server.configured_options.size(), first.server.configured_options.size());
+  for (const core::ConfiguredOption& option : first.server.configured_options) {
+    EXPECT_EQ(told(second, option.name).value, option.value) << option.name;
+  }
+  const auto json = nlohmann::json::parse(json_text(second.server.configured_options));
+  EXPECT_EQ(json.at("options").size(), first.server.configured_options.size());
+  EXPECT_EQ(json.at("options").at(0).at("name"), "model");
+  EXPECT_EQ(json.at("options").at(0).at("reloadable"), false);
+  EXPECT_THAT(refused({"--print-config=xml"}), HasSubstr("--print-config"));
+}
+
+TEST(Configuration, LogFormatAndShadowRate) {
+  EXPECT_EQ(accepted({}).log_format, "text");
+  EXPECT_EQ(accepted({"--log-format", "json"}).log_format, "json");
+  EXPECT_THAT(refused({"--log-format", "xml"}), HasSubstr("--log-format"));
+  EXPECT_EQ(accepted({}).server.shadow_rate, 0);
+  EXPECT_EQ(accepted({"--shadow-rate", "0.25"}).server.shadow_rate, 0.25);
+  EXPECT_THAT(refused({"--shadow-rate", "1.5"}), HasSubstr("a number from 0 to 1"));
+  EXPECT_TRUE(accepted({}).server.load_reports);
+  EXPECT_FALSE(accepted({"--load-reports", "off"}).server.load_reports);
+}
+
+TEST(Reload, TakesOverWhatItCanAndNamesTheRest) {
+  const auto running = accepted({"--max-queue", "8", "--threads", "2"}).server.configured_options;
+  const auto read = accepted({"--max-queue", "9", "--threads", "3", "--log-level", "debug"})
+                        .server.configured_options;
+  const ConfigurationChange change = change_between(running, read);
+  EXPECT_THAT(change.taken,
+              ::testing::ElementsAre("max-queue from 8 to 9", "log-level from info to debug"));
+  EXPECT_THAT(change.need_restart, ::testing::ElementsAre("threads"));
+  Configuration in_force;
+  in_force.server.configured_options = change.in_force;
+  EXPECT_EQ(told(in_force, "max-queue").value, "9");
+  EXPECT_EQ(told(in_force, "threads").value, "2");
+  EXPECT_EQ(told(in_force, "log-level").source, "flag");
 }
 
 TEST(Configuration, WrongUsageIsExitCodeTwo) {

@@ -109,10 +109,11 @@ class HealthWatch {
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
 };
 
-TEST_F(ServerLifecycleTest, HealthIsServingForTheServerAndBothServices) {
+TEST_F(ServerLifecycleTest, HealthIsServingForTheServerAndItsServices) {
   TestServer server(server_options(dir_.path()));
   EXPECT_EQ(server->lifecycle(), server::Lifecycle::kServing);
-  for (const char* service : {"", "kascade.v1.InferenceService", "kascade.v1.CalibrationService"}) {
+  for (const char* service : {"", "kascade.v1.InferenceService", "kascade.v1.CalibrationService",
+                              "kascade.v1.ServerService"}) {
     EXPECT_EQ(check_health(server, service), kServing) << service;
   }
   EXPECT_EQ(check_health(server, "liveness"), kServing);

@@ -48,6 +48,20 @@ TEST_F(FileWatchTest, EachChangeIsToldOnce) {
   EXPECT_TRUE(changes_become(4));
 }
 
+TEST_F(FileWatchTest, ALookFindsAChangeAtOnce) {
+  const auto file = dir_ / "file";
+  write_file(file, "1");
+  FileWatch watch({file}, absl::Hours(1));
+  watch.start([this] { ++changes_; });
+  watch.look();
+  EXPECT_EQ(changes_, 0);
+  write_file(file, "2");
+  watch.look();
+  EXPECT_EQ(changes_, 1);
+  watch.look();
+  EXPECT_EQ(changes_, 1);
+}
+
 TEST_F(FileWatchTest, AFileIsReadUpToALimit) {
   const auto file = dir_ / "file";
   write_file(file, "content");
