@@ -28,15 +28,12 @@ absl::Status check_queue_options(const EngineOptions& options) {
   absl::Status status = check_range("max_queue", options.max_queue, 1, 1 << 20);
   status.Update(check_range("max_queued_tokens", options.max_queued_tokens, 0,
                             std::numeric_limits<int64_t>::max()));
-  status.Update(check_range("max_wait_seconds", options.max_wait_seconds, 0, 86400));
+  if (options.max_wait_seconds != kAutomaticWait) {
+    status.Update(check_range("max_wait_seconds", options.max_wait_seconds, 0, 86400));
+  }
   status.Update(check_range("batch_share", options.batch_share, 1, 50));
   status.Update(check_range("background_share", options.background_share, 0, 1000));
   return status;
-}
-
-// How many interactive requests may wait whatever the prediction says; see AdmissionLimits.
-int32_t always_waiting(const EngineOptions& options) {
-  return std::max(1, options.max_sequences / 4);
 }
 
 int64_t max_queued_tokens(const EngineOptions& options, const KvCacheShape& shape) {
@@ -66,10 +63,11 @@ absl::Status check_options(const EngineOptions& options) {
   if (options.max_step_ms < 0 || options.max_step_ms > 3'600'000) {
     return outside("max_step_ms", 0, 3'600'000, options.max_step_ms);
   }
-  if (options.kv_memory_bytes < 0) {
-    return outside("kv_memory_bytes", 0, std::numeric_limits<int64_t>::max(),
-                   options.kv_memory_bytes);
-  }
+  absl::Status memory = check_range("kv_memory_bytes", options.kv_memory_bytes, 0,
+                                    std::numeric_limits<int64_t>::max());
+  memory.Update(check_range("request_memory_bytes", options.request_memory_bytes, 0,
+                            std::numeric_limits<int64_t>::max()));
+  if (!memory.ok()) return memory;
   if (auto format = weight_format_named(options.weights); !format.ok()) return format.status();
   return cache_dtype_named(options.kv_cache_dtype).status();
 }
@@ -145,7 +143,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
                                                    options.max_batch_tokens, packed.take());
   packed.keep(*transformer);
   const auto shape = cache_shape(options, *config, (*backend)->precision().cache,
-                                 memory_left(free_memory(), transformer->mapped_weight_bytes()));
+                                 memory_left(free_memory(), transformer->mapped_weight_bytes(),
+                                             options.request_memory_bytes));
   if (!shape.ok()) return shape.status();
   auto impl = std::make_unique<Impl>(options, *std::move(tokenizer), *std::move(identity),
                                      *std::move(backend), std::move(transformer), *shape);
@@ -177,7 +176,8 @@ Engine::Impl::Impl(const EngineOptions& options, std::unique_ptr<Tokenizer> mode
       admission({.max_queue = options.max_queue,
                  .max_queued_tokens = max_queued_tokens(options, shape),
                  .max_wait_seconds = options.max_wait_seconds,
-                 .always_waiting = always_waiting(options)}),
+                 .max_sequences = options.max_sequences,
+                 .block_size = shape.block_size}),
       max_sequences(options.max_sequences),
       loop({.max_batch_tokens = options.max_batch_tokens,
             .max_sequences = options.max_sequences,
@@ -296,7 +296,8 @@ void Engine::Impl::refuse(SeqId id, const EventSink& sink, const absl::Status& s
 
 void Engine::Impl::update_idle() {
   const std::lock_guard lock(mutex);
-  idle = loop.idle() && inbox.empty();
+  const bool was_idle = std::exchange(idle, loop.idle() && inbox.empty());
+  if (idle && !was_idle) idle_since = absl::Now();
   if (idle) became_idle.notify_all();
 }
 
