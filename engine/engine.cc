@@ -142,9 +142,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   auto transformer = std::make_unique<Transformer>(*config, *std::move(checkpoint), **backend,
                                                    options.max_batch_tokens, packed.take());
   packed.keep(*transformer);
-  const auto shape = cache_shape(options, *config, (*backend)->precision().cache,
-                                 memory_left(free_memory(), transformer->mapped_weight_bytes(),
-                                             options.request_memory_bytes));
+  const auto shape = cache_shape(
+      options, *config, (*backend)->precision().cache,
+      memory_left(free_memory(), transformer->mapped_weight_bytes(), options.request_memory_bytes));
   if (!shape.ok()) return shape.status();
   auto impl = std::make_unique<Impl>(options, *std::move(tokenizer), *std::move(identity),
                                      *std::move(backend), std::move(transformer), *shape);
@@ -177,6 +177,7 @@ Engine::Impl::Impl(const EngineOptions& options, std::unique_ptr<Tokenizer> mode
                  .max_queued_tokens = max_queued_tokens(options, shape),
                  .max_wait_seconds = options.max_wait_seconds,
                  .max_sequences = options.max_sequences,
+                 .max_batch_tokens = options.max_batch_tokens,
                  .block_size = shape.block_size}),
       max_sequences(options.max_sequences),
       loop({.max_batch_tokens = options.max_batch_tokens,

@@ -72,6 +72,7 @@ void Engine::Impl::publish(const EngineStats& stats, const QueueChanges& changes
   if (changes.step_seconds > 0) {
     admission.record_step({.seconds = changes.step_seconds,
                            .idle_seconds = changes.idle_seconds,
+                           .interactive_rows = changes.interactive_rows,
                            .started = changes.started,
                            .rows_per_second = changes.rows_per_second});
   }
@@ -132,8 +133,7 @@ EngineStats Engine::stats() const {
       static_cast<int32_t>(std::ranges::count_if(impl_->inbox, [](const Impl::Command& command) {
         return std::holds_alternative<QueuedRequest>(command);
       }));
-  stats.predicted_wait_seconds =
-      impl_->admission.predicted_wait(QueueEntry{}).value_or(0);
+  stats.predicted_wait_seconds = impl_->admission.predicted_wait(QueueEntry{}).value_or(0);
   return stats;
 }
 

@@ -156,6 +156,9 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
 void StepLoop::record_start(const StepLayout& layout, absl::Time begin) {
   for (const PlannedSlice& planned : layout.slices) {
     ActiveRequest& request = ActiveRequest::of(*planned.sequence);
+    if (planned.sequence->rank() == Priority::kInteractive) {
+      changes_.interactive_rows += planned.slice->count;
+    }
     if (request.started != absl::InfiniteFuture()) continue;
     request.started = begin;
     changes_.started.push_back(request.entry);

@@ -32,6 +32,7 @@ namespace kascade {
 struct QueueChanges {
   double step_seconds = 0;            // duration of the step in between; 0 = there was none
   double idle_seconds = 0;            // before that step, since the one before
+  int32_t interactive_rows = 0;       // in that step
   std::vector<QueueEntry> started{};  // in this step
   std::vector<QueueEntry> gone{};     // ended before
   // How fast prompts are computed according to the step-time forecast, if that is known.
@@ -93,7 +94,7 @@ class StepLoop {
   SchedulerLimits limits_;
   int64_t max_selection_bytes_;
   std::map<AttentionChoice, std::weak_ptr<const AttentionPolicy>> policies_;
-  QueueChanges changes_;  // since the last publication
+  QueueChanges changes_;                               // since the last publication
   absl::Time last_step_end_ = absl::InfiniteFuture();  // infinite before the first step
   double length_share_ = 1;  // of the permitted tokens, that sequences generated lately
   Publish publish_;

@@ -25,8 +25,9 @@ constexpr double kGoldenRatio = 0.6180339887498949;
 // kAutomaticWait: times that of the first token. Where a prompt takes most of the time, the queue
 // holds about so many.
 constexpr double kPatience = 2;
-// The engine has paused if interactive work took a smaller share of the last kMemorySeconds.
-constexpr double kBusy = 0.5;
+// The engine had little to do if interactive work used a smaller share of it lately. Half of the
+// requests that it can serve use less than this, since steps with few rows cost more for each.
+constexpr double kLittleUsed = 0.25;
 constexpr double kStepsRemembered = 16;
 
 absl::Status refuse_for(const char* reason, const std::string& message, absl::Duration retry_after,
@@ -68,7 +69,8 @@ absl::Status check_fits(int32_t tokens, int32_t branches, const BlockAllocator& 
 Admission::Admission(const AdmissionLimits& limits) : limits_(limits) {
   KASCADE_CHECK(limits.max_queue >= 1 && limits.max_queued_tokens >= 1);
   KASCADE_CHECK(limits.max_wait_seconds >= 0 || limits.max_wait_seconds == kAutomaticWait);
-  KASCADE_CHECK(limits.max_sequences >= 1 && limits.block_size >= 1);
+  KASCADE_CHECK(limits.max_sequences >= 1 && limits.max_batch_tokens >= 1 &&
+                limits.block_size >= 1);
 }
 
 absl::Status Admission::check(const QueueEntry& entry, double idle_seconds) {
@@ -104,8 +106,8 @@ absl::Status Admission::check_wait(const QueueEntry& entry, double idle_seconds)
   const Class& queue = of(entry.priority);
   if (outlook_.started + queue.waiting < kFewRequests) return absl::OkStatus();
   const bool automatic = limits_.max_wait_seconds == kAutomaticWait;
-  const bool had_paused = busy_share_ * std::exp(-idle_seconds / kMemorySeconds) < kBusy;
-  if (automatic && had_paused && queue.waiting < limits_.max_sequences) return absl::OkStatus();
+  const bool little_used = used_share_ * std::exp(-idle_seconds / kMemorySeconds) < kLittleUsed;
+  if (automatic && little_used && queue.waiting < limits_.max_sequences) return absl::OkStatus();
   const double wait = predicted_wait(entry).value_or(0);
   const double limit = automatic ? automatic_limit(entry) : limits_.max_wait_seconds;
   if (wait <= limit) return absl::OkStatus();
@@ -120,10 +122,11 @@ absl::Status Admission::check_wait(const QueueEntry& entry, double idle_seconds)
 double Admission::automatic_limit(const QueueEntry& entry) const {
   const double share = share_before(entry);
   const Class& queue = of(entry.priority);
-  const double rows = static_cast<double>(outlook_.rows_to_feed) +
-                      share * static_cast<double>(queue.tokens);
+  const double rows =
+      static_cast<double>(outlook_.rows_to_feed) + share * static_cast<double>(queue.tokens);
   const double prompts = outlook_.prompts_to_feed + share * static_cast<double>(queue.waiting);
-  const double longest = std::max(static_cast<double>(entry.tokens), prompts > 0 ? rows / prompts : 0);
+  const double longest =
+      std::max(static_cast<double>(entry.tokens), prompts > 0 ? rows / prompts : 0);
   return kPatience * (step_seconds_ + seconds_of_rows(longest));
 }
 
@@ -160,7 +163,7 @@ void Admission::leave(const QueueEntry& entry) {
 void Admission::record_step(const Step& step) {
   rows_per_second_ = step.rows_per_second;
   if (!(step.seconds > 0)) return;
-  record_busy(step);
+  record_use(step);
   step_seconds_ += (step.seconds - step_seconds_) / (step_seconds_ == 0 ? 1 : kStepsRemembered);
   std::array<double, kPriorities> work{};
   for (const QueueEntry& entry : step.started) {
@@ -176,15 +179,12 @@ void Admission::record_step(const Step& step) {
   }
 }
 
-void Admission::record_busy(const Step& step) {
-  const bool interactive =
-      outlook_.started > 0 || of(Priority::kInteractive).waiting > 0 ||
-      std::ranges::any_of(step.started, [](const QueueEntry& entry) {
-        return entry.priority == Priority::kInteractive;
-      });
-  busy_share_ *= std::exp(-std::max(0.0, step.idle_seconds) / kMemorySeconds);
+void Admission::record_use(const Step& step) {
+  const double used = std::max(1.0 * outlook_.started / limits_.max_sequences,
+                               1.0 * step.interactive_rows / limits_.max_batch_tokens);
+  used_share_ *= std::exp(-std::max(0.0, step.idle_seconds) / kMemorySeconds);
   const double kept = std::exp(-step.seconds / kMemorySeconds);
-  busy_share_ = busy_share_ * kept + (interactive ? 1 - kept : 0);
+  used_share_ = used_share_ * kept + std::min(1.0, used) * (1 - kept);
 }
 
 std::optional<double> Admission::predicted_wait(const QueueEntry& entry) const {
@@ -200,7 +200,8 @@ double Admission::share_before(const QueueEntry& entry) const {
   const bool is_new = own == queue.clients.end();
   const auto clients = static_cast<int64_t>(queue.clients.size()) + (is_new ? 1 : 0);
   const int64_t turns = (is_new ? 0 : own->second) + 1;
-  return std::min(1.0, static_cast<double>(turns * clients) / static_cast<double>(queue.waiting + 1));
+  return std::min(1.0,
+                  static_cast<double>(turns * clients) / static_cast<double>(queue.waiting + 1));
 }
 
 std::optional<double> Admission::wait_by_rate(const QueueEntry& entry) const {

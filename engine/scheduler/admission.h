@@ -30,9 +30,11 @@ struct AdmissionLimits {
   // An interactive request is refused if it is predicted to wait longer; 0 = no limit, or
   // kAutomaticWait.
   double max_wait_seconds = 0;
-  // Places of running sequences; ≥ 1. So many requests may wait after a pause under kAutomaticWait.
+  // Places of running sequences; ≥ 1. Under kAutomaticWait so many requests may wait if the engine
+  // had little to do.
   int32_t max_sequences = 32;
-  int32_t block_size = 32;  // tokens; ≥ 1
+  int32_t max_batch_tokens = 512;  // rows of a full step; ≥ 1
+  int32_t block_size = 32;         // tokens; ≥ 1
 };
 
 // While the engine has fewer interactive requests, none is refused for its wait, so that a
@@ -62,8 +64,9 @@ class Admission {
   void leave(const QueueEntry& entry);
 
   struct Step {
-    double seconds = 0;                    // its duration
-    double idle_seconds = 0;               // between it and the step before
+    double seconds = 0;                     // its duration
+    double idle_seconds = 0;                // between it and the step before
+    int32_t interactive_rows = 0;           // computed in it
     std::span<const QueueEntry> started{};  // left the queue in it
     // How fast prompts are computed according to the step-time forecast, if that is known.
     std::optional<double> rows_per_second{};
@@ -101,15 +104,16 @@ class Admission {
   double seconds_of_rows(double rows) const;
   // The limit that kAutomaticWait stands for.
   double automatic_limit(const QueueEntry& entry) const;
-  void record_busy(const Step& step);
+  void record_use(const Step& step);
 
   AdmissionLimits limits_;
   std::array<Class, kPriorities> classes_{};
   PlaceOutlook outlook_{};
   std::optional<double> rows_per_second_{};
   double step_seconds_ = 0;  // average of the last steps; 0 = there was none
-  // Share of the time that steps with interactive work took, where older times count less.
-  double busy_share_ = 0;
+  // Share of the places or of the rows of full steps, whichever is more, that interactive work took
+  // on average; older times count less.
+  double used_share_ = 0;
   uint32_t refused_ = 0;
 };
 

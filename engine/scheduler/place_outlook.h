@@ -20,11 +20,11 @@ struct Departure {
 // Batch and background sequences count as gone, since they lose places and blocks to interactive
 // ones; a promoted batch sequence counts as interactive.
 struct PlaceOutlook {
-  int32_t free_places = 0;             // < 0: preempted sequences need more than there are
-  int32_t free_blocks = 0;             // likewise
-  int32_t started = 0;                 // interactive sequences that have started
-  int64_t rows_to_feed = 0;            // of their prompts
-  int32_t prompts_to_feed = 0;         // that have such rows
+  int32_t free_places = 0;              // < 0: preempted sequences need more than there are
+  int32_t free_blocks = 0;              // likewise
+  int32_t started = 0;                  // interactive sequences that have started
+  int64_t rows_to_feed = 0;             // of their prompts
+  int32_t prompts_to_feed = 0;          // that have such rows
   std::vector<Departure> departures{};  // of those that run, the next one first
 
   // The number of steps after which so many places and blocks are free. Where that takes more ends

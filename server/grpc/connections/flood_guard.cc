@@ -9,6 +9,10 @@ namespace kascade::server {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(100);
+// Looking at thousands of connections takes milliseconds, so it is done this often only while one
+// of them sends much.
+constexpr auto kTickUnderLoad = std::chrono::milliseconds(20);
+constexpr int64_t kMuchInATick = 256 << 10;
 // A thousand streams need more than this.
 constexpr int64_t kBytesToLookAt = 16 << 10;
 constexpr size_t kMostWatched = 20'000;  // connections, also some that have ended
@@ -29,16 +33,19 @@ FloodGuard::~FloodGuard() {
 
 void FloodGuard::run() {
   std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, kTick, [this] { return stopping_; })) {
+  std::chrono::milliseconds tick = kTick;
+  while (!wake_.wait_for(lock, tick, [this] { return stopping_; })) {
     lock.unlock();
-    look();
+    tick = look() ? kTickUnderLoad : kTick;
     lock.lock();
   }
 }
 
-void FloodGuard::look() {
+bool FloodGuard::look() {
   if (watched_.size() > kMostWatched) watched_.clear();
+  bool much = false;
   for (const net::Connections::Traffic& traffic : connections_.with_traffic(kBytesToLookAt)) {
+    much = much || traffic.new_bytes >= kMuchInATick;
     auto counted = sockets_.count(traffic.name);
     if (!counted) continue;
     counted->counts.bytes = traffic.bytes;
@@ -54,6 +61,7 @@ void FloodGuard::look() {
     connections_.abort(traffic, *reason);
     watched_.erase(traffic.name);
   }
+  return much;
 }
 
 StreamBudget& FloodGuard::budget_of(const std::string& name, int64_t socket) {

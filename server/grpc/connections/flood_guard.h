@@ -19,7 +19,8 @@ namespace kascade::server {
 
 class FloodGuard {
  public:
-  // Looks at `connections`, which must outlive the guard, ten times a second from a thread.
+  // Looks at `connections`, which must outlive the guard, from a thread: ten times a second, and
+  // fifty times while one of them sends much.
   FloodGuard(net::Connections& connections, const StreamLimits& limits);
   FloodGuard(const FloodGuard&) = delete;
   FloodGuard& operator=(const FloodGuard&) = delete;
@@ -32,7 +33,8 @@ class FloodGuard {
   };
 
   void run();
-  void look();
+  // Cuts off what floods. Whether a connection has sent much since the last time.
+  bool look();
   // The budget of the connection that has this name now, a new one for a new connection.
   StreamBudget& budget_of(const std::string& name, int64_t socket);
 
