@@ -1,7 +1,10 @@
 #include "server/grpc/connections/flood_guard.h"
 
+#include <malloc.h>
+
 #include <chrono>
 #include <string>
+#include <utility>
 
 #include "spdlog/spdlog.h"
 
@@ -17,10 +20,20 @@ constexpr int64_t kMuchInATick = 256 << 10;
 constexpr int64_t kBytesToLookAt = 16 << 10;
 constexpr size_t kMostWatched = 20'000;  // connections, also some that have ended
 
+// Of all threads, also in large blocks. 0 where another allocator has replaced that of glibc.
+int64_t allocated_bytes() {
+  const struct mallinfo2 info = mallinfo2();
+  return static_cast<int64_t>(info.uordblks + info.hblkhd);
+}
+
 }  // namespace
 
-FloodGuard::FloodGuard(net::Connections& connections, const StreamLimits& limits)
-    : connections_(connections), limits_(limits), thread_([this] { run(); }) {}
+FloodGuard::FloodGuard(net::Connections& connections, const StreamLimits& limits,
+                       std::function<int64_t()> accounted_bytes)
+    : connections_(connections),
+      limits_(limits),
+      accounted_bytes_(std::move(accounted_bytes)),
+      thread_([this] { run(); }) {}
 
 FloodGuard::~FloodGuard() {
   {
@@ -44,11 +57,14 @@ void FloodGuard::run() {
 bool FloodGuard::look() {
   if (watched_.size() > kMostWatched) watched_.clear();
   bool much = false;
-  for (const net::Connections::Traffic& traffic : connections_.with_traffic(kBytesToLookAt)) {
+  const auto connections = connections_.with_traffic(kBytesToLookAt);
+  const int64_t allocated = connections.empty() ? 0 : allocated_bytes() - accounted_bytes_();
+  for (const net::Connections::Traffic& traffic : connections) {
     much = much || traffic.new_bytes >= kMuchInATick;
     auto counted = sockets_.count(traffic.name);
     if (!counted) continue;
     counted->counts.bytes = traffic.bytes;
+    counted->counts.allocated = allocated;
     const auto reason = budget_of(traffic.name, counted->socket)
                             .observe(counted->counts, std::chrono::steady_clock::now());
     if (!reason) continue;

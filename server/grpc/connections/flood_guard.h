@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -21,7 +22,9 @@ class FloodGuard {
  public:
   // Looks at `connections`, which must outlive the guard, from a thread: ten times a second, and
   // fifty times while one of them sends much.
-  FloodGuard(net::Connections& connections, const StreamLimits& limits);
+  // `accounted_bytes` tells the memory that requests account for; thread-safe.
+  FloodGuard(net::Connections& connections, const StreamLimits& limits,
+             std::function<int64_t()> accounted_bytes);
   FloodGuard(const FloodGuard&) = delete;
   FloodGuard& operator=(const FloodGuard&) = delete;
   ~FloodGuard();
@@ -40,6 +43,7 @@ class FloodGuard {
 
   net::Connections& connections_;
   const StreamLimits limits_;
+  const std::function<int64_t()> accounted_bytes_;
   SocketCounter sockets_;                             // used by the thread only, as is `watched_`
   std::unordered_map<std::string, Watched> watched_;  // by name
   std::mutex mutex_;
