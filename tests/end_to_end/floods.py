@@ -180,7 +180,7 @@ def main():
     parser.add_argument("server")
     parser.add_argument("floods", nargs="*", metavar="FLOOD", help=", ".join(FLOODS))
     parser.add_argument("--connections", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     names = arguments.floods or list(FLOODS)
     return 0 if all([measure(arguments.server, name, arguments.connections) for name in names]) else 1
 

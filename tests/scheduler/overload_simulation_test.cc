@@ -141,7 +141,7 @@ class Simulation {
       if (request.generated == 1) measured.first_token.push_back(now_ - request.arrival);
     }
     const auto ended = static_cast<int32_t>(scheduler_.commit(plan, outcomes).size());
-    for (const QueueEntry& entry : started) admission_.leave(entry);
+    for (const QueueEntry& left : started) admission_.leave(left);
     const double share = 0.5 * (work_.least_new_tokens + work_.new_tokens) / work_.new_tokens;
     admission_.set_outlook(place_outlook(scheduler_, limits_, blocks_, share));
     admission_.record_step({.seconds = seconds_of(rows),
@@ -214,7 +214,7 @@ TEST_P(OverloadSimulation, BurstsAreServedAfterAPause) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, OverloadSimulation, testing::ValuesIn(kCases),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& one) { return one.param.name; });
 
 }  // namespace
 }  // namespace kascade
