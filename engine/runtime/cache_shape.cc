@@ -15,9 +15,11 @@ MemoryLeft memory_left(const FreeMemory& free, int64_t mapped_weight_bytes,
   MemoryLeft left{beside_weights - for_requests,
                   absl::StrCat(free.bytes, " that ", free.source, " leaves, less ",
                                mapped_weight_bytes, " for weights in mapped files")};
-  if (for_requests > 0) absl::StrAppend(&left.reckoning, ", less ", for_requests, " for requests");
+  if (for_requests == 0) return left;
+  absl::StrAppend(&left.reckoning, ", less ", for_requests, " for requests");
   if (for_requests < request_memory_bytes) {
-    absl::StrAppend(&left.reckoning, ", half of the rest, which may take ", request_memory_bytes);
+    absl::StrAppend(&left.reckoning, " (half of the rest; request_memory_bytes is ",
+                    request_memory_bytes, ")");
   }
   return left;
 }

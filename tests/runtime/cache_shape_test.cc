@@ -79,8 +79,8 @@ TEST(MemoryLeft, IsLessWhatRequestsMayTake) {
 TEST(MemoryLeft, IsAtLeastHalfWhateverRequestsMayTake) {
   const MemoryLeft left = memory_left({5000, "the machine"}, 1200, 1 << 30);
   EXPECT_EQ(left.bytes, 1900);
-  EXPECT_THAT(left.reckoning, HasSubstr("less 1900 for requests, half of the rest, which may take "
-                                        "1073741824"));
+  EXPECT_THAT(left.reckoning, HasSubstr("less 1900 for requests (half of the rest; "
+                                        "request_memory_bytes is 1073741824)"));
 }
 
 }  // namespace
