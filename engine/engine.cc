@@ -34,7 +34,9 @@ absl::Status check_queue_limits(const QueueLimits& limits) {
   absl::Status status = check_range("max_queue", limits.max_queue, 1, 1 << 20);
   status.Update(check_range("max_queued_tokens", limits.max_queued_tokens, 0,
                             std::numeric_limits<int64_t>::max()));
-  status.Update(check_range("max_wait_seconds", limits.max_wait_seconds, 0, 86400));
+  if (limits.max_wait_seconds != kAutomaticWait) {
+    status.Update(check_range("max_wait_seconds", limits.max_wait_seconds, 0, 86400));
+  }
   return status;
 }
 
@@ -46,13 +48,19 @@ absl::Status check_queue_options(const EngineOptions& options) {
 }
 
 // `cache_tokens`: what the KV cache holds.
-AdmissionLimits admission_limits(const QueueLimits& limits, int32_t max_sequences,
-                                 int64_t cache_tokens) {
-  return {.max_queue = limits.max_queue,
-          .max_queued_tokens =
-              limits.max_queued_tokens > 0 ? limits.max_queued_tokens : 8 * cache_tokens,
-          .max_wait_seconds = limits.max_wait_seconds,
-          .always_waiting = std::max(1, max_sequences / 4)};
+void apply(const QueueLimits& limits, int64_t cache_tokens, AdmissionLimits& admission) {
+  admission.max_queue = limits.max_queue;
+  admission.max_queued_tokens =
+      limits.max_queued_tokens > 0 ? limits.max_queued_tokens : 8 * cache_tokens;
+  admission.max_wait_seconds = limits.max_wait_seconds;
+}
+
+AdmissionLimits admission_limits(const EngineOptions& options, const KvCacheShape& shape) {
+  AdmissionLimits limits{.max_sequences = options.max_sequences,
+                         .max_batch_tokens = options.max_batch_tokens,
+                         .block_size = shape.block_size};
+  apply(queue_limits_of(options), int64_t{shape.blocks} * shape.block_size, limits);
+  return limits;
 }
 
 absl::Status check_options(const EngineOptions& options) {
@@ -77,10 +85,11 @@ absl::Status check_options(const EngineOptions& options) {
   if (options.max_step_ms < 0 || options.max_step_ms > 3'600'000) {
     return outside("max_step_ms", 0, 3'600'000, options.max_step_ms);
   }
-  if (options.kv_memory_bytes < 0) {
-    return outside("kv_memory_bytes", 0, std::numeric_limits<int64_t>::max(),
-                   options.kv_memory_bytes);
-  }
+  absl::Status memory = check_range("kv_memory_bytes", options.kv_memory_bytes, 0,
+                                    std::numeric_limits<int64_t>::max());
+  memory.Update(check_range("request_memory_bytes", options.request_memory_bytes, 0,
+                            std::numeric_limits<int64_t>::max()));
+  if (!memory.ok()) return memory;
   if (auto format = weight_format_named(options.weights); !format.ok()) return format.status();
   return cache_dtype_named(options.kv_cache_dtype).status();
 }
@@ -155,8 +164,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   auto transformer = std::make_unique<Transformer>(*config, *std::move(checkpoint), **backend,
                                                    options.max_batch_tokens, packed.take());
   packed.keep(*transformer);
-  const auto shape = cache_shape(options, *config, (*backend)->precision().cache,
-                                 memory_left(free_memory(), transformer->mapped_weight_bytes()));
+  const auto shape = cache_shape(
+      options, *config, (*backend)->precision().cache,
+      memory_left(free_memory(), transformer->mapped_weight_bytes(), options.request_memory_bytes));
   if (!shape.ok()) return shape.status();
   auto impl = std::make_unique<Impl>(options, *std::move(tokenizer), *std::move(identity),
                                      *std::move(backend), std::move(transformer), *shape);
@@ -185,8 +195,7 @@ Engine::Impl::Impl(const EngineOptions& options, std::unique_ptr<Tokenizer> mode
       transformer(std::move(model)),
       cache(shape, *backend),
       blocks(shape.blocks, shape.block_size),
-      admission(admission_limits(queue_limits_of(options), options.max_sequences,
-                                 int64_t{shape.blocks} * shape.block_size)),
+      admission(admission_limits(options, shape)),
       max_sequences(options.max_sequences),
       loop({.max_batch_tokens = options.max_batch_tokens,
             .max_sequences = options.max_sequences,
@@ -304,7 +313,8 @@ void Engine::Impl::refuse(SeqId id, const EventSink& sink, const absl::Status& s
 
 void Engine::Impl::update_idle() {
   const std::lock_guard lock(mutex);
-  idle = loop.idle() && inbox.empty();
+  const bool was_idle = std::exchange(idle, loop.idle() && inbox.empty());
+  if (idle && !was_idle) idle_since = absl::Now();
   if (idle) became_idle.notify_all();
 }
 
@@ -359,9 +369,9 @@ std::shared_ptr<const Schedule> Engine::active_schedule() const {
 absl::Status Engine::set_queue_limits(const QueueLimits& limits) {
   if (absl::Status status = check_queue_limits(limits); !status.ok()) return status;
   const std::lock_guard lock(impl_->mutex);
-  impl_->admission.set_limits(
-      admission_limits(limits, impl_->max_sequences,
-                       int64_t{impl_->blocks.total_blocks()} * impl_->blocks.block_size()));
+  AdmissionLimits changed = impl_->admission.limits();
+  apply(limits, int64_t{impl_->blocks.total_blocks()} * impl_->blocks.block_size(), changed);
+  impl_->admission.set_limits(changed);
   return absl::OkStatus();
 }
 

@@ -41,9 +41,12 @@ struct EngineOptions {
   // Whether the cache also holds a 4-bit copy of the keys (engine/backend/int4_keys.h), which some
   // schedules select by. It takes about an eighth of the memory of bf16 keys and values.
   bool int4_keys = true;
-  // Bytes of the paged KV cache. 0 = as much as max_sequences full contexts need, but at most a
-  // quarter of the memory that is available at start.
+  // Bytes of the paged KV cache. 0 = as much as max_sequences full contexts need, but at most half
+  // of the memory that is left at start beside weights and request_memory_bytes.
   int64_t kv_memory_bytes = 0;
+  // Bytes that the caller's requests may take beside the engine. The KV cache is sized from what
+  // they leave, but half of the memory is left to it however large they are.
+  int64_t request_memory_bytes = 0;
   int32_t block_size = 32;         // tokens per cache block
   int32_t max_batch_tokens = 512;  // most rows of one step; ≥ max_sequences + 256
   int32_t max_sequences = 32;      // most running at once; a comparison counts as two
@@ -54,7 +57,8 @@ struct EngineOptions {
   int32_t max_step_ms = 0;
   // Limits of what waits, for interactive and for batch requests separately; whatever exceeds one
   // is refused (engine/scheduler/admission.h): requests, their tokens (0 = 8 × what the cache
-  // holds), and for interactive requests the predicted wait (0 = no limit).
+  // holds), and for interactive requests the predicted wait (0 = no limit, or
+  // kAutomaticWait).
   int32_t max_queue = 256;
   int64_t max_queued_tokens = 0;
   double max_wait_seconds = 0;

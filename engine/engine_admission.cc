@@ -3,6 +3,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/time/clock.h"
 #include "engine/base/refusal.h"
 #include "engine/engine.h"
 #include "engine/runtime/engine_impl.h"
@@ -18,6 +19,7 @@ QueueEntry entry_of(const Request& request, const Submission& options) {
   const auto* generate = std::get_if<Generate>(&request.task);
   return {.priority = options.priority,
           .client = options.client,
+          .places = request.runs(),
           .tokens = std::ssize(request.tokens) * request.runs(),
           .new_tokens = generate != nullptr ? generate->max_new_tokens : 0};
 }
@@ -33,7 +35,9 @@ absl::Status Engine::Impl::take_place(const QueueEntry& entry, bool is_continuat
   const std::lock_guard lock(mutex);
   if (stopping || (draining && !is_continuation)) return kascade::draining();
   if (!is_continuation) {
-    if (absl::Status status = admission.check(entry); !status.ok()) return status;
+    const double idle_seconds = idle ? absl::ToDoubleSeconds(absl::Now() - idle_since) : 0;
+    absl::Status status = admission.check(entry, std::max(0.0, idle_seconds));
+    if (!status.ok()) return status;
   }
   admission.enter(entry);
   ++places_unused;
@@ -64,8 +68,13 @@ void Engine::Impl::publish(const EngineStats& stats, const QueueChanges& changes
   published_stats = stats;
   for (const QueueEntry& entry : changes.started) admission.leave(entry);
   for (const QueueEntry& entry : changes.gone) admission.leave(entry);
+  admission.set_outlook(changes.outlook);
   if (changes.step_seconds > 0) {
-    admission.record_step(changes.step_seconds, changes.started, changes.rows_per_second);
+    admission.record_step({.seconds = changes.step_seconds,
+                           .idle_seconds = changes.idle_seconds,
+                           .interactive_rows = changes.interactive_rows,
+                           .started = changes.started,
+                           .rows_per_second = changes.rows_per_second});
   }
 }
 
@@ -124,8 +133,7 @@ EngineStats Engine::stats() const {
       static_cast<int32_t>(std::ranges::count_if(impl_->inbox, [](const Impl::Command& command) {
         return std::holds_alternative<QueuedRequest>(command);
       }));
-  stats.predicted_wait_seconds =
-      impl_->admission.predicted_wait(Priority::kInteractive, "").value_or(0);
+  stats.predicted_wait_seconds = impl_->admission.predicted_wait(QueueEntry{}).value_or(0);
   return stats;
 }
 

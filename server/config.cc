@@ -19,7 +19,6 @@ using options::add_whole;
 
 // A step has room for one row of each sequence, and for so many rows of prompts.
 constexpr int32_t kRowsBesideSequences = 256;
-constexpr double kMaxWaitSeconds = 2;
 
 // "on" or "off"; unlike a flag, it is on by default.
 void add_switch(CLI::App& app, const std::string& name, bool& value,
@@ -77,16 +76,16 @@ void add_step_flags(CLI::App& app, EngineOptions& engine) {
 
 // What may wait, and how the classes of requests share the engine.
 void add_queue_flags(CLI::App& app, EngineOptions& engine) {
-  engine.max_wait_seconds = kMaxWaitSeconds;
+  engine.max_wait_seconds = kAutomaticWait;
   add_whole(app, "--max-queue", engine.max_queue, 1, 1 << 20,
             "Requests of one class that wait; more get RESOURCE_EXHAUSTED");
   add_whole(
       app, "--max-queued-tokens", engine.max_queued_tokens, 0, INT64_MAX,
       "Tokens of the waiting requests of one class; more get RESOURCE_EXHAUSTED; 0 = eight times "
       "what the KV cache holds");
-  add_number(app, "--max-wait-seconds", engine.max_wait_seconds, 0, 86400,
+  add_number(app, "--max-wait-seconds", engine.max_wait_seconds, kAutomaticWait, 86400,
              "Interactive requests that are predicted to wait longer get RESOURCE_EXHAUSTED; "
-             "0 = no limit");
+             "0 = no limit, -1 = about as long as the request itself takes to its first token");
   add_whole(app, "--batch-share", engine.batch_share, 1, 50,
             "Percent of a step that batch requests get while interactive ones fill every step");
   add_whole(app, "--background-share", engine.background_share, 0, 1000,

@@ -16,6 +16,10 @@ inline constexpr size_t kPriorities = 3;
 inline constexpr std::array<Priority, kPriorities> kEveryPriority{
     Priority::kInteractive, Priority::kBatch, Priority::kBackground};
 
+// As a limit on the wait of interactive requests, in place of seconds: about as long as the request
+// takes from its first step to its first token, or as the prompts before it take on average.
+inline constexpr double kAutomaticWait = -1;
+
 constexpr std::string_view name_of(Priority priority) {
   constexpr std::array<std::string_view, kPriorities> kNames{"interactive", "batch", "background"};
   return kNames[static_cast<size_t>(priority)];

@@ -8,10 +8,20 @@
 
 namespace kascade {
 
-MemoryLeft memory_left(const FreeMemory& free, int64_t mapped_weight_bytes) {
-  return {std::max<int64_t>(0, free.bytes - mapped_weight_bytes),
-          absl::StrCat(free.bytes, " that ", free.source, " leaves, less ", mapped_weight_bytes,
-                       " for weights in mapped files")};
+MemoryLeft memory_left(const FreeMemory& free, int64_t mapped_weight_bytes,
+                       int64_t request_memory_bytes) {
+  const int64_t beside_weights = std::max<int64_t>(0, free.bytes - mapped_weight_bytes);
+  const int64_t for_requests = std::min(request_memory_bytes, beside_weights / 2);
+  MemoryLeft left{beside_weights - for_requests,
+                  absl::StrCat(free.bytes, " that ", free.source, " leaves, less ",
+                               mapped_weight_bytes, " for weights in mapped files")};
+  if (for_requests == 0) return left;
+  absl::StrAppend(&left.reckoning, ", less ", for_requests, " for requests");
+  if (for_requests < request_memory_bytes) {
+    absl::StrAppend(&left.reckoning, " (half of the rest; request_memory_bytes is ",
+                    request_memory_bytes, ")");
+  }
+  return left;
 }
 
 absl::StatusOr<KvCacheShape> cache_shape(const EngineOptions& options, const ModelConfig& config,

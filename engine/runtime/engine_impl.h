@@ -60,6 +60,7 @@ struct Engine::Impl {
   EngineStats published_stats;
   SeqId next_id = 1;
   bool idle = true;
+  absl::Time idle_since = absl::InfinitePast();
   bool draining = false;
   bool stopping = false;
 

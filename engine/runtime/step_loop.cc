@@ -9,6 +9,11 @@
 #include "engine/attention/observer.h"
 
 namespace kascade {
+namespace {
+
+constexpr double kLengthsRemembered = 32;  // of sequences that ended
+
+}  // namespace
 
 StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
                    Transformer& transformer, KvCache& cache, BlockAllocator& blocks,
@@ -20,7 +25,7 @@ StepLoop::StepLoop(const SchedulerLimits& limits, int64_t max_selection_bytes,
       scheduler_(limits, blocks, &step_time_),
       builder_(blocks.block_size()),
       outputs_(limits.max_sequences, transformer, scheduler_, stats_),
-      max_batch_tokens_(limits.max_batch_tokens),
+      limits_(limits),
       max_selection_bytes_(max_selection_bytes),
       publish_(std::move(publish)) {
   refresh_stats();
@@ -137,6 +142,8 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
   const absl::Time end = clock();
   record_end(layout, end);
   record_step_time(features, end - begin);
+  changes_.idle_seconds = std::max(0.0, absl::ToDoubleSeconds(begin - last_step_end_));
+  last_step_end_ = end;
   ++stats_.steps;
   stats_.rows += layout.step.batch.rows();
   stats_.last_step = end - begin;
@@ -149,6 +156,9 @@ bool StepLoop::step(const std::function<absl::Time()>& clock) {
 void StepLoop::record_start(const StepLayout& layout, absl::Time begin) {
   for (const PlannedSlice& planned : layout.slices) {
     ActiveRequest& request = ActiveRequest::of(*planned.sequence);
+    if (planned.sequence->rank() == Priority::kInteractive) {
+      changes_.interactive_rows += planned.slice->count;
+    }
     if (request.started != absl::InfiniteFuture()) continue;
     request.started = begin;
     changes_.started.push_back(request.entry);
@@ -172,7 +182,7 @@ void StepLoop::record_step_time(const StepFeatures& features, absl::Duration dur
   }
   step_time_.observe(features, duration);
   changes_.step_seconds = seconds;
-  const double rows = max_batch_tokens_;
+  const double rows = limits_.max_batch_tokens;
   const auto full_step = step_time_.seconds({.rows = rows});
   if (full_step && *full_step > 0) changes_.rows_per_second = rows / *full_step;
 }
@@ -223,6 +233,7 @@ void StepLoop::deliver(const std::vector<std::unique_ptr<Sequence>>& ended, Step
   for (const auto& sequence : ended) {
     ActiveRequest& request = ActiveRequest::of(*sequence);
     if (!request.finish) request.finish = Finish{.reason = FinishReason::kCompleted};
+    record_length(*sequence);
   }
   refresh_stats();
   // A sink may ask for statistics or cancel; both see the state after this step.
@@ -262,7 +273,16 @@ void StepLoop::refresh_stats() {
   stats_.total_blocks = blocks_.total_blocks();
   stats_.free_blocks = blocks_.free_blocks();
   stats_.block_size = blocks_.block_size();
+  changes_.outlook = place_outlook(scheduler_, limits_, blocks_, length_share_);
   publish_(stats_, std::exchange(changes_, {}));
+}
+
+void StepLoop::record_length(const Sequence& ended) {
+  const int32_t prompt = ActiveRequest::of(ended).prompt_tokens;
+  const int32_t permitted = ended.spec.max_tokens - prompt;
+  if (!ended.spec.generates || permitted <= 0) return;
+  const double share = static_cast<double>(std::ssize(ended.tokens) - prompt) / permitted;
+  length_share_ += (share - length_share_) / kLengthsRemembered;
 }
 
 }  // namespace kascade

@@ -23,6 +23,7 @@
 #include "engine/runtime/step_builder.h"
 #include "engine/runtime/step_outputs.h"
 #include "engine/runtime/step_time.h"
+#include "engine/scheduler/place_outlook.h"
 #include "engine/scheduler/scheduler.h"
 
 namespace kascade {
@@ -30,10 +31,13 @@ namespace kascade {
 // Requests that no longer wait for their first step.
 struct QueueChanges {
   double step_seconds = 0;            // duration of the step in between; 0 = there was none
+  double idle_seconds = 0;            // before that step, since the one before
+  int32_t interactive_rows = 0;       // in that step
   std::vector<QueueEntry> started{};  // in this step
   std::vector<QueueEntry> gone{};     // ended before
   // How fast prompts are computed according to the step-time forecast, if that is known.
   std::optional<double> rows_per_second{};
+  PlaceOutlook outlook{};  // for those that wait
 };
 
 class StepLoop {
@@ -77,6 +81,7 @@ class StepLoop {
   void deliver(const std::vector<std::unique_ptr<Sequence>>& ended, StepEvents& events);
   static void send(ActiveRequest& request, Event& event);
   void refresh_stats();
+  void record_length(const Sequence& ended);
 
   Transformer& transformer_;
   KvCache& cache_;
@@ -86,10 +91,12 @@ class StepLoop {
   StepBuilder builder_;
   EngineStats stats_;
   StepOutputs outputs_;
-  int32_t max_batch_tokens_;
+  SchedulerLimits limits_;
   int64_t max_selection_bytes_;
   std::map<AttentionChoice, std::weak_ptr<const AttentionPolicy>> policies_;
-  QueueChanges changes_;  // since the last publication
+  QueueChanges changes_;                               // since the last publication
+  absl::Time last_step_end_ = absl::InfiniteFuture();  // infinite before the first step
+  double length_share_ = 1;  // of the permitted tokens, that sequences generated lately
   Publish publish_;
 };
 

@@ -111,6 +111,8 @@ class Scheduler {
                                                 std::span<const Outcome> outcomes);
 
   const Sequence* find(SeqId id) const;  // null if unknown
+  // All sequences, in the order of precedence. Valid until the next call that is not const.
+  const std::vector<Sequence*>& in_order() const { return queue_.in_order(); }
   bool empty() const { return sequences_.empty(); }
   int32_t running() const;  // sequences with blocks
   int32_t waiting() const;

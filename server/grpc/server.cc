@@ -70,7 +70,9 @@ absl::Status check_security(const ServerOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::start(const ServerOptions& options) {
   if (absl::Status status = check_security(options); !status.ok()) return status;
-  auto engine = Engine::create(options.engine);
+  EngineOptions engine_options = options.engine;
+  engine_options.request_memory_bytes = options.request_memory_bytes;
+  auto engine = Engine::create(engine_options);
   if (!engine.ok()) return engine.status();
   std::unique_ptr<Server> server(new Server(options, *std::move(engine)));
   if (absl::Status status = server->load_schedules(); !status.ok()) return status;
@@ -203,7 +205,8 @@ absl::Status Server::serve(net::Listener listener) {
   if (!acceptor.ok()) return acceptor.status();
   acceptor_ = *std::move(acceptor);
   flood_guard_ = std::make_unique<FloodGuard>(
-      *connections_, stream_limits(options_.connections, options_.max_message_bytes));
+      *connections_, stream_limits(options_.connections, options_.max_message_bytes),
+      [this] { return memory_.used(); });
   return absl::OkStatus();
 }
 

@@ -102,9 +102,13 @@ std::vector<Connections::Traffic> Connections::with_traffic(int64_t bytes) {
   for (const auto& [name, connection] : by_name_) {
     const auto info = tcp_info_of(connection->duplicate);
     const auto received = static_cast<int64_t>(info ? info->tcpi_bytes_received : 0);
-    if (received - connection->bytes_reported < bytes) continue;
+    const int64_t since = received - connection->bytes_reported;
+    if (since < bytes) continue;
     connection->bytes_reported = received;
-    found.push_back({.duplicate = connection->duplicate.get(), .name = name, .bytes = received});
+    found.push_back({.duplicate = connection->duplicate.get(),
+                     .name = name,
+                     .bytes = received,
+                     .new_bytes = since});
   }
   return found;
 }

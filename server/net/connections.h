@@ -83,7 +83,8 @@ class Connections {
   struct Traffic {
     int duplicate = -1;
     std::string name{};
-    int64_t bytes = 0;  // that have come in all
+    int64_t bytes = 0;      // that have come in all
+    int64_t new_bytes = 0;  // of these, since it was last reported
   };
   // The connections that have received at least so many bytes since they were last reported here.
   std::vector<Traffic> with_traffic(int64_t bytes);

@@ -31,7 +31,7 @@ server_path = None
 class Server:
     """A server that serves, with at most so many descriptors."""
 
-    def __init__(self, folder, *arguments, descriptors=None):
+    def __init__(self, folder, *arguments, listen="127.0.0.1:0", descriptors=None):
         def limit():
             if descriptors:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
@@ -40,7 +40,7 @@ class Server:
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 [server_path, "--model", MODEL, "--kv-memory", "16MiB", "--threads", "1", "--listen",
-                 "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--port-file", ports, *arguments],
+                 listen, "--metrics-listen", "127.0.0.1:0", "--port-file", ports, *arguments],
                 stdout=log, stderr=subprocess.STDOUT, preexec_fn=limit)
         deadline = time.monotonic() + 120
         while not ports.exists():
@@ -167,6 +167,33 @@ class ConnectionsTest(unittest.TestCase):
         self.assertLess(max(seconds for _, seconds in checks), 5)  # 12 s if nobody cuts it off
         self.assertEqual(server.metric('kascade_connections_closed_total{reason="streams"}'), 1)
 
+    def test_floods_of_frames_delay_nobody(self):
+        server = self.start()
+        for name in "ping", "settings", "empty data", "open streams", "small continuations":
+            with self.subTest(name):
+                self.flood(server, name)
+
+    def test_header_fields_take_little_memory(self):
+        server = self.start()
+        before = floods.resident(server.process)
+        peak = self.flood(server, "header fields by number", seconds=10)
+        self.assertLess(peak - before, 400)  # MiB; 640 if only the bytes are counted
+        self.assertEqual(server.metric('kascade_connections_closed_total{reason="data"}'), 1)
+
+    def flood(self, server, name, seconds=1):
+        """Others are served during the flood; the most memory meanwhile, MiB."""
+        flooder = multiprocessing.Process(
+            target=floods.flood, args=(server.port, name, multiprocessing.SimpleQueue(), seconds))
+        flooder.start()
+        checks, peak = [], 0
+        while flooder.is_alive():
+            checks.append(http2.health(server.port))
+            peak = max(peak, floods.resident(server.process))
+        flooder.join()
+        self.assertEqual({status for status, _ in checks}, {http2.SERVING})
+        self.assertLess(max(seconds for _, seconds in checks), 5)
+        return peak
+
     def test_connections_end_when_they_are_idle_or_old(self):
         server = self.start("--max-connection-idle-seconds", "1", "--max-connection-age-seconds", "2")
         watching, idle = self.watching(server.port), http2.connect(server.port)
@@ -177,6 +204,32 @@ class ConnectionsTest(unittest.TestCase):
         self.assertIn(http2.GOAWAY, [kind for kind, _, _ in http2.frames_of(watching)])
         self.assertLess(time.monotonic() - begin, 8)  # after the time for its call
         self.assertServes(server)
+
+    def test_a_unix_socket_has_the_limit_of_all_and_ends_idle_connections(self):
+        with tempfile.TemporaryDirectory(prefix="kascade-unix-") as folder:
+            path = f"{folder}/socket"
+            server = self.start("--max-connections", "2", "--max-connection-idle-seconds", "1",
+                                listen=f"unix:{path}")
+            idle = [self.unix_client(path) for _ in range(2)]
+            third = self.unix_client(path)
+            self.assertEqual(list(http2.frames_of(third)), [])  # closed at once
+            refused = 'kascade_connections_refused_total{reason="max_connections"}'
+            self.assertEqual(server.metric(refused), 1)
+            for client in idle:
+                self.assertIn(http2.GOAWAY, [kind for kind, _, _ in http2.frames_of(client)])
+                client.close()
+            self.eventually(lambda: server.metric("kascade_connections") == 0)
+            self.assertIn(http2.SETTINGS,
+                          [kind for kind, _, _ in http2.frames_of(self.unix_client(path))])
+
+    def unix_client(self, path):
+        client = socket.socket(socket.AF_UNIX)
+        self.addCleanup(client.close)
+        client.settimeout(10)
+        client.connect(path)
+        with contextlib.suppress(BrokenPipeError):  # it may be closed already
+            client.sendall(http2.PREFACE + http2.frame(http2.SETTINGS))
+        return client
 
     def test_slow_clients_do_not_block_the_metrics(self):
         server = self.start()

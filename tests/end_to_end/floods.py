@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Floods a server over one HTTP/2 connection and measures how long other clients' health checks take.
 
-Usage: floods.py KASCADE_SERVER [FLOOD…]. Prints for each flood the longest and the median health check
+Usage: floods.py KASCADE_SERVER [--connections N] [FLOOD…]. With N connections at once, each of which
+is opened again when the server ends it. Prints for each flood the longest and the median health check
 while it runs, the memory that the server has gained, and how long the server let it go on. Fails if a
 check takes more than LIMIT seconds or gets no answer. Takes half a minute.
 """
 
+import argparse
 import contextlib
 import multiprocessing
 import pathlib
+import queue
 import socket
 import statistics
 import subprocess
@@ -21,6 +24,7 @@ import http2
 from http2 import (CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS,
                    WINDOW_UPDATE, frame)
 
+CHECK = "/grpc.health.v1.Health/Check"
 MODEL = pathlib.Path(__file__).resolve().parents[2] / "models/demo"
 SECONDS = 3  # of each flood
 LIMIT = 1
@@ -45,13 +49,20 @@ def rapid_reset(path, with_message=False):
 
 
 def on_open_stream(data):
-    opening = frame(HEADERS, http2.header_block("/grpc.health.v1.Health/Check"), END_HEADERS, 1)
+    opening = frame(HEADERS, http2.header_block(CHECK), END_HEADERS, 1)
     return lambda number: (opening if number == 0 else b"") + data * BATCH
 
 
 def continuation(data):
-    opening = frame(HEADERS, http2.header_block("/grpc.health.v1.Health/Check"), 0, 1)
+    opening = frame(HEADERS, http2.header_block(CHECK), 0, 1)
     return lambda number: (opening if number == 0 else b"") + data * BATCH
+
+
+def fields(block):
+    """CONTINUATION frames of 16 KiB full of the same header field, of a call whose fields never end."""
+    opening = frame(HEADERS, http2.header_block(CHECK) + b"\x40\1x\1y", 0, 1)  # enters the table
+    data = frame(CONTINUATION, block * (16384 // len(block)), 0, 1)
+    return lambda number: (opening if number == 0 else b"") + data * 4
 
 
 def open_streams(path):
@@ -60,7 +71,6 @@ def open_streams(path):
                                                                               stream))
 
 
-CHECK = "/grpc.health.v1.Health/Check"
 # A literal header field whose value says that it has 2 GiB.
 ENDLESS_VALUE = b"\0\1x\x7f" + bytes([0x80, 0xff, 0xff, 0xff, 0x07])
 FLOODS = {
@@ -74,6 +84,8 @@ FLOODS = {
     "rapid reset of unknown methods": rapid_reset("/a/b"),
     "open streams": open_streams("/kascade.v1.InferenceService/Generate"),
     "small continuations": continuation(frame(CONTINUATION, b"\0\1x\1y", 0, 1)),
+    "many header fields": fields(b"\0\1x\1y"),
+    "header fields by number": fields(b"\xbe"),
     "an endless header": lambda number: (
         frame(HEADERS, http2.header_block(CHECK) + ENDLESS_VALUE, 0, 1) if number == 0 else b"") +
         frame(CONTINUATION, bytes(16384), 0, 1) * 50,
@@ -86,19 +98,28 @@ def drain(client):
             pass
 
 
-def flood(port, name, result):
-    """Sends the flood for SECONDS, or until the server ends it; tells frames' bytes and seconds."""
+def flood(port, name, result, seconds=SECONDS):
+    """Sends the flood for so long, or until the server ends it; tells its bytes and seconds."""
     sent, begin = 0, time.monotonic()
     with contextlib.suppress(OSError):
-        client = http2.connect(port, timeout=SECONDS)
+        client = http2.connect(port, timeout=seconds)
         threading.Thread(target=drain, args=(client,), daemon=True).start()
         number = 0
-        while time.monotonic() < begin + SECONDS:
+        while time.monotonic() < begin + seconds:
             data = FLOODS[name](number)
             client.sendall(data)
             sent += len(data)
             number += 1
         client.shutdown(socket.SHUT_RDWR)
+    result.put((sent, time.monotonic() - begin))
+
+
+def flood_again(port, name, result):
+    """flood() again and again for SECONDS."""
+    sent, begin = 0, time.monotonic()
+    while time.monotonic() < begin + SECONDS:
+        flood(port, name, once := queue.SimpleQueue())
+        sent += once.get()[0]
     result.put((sent, time.monotonic() - begin))
 
 
@@ -121,36 +142,47 @@ def start(server, folder):
     return process, int(ports.read_text().split()[0])
 
 
-def measure(server, name):
+def measure(server, name, connections):
     """Prints a line; whether all checks were answered in time."""
     with tempfile.TemporaryDirectory() as folder:
         process, port = start(server, folder)
         try:
             before, peak = resident(process), 0
             result = multiprocessing.Queue()
-            flooder = multiprocessing.Process(target=flood, args=(port, name, result))
-            flooder.start()
+            flooders = [multiprocessing.Process(target=flood if connections == 1 else flood_again,
+                                                args=(port, name, result))
+                        for _ in range(connections)]
+            for flooder in flooders:
+                flooder.start()
             checks, end = [], time.monotonic() + SECONDS + 2
             while time.monotonic() < end:
                 status, seconds = http2.health(port, timeout=30)
                 checks.append((seconds, status))
                 peak = max(peak, resident(process))
                 time.sleep(0.02)
-            sent, seconds = result.get(timeout=30)
-            flooder.join()
+            ends = [result.get(timeout=30) for _ in flooders]
+            for flooder in flooders:
+                flooder.join()
         finally:
             process.kill()
             process.wait()
     longest, answered = max(checks)[0], all(status == http2.SERVING for _, status in checks)
     print(f"{name:32} longest check {longest:6.3f} s, median {statistics.median(seconds for seconds, _ in checks):6.3f} s, "
           f"{'all answered' if answered else 'NOT ALL ANSWERED'}, +{peak - before:5.0f} MiB, "
-          f"{sent / 1e6:7.1f} MB in {seconds:4.1f} s", flush=True)
+          f"{sum(sent for sent, _ in ends) / 1e6:7.1f} MB in {max(ends, key=lambda end: end[1])[1]:4.1f} s",
+          flush=True)
     return answered and longest <= LIMIT
 
 
 def main():
-    server, names = sys.argv[1], sys.argv[2:] or list(FLOODS)
-    return 0 if all([measure(server, name) for name in names]) else 1
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("server")
+    parser.add_argument("floods", nargs="*", metavar="FLOOD", help=", ".join(FLOODS))
+    parser.add_argument("--connections", type=int, default=1)
+    arguments = parser.parse_intermixed_args()
+    names = arguments.floods or list(FLOODS)
+    return 0 if all([measure(arguments.server, name, arguments.connections) for name in names]) else 1
 
 
 if __name__ == "__main__":

@@ -62,10 +62,25 @@ TEST(CacheShape, RefusesTooLittleForAChunk) {
 }
 
 TEST(MemoryLeft, IsWhatMappedWeightsLeave) {
-  const MemoryLeft left = memory_left({5000, "the machine"}, 1200);
+  const MemoryLeft left = memory_left({5000, "the machine"}, 1200, 0);
   EXPECT_EQ(left.bytes, 3800);
   EXPECT_EQ(left.reckoning, "5000 that the machine leaves, less 1200 for weights in mapped files");
-  EXPECT_EQ(memory_left({5000, "the machine"}, 6000).bytes, 0);
+  EXPECT_EQ(memory_left({5000, "the machine"}, 6000, 0).bytes, 0);
+}
+
+TEST(MemoryLeft, IsLessWhatRequestsMayTake) {
+  const MemoryLeft left = memory_left({5000, "the machine"}, 1200, 800);
+  EXPECT_EQ(left.bytes, 3000);
+  EXPECT_EQ(left.reckoning,
+            "5000 that the machine leaves, less 1200 for weights in mapped files, less 800 for "
+            "requests");
+}
+
+TEST(MemoryLeft, IsAtLeastHalfWhateverRequestsMayTake) {
+  const MemoryLeft left = memory_left({5000, "the machine"}, 1200, 1 << 30);
+  EXPECT_EQ(left.bytes, 1900);
+  EXPECT_THAT(left.reckoning, HasSubstr("less 1900 for requests (half of the rest; "
+                                        "request_memory_bytes is 1073741824)"));
 }
 
 }  // namespace

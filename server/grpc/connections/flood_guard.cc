@@ -1,7 +1,10 @@
 #include "server/grpc/connections/flood_guard.h"
 
+#include <malloc.h>
+
 #include <chrono>
 #include <string>
+#include <utility>
 
 #include "spdlog/spdlog.h"
 
@@ -9,14 +12,28 @@ namespace kascade::server {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(100);
+// Looking at thousands of connections takes milliseconds, so it is done this often only while one
+// of them sends much.
+constexpr auto kTickUnderLoad = std::chrono::milliseconds(20);
+constexpr int64_t kMuchInATick = 256 << 10;
 // A thousand streams need more than this.
 constexpr int64_t kBytesToLookAt = 16 << 10;
 constexpr size_t kMostWatched = 20'000;  // connections, also some that have ended
 
+// Of all threads, also in large blocks. 0 where another allocator has replaced that of glibc.
+int64_t allocated_bytes() {
+  const struct mallinfo2 info = mallinfo2();
+  return static_cast<int64_t>(info.uordblks + info.hblkhd);
+}
+
 }  // namespace
 
-FloodGuard::FloodGuard(net::Connections& connections, const StreamLimits& limits)
-    : connections_(connections), limits_(limits), thread_([this] { run(); }) {}
+FloodGuard::FloodGuard(net::Connections& connections, const StreamLimits& limits,
+                       std::function<int64_t()> accounted_bytes)
+    : connections_(connections),
+      limits_(limits),
+      accounted_bytes_(std::move(accounted_bytes)),
+      thread_([this] { run(); }) {}
 
 FloodGuard::~FloodGuard() {
   {
@@ -29,19 +46,25 @@ FloodGuard::~FloodGuard() {
 
 void FloodGuard::run() {
   std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, kTick, [this] { return stopping_; })) {
+  std::chrono::milliseconds tick = kTick;
+  while (!wake_.wait_for(lock, tick, [this] { return stopping_; })) {
     lock.unlock();
-    look();
+    tick = look() ? kTickUnderLoad : kTick;
     lock.lock();
   }
 }
 
-void FloodGuard::look() {
+bool FloodGuard::look() {
   if (watched_.size() > kMostWatched) watched_.clear();
-  for (const net::Connections::Traffic& traffic : connections_.with_traffic(kBytesToLookAt)) {
+  bool much = false;
+  const auto connections = connections_.with_traffic(kBytesToLookAt);
+  const int64_t allocated = connections.empty() ? 0 : allocated_bytes() - accounted_bytes_();
+  for (const net::Connections::Traffic& traffic : connections) {
+    much = much || traffic.new_bytes >= kMuchInATick;
     auto counted = sockets_.count(traffic.name);
     if (!counted) continue;
     counted->counts.bytes = traffic.bytes;
+    counted->counts.allocated = allocated;
     const auto reason = budget_of(traffic.name, counted->socket)
                             .observe(counted->counts, std::chrono::steady_clock::now());
     if (!reason) continue;
@@ -54,6 +77,7 @@ void FloodGuard::look() {
     connections_.abort(traffic, *reason);
     watched_.erase(traffic.name);
   }
+  return much;
 }
 
 StreamBudget& FloodGuard::budget_of(const std::string& name, int64_t socket) {

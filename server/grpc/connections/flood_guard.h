@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -19,8 +20,11 @@ namespace kascade::server {
 
 class FloodGuard {
  public:
-  // Looks at `connections`, which must outlive the guard, ten times a second from a thread.
-  FloodGuard(net::Connections& connections, const StreamLimits& limits);
+  // Looks at `connections`, which must outlive the guard, from a thread: ten times a second, and
+  // fifty times while one of them sends much.
+  // `accounted_bytes` tells the memory that requests account for; thread-safe.
+  FloodGuard(net::Connections& connections, const StreamLimits& limits,
+             std::function<int64_t()> accounted_bytes);
   FloodGuard(const FloodGuard&) = delete;
   FloodGuard& operator=(const FloodGuard&) = delete;
   ~FloodGuard();
@@ -32,12 +36,14 @@ class FloodGuard {
   };
 
   void run();
-  void look();
+  // Cuts off what floods. Whether a connection has sent much since the last time.
+  bool look();
   // The budget of the connection that has this name now, a new one for a new connection.
   StreamBudget& budget_of(const std::string& name, int64_t socket);
 
   net::Connections& connections_;
   const StreamLimits limits_;
+  const std::function<int64_t()> accounted_bytes_;
   SocketCounter sockets_;                             // used by the thread only, as is `watched_`
   std::unordered_map<std::string, Watched> watched_;  // by name
   std::mutex mutex_;

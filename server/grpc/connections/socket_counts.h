@@ -16,7 +16,7 @@ class SocketCounter {
  public:
   struct Counted {
     int64_t socket = 0;     // gRPC's number of the connection, never used again
-    SocketCounts counts{};  // without `bytes`
+    SocketCounts counts{};  // without `bytes` and `allocated`
   };
 
   // The counts of the connection with this net::Peer::name; nothing if gRPC has none, as before its

@@ -65,5 +65,32 @@ TEST_F(StreamBudgetTest, ProgressAndMoreStreamsAllowMoreData) {
             ClosureReason::kData);
 }
 
+TEST_F(StreamBudgetTest, HeaderFieldsTakeMoreMemoryThanMessages) {
+  EXPECT_EQ(observe({.started = 1, .allocated = 500 * kMiB}, milliseconds(0)), std::nullopt);
+  EXPECT_EQ(observe({.started = 1, .bytes = kMiB, .allocated = 568 * kMiB}, milliseconds(20)),
+            std::nullopt)
+      << "64 MiB, and four times what came";
+  EXPECT_EQ(observe({.started = 1, .bytes = 2 * kMiB, .allocated = 573 * kMiB}, milliseconds(20)),
+            ClosureReason::kData);
+}
+
+TEST_F(StreamBudgetTest, MemoryBeforeTheLastProgressDoesNotCount) {
+  EXPECT_EQ(observe({.started = 1}, milliseconds(0)), std::nullopt);
+  EXPECT_EQ(observe({.started = 1, .messages = 1, .bytes = kMiB, .allocated = 900 * kMiB},
+                    milliseconds(20)),
+            std::nullopt);
+  EXPECT_EQ(observe({.started = 1, .messages = 1, .bytes = 2 * kMiB, .allocated = 960 * kMiB},
+                    milliseconds(20)),
+            std::nullopt);
+}
+
+TEST_F(StreamBudgetTest, MemoryOfAQuietTimeDoesNotCount) {
+  EXPECT_EQ(observe({.started = 1}, milliseconds(0)), std::nullopt);
+  EXPECT_EQ(observe({.started = 1, .bytes = 1000, .allocated = 900 * kMiB}, milliseconds(2000)),
+            std::nullopt);
+  EXPECT_EQ(observe({.started = 1, .bytes = kMiB, .allocated = 960 * kMiB}, milliseconds(20)),
+            std::nullopt);
+}
+
 }  // namespace
 }  // namespace kascade::server
