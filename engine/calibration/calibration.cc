@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "engine/calibration/candidate_schedules.h"
 #include "engine/calibration/crossover.h"
 #include "engine/calibration/layer_costs.h"
@@ -340,7 +341,7 @@ void Job::note_texts(std::string& note) const {
 }
 
 absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = steady_now();
   if (absl::Status status = cut_windows(texts); !status.ok()) return status;
   if (absl::Status status = prepare_quality_check(); !status.ok()) return status;
   const auto measured = measure();
@@ -356,7 +357,7 @@ absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
       measured_layers(outcome.schedule.layers, measured->similarity, measured->windows);
   outcome.schedule.created_at =
       absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone());
-  outcome.schedule.calibration.duration_seconds = absl::ToDoubleSeconds(absl::Now() - begin);
+  outcome.schedule.calibration.duration_seconds = absl::ToDoubleSeconds(steady_now() - begin);
   seal(outcome.schedule);
   const int64_t total = count_tokens(windows_.held_out);
   report(CalibrationStage::kDone, total, total);

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/clock.h"
 
 namespace kascade {
 namespace {
@@ -185,7 +185,7 @@ absl::StatusOr<std::vector<ChunkTime>> WindowRuns::time_chunks(const AttentionCh
   absl::Time last = absl::InfinitePast();
   RequestGroup group;
   auto sink = group.sink([&](const Event& event) {
-    const absl::Time now = absl::Now();
+    const absl::Time now = steady_now();
     if (fed > 0 && event.computed_tokens > fed) {
       chunks.push_back({fed, event.computed_tokens - fed, absl::ToDoubleSeconds(now - last)});
     }

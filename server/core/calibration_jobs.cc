@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "engine/base/refusal.h"
 #include "spdlog/spdlog.h"
 
@@ -39,7 +40,8 @@ struct CalibrationJobs::Job {
   std::string data_digest{};
   int64_t tokens = 0;
   std::optional<int64_t> held_out_tokens{};
-  absl::Time begin = absl::Now();
+  absl::Time begin = steady_now();
+  absl::Time began_at = absl::Now();  // as people are told
 
   std::atomic<bool> stop = false;
 
@@ -52,6 +54,7 @@ struct CalibrationJobs::Job {
   absl::Time stage_begin = begin;
   absl::Time last_report{};
   absl::Time ended{};
+  absl::Time ended_at{};  // as people are told
   absl::Status status{};
   std::optional<CalibrationResult> result{};  // set with kSucceeded
   std::vector<SubscriberPtr> subscribers{};
@@ -62,7 +65,7 @@ struct CalibrationJobs::Job {
 };
 
 CalibrationReport CalibrationJobs::Job::report_now() const {
-  const absl::Time now = running() ? absl::Now() : ended;
+  const absl::Time now = running() ? steady_now() : ended;
   CalibrationReport out{.progress = progress, .elapsed = now - begin};
   const double seconds = absl::ToDoubleSeconds(now - stage_begin);
   const bool measurable = seconds >= kLeastRateSeconds && progress.stage != CalibrationStage::kDone;
@@ -78,8 +81,8 @@ CalibrationReport CalibrationJobs::Job::report_now() const {
 CalibrationSnapshot CalibrationJobs::Job::snapshot() const {
   CalibrationSnapshot out{.id = id,
                           .state = state,
-                          .began = begin,
-                          .ended = ended,
+                          .began = began_at,
+                          .ended = ended_at,
                           .report = report_now(),
                           .status = status};
   if (result) out.schedule_id = result->schedule->schedule_id;
@@ -162,7 +165,7 @@ void CalibrationJobs::report(const JobPtr& job, const CalibrationProgress& progr
   std::vector<SubscriberPtr> subscribers;
   {
     const std::lock_guard lock(mutex_);
-    const absl::Time now = absl::Now();
+    const absl::Time now = steady_now();
     const bool new_stage =
         progress.stage != job->progress.stage || job->last_report == absl::Time();
     job->progress = progress;
@@ -219,7 +222,8 @@ void CalibrationJobs::end(const JobPtr& job, const absl::Status& status,
   std::vector<SubscriberPtr> subscribers;
   {
     const std::lock_guard lock(mutex_);
-    job->ended = absl::Now();
+    job->ended = steady_now();
+    job->ended_at = absl::Now();
     job->status = status;
     job->state = state_of(status);
     job->result = result;
@@ -340,7 +344,7 @@ void CalibrationJobs::keep_alive_loop() {
     wake_.wait_for(lock, absl::ToChronoMilliseconds(keep_alive_), [&] { return stopping_; });
     std::vector<std::pair<SubscriberPtr, CalibrationReport>> messages;
     for (const JobPtr& job : jobs_) {
-      if (!job->running() || absl::Now() - job->last_report < keep_alive_) continue;
+      if (!job->running() || steady_now() - job->last_report < keep_alive_) continue;
       for (const SubscriberPtr& subscriber : job->subscribers) {
         messages.emplace_back(subscriber, job->report_now());
       }

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "server/grpc/access.h"
 #include "server/grpc/errors.h"
 #include "spdlog/spdlog.h"
@@ -40,7 +40,7 @@ bool is_refusal(const absl::Status& status) {
 }  // namespace
 
 RpcRecord::RpcRecord(ServerContext& context, std::string rpc)
-    : context_(context), rpc_(std::move(rpc)), arrival_(absl::Now()) {
+    : context_(context), rpc_(std::move(rpc)), arrival_(steady_now()) {
   context_.requests.enter();
   context_.metrics.rpc_in_flight.Increment();
 }
@@ -68,7 +68,7 @@ grpc::Status RpcRecord::finish(const absl::Status& status, grpc::ServerContextBa
     call->AddTrailingMetadata("grpc-retry-pushback-ms",
                               absl::StrCat(absl::ToInt64Milliseconds(refusal.retry_after)));
   }
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - arrival_);
+  const double seconds = absl::ToDoubleSeconds(steady_now() - arrival_);
   context_.metrics.finish_rpc(rpc_, end.code(), seconds);
   if (is_refusal(end)) context_.metrics.count_refusal(refusal.reason);
   if (result.ok()) {
