@@ -94,6 +94,7 @@ int run(const Configuration& configuration) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that would exceed a limit is a failed write
 
   spdlog::set_default_logger(spdlog::stderr_logger_mt("kascade"));
   spdlog::set_formatter(kascade::server::log_formatter());

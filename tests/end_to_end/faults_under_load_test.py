@@ -87,10 +87,10 @@ class Clock(FaultsTest):
             "LD_PRELOAD": clock_library, "KASCADE_CLOCK_OFFSET": str(file)})
         inference = self.inference(server)
         for jump in HOUR, -HOUR, 400 * 366 * 24 * HOUR:
-            stream = inference.Generate(self.long_generation(600), timeout=120)
+            stream = inference.Generate(self.long_generation(200), timeout=120)
             count = self.tokens_of([next(stream), next(stream)])
             self.set_clock(jump)
-            self.assertEqual(count + self.tokens_of(stream), 600, jump)
+            self.assertEqual(count + self.tokens_of(stream), 200, jump)
             self.assertEqual(http2.health(server.port, "liveness")[0], http2.SERVING)
             begin = time.monotonic()
             with self.assertRaises(self.grpc.RpcError) as caught:  # and deadlines still hold
@@ -100,44 +100,45 @@ class Clock(FaultsTest):
 
 
 class Deadlines(FaultsTest):
-    def status_with(self, server, timeout):
-        """The status of a GetModelInfo with this header, as text."""
+    def generate_with(self, server, timeout):
+        """The messages of a generation with this header. Clients in other languages may send what
+        Python's cannot: from the year 2262 on, it ends the call itself."""
+        request = self.long_generation(3).SerializeToString()
+        header = http2.header_block("/kascade.v1.InferenceService/Generate") + bytes(
+            [0, 12]) + b"grpc-timeout" + bytes([len(timeout)]) + timeout.encode()
+        data = b""
         with http2.connect(server.port) as client:
-            header = http2.header_block("/kascade.v1.InferenceService/GetModelInfo") + bytes(
-                [0, 12]) + b"grpc-timeout" + bytes([len(timeout)]) + timeout.encode()
             client.sendall(http2.frame(http2.HEADERS, header, http2.END_HEADERS, 1) +
-                           http2.frame(http2.DATA, http2.message(), http2.END_STREAM, 1))
-            kinds = []
-            for kind, flags, _ in http2.frames_of(client):
-                kinds.append(kind)
+                           http2.frame(http2.DATA, http2.message(request), http2.END_STREAM, 1))
+            for kind, flags, payload in http2.frames_of(client):
+                if kind == http2.DATA:
+                    data += payload
                 if kind == http2.RST_STREAM or kind == http2.HEADERS and flags & http2.END_STREAM:
                     break
-            return kinds
+        while len(data) >= 5:
+            end = 5 + int.from_bytes(data[1:5], "big")
+            yield self.generate.GenerateResponse.FromString(data[5:end])
+            data = data[end:]
 
     def test_a_deadline_in_centuries_is_none(self):
         server = self.start()
-        inference = self.inference(server)
-        century = 100 * 365 * 24 * HOUR
-        for timeout in century, 3 * century, 9 * century, 100 * century:
-            messages = list(inference.Generate(self.long_generation(20), timeout=timeout))
-            self.assertEqual(self.tokens_of(messages), 20, timeout)
-            self.assertEqual(self.tokens_of(inference.Generate(self.long_generation(2),
-                                                               timeout=timeout)), 2)
-        for timeout in "99999999H", "2073600H", "99999999M", "99999999S":
-            self.assertIn(http2.DATA, self.status_with(server, timeout), timeout)
+        for timeout in "99999999H", "8760000H", "2073600H", "99999999M", "99999999S":
+            messages = list(self.generate_with(server, timeout))
+            self.assertEqual(self.tokens_of(messages), 3, timeout)
+            self.assertTrue(messages[-1].HasField("finished"), timeout)
 
 
 class StoppedProcess(FaultsTest):
     def test_a_server_that_was_stopped_goes_on(self):
         server = self.start("--stall-seconds", "2")
-        stream = self.inference(server).Generate(self.long_generation(600), timeout=120)
+        stream = self.inference(server).Generate(self.long_generation(200), timeout=120)
         count = self.tokens_of([next(stream), next(stream)])
         server.process.send_signal(signal.SIGSTOP)
         try:
             self.assertIsNone(http2.health(server.port, timeout=3)[0])
         finally:
             server.process.send_signal(signal.SIGCONT)
-        self.assertEqual(count + self.tokens_of(stream), 600)
+        self.assertEqual(count + self.tokens_of(stream), 200)
         self.assertEqual(http2.health(server.port, "liveness")[0], http2.SERVING)
 
 

@@ -28,7 +28,7 @@ namespace {
 constexpr size_t kMostCalls = 12;
 constexpr auto kShortDeadline = std::chrono::milliseconds(5);
 // A request may ask for much work. What takes longer is left.
-constexpr auto kLongDeadline = std::chrono::milliseconds(300);
+constexpr auto kLongDeadline = std::chrono::milliseconds(1000);
 constexpr auto kPatience = std::chrono::seconds(20);
 
 std::chrono::system_clock::time_point in(std::chrono::milliseconds time) {

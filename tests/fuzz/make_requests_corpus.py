@@ -34,13 +34,14 @@ def sequences():
     from kascade.v1 import (calibration_service_pb2 as c, generate_pb2 as g, inference_service_pb2 as i,
                             score_pb2 as s, tokenize_pb2 as t, trace_pb2 as r)
     from kascade.v1.attention_pb2 import ATTENTION_MODE_COMPARE, ATTENTION_MODE_SPARSE
+    from kascade.v1.chat_pb2 import CHAT_FORMAT_VICUNA
     streaming = {"baseline": {"kind": 2, "ratio": 0.25, "min_keys": 4, "sink_keys": 2}}
     generation = g.GenerateRequest(
         text="in the", sampling={"temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "seed": 3,
                                  "repetition_penalty": 1.1, "logit_bias": [{"token_id": 5, "bias": 2}]},
         stopping={"max_new_tokens": 12, "stop_strings": ["zz"], "stop_token_ids": [9], "ignore_eos": True},
         response={"token_ids": True, "logprobs": True, "top_logprobs": 3, "prompt_token_ids": True})
-    chat = g.GenerateRequest(chat={"format": 1, "messages": [{"role": 2, "content": "in the"}]},
+    chat = g.GenerateRequest(chat={"format": CHAT_FORMAT_VICUNA, "messages": [{"role": 2, "content": "in the"}]},
                              stopping={"max_new_tokens": 4})
     score = s.ScoreRequest(inputs=[{"text": TEXT}, {"token_ids": {"ids": [5, 6, 7, 8, 9]}},
                                    {"text": "thin", "context": "the "}],
@@ -51,7 +52,7 @@ def sequences():
                              attention={"mode": ATTENTION_MODE_SPARSE, **streaming})
     trace = r.TraceRequest(text=TEXT, attention={"baseline": {"kind": 2, "ratio": 0.25}}, layers=[1, 2],
                            kv_heads=[0], position=40)
-    calibrate = c.CalibrateRequest(texts=[TEXT], held_out_texts=[TEXT[7:]], ratio=0.3, anchors=1,
+    calibrate = c.CalibrateRequest(texts=[TEXT * 4], held_out_texts=[TEXT * 10], ratio=0.3, anchors=1,
                                    min_keys=8, window_tokens=64, tile_size=16, retrieval=False,
                                    max_degradation_percent=50, kinds=["prose"], held_out_kinds=["prose"],
                                    dense_below=0)
@@ -71,9 +72,9 @@ def sequences():
         ("Calibrate", calibrate, BESIDE), ("Generate", generation, BESIDE), ("Score", score, BESIDE),
         ("ListCalibrations", jobs), ("DeactivateSchedule", c.DeactivateScheduleRequest())]
     yield "calibrate-left", [("Calibrate", calibrate, CANCEL_AFTER_ONE),
-                             ("WatchCalibration", c.WatchCalibrationRequest(calibration_id="cal-0")),
-                             ("CancelCalibration", c.CancelCalibrationRequest(calibration_id="cal-0")),
-                             ("GetCalibration", c.GetCalibrationRequest(calibration_id="cal-0"))]
+                             ("WatchCalibration", c.WatchCalibrationRequest(calibration_id="cal-1ad8a991635e2dfd")),
+                             ("CancelCalibration", c.CancelCalibrationRequest(calibration_id="cal-1ad8a991635e2dfd")),
+                             ("GetCalibration", c.GetCalibrationRequest(calibration_id="cal-1ad8a991635e2dfd"))]
     yield "activate", [("ActivateSchedule", c.ActivateScheduleRequest(schedule_json=schedule(), force=True)),
                        ("ActivateSchedule", c.ActivateScheduleRequest(schedule_id="none"))]
     yield "no-messages", [(method, b"\x0a\xff\xff") for method in METHODS[:8]]
