@@ -12,7 +12,8 @@
 namespace kascade::server {
 
 // Makes calls of our services whose request is no message of its type end with INVALID_ARGUMENT,
-// counted and logged as other calls are. `context` must outlive the server.
+// counted and logged as other calls are. A call that its client cancelled before the request came
+// counts as CANCELLED. `context` must outlive the server.
 std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
 refuse_malformed_requests(ServerContext& context);
 

@@ -13,13 +13,14 @@ MODEL = pathlib.Path(__file__).resolve().parents[2] / "models/demo"
 class RunningServer:
     """Serves on free ports until stop(); its log is a file in the folder."""
 
-    def __init__(self, program, folder, *options, name="server", environment=None, preexec=None):
+    def __init__(self, program, folder, *options, name="server", kv_memory="64MiB",
+                 environment=None, preexec=None):
         self.log = pathlib.Path(folder) / f"{name}.log"
         ports = pathlib.Path(folder) / f"{name}.ports"
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 [program, "--model", MODEL, "--listen", "127.0.0.1:0", "--metrics-listen",
-                 "127.0.0.1:0", "--kv-memory", "64MiB", "--port-file", ports, *map(str, options)],
+                 "127.0.0.1:0", "--kv-memory", kv_memory, "--port-file", ports, *map(str, options)],
                 stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})},
                 preexec_fn=preexec)
         deadline = time.monotonic() + 120

@@ -69,6 +69,8 @@ class Load:
         self.calibration_stubs = [calibration_service_pb2_grpc.CalibrationServiceStub(channel)
                                   for channel in self.channels]
         self.schedules = []  # ids that were seen
+        self.running = set()  # calls
+        self.is_over = False
 
     # ---- One call ----
 
@@ -78,6 +80,7 @@ class Load:
         chance = self.random.random() if may_abandon else 1
         timeout = self.random.expovariate(2) + 0.005 if chance < 0.05 else None
         call = getattr(self.stub_for(rpc), rpc)(request, timeout=timeout)
+        self.running.add(call)
         cancel = None
         if 0.05 <= chance < 0.2:
             # Often at once, so that some are cancelled before the server has their request.
@@ -88,12 +91,14 @@ class Load:
             self.account.answered[rpc, "OK"] += 1
             return messages
         except self.grpc.aio.AioRpcError as error:
-            self.count_failure(rpc, error, allowed, left=cancel is not None or timeout is not None)
+            self.count_failure(rpc, error, allowed,
+                               left=cancel is not None or timeout is not None or self.is_over)
         except asyncio.CancelledError:
             if not call.cancelled():
                 raise
             self.account.abandoned[rpc] += 1
         finally:
+            self.running.discard(call)
             if cancel:
                 cancel.cancel()
         return []
@@ -239,7 +244,8 @@ class Load:
     # ---- All at once ----
 
     async def run(self, seconds):
-        """All kinds of work for so long; returns once all calls have ended."""
+        """All kinds of work for so long; returns once all calls have ended. What takes a minute more
+        is cancelled."""
         end = time.monotonic() + seconds
 
         async def repeat(work, pause):
@@ -251,12 +257,22 @@ class Load:
         work = ([(self.generate, 0.1)] * 10 + [(self.score_text, 0.3)] * 3 +
                 [(self.tokenize_text, 0.3)] * 2 + [(self.be_refused, 0.3), (self.vanish, 1),
                                                    (self.calibrate, 5), (self.change_schedule, 2)])
-        await asyncio.gather(*(repeat(*item) for item in work))
+        tasks = [asyncio.ensure_future(repeat(*item)) for item in work]
+        await asyncio.wait(tasks, timeout=seconds + 60)
+        self.is_over = True
+        for call in list(self.running):
+            call.cancel()
+        await asyncio.gather(*tasks)
 
     async def connect(self):
         """Opens all connections, so that their descriptors are not counted as growth."""
         for stub in self.inference_stubs:
             await stub.GetModelInfo(self.info.GetModelInfoRequest())
+
+    async def fill_cache(self):
+        """Scores texts that need more of the KV cache than there is, all at once."""
+        request = self.score.ScoreRequest(inputs=[{"text": self.words(16_000, 16_000)} for _ in range(3)])
+        await self.call("Score", request, may_abandon=False)
 
     async def close(self):
         for channel in self.channels:

@@ -209,7 +209,7 @@ class CancelStormTest : public CoreTest {
   // Starts calibrations and stops them, in turns by leaving and by command.
   void cancel_calibrations(core::CalibrationJobs& jobs, const std::atomic<bool>& storm_is_over) {
     for (int i = 0; !storm_is_over || i < 4; ++i) {
-      const std::string text = absl::StrCat(i, long_text(8000));
+      const std::string text = absl::StrCat(i, long_text(12000));
       core::CalibrationRequest request{.texts = {text}};
       request.options.selection = schedule_->selection;
       auto prepared =
