@@ -18,8 +18,8 @@ int64_t seconds_ahead() {
   static const std::atomic<int64_t>* const shared = [] {
     const char* const path = std::getenv("KASCADE_CLOCK_OFFSET");
     const int file = path == nullptr ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-    void* memory = file < 0 ? MAP_FAILED
-                            : mmap(nullptr, sizeof(int64_t), PROT_READ, MAP_SHARED, file, 0);
+    void* memory =
+        file < 0 ? MAP_FAILED : mmap(nullptr, sizeof(int64_t), PROT_READ, MAP_SHARED, file, 0);
     if (file >= 0) close(file);
     return memory == MAP_FAILED ? nullptr : static_cast<const std::atomic<int64_t>*>(memory);
   }();
