@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Cancels calls over gRPC at every moment of their lives, and asks the server for everything back.
 
-Usage: cancel_storm_test.py SERVER [unittest arguments]. KASCADE_STORM_REQUESTS: how many calls, 2,000
+Usage: cancel_storm_test.py SERVER [unittest arguments]. KASCADE_STORM_REQUESTS: how many calls, 500
 by default.
 """
 
@@ -17,7 +17,7 @@ import soak
 import stubs
 from running_server import RunningServer
 
-CALLS = int(os.environ.get("KASCADE_STORM_REQUESTS", "2000"))
+CALLS = int(os.environ.get("KASCADE_STORM_REQUESTS", "500"))
 AT_ONCE = 64
 
 server_path = None
