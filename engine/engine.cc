@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "engine/base/refusal.h"
 #include "engine/model/folder_check.h"
 #include "engine/model/weights_cache.h"
@@ -142,7 +142,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options,
                                                        std::unique_ptr<Backend> own_backend) {
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = steady_now();
   if (absl::Status status = check_options(options); !status.ok()) return status;
   if (auto found = check_model_folder(options.model_directory); !found.ok()) return found;
   auto config = load_config(options.model_directory);
@@ -176,7 +176,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineOptions& opti
   }
   impl->info.weights_cache = packed.outcome();
   impl->info.warnings = packed.warnings();
-  impl->info.load_time = absl::Now() - begin;
+  impl->info.load_time = steady_now() - begin;
   impl->start();
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
@@ -267,7 +267,7 @@ void Engine::Impl::run() {
       commands.swap(inbox);
     }
     for (Command& command : commands) apply(command);
-    loop.step(absl::Now);
+    loop.step(steady_now);
     busy = !loop.idle();
     update_idle();
   }
@@ -291,7 +291,7 @@ void Engine::Impl::apply(Command& command) {
     const SeqId id = queued->id;
     const EventSink sink = queued->sink;
     const QueueEntry entry = queued->entry;
-    const absl::Status status = loop.admit(std::move(*queued), absl::Now());
+    const absl::Status status = loop.admit(std::move(*queued), steady_now());
     if (status.ok()) return;
     {
       const std::lock_guard lock(mutex);
@@ -314,7 +314,7 @@ void Engine::Impl::refuse(SeqId id, const EventSink& sink, const absl::Status& s
 void Engine::Impl::update_idle() {
   const std::lock_guard lock(mutex);
   const bool was_idle = std::exchange(idle, loop.idle() && inbox.empty());
-  if (idle && !was_idle) idle_since = absl::Now();
+  if (idle && !was_idle) idle_since = steady_now();
   if (idle) became_idle.notify_all();
 }
 

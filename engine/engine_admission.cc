@@ -3,8 +3,8 @@
 #include <utility>
 #include <variant>
 
-#include "absl/time/clock.h"
 #include "engine/base/refusal.h"
+#include "engine/base/clock.h"
 #include "engine/engine.h"
 #include "engine/runtime/engine_impl.h"
 
@@ -35,7 +35,7 @@ absl::Status Engine::Impl::take_place(const QueueEntry& entry, bool is_continuat
   const std::lock_guard lock(mutex);
   if (stopping || (draining && !is_continuation)) return kascade::draining();
   if (!is_continuation) {
-    const double idle_seconds = idle ? absl::ToDoubleSeconds(absl::Now() - idle_since) : 0;
+    const double idle_seconds = idle ? absl::ToDoubleSeconds(steady_now() - idle_since) : 0;
     absl::Status status = admission.check(entry, std::max(0.0, idle_seconds));
     if (!status.ok()) return status;
   }

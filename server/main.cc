@@ -134,6 +134,7 @@ int run(const std::vector<std::string>& arguments, const Configuration& configur
   const sigset_t all = signal_set({SIGTERM, SIGINT, SIGHUP});
   pthread_sigmask(SIG_BLOCK, &all, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that would exceed a limit is a failed write
 
   open_log(configuration);
   kascade::logging::write(spdlog::level::info, "configuration",

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "engine/calibration/candidate_schedules.h"
 #include "engine/calibration/crossover.h"
 #include "engine/calibration/layer_costs.h"
@@ -344,9 +345,8 @@ void Job::note_texts(std::string& note) const {
 }
 
 void Job::finish(absl::Time begin, Schedule& schedule) const {
-  const absl::Time now = absl::Now();
-  schedule.created_at = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", now, absl::UTCTimeZone());
-  schedule.calibration.duration_seconds = absl::ToDoubleSeconds(now - begin);
+  schedule.created_at = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone());
+  schedule.calibration.duration_seconds = absl::ToDoubleSeconds(steady_now() - begin);
   seal(schedule);
   if (results_ == nullptr) return;
   // A calibration that is interrupted now makes this very schedule when it continues, not a twin.
@@ -357,7 +357,7 @@ void Job::finish(absl::Time begin, Schedule& schedule) const {
 }
 
 absl::StatusOr<CalibrationOutcome> Job::run(const CalibrationTexts& texts) {
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = steady_now();
   if (absl::Status status = cut_windows(texts); !status.ok()) return status;
   if (absl::Status status = prepare_quality_check(); !status.ok()) return status;
   const auto measured = measure();

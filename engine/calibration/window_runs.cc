@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "engine/base/byte_archive.h"
 #include "engine/base/check.h"
+#include "engine/base/clock.h"
 #include "engine/base/digest.h"
 #include "engine/calibration/run_fields.h"
 
@@ -284,7 +284,7 @@ absl::StatusOr<std::vector<ChunkTime>> WindowRuns::time_chunks(const AttentionCh
   absl::Time last = absl::InfinitePast();
   RequestGroup group;
   auto sink = group.sink(run, [&](const Event& event) {
-    const absl::Time now = absl::Now();
+    const absl::Time now = steady_now();
     if (fed > 0 && event.computed_tokens > fed) {
       chunks.push_back({fed, event.computed_tokens - fed, absl::ToDoubleSeconds(now - last)});
     }

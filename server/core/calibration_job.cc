@@ -20,7 +20,8 @@ void CalibrationJob::end(const CalibrationEnd& end) {
 CalibrationReport CalibrationJob::report_now() const {
   const absl::Time now = running() ? absl::Now() : ended;
   CalibrationReport out{.progress = progress, .elapsed = now - began};
-  const double seconds = absl::ToDoubleSeconds(now - stage_begin);
+  // Of a job that has ended there is nothing to predict.
+  const double seconds = running() ? absl::ToDoubleSeconds(steady_now() - stage_begin) : 0;
   const bool measurable = seconds >= kLeastRateSeconds && progress.stage != CalibrationStage::kDone;
   if (const int64_t tokens = progress.done_tokens - stage_begin_tokens; measurable && tokens > 0) {
     const double rate = static_cast<double>(tokens) / seconds;

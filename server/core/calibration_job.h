@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/base/clock.h"
 #include "engine/calibration/calibration.h"
 #include "server/core/calibration_request.h"
 
@@ -103,7 +104,7 @@ struct CalibrationJob {
   bool cancelled = false;  // by a client, and not because the server goes down
   bool activate = true;
   CalibrationProgress progress{};
-  absl::Time stage_begin = absl::Now();
+  absl::Time stage_begin = steady_now();
   int64_t stage_begin_tokens = 0;  // done before this process, in a stage that it continues
   absl::Time last_report{};
   absl::Time ended{};

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "engine/base/refusal.h"
 #include "server/core/calibration_file.h"
 #include "server/core/request_guard.h"

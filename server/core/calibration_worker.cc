@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "engine/base/refusal.h"
 #include "server/core/calibration_file.h"
 #include "server/core/calibration_jobs.h"
@@ -65,7 +66,7 @@ void CalibrationJobs::report(const JobPtr& job, const CalibrationProgress& progr
   std::vector<SubscriberPtr> subscribers;
   {
     const std::lock_guard lock(mutex_);
-    const absl::Time now = absl::Now();
+    const absl::Time now = steady_now();
     const bool first = job->last_report == absl::Time();
     const bool new_stage = first || progress.stage != job->progress.stage;
     job->progress = progress;
@@ -182,7 +183,7 @@ void CalibrationJobs::keep_alive_loop() {
     wake_.wait_for(lock, absl::ToChronoMilliseconds(keep_alive_), [&] { return stopping_; });
     std::vector<std::pair<SubscriberPtr, CalibrationReport>> messages;
     for (const JobPtr& job : jobs_) {
-      if (!job->running() || absl::Now() - job->last_report < keep_alive_) continue;
+      if (!job->running() || steady_now() - job->last_report < keep_alive_) continue;
       for (const SubscriberPtr& subscriber : job->subscribers) {
         messages.emplace_back(subscriber, job->report_now());
       }

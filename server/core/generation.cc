@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/clock.h"
 #include "engine/base/refusal.h"
 #include "server/core/limits.h"
 
@@ -176,7 +176,7 @@ bool Generation::take(const ScoredToken& token, bool is_stop_token, std::string&
 }
 
 void Generation::observe_step(size_t tokens) {
-  const absl::Time now = absl::Now();
+  const absl::Time now = steady_now();
   if (!first_token_) {
     first_token_ = now;
     context_.metrics.time_to_first_token.Observe(absl::ToDoubleSeconds(now - arrival_));
@@ -234,7 +234,7 @@ GenerationFinished Generation::describe(const Finish& finish) const {
 
 GenerationTimings Generation::timings(const Finish& finish) const {
   GenerationTimings out{
-      .queued = finish.queued, .prefill = finish.prefill, .total = absl::Now() - arrival_};
+      .queued = finish.queued, .prefill = finish.prefill, .total = steady_now() - arrival_};
   if (first_token_) {
     out.to_first_token = *first_token_ - arrival_;
     out.decode = last_step_ - *first_token_;

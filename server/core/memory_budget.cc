@@ -30,6 +30,12 @@ absl::Status exhausted(int64_t bytes, int64_t used, int64_t limit) {
 
 }  // namespace
 
+absl::Status no_memory_left() {
+  return refuse(absl::StatusCode::kResourceExhausted,
+                "the operating system has no memory for the request; try again later",
+                {.reason = kMemoryBudgetReason, .retry_after = absl::Seconds(1)});
+}
+
 MemoryBudget::MemoryBudget(int64_t limit, metrics::ServerMetrics& metrics)
     : limit_(limit), metrics_(metrics) {
   metrics_.request_memory_limit.Set(static_cast<double>(limit));

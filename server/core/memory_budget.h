@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <new>
 
 #include "absl/status/status.h"
 #include "server/metrics/metrics.h"
@@ -18,6 +19,20 @@ inline constexpr char kMemoryBudgetReason[] = "MEMORY_BUDGET";
 // Reservations of at most so many bytes may use all of the budget; larger ones leave an eighth of
 // it to them, so that small requests are served while large ones fill it.
 inline constexpr int64_t kSmallReservationBytes = int64_t{1} << 20;
+
+// RESOURCE_EXHAUSTED with the reason MEMORY_BUDGET: the operating system gave no memory for a
+// request, although the budget had room.
+absl::Status no_memory_left();
+
+// Runs `work` and returns what it returns, or no_memory_left() if an allocation in it failed.
+template <typename Work>
+absl::Status unless_out_of_memory(const Work& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return no_memory_left();
+  }
+}
 
 // Thread-safe.
 class MemoryBudget {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "absl/time/clock.h"
+#include "engine/base/clock.h"
 
 namespace kascade::core {
 namespace {
@@ -50,7 +50,7 @@ void ReaderMonitor::loop() {
 }
 
 void ReaderMonitor::end_stalled_calls() {
-  const absl::Time earliest = absl::Now() - limit_;
+  const absl::Time earliest = steady_now() - limit_;
   const std::lock_guard lock(calls_mutex_);
   const std::vector<MonitoredCall*> calls(calls_.begin(), calls_.end());
   for (MonitoredCall* call : calls) {

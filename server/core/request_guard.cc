@@ -1,6 +1,6 @@
 #include "server/core/request_guard.h"
 
-#include "absl/time/clock.h"
+#include "engine/base/clock.h"
 
 namespace kascade::core {
 
@@ -18,7 +18,7 @@ absl::Status RequestGuard::proceed(size_t bytes) {
 
 absl::Status RequestGuard::check() const {
   if (cancelled_) return absl::CancelledError("the client is gone");
-  if (absl::Now() < deadline_) return absl::OkStatus();
+  if (steady_now() < deadline_) return absl::OkStatus();
   return absl::DeadlineExceededError("the deadline passed while the request was prepared");
 }
 

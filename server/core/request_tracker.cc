@@ -12,9 +12,9 @@ void RequestTracker::leave() {
   if (--count_ == 0) none_left_.notify_all();
 }
 
-bool RequestTracker::wait_until(absl::Time deadline) {
+bool RequestTracker::wait_for(absl::Duration time) {
   std::unique_lock lock(mutex_);
-  return none_left_.wait_until(lock, absl::ToChronoTime(deadline), [&] { return count_ == 0; });
+  return none_left_.wait_for(lock, absl::ToChronoNanoseconds(time), [&] { return count_ == 0; });
 }
 
 }  // namespace kascade::core

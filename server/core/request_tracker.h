@@ -15,8 +15,8 @@ class RequestTracker {
  public:
   void enter();
   void leave();
-  // Waits until no request is left or `deadline` has passed; true in the first case.
-  bool wait_until(absl::Time deadline);
+  // Waits at most so long until no request is left; whether none is.
+  bool wait_for(absl::Duration time);
 
  private:
   std::mutex mutex_;

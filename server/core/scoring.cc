@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "server/core/limits.h"
 
 namespace kascade::core {
@@ -183,7 +183,7 @@ void Scoring::end_window(size_t input, const Finish& finish, std::vector<Message
 }
 
 void Scoring::add_progress(std::vector<Message>& out) {
-  const absl::Time now = absl::Now();
+  const absl::Time now = steady_now();
   if (now - last_progress_ < kProgressInterval) return;
   last_progress_ = now;
   ScoringProgress progress{

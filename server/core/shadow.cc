@@ -1,11 +1,11 @@
 #include "server/core/shadow.h"
+#include "engine/base/clock.h"
 
 #include <optional>
 #include <random>
 #include <utility>
 #include <variant>
 
-#include "absl/time/clock.h"
 
 namespace kascade::core {
 namespace {
@@ -68,7 +68,7 @@ void Shadow::compare(ShadowKind kind, Request request) {
   const std::shared_ptr<Run> run = begin(kind, request);
   if (run == nullptr) return metrics_.shadow.count(ShadowOutcome::kSkipped);
   request.compared_with = std::exchange(request.attention, DenseAttention{});
-  request.deadline = absl::Now() + kLongestRun;
+  request.deadline = steady_now() + kLongestRun;
   const auto id = engine_.submit(std::move(request), {.priority = Priority::kBackground},
                                  [this, run](const Event& event) { take(*run, event); });
   if (!id.ok()) {

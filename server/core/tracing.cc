@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "server/core/limits.h"
 
 namespace kascade::core {
@@ -51,7 +51,7 @@ void Tracing::report_start() {
 
 void Tracing::on_event(const Event& event, const std::shared_ptr<const void>& owner) {
   if (!event.finish) {
-    const absl::Time now = absl::Now();
+    const absl::Time now = steady_now();
     if (now - last_progress_ < kProgressInterval) return;
     last_progress_ = now;
     return sink_.progress(event.computed_tokens, trace_.tokens_to_run());

@@ -15,15 +15,15 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/base/clock.h"
 
 namespace kascade::core {
 
 class WorkQueue {
  public:
   // The last of several threads takes work of at most kMaxMediumBytes only. `now` tells the time.
-  explicit WorkQueue(int threads, std::function<absl::Time()> now = absl::Now);
+  explicit WorkQueue(int threads, std::function<absl::Time()> now = steady_now);
   ~WorkQueue();  // runs what is queued
 
   // Runs `work` on the calling thread if `bytes` is small, else on a thread of the queue.

@@ -1,11 +1,14 @@
 #include "server/grpc/malformed_requests.h"
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/refusal.h"
+#include "server/grpc/errors.h"
+#include "server/grpc/rpc_record.h"
 
 namespace kascade::server {
 namespace {
@@ -31,15 +34,22 @@ class Interceptor final : public grpc::experimental::Interceptor {
       : context_(context), call_(call), rpc_(std::move(rpc)) {}
 
   void Intercept(InterceptorBatchMethods* methods) override {
-    // Our methods receive one message, before anything is sent; without one it was not parsed.
+    // Our methods receive one message, before anything is sent; without one it was not parsed, or
+    // the client has cancelled the call before it came.
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE)) {
-      is_malformed_ = methods->GetRecvMessage() == nullptr;
+      has_no_request_ = methods->GetRecvMessage() == nullptr;
     }
-    if (is_malformed_ &&
+    if (has_no_request_ &&
         methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
-      RpcRecord record(context_, rpc_);
-      const absl::Status admitted = record.admit(call_);
-      methods->ModifySendStatus(record.finish(admitted.ok() ? malformed(rpc_) : admitted));
+      record_.emplace(context_, rpc_);
+      end_ = record_->admit(call_);
+      if (end_.ok()) end_ = malformed(rpc_);
+      methods->ModifySendStatus(to_grpc(end_));
+    }
+    // Only now is it known which.
+    if (record_ && methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_CLOSE)) {
+      record_->finish(call_.IsCancelled() ? absl::CancelledError("the client is gone") : end_);
+      record_.reset();
     }
     methods->Proceed();
   }
@@ -48,7 +58,9 @@ class Interceptor final : public grpc::experimental::Interceptor {
   ServerContext& context_;
   const grpc::ServerContextBase& call_;
   const std::string rpc_;
-  bool is_malformed_ = false;
+  bool has_no_request_ = false;
+  std::optional<RpcRecord> record_{};  // of such a call
+  absl::Status end_{};
 };
 
 class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "server/grpc/access.h"
 #include "server/grpc/errors.h"
 #include "server/grpc/load_report.h"
@@ -51,7 +51,7 @@ std::string_view header(const grpc::ServerContextBase& call, const char* name) {
 }  // namespace
 
 RpcRecord::RpcRecord(ServerContext& context, std::string rpc)
-    : context_(context), rpc_(std::move(rpc)), arrival_(absl::Now()) {
+    : context_(context), rpc_(std::move(rpc)), arrival_(steady_now()) {
   context_.requests.enter();
   context_.metrics.rpc_in_flight.Increment();
 }
@@ -88,7 +88,7 @@ grpc::Status RpcRecord::finish(const absl::Status& status, grpc::ServerContextBa
   const Refusal refusal = complete_refusal(end);
   const grpc::Status result = to_grpc(end);
   if (call != nullptr) add_trailing_metadata(end, refusal, *call);
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - arrival_);
+  const double seconds = absl::ToDoubleSeconds(steady_now() - arrival_);
   context_.metrics.finish_rpc(rpc_, end.code(), seconds);
   if (is_refusal(end)) context_.metrics.count_refusal(refusal.reason);
   log(result, seconds);

@@ -4,7 +4,7 @@
 #include <memory>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "server/core/limits.h"
 #include "server/grpc/malformed_requests.h"
 #include "server/grpc/translate_generate.h"
@@ -50,7 +50,7 @@ void ScoreStreamCall::cancelled() {
 
 void ScoreStreamCall::set_wait(Wait wait) {
   const std::lock_guard lock(wait_mutex_);
-  if (wait_ != wait) waits_since_ = absl::Now();
+  if (wait_ != wait) waits_since_ = steady_now();
   wait_ = wait;
 }
 
@@ -83,7 +83,7 @@ void ScoreStreamCall::look_after(absl::Time earliest) {
   }
   if (wait != Wait::kRoom) return;
   const bool waits_too_long =
-      since < earliest || absl::Now() - since >= core::kLongestWaitForMemory;
+      since < earliest || steady_now() - since >= core::kLongestWaitForMemory;
   if (!waits_too_long) return read_next();
   if (absl::Status status = inputs_.make_room(); !status.ok()) return close(status);
   read_next();

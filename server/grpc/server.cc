@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/clock.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
@@ -212,7 +213,7 @@ absl::Status Server::serve(net::Listener listener) {
 
 void Server::drain(absl::Duration grace) {
   if (lifecycle_ == Lifecycle::kStopped) return;
-  const absl::Time deadline = absl::Now() + grace;
+  const absl::Time deadline = steady_now() + grace;
   lifecycle_ = Lifecycle::kDraining;
   context_.draining = true;
   health_.set_unready();
@@ -220,7 +221,7 @@ void Server::drain(absl::Duration grace) {
   shadow_.stop();
   engine_->drain(grace);
   if (grpc_) {
-    if (!requests_.wait_until(std::max(deadline, absl::Now() + kFlushTime))) {
+    if (!requests_.wait_for(std::max(deadline - steady_now(), kFlushTime))) {
       spdlog::warn("some clients have not read their answers and are cut off");
     }
     health_.stop();

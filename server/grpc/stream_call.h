@@ -16,8 +16,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/base/clock.h"
 #include "grpc/support/time.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
@@ -213,7 +213,7 @@ class StreamCall : public Reactor,
       if (writing_ || finished_) return;
       if (!outbox_.empty() && !broken_) {
         writing_ = true;
-        write_began_ = absl::Now();
+        write_began_ = steady_now();
         next = &outbox_.front().message;
       } else if (ending_ && holds_ == 0) {
         finished_ = true;
@@ -246,12 +246,15 @@ class StreamCall : public Reactor,
   std::optional<absl::Status> ending_;
 };
 
-// The deadline that the client set. Clients may set it centuries ahead, which the nanoseconds of
-// std::chrono::system_clock cannot count.
+// The deadline that the client set, in the time of steady_now(). A client may set it centuries
+// ahead.
 inline absl::Time deadline_of(const grpc::CallbackServerContext& context) {
-  const gpr_timespec deadline = gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_REALTIME);
-  if (deadline.tv_sec >= gpr_inf_future(GPR_CLOCK_REALTIME).tv_sec) return absl::InfiniteFuture();
-  return absl::FromUnixSeconds(deadline.tv_sec) + absl::Nanoseconds(deadline.tv_nsec);
+  const gpr_timespec deadline = context.raw_deadline();
+  if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0) {
+    return absl::InfiniteFuture();
+  }
+  const gpr_timespec left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
+  return steady_now() + absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
 }
 
 // Whether a call waits for more than its turn.
@@ -280,7 +283,11 @@ auto start_stream(std::shared_ptr<Call> call, ServerContext& context,
     return reactor;
   }
   run_work(context, waits, request.ByteSizeLong(), [call, &request, deadline] {
-    call->start(request, deadline);
+    const absl::Status started = core::unless_out_of_memory([&] {
+      call->start(request, deadline);
+      return absl::OkStatus();
+    });
+    if (!started.ok()) call->close(started);
     call->release_request(request);
   });
   return reactor;

@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/base/clock.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/core/request_guard.h"
@@ -34,7 +34,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor, public core::MonitoredC
   void finish(const absl::Status& status) {
     {
       const std::lock_guard lock(mutex_);
-      reply_began_ = absl::Now();
+      reply_began_ = steady_now();
     }
     Finish(record_.finish(status, &rpc_));
   }
@@ -76,8 +76,9 @@ grpc::ServerUnaryReactor* run_unary(ServerContext& context, const char* rpc,
     unary->finish(status);
     return unary;
   }
-  run_work(context, waits, request.ByteSizeLong(),
-           [unary, body = std::move(body)] { unary->finish(body(unary->guard())); });
+  run_work(context, waits, request.ByteSizeLong(), [unary, body = std::move(body)] {
+    unary->finish(core::unless_out_of_memory([&] { return body(unary->guard()); }));
+  });
   return unary;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/clock.h"
 #include "engine/base/refusal.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -24,7 +25,7 @@ using ::testing::ElementsAre;
 // Gathers what a generation gives.
 class Recorder : public core::GenerationSink {
  public:
-  Recorder(core::ServerContext& context) : generation_(context, *this, absl::Now()) {}
+  Recorder(core::ServerContext& context) : generation_(context, *this, steady_now()) {}
 
   void started(const core::GenerationStarted& started) override {
     calls.emplace_back("started");

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/base/clock.h"
 #include "engine/base/refusal.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -108,6 +109,16 @@ TEST(MemoryBudgetTest, ThreadsNeverTakeMoreThanThereIs) {
   EXPECT_EQ(budget.used(), 0);
 }
 
+TEST(MemoryBudgetTest, WhatTheSystemHasNoMemoryForMayBeTriedAgain) {
+  const absl::Status status =
+      core::unless_out_of_memory([]() -> absl::Status { throw std::bad_alloc(); });
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  const auto refusal = refusal_of(status).value_or(Refusal{});
+  EXPECT_EQ(refusal.reason, "MEMORY_BUDGET");
+  EXPECT_GT(refusal.retry_after, absl::ZeroDuration());
+  EXPECT_TRUE(core::unless_out_of_memory([] { return absl::OkStatus(); }).ok());
+}
+
 TEST(RequestGuardTest, NobodyWorksForNobody) {
   metrics::ServerMetrics metrics;
   MemoryBudget budget(64 * kMiB, metrics);
@@ -116,7 +127,7 @@ TEST(RequestGuardTest, NobodyWorksForNobody) {
   gone.cancel();
   EXPECT_TRUE(absl::IsCancelled(gone.proceed(1000)));
   RequestGuard late(budget);
-  late.set_deadline(absl::Now() - absl::Milliseconds(1));
+  late.set_deadline(steady_now() - absl::Milliseconds(1));
   EXPECT_TRUE(absl::IsDeadlineExceeded(late.proceed(1000)));
   EXPECT_TRUE(absl::IsDeadlineExceeded(late.hold_more(1000)));
 }
@@ -171,7 +182,7 @@ TEST_F(RequestMemoryTest, AnExpiredTextIsNotEncoded) {
   RequestGuard guard(memory_);
   const std::string text = long_text(4 << 20);
   auto request = score_of(text);
-  request.deadline = absl::Now();
+  request.deadline = steady_now();
   EXPECT_TRUE(
       absl::IsDeadlineExceeded(core::prepare(request, *engine_, *schedules_, guard).status()));
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/core_fixture.h"
@@ -30,7 +31,7 @@ struct Summary {
 // Gathers what a scoring gives.
 class Recorder : public core::ScoringSink {
  public:
-  explicit Recorder(core::ServerContext& context) : scoring_(context, *this, absl::Now()) {}
+  explicit Recorder(core::ServerContext& context) : scoring_(context, *this, steady_now()) {}
 
   void started(const core::ScoringStarted& started) override {
     windows = started.request.windows();
