@@ -119,8 +119,11 @@ void add_server_flags(CLI::App& app, Configuration& configuration) {
       ->type_name("DIR");
   add_whole(app, "--max-message-bytes", server.max_message_bytes, int64_t{1} << 16,
             (int64_t{1} << 31) - 1, "Largest request, bytes");
+  add_number(app, "--drain-delay-seconds", configuration.drain_delay_seconds, 0, 3600,
+             "Time after SIGTERM or SIGINT in which health says that the server is not ready, but "
+             "requests are still accepted; longer than proxies take to notice");
   add_number(app, "--drain-seconds", configuration.drain_seconds, 0, 86400,
-             "Time for running requests after SIGTERM or SIGINT; a second signal, or one while "
+             "Time for running requests after that; a second signal, or one while "
              "the model is loading, ends at once");
   app.add_option("--log-level", configuration.log_level)
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}))
@@ -252,7 +255,7 @@ std::string configuration_line(const Configuration& configuration, Server& serve
       "max_sequences={} "
       "max_queue={} max_queued_tokens={} max_wait_seconds={} batch_share={} background_share={} "
       "max_message_bytes={} request_memory={} stalled_client_seconds={} tls={} "
-      "tokens={} drain_seconds={} schedule_file={} schedule_dir={} "
+      "tokens={} drain_delay_seconds={} drain_seconds={} schedule_file={} schedule_dir={} "
       "weights_cache=\"{}\" load_seconds={:.2f}",
       engine.model_directory.string(), info.backend, std::string(name_of(info.weights)),
       info.packed_bytes, info.bits_per_weight, std::string(name_of(info.cache)), info.threads,
@@ -263,7 +266,7 @@ std::string configuration_line(const Configuration& configuration, Server& serve
       engine.background_share, options.max_message_bytes, options.request_memory_bytes,
       options.stalled_client_seconds, tls_state(options.security.tls),
       options.security.tokens.empty() ? "none" : options.security.tokens.string(),
-      configuration.drain_seconds,
+      configuration.drain_delay_seconds, configuration.drain_seconds,
       options.schedule_file.empty() ? "none" : options.schedule_file.string(),
       options.schedule_directory.empty() ? "none (in memory only)"
                                          : options.schedule_directory.string(),

