@@ -73,17 +73,12 @@ class Overload(BehindEnvoy):
         """Calls that fill a server until they are cancelled: one that runs, and one that waits."""
         stub = self.stub_of(server.port)
         calls = []
-        for _ in range(2):
+        for gauge in ("kascade_requests_running", 'kascade_requests_waiting{priority="interactive"}'):
             calls.append(stub.Generate(self.request(4000)))
-            next(calls[0])  # `started`: it is admitted
-        wait(lambda: self.waiting(server) == 1, "one call waits")
+            next(calls[-1])  # `started`: it is admitted
+            wait(lambda gauge=gauge: f"\n{gauge} 1\n" in text_of(f"http://127.0.0.1:{server.metrics_port}/metrics"),
+                 f"{gauge} is 1")
         return calls
-
-    def waiting(self, server):
-        for line in text_of(f"http://127.0.0.1:{server.metrics_port}/metrics").splitlines():
-            if line.startswith('kascade_requests_waiting{priority="interactive"}'):
-                return float(line.rsplit(" ", 1)[1])
-        return 0
 
     def test_a_full_server_is_passed_over_and_its_pushback_is_kept(self):
         calls = self.occupy(self.servers[0])

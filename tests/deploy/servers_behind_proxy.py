@@ -10,7 +10,6 @@ import pathlib
 import sys
 import tempfile
 import threading
-import time
 import unittest
 
 import grpc
@@ -18,7 +17,7 @@ import grpc
 ROOT, PROGRAM = pathlib.Path(sys.argv[1]), sys.argv[2]
 sys.path.insert(0, str(ROOT / "tests/end_to_end"))
 
-from live_server import Server
+from live_server import Server, wait
 from stubs import generate_stubs
 
 PORT = 15050
@@ -129,9 +128,10 @@ class BehindProxy(unittest.TestCase):
         for thread in callers:
             thread.start()
         try:
-            time.sleep(1)
+            wait(lambda: len(texts) > 4, "calls before the disturbance")
             disturb()
-            time.sleep(1)
+            before = len(texts)
+            wait(lambda: len(texts) > before + 12, "calls after it")
         finally:
             stop.set()
             for thread in callers:
@@ -151,7 +151,6 @@ class BehindProxy(unittest.TestCase):
     def check_a_rolling_restart(self):
         texts, losses = self.under_load(self.restart_both)
         self.assertEqual([str(lost) for lost in losses], [])
-        self.assertGreater(len(texts), 40)
         self.assertEqual(len(set(texts)), 1)
         print(f"{type(self).__name__}: rolling restart of both, {len(texts)} calls, 0 lost", file=sys.stderr)
 
@@ -161,6 +160,5 @@ class BehindProxy(unittest.TestCase):
         for lost in losses:
             self.assertTrue(lost.begun, lost)
         self.assertLessEqual(len(losses), 4, losses)
-        self.assertGreater(len(texts), 20)
         self.assertEqual(len(set(texts)), 1)
         print(f"{type(self).__name__}: one of two killed, {len(texts)} calls, {len(losses)} lost", file=sys.stderr)
