@@ -120,23 +120,27 @@ def entries_of(help_):
     return [entry for entries in without_commands(help_).values() for entry in entries if entry.flags()]
 
 
+def value_cases(helps):
+    """Cases of a bash script, one for each option that takes a value. `helps` maps commands to their help."""
+    cases, plain = [], set()
+    for command, help_ in helps.items():
+        for entry in filter(Entry.takes_value, entries_of(help_)):
+            words = " ".join(entry.choices())
+            if not words:
+                plain |= set(entry.flags())
+                continue
+            cases += [f"    {command or '*'}:{flag}) COMPREPLY=($(compgen -W '{words}' -- \"$word\")); return ;;"
+                      for flag in entry.flags()]
+    if plain:
+        cases.append("    *:" + "|*:".join(sorted(plain)) + ") return ;;")
+    return cases
+
+
 def completion(name, help_, commands):
     """A completion for bash: commands, options, and the values of options that have few."""
     function = "_" + name.replace("-", "_")
-    values = {}  # (command, option) → words, or "" for a file
-    for command, own in {"": help_, **commands}.items():
-        for entry in entries_of(own):
-            if entry.takes_value():
-                words = " ".join(entry.choices())
-                values |= {(command, flag): words for flag in entry.flags()}
+    cases = value_cases({"": help_, **commands})
     globals_ = [flag for entry in entries_of(help_) for flag in entry.flags()]
-    cases = []
-    for (command, flag), words in values.items():
-        if words:
-            cases.append(f"    {command or '*'}:{flag}) COMPREPLY=($(compgen -W '{words}' -- \"$word\")); return ;;")
-    plain = sorted({flag for (_, flag), words in values.items() if not words})
-    if plain:
-        cases.append("    *:" + "|*:".join(plain) + ") return ;;")
     words = {command: globals_ + [flag for entry in entries_of(own) for flag in entry.flags()]
              for command, own in commands.items()}
     words[""] = globals_ + list(commands)

@@ -47,7 +47,7 @@ build() {
   cache=$(ccache --get-config cache_dir 2>/dev/null || true)
   [[ ! -d $cache ]] || shared=(--volume "$cache:/root/.cache/ccache")
   say "building $image on $base"
-  nice buildah bud --pull-never --format docker "${shared[@]}" --build-arg BASE="$base" --build-arg JOBS="${KASCADE_JOBS:-}" \
+  nice buildah bud --layers --pull-never --format docker "${shared[@]}" --build-arg BASE="$base" --build-arg JOBS="${KASCADE_JOBS:-}" \
     --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag "$image" .
 }
 
