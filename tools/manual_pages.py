@@ -15,6 +15,7 @@ import sys
 import textwrap
 
 COLUMN = 30  # where descriptions begin in --help
+BREAK = r",\:"  # a comma in roff, after which a line may be broken
 
 
 @dataclasses.dataclass
@@ -89,7 +90,7 @@ def escaped(text):
 
 
 def paged_entries(entries):
-    return [f".TP\n\\fB{escaped(entry.name)}\\fR\n{escaped(entry.text) or '.br'}" for entry in entries]
+    return [f".TP\n\\fB{escaped(entry.name).replace(',', BREAK)}\\fR\n{escaped(entry.text) or '.br'}" for entry in entries]
 
 
 def without_commands(help_):
@@ -99,7 +100,7 @@ def without_commands(help_):
 def manual_page(name, version, help_, commands):
     """The page in roff. `commands` maps each command to its own help."""
     about = help_.about.rstrip(".")
-    lines = [f'.TH {name.upper()} 1 "" "kascade-serve {version}" "Kascade Serve"', ".SH NAME",
+    lines = [f'.TH {name.upper()} 1 "" "kascade-serve {version}" "Kascade Serve"', ".ad l", ".nh", ".SH NAME",
              f"{escaped(name)} \\- {escaped(about[:1].lower() + about[1:])}", ".SH SYNOPSIS",
              f".B {escaped(help_.usage)}"]
     for title, entries in without_commands(help_).items():

@@ -42,9 +42,9 @@ set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)  # the libraries; it reads them from the 
 set(CPACK_DEBIAN_PACKAGE_DEPENDS adduser)
 set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
 "inference server for Llama models with sparse attention
- Serves a model of the Llama family over gRPC on CPUs, with attention that is
- dense or follows a calibrated schedule (Kascade). Comes with a client, a
- converter of checkpoints, a systemd service and a small model.")
+Serves a model of the Llama family over gRPC on CPUs, with attention that is
+dense or follows a calibrated schedule (Kascade). Comes with a client, a
+converter of checkpoints, a systemd service and a small model.")
 set(CPACK_STRIP_FILES ON)
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS
     OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
