@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -36,10 +37,11 @@ class Package(unittest.TestCase):
         self.assertTrue(os.access(TREE / program[1].lstrip("/"), os.X_OK))
         self.assertTrue((TREE / program[2].lstrip("/")).is_file())
         if shutil.which("systemd-analyze"):
-            ran = subprocess.run(["systemd-analyze", "verify", f"--root={TREE}", "kascade-server.service"],
-                                 capture_output=True, text=True)
-            ours = [line for line in (ran.stdout + ran.stderr).splitlines() if "kascade" in line]
-            self.assertEqual(ours, [])
+            with tempfile.TemporaryDirectory() as folder:
+                copy = pathlib.Path(folder, unit.name)  # whose program is found from outside of the tree
+                copy.write_text(unit.read_text().replace(program[1], f"{TREE}{program[1]}"))
+                ran = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True)
+            self.assertEqual((ran.returncode, ran.stdout + ran.stderr), (0, ""))
 
     def test_serves_with_the_configuration_of_the_package(self):
         for folder in ("var/lib/kascade", "var/cache/kascade"):  # as StateDirectory= and CacheDirectory= would

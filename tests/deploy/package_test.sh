@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 ((EUID == 0)) || skip "it needs root, for chroot"
 command -v debootstrap >/dev/null || skip "no debootstrap"
 need_tools debian
-package=$(find build/packages -name 'kascade-serve_*.deb')
+package=$(find build/packages -maxdepth 1 -name 'kascade-serve_*.deb')
 tree=$(mktemp -d)
 trap 'rm -rf --one-file-system "$tree"' EXIT
 
