@@ -6,7 +6,8 @@ set(KASCADE_MANUAL_FOLDER ${PROJECT_BINARY_DIR}/manual)
 add_custom_target(manual_pages
   COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/tools/manual_pages.py ${PROJECT_VERSION} ${KASCADE_MANUAL_FOLDER}
           $<TARGET_FILE:kascade-server> $<TARGET_FILE:kascade> $<TARGET_FILE:kascade-convert>
-  DEPENDS kascade-server kascade kascade-convert
+          $<TARGET_FILE:kascade-train>
+  DEPENDS kascade-server kascade kascade-convert kascade-train
   VERBATIM)
 
 set(KASCADE_DEBIAN_FOLDER ${CMAKE_CURRENT_LIST_DIR})

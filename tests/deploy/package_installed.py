@@ -12,7 +12,7 @@ import time
 import unittest
 
 TREE = pathlib.Path(sys.argv.pop(1)).resolve()
-PROGRAMS = ("kascade", "kascade-convert", "kascade-server")
+PROGRAMS = ("kascade", "kascade-convert", "kascade-server", "kascade-train")
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
 PORT = 25151
 
