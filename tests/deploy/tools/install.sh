@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # install.sh GROUP…: builds the programs that the deployment tests run, each version once, into
 # KASCADE_DEPLOY_TOOLS (default ~/.cache/kascade-deploy), and prints the folders with them as a PATH.
-# Groups: helm, schemas, cluster, monitoring, debian, images.
+# Groups: helm, schemas, cluster, gateways, monitoring, debian, images.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly cache=${KASCADE_DEPLOY_TOOLS:-$HOME/.cache/kascade-deploy}
@@ -162,6 +162,8 @@ for group in "$@"; do
       done_once "kubernetes-$kubernetes" kubernetes_programs
       done_once "etcd-$etcd" etcd_program
       done_once "kwok-$kwok" kwok_program
+      ;;
+    gateways)
       done_once "gateways-$gateway_api-$inference_extension" gateway_definitions
       ;;
     monitoring)
