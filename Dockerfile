@@ -18,7 +18,8 @@ FROM dependencies AS build
 ARG TESTS=OFF
 ARG JOBS=
 COPY . .
-RUN export KASCADE_JOBS="$JOBS" && ./run build && \
+# A builder may give the compiler cache of an earlier build as /root/.cache/ccache.
+RUN export KASCADE_JOBS="$JOBS" CCACHE_BASEDIR=/source CCACHE_NOHASHDIR=1 LANG=C.UTF-8 && ./run build && \
     if [ "$TESTS" = ON ]; then ./run test release -L fast; fi && \
     cmake --install build/release --prefix /installed/usr --strip && \
     mkdir -p /installed/usr/share/kascade/models && cp -r models/demo /installed/usr/share/kascade/models/
@@ -35,8 +36,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
     install -d -o 65532 -g 65532 /var/lib/kascade /var/cache/kascade
 COPY --from=build /installed/ /
 # The bill of materials: the packages of Debian in this image, as SPDX.
-COPY tools/bill_of_materials.sh /usr/share/doc/kascade_serve/
-RUN sh /usr/share/doc/kascade_serve/bill_of_materials.sh >/usr/share/doc/kascade_serve/sbom.spdx.json
+COPY tools/bill_of_materials.sh /usr/share/doc/kascade-serve/
+RUN sh /usr/share/doc/kascade-serve/bill_of_materials.sh >/usr/share/doc/kascade-serve/sbom.spdx.json
 
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="kascade-serve" \

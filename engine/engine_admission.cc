@@ -3,8 +3,8 @@
 #include <utility>
 #include <variant>
 
-#include "engine/base/refusal.h"
 #include "engine/base/clock.h"
+#include "engine/base/refusal.h"
 #include "engine/engine.h"
 #include "engine/runtime/engine_impl.h"
 

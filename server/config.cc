@@ -121,8 +121,11 @@ void add_server_flags(CLI::App& app, Configuration& configuration) {
       ->type_name("DIR");
   add_whole(app, "--max-message-bytes", server.max_message_bytes, int64_t{1} << 16,
             (int64_t{1} << 31) - 1, "Largest request, bytes");
+  add_number(app, "--drain-delay-seconds", configuration.drain_delay_seconds, 0, 3600,
+             "Time after SIGTERM or SIGINT in which health says that the server is not ready, but "
+             "requests are still accepted; longer than proxies take to notice");
   add_number(app, "--drain-seconds", configuration.drain_seconds, 0, 86400,
-             "Time for running requests after SIGTERM or SIGINT; a second signal, or one while "
+             "Time for running requests after that; a second signal, or one while "
              "the model is loading, ends at once");
   app.add_option("--log-level", configuration.log_level,
                  "Least level that is logged; requests that ended are info")

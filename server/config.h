@@ -14,7 +14,8 @@ namespace kascade::server {
 
 struct Configuration {
   ServerOptions server{};
-  double drain_seconds = 30;  // for running requests after the first signal
+  double drain_delay_seconds = 0;  // after the first signal, in which requests are still accepted
+  double drain_seconds = 30;       // for running requests after that
   std::string log_level = "info";
   std::string log_format = "text";    // text, json
   std::filesystem::path port_file{};  // empty: none is written

@@ -84,6 +84,7 @@ Fields other_fields(const Configuration& configuration, const QueueLimits& queue
   return {{"max_queue", int64_t{queue.max_queue}},
           {"max_queued_tokens", queue.max_queued_tokens},
           {"max_wait_seconds", queue.max_wait_seconds},
+          {"drain_delay_seconds", configuration.drain_delay_seconds},
           {"drain_seconds", configuration.drain_seconds},
           {"shadow_rate", options.shadow_rate},
           {"load_reports", options.load_reports ? "on" : "off"},

@@ -20,8 +20,8 @@ namespace {
 
 // What a running server can change (server/reload.cc).
 constexpr std::string_view kReloadable[] = {
-    "max-queue", "max-queued-tokens", "max-wait-seconds", "drain-seconds",
-    "log-level", "log-format",        "shadow-rate"};
+    "max-queue",     "max-queued-tokens", "max-wait-seconds", "drain-delay-seconds",
+    "drain-seconds", "log-level",         "log-format",       "shadow-rate"};
 
 std::string name_of_option(const CLI::Option& option) {
   std::string name = option.get_name();

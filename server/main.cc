@@ -14,6 +14,8 @@
 #include <system_error>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "google/protobuf/stubs/logging.h"
 #include "grpc/support/log.h"
 #include "server/config.h"
@@ -35,6 +37,9 @@ using kascade::server::Reloader;
 using kascade::server::Server;
 using kascade::server::ServerOptions;
 using kascade::server::yaml_text;
+
+// For requests on connections that were accepted last, before requests are refused.
+constexpr absl::Duration kAfterLastConnection = absl::Seconds(1);
 
 // Renamed into place, so that whoever waits for the file finds both lines.
 bool write_port_file(const std::filesystem::path& file, const Server& server) {
@@ -85,14 +90,25 @@ sigset_t signal_set(std::initializer_list<int> signals) {
   return set;
 }
 
+void shut_down(Server& server, absl::Duration delay, absl::Duration grace) {
+  const absl::Duration after_last_connection = std::min(delay / 2, kAfterLastConnection);
+  absl::SleepFor(delay - after_last_connection);
+  server.close_listener();
+  absl::SleepFor(after_last_connection);
+  server.drain(grace);
+}
+
 // Until the first signal of `ends`; the next one ends the process at once. `all`: these and SIGHUP.
 void serve_until_signal(Server& server, Reloader& reloader, const sigset_t& ends,
                         const sigset_t& all) {
   int signal = 0;
   for (sigwait(&all, &signal); signal == SIGHUP; sigwait(&all, &signal)) reloader.reload(server);
+  server.leave();
+  const absl::Duration delay = absl::Seconds(reloader.running().drain_delay_seconds);
   const absl::Duration grace = absl::Seconds(reloader.running().drain_seconds);
-  spdlog::info("signal {}: draining for at most {} s", signal, absl::ToInt64Seconds(grace));
-  auto drained = std::async(std::launch::async, [&] { server.drain(grace); });
+  spdlog::info("signal {}: accepting requests for {} s, then draining for at most {} s", signal,
+               absl::ToDoubleSeconds(delay), absl::ToInt64Seconds(grace));
+  auto drained = std::async(std::launch::async, [&] { shut_down(server, delay, grace); });
   if (signal_during(drained, ends) != 0) {
     spdlog::warn("second signal: ending at once");
     end_at_once(1);

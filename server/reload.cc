@@ -61,6 +61,7 @@ void Reloader::reload(Server& server) {
 
 // The reloadable options of server/configure.cc.
 void Reloader::take_over(const Configuration& read, Server& server) {
+  running_.drain_delay_seconds = read.drain_delay_seconds;
   running_.drain_seconds = read.drain_seconds;
   running_.log_level = read.log_level;
   running_.log_format = read.log_format;

@@ -20,6 +20,20 @@ namespace {
 
 constexpr std::chrono::seconds kConnectPatience{5};
 
+// gRPC sends a call again that no server has begun to answer: of several servers behind a proxy,
+// one may have been lost. What changes a server is not sent twice.
+constexpr char kServiceConfig[] = R"({"methodConfig": [{
+  "name": [{"service": "kascade.v1.InferenceService"},
+           {"service": "kascade.v1.CalibrationService", "method": "GetSchedule"},
+           {"service": "kascade.v1.CalibrationService", "method": "ListSchedules"},
+           {"service": "kascade.v1.CalibrationService", "method": "GetCalibration"},
+           {"service": "kascade.v1.CalibrationService", "method": "ListCalibrations"},
+           {"service": "kascade.v1.CalibrationService", "method": "WatchCalibration"}],
+  "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.2s", "maxBackoff": "2s",
+                  "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]})";
+// Of one request. What is larger is sent once.
+constexpr int kRetryBufferBytes = 32 << 20;
+
 std::mutex interrupt_mutex;
 std::set<grpc::ClientContext*> cancellable;  // guarded by interrupt_mutex
 bool was_interrupted = false;                // guarded by interrupt_mutex
@@ -75,6 +89,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> connect(const Globals& globals,
   // A model server is not reached through a web proxy, and a proxy from the environment would also
   // be used for 127.0.0.1.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetServiceConfigJSON(kServiceConfig);
+  arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, kRetryBufferBytes);
   const auto credentials = channel_credentials(globals.credentials);
   if (!credentials.ok()) return credentials.status();
   auto channel = grpc::CreateCustomChannel(globals.server, *credentials, arguments);

@@ -1,11 +1,11 @@
 #include "server/core/shadow.h"
-#include "engine/base/clock.h"
 
 #include <optional>
 #include <random>
 #include <utility>
 #include <variant>
 
+#include "engine/base/clock.h"
 
 namespace kascade::core {
 namespace {

@@ -22,7 +22,9 @@ constexpr char kNoScheduleRemedy[] =
     "CalibrationService.ActivateSchedule";
 
 constexpr absl::Duration kOverloadRetry = absl::Seconds(1);
-constexpr absl::Duration kDrainRetry = absl::Seconds(5);
+// Another server takes the request at once. Where there is none, the next one takes seconds to
+// start.
+constexpr absl::Duration kDrainRetry = absl::Seconds(1);
 
 // At most `limit` bytes and UTF-8: what is not UTF-8 could not be parsed by the client. Messages
 // may quote what was sent, or the name of a file.

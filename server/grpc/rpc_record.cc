@@ -76,7 +76,7 @@ void RpcRecord::add_trailing_metadata(const absl::Status& status, const Refusal&
                                       grpc::ServerContextBase& call) const {
   call.AddTrailingMetadata(logging::kRequestIdHeader, identity_.request_id);
   if (context_.load_reports) call.AddTrailingMetadata(kLoadReportHeader, load_report(context_));
-  if (absl::IsResourceExhausted(status)) {
+  if (refusal.retry_after > absl::ZeroDuration()) {
     call.AddTrailingMetadata("grpc-retry-pushback-ms",
                              absl::StrCat(absl::ToInt64Milliseconds(refusal.retry_after)));
   }

@@ -211,12 +211,22 @@ absl::Status Server::serve(net::Listener listener) {
   return absl::OkStatus();
 }
 
+void Server::leave() {
+  auto serving = Lifecycle::kServing;
+  if (lifecycle_.compare_exchange_strong(serving, Lifecycle::kLeaving)) health_.set_unready();
+}
+
+void Server::close_listener() {
+  leave();
+  if (acceptor_) acceptor_->stop_listening();
+}
+
 void Server::drain(absl::Duration grace) {
   if (lifecycle_ == Lifecycle::kStopped) return;
   const absl::Time deadline = steady_now() + grace;
+  close_listener();
   lifecycle_ = Lifecycle::kDraining;
   context_.draining = true;
-  health_.set_unready();
   jobs_.shutdown();
   shadow_.stop();
   engine_->drain(grace);

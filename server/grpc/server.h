@@ -60,7 +60,7 @@ struct ServerOptions {
 };
 
 // In this order, never backwards. Health says that the server is ready only in kServing.
-enum class Lifecycle { kLoading, kServing, kDraining, kStopped };
+enum class Lifecycle { kLoading, kServing, kLeaving, kDraining, kStopped };
 
 class Server {
  public:
@@ -68,9 +68,16 @@ class Server {
   static absl::StatusOr<std::unique_ptr<Server>> start(const ServerOptions& options);
   ~Server();  // stops at once
 
-  // Health turns NOT_SERVING, new requests get UNAVAILABLE, a calibration stops (the next server
-  // continues it if there is a schedule_directory, else it is cancelled), running requests have
-  // `grace` to end; then the listener closes. Idempotent.
+  // The steps of a shutdown, in this order; each is idempotent, and each takes those before it.
+  //
+  // Health turns NOT_SERVING. Requests are accepted as before, so that none is refused before
+  // clients and proxies have noticed.
+  void leave();
+  // New connections are refused. Requests on those that exist are accepted as before.
+  void close_listener();
+  // New requests get UNAVAILABLE, a calibration stops (the next server continues it if there is a
+  // schedule_directory, else it is cancelled), running requests have `grace` to end; then
+  // connections are closed.
   void drain(absl::Duration grace);
 
   Lifecycle lifecycle() const { return lifecycle_; }

@@ -81,6 +81,10 @@ Acceptor::~Acceptor() {
   if (thread_.joinable()) thread_.join();
 }
 
+void Acceptor::stop_listening() {
+  for (const Socket& socket : listener_.sockets()) shutdown(socket.get(), SHUT_RD);
+}
+
 bool Acceptor::accepting() const { return Clock::now() - last_good_pass_.load() < kPatience; }
 
 absl::Status Acceptor::watch_listener() {
@@ -133,6 +137,9 @@ bool Acceptor::accept_some(int listener) {
     if (connection.get() >= 0) {
       admit(std::move(connection), address);
     } else if (errno == EAGAIN) {
+      return true;
+    } else if (errno == EINVAL) {  // after stop_listening()
+      epoll_ctl(events_.get(), EPOLL_CTL_DEL, listener, nullptr);
       return true;
     } else if (errno == EMFILE || errno == ENFILE) {
       if (!turn_away(listener)) return false;

@@ -32,6 +32,10 @@ class Acceptor {
   // Closes the listener. Connections that were handed over stay.
   ~Acceptor();
 
+  // New connections are refused by the operating system from now on, so that clients go elsewhere;
+  // those that were handed over stay. Thread-safe, idempotent.
+  void stop_listening();
+
   // Whether the loop has run within the last ten seconds without being refused what it needs to
   // accept or turn away a connection.
   bool accepting() const;

@@ -15,8 +15,8 @@ CHART = ROOT / "helm" / "kascade-serve"
 
 # Options of the server that the chart sets from other values, or that make no sense in a pod.
 SET_BY_CHART = {"model", "listen", "metrics-listen", "port-file", "weights-cache", "schedule", "schedule-dir",
-                "drain-seconds", "tls-cert", "tls-key", "tls-client-ca", "tokens", "allow-plaintext", "config",
-                "print-config", "version", "help"}
+                "drain-delay-seconds", "drain-seconds", "tls-cert", "tls-key", "tls-client-ca", "tokens", "allow-plaintext",
+                "config", "print-config", "version", "help"}
 
 
 def value_paths(values, path=()):

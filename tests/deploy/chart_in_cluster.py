@@ -29,6 +29,12 @@ def run(*command, check=True):
 
 
 class InCluster(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        for file in run("gateway-definitions").stdout.split():
+            run("kubectl", "apply", "--server-side", "--filename", file)
+        run("kubectl", "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+
     def setUp(self):
         self.space = "test-" + self._testMethodName.removeprefix("test_").replace("_", "-")[:40]
         run("kubectl", "create", "namespace", self.space)
@@ -86,7 +92,7 @@ class InCluster(unittest.TestCase):
                            "--values", values).stdout
             ours = "\n---\n".join(part for part in rendered.split("\n---\n")
                                   if not any(f"kind: {kind}\n" in part for kind in
-                                             ("GRPCRoute", "PodMonitor", "PrometheusRule", "ScaledObject",
+                                             ("PodMonitor", "PrometheusRule", "ScaledObject",
                                               "ServiceMonitor")))
             ran = subprocess.run(["kubectl", "apply", "--server-side", "--dry-run=server", "--validate=strict",
                                   "--namespace", self.space, "--filename", "-"], input=ours, env=ENVIRONMENT,

@@ -15,7 +15,7 @@ say "the chart under Helm"
 /usr/bin/python3 tests/deploy/chart_with_helm.py . "$schemas"
 [[ ${1:-} != --no-cluster ]] || exit 0
 
-need_tools cluster
+need_tools cluster gateways
 KWOK_STAGES=$(dirname "$(command -v kwok)")/../stages
 export KWOK_STAGES
 folder=$(mktemp -d)

@@ -20,7 +20,7 @@ CHART = ROOT / "helm/kascade-serve"
 GRID = sorted((ROOT / "helm/tests/values").glob("*.yaml"))
 VERSIONS = ("1.30.0", "1.36.0")
 # Their schemas are not Kubernetes' own.
-FOREIGN = {"GRPCRoute", "PodMonitor", "PrometheusRule", "ScaledObject", "ServiceMonitor"}
+FOREIGN = {"GRPCRoute", "HTTPRoute", "InferencePool", "PodMonitor", "PrometheusRule", "ScaledObject", "ServiceMonitor"}
 
 
 def run(*command, **more):

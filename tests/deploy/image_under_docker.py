@@ -76,7 +76,7 @@ class Image(unittest.TestCase):
 
     def test_bill_of_materials(self):
         text = docker("run", "--rm", *HARDENED, "--entrypoint", "cat", IMAGE,
-                      "/usr/share/doc/kascade_serve/sbom.spdx.json").stdout
+                      "/usr/share/doc/kascade-serve/sbom.spdx.json").stdout
         bill = json.loads(text)
         names = {package["name"] for package in bill["packages"]}
         self.assertTrue({"kascade-serve", "libc6", "libdnnl2", "libgrpc++1.51"} <= names)

@@ -51,9 +51,10 @@ class Daemon:
 class Server(Daemon):
     """kascade-server on the bundled model. Port 0 takes a free one."""
 
-    def __init__(self, program, port=0):
+    def __init__(self, program, port=0, *options):
         super().__init__(program, "--model", MODEL, "--listen", f"127.0.0.1:{port}", "--metrics-listen",
-                         "127.0.0.1:0", "--port-file", "FOLDER/ports", "--threads", "1", "--drain-seconds", "20")
+                         "127.0.0.1:0", "--port-file", "FOLDER/ports", "--threads", "1", "--drain-seconds", "20",
+                         *options)
         ports = self.folder / "ports"
         wait(ports.exists, f"a server; its log is {self.folder}/log")
         self.port, self.metrics_port = map(int, ports.read_text().split())

@@ -65,6 +65,18 @@ class MonitoringFiles(unittest.TestCase):
         self.assertTrue(named_metrics(text))
         self.assertFalse(named_metrics(text) - self.samples)
 
+    def test_endpoint_picker_reads_metrics_that_exist(self):
+        picker = yaml.safe_load((ROOT / "deploy/endpoint-picker.yaml").read_text())
+        plugins = {plugin["name"]: plugin for plugin in picker["plugins"]}
+        engine, = plugins["metrics"]["parameters"]["engineConfigs"]
+        for key in ("queuedRequestsSpec", "runningRequestsSpec", "kvUsageSpec"):
+            name = engine[key].split("{")[0]
+            self.assertEqual(documented_metrics().get(name), "gauge", f"{key}: {name}")
+        profile, = picker["schedulingProfiles"]
+        source, = picker["dataLayer"]["sources"]
+        used = [picker["parser"], source, *source["extractors"], *profile["plugins"]]
+        self.assertEqual(sorted(entry["pluginRef"] for entry in used), sorted(plugins))
+
     def test_rules_name_recorded_series_that_exist(self):
         recorded = {rule["record"] for rule in self.all_rules if "record" in rule}
         named = {name for rule in self.all_rules for name in re.findall(r"\bkascade:[a-z0-9_:]+", rule["expr"])}

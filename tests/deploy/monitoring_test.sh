@@ -21,6 +21,8 @@ dashboard-check deploy/grafana-dashboard.json
 say "Envoy"
 envoy --mode validate --log-level error --config-path deploy/envoy/envoy.yaml
 /usr/bin/python3 tests/deploy/servers_behind_envoy.py . build/release/server/kascade-server
+say "nginx"
+/usr/bin/python3 tests/deploy/servers_behind_nginx.py . build/release/server/kascade-server
 say "systemd"
 if ! command -v systemd-analyze >/dev/null; then
   echo "monitoring_test.sh: SKIPPED the unit: no systemd-analyze" >&2

@@ -38,6 +38,12 @@
 {{- if and .Values.monitoring.serviceMonitor.enabled .Values.monitoring.podMonitor.enabled -}}
 {{- fail "monitoring.podMonitor.enabled: a ServiceMonitor is enabled too, and each server would be scraped twice" -}}
 {{- end -}}
+{{- if and .Values.inferencePool.enabled .Values.grpcRoute.enabled -}}
+{{- fail "grpcRoute.enabled: the HTTPRoute of inferencePool carries the same calls, and a gateway takes one of both" -}}
+{{- end -}}
+{{- if and .Values.inferencePool.enabled .Values.tls.secretName -}}
+{{- fail "inferencePool.enabled: a gateway reaches the servers of a pool in plaintext, so tls.secretName must be empty" -}}
+{{- end -}}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
 {{- fail (printf "autoscaling.minReplicas: %d is more than autoscaling.maxReplicas, %d"
       (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}

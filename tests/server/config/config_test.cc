@@ -78,6 +78,7 @@ TEST(Configuration, Defaults) {
   EXPECT_EQ(server.metrics_listen, "127.0.0.1:9464");
   EXPECT_EQ(server.engine.max_batch_tokens, 512);
   EXPECT_EQ(server.engine.kv_memory_bytes, 0);
+  EXPECT_EQ(configuration.drain_delay_seconds, 0);
   EXPECT_EQ(configuration.drain_seconds, 30);
 }
 
@@ -85,7 +86,7 @@ TEST(Configuration, ReadsEveryNumber) {
   const Configuration configuration =
       accepted({"--threads", "3", "--max-batch-tokens", "1000", "--max-step-ms", "50",
                 "--max-sequences", "64", "--max-queue", "9", "--max-message-bytes", "65536",
-                "--drain-seconds", "0.5", "--kv-memory", "64MiB"});
+                "--drain-delay-seconds", "2.5", "--drain-seconds", "0.5", "--kv-memory", "64MiB"});
   const EngineOptions& engine = configuration.server.engine;
   EXPECT_EQ(engine.threads, 3);
   EXPECT_EQ(engine.max_batch_tokens, 1000);
@@ -93,6 +94,7 @@ TEST(Configuration, ReadsEveryNumber) {
   EXPECT_EQ(engine.max_sequences, 64);
   EXPECT_EQ(engine.max_queue, 9);
   EXPECT_EQ(configuration.server.max_message_bytes, 65536);
+  EXPECT_EQ(configuration.drain_delay_seconds, 2.5);
   EXPECT_EQ(configuration.drain_seconds, 0.5);
   EXPECT_EQ(engine.kv_memory_bytes, 64 << 20);
   for (const char* spelling : {"67108864", "64 mib", "65536kib", "64MIB"}) {

@@ -170,6 +170,32 @@ TEST_F(ServerLifecycleTest, DrainingTurnsHealthRefusesAndFinishesWhatRuns) {
   EXPECT_EQ(generate(server, request).status.error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+TEST_F(ServerLifecycleTest, RequestsAreAcceptedUntilItDrains) {
+  TestServer server(server_options(dir_.path()));
+  HealthWatch watch(server);
+  EXPECT_EQ(watch.next_status(), kServing);
+  v1::GenerateRequest request;
+  request.set_text("in the");
+  request.mutable_stopping()->set_max_new_tokens(3);
+  server->leave();
+  EXPECT_EQ(watch.next_status(), kNotServing);
+  EXPECT_EQ(server->lifecycle(), server::Lifecycle::kLeaving);
+  EXPECT_TRUE(generate(server, request).status.ok());
+  server->close_listener();
+  EXPECT_TRUE(generate(server, request).status.ok()) << "on a connection that exists";
+  grpc::ChannelArguments own_connection;
+  own_connection.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  const auto late = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server->port()),
+                                              grpc::InsecureChannelCredentials(), own_connection);
+  late->GetState(true);
+  const auto soon = std::chrono::system_clock::now() + std::chrono::seconds(10);
+  for (auto state = late->GetState(true); state != GRPC_CHANNEL_TRANSIENT_FAILURE;) {
+    ASSERT_NE(state, GRPC_CHANNEL_READY);
+    ASSERT_TRUE(late->WaitForStateChange(state, soon));
+    state = late->GetState(true);
+  }
+}
+
 TEST_F(ServerLifecycleTest, NewRequestsAreTurnedAwayWhileDraining) {
   TestServer server(server_options(dir_.path()));
   v1::GenerateRequest request;
@@ -177,11 +203,14 @@ TEST_F(ServerLifecycleTest, NewRequestsAreTurnedAwayWhileDraining) {
   request.mutable_stopping()->set_max_new_tokens(500);
   request.mutable_stopping()->set_ignore_eos(true);
   server->engine().drain(absl::ZeroDuration());
-  const grpc::Status status = generate(server, request).status;
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  const Details details = details_of(status);
+  const auto refused = generate(server, request);
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(refused.messages.empty()) << "so that a proxy or gRPC itself may try another server";
+  const Details details = details_of(refused.status);
   EXPECT_EQ(details.reason, "DRAINING");
   EXPECT_TRUE(details.retry);
+  EXPECT_EQ(refused.trailers.at("grpc-retry-pushback-ms"),
+            absl::StrCat(absl::ToInt64Milliseconds(details.retry_delay)));
 }
 
 TEST_F(ServerLifecycleTest, WhatOutlastsTheGraceIsCancelledAsUnavailable) {

@@ -135,6 +135,24 @@ TEST_F(AcceptorTest, ServesUnixSocketsAndRemovesTheirFile) {
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
+TEST_F(AcceptorTest, RefusesConnectionsOnceItDoesNotListen) {
+  start("127.0.0.1:0");
+  const Socket early = connect_to(port_);
+  ASSERT_TRUE(received_.wait_for(1));
+  acceptor_->stop_listening();
+  acceptor_->stop_listening();
+  Socket late(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(port_));
+  EXPECT_NE(connect(late.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(errno, ECONNREFUSED);
+  EXPECT_EQ(send(early.get(), "x", 1, 0), 1) << "what was handed over stays";
+  received_.close_all();
+  EXPECT_TRUE(eventually([&] { return connections_->counts().open == 0; })) << "the loop goes on";
+}
+
 TEST_F(AcceptorTest, ManyConnectionsMoreThanThereMayBe) {
   start("127.0.0.1:0", {.connections = 5});
   std::vector<Socket> clients;
