@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "engine/base/byte_archive.h"
+#include "engine/base/clock.h"
 #include "engine/base/digest.h"
 
 namespace kascade::core {
@@ -105,7 +105,7 @@ absl::Status RecordFile::append(const FileRecord& record) {
   if (!write_all(descriptor_.get(), bytes_of(record))) {
     return status_ = file_error("append to", file_);
   }
-  const absl::Time now = absl::Now();
+  const absl::Time now = steady_now();
   if (now - synced_ < kSyncInterval) return absl::OkStatus();
   synced_ = now;
   if (::fdatasync(descriptor_.get()) != 0) status_ = file_error("sync", file_);
