@@ -94,9 +94,9 @@ class Soak:
         return min(600, self.times[-1] / 4)
 
     def usual_threads(self):
-        """Most threads in the warm-up."""
+        """Most threads in the warm-up, for which two minutes are too short."""
         return max(reading.threads for at, reading in zip(self.times, self.readings)
-                   if at <= self.warm_up())
+                   if at <= max(self.warm_up(), 120))
 
     def memory_trend(self):
         """Of the memory after the warm-up, MiB per hour; None of a short run."""
