@@ -12,7 +12,7 @@ import grpc
 import yaml
 
 from live_server import Daemon, text_of, wait
-from servers_behind_proxy import PORT, ROOT, SERVICE_CONFIG, BehindProxy
+from servers_behind_proxy import PORT, ROOT, SERVICE_CONFIG, BehindProxy, ProxyTests
 
 ADMIN = 19901
 
@@ -52,18 +52,8 @@ class BehindEnvoy(BehindProxy):
              "the new server is healthy and gets calls")
 
 
-class Calls(BehindEnvoy):
-    def test_a_prefix_key_keeps_its_server(self):
-        self.check_prefix_keys()
-
-    def test_schedules_cannot_be_changed_through_it(self):
-        self.check_that_schedules_cannot_be_changed()
-
-    def test_a_rolling_restart_loses_nothing(self):
-        self.check_a_rolling_restart()
-
-    def test_the_loss_of_a_server_costs_only_what_it_had_begun(self):
-        self.check_the_loss_of_a_server()
+class Calls(ProxyTests, BehindEnvoy):
+    pass
 
 
 class Overload(BehindEnvoy):

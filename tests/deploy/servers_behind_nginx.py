@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 from live_server import Daemon, wait
-from servers_behind_proxy import PORT, ROOT, BehindProxy, Lost
+from servers_behind_proxy import PORT, ROOT, BehindProxy, Lost, ProxyTests
 
 # What the distribution's own nginx.conf has around conf.d, with folders of the test.
 AROUND = """daemon off;
@@ -40,7 +40,7 @@ def configuration(servers):
     return text
 
 
-class BehindNginx(BehindProxy):
+class BehindNginx(ProxyTests, BehindProxy):
     def start_proxy(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -59,18 +59,6 @@ class BehindNginx(BehindProxy):
 
     def wait_until_used(self, index):
         wait(lambda: self.servers[index].calls("Generate") > 0, "the new server gets calls")
-
-    def test_a_prefix_key_keeps_its_server(self):
-        self.check_prefix_keys()
-
-    def test_schedules_cannot_be_changed_through_it(self):
-        self.check_that_schedules_cannot_be_changed()
-
-    def test_a_rolling_restart_loses_nothing(self):
-        self.check_a_rolling_restart()
-
-    def test_the_loss_of_a_server_costs_only_what_it_had_begun(self):
-        self.check_the_loss_of_a_server()
 
 
 if __name__ == "__main__":

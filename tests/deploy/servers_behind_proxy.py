@@ -162,3 +162,19 @@ class BehindProxy(unittest.TestCase):
         self.assertLessEqual(len(losses), 4, losses)
         self.assertEqual(len(set(texts)), 1)
         print(f"{type(self).__name__}: one of two killed, {len(texts)} calls, {len(losses)} lost", file=sys.stderr)
+
+
+class ProxyTests:
+    """The tests of every proxy, for a class that also derives from BehindProxy."""
+
+    def test_a_prefix_key_keeps_its_server(self):
+        self.check_prefix_keys()
+
+    def test_schedules_cannot_be_changed_through_it(self):
+        self.check_that_schedules_cannot_be_changed()
+
+    def test_a_rolling_restart_loses_nothing(self):
+        self.check_a_rolling_restart()
+
+    def test_the_loss_of_a_server_costs_only_what_it_had_begun(self):
+        self.check_the_loss_of_a_server()
