@@ -72,8 +72,7 @@ absl::Status RpcRecord::admit(const grpc::ServerContextBase& call) {
   return absl::OkStatus();
 }
 
-void RpcRecord::add_trailing_metadata(const absl::Status& status, const Refusal& refusal,
-                                      grpc::ServerContextBase& call) const {
+void RpcRecord::add_trailing_metadata(const Refusal& refusal, grpc::ServerContextBase& call) const {
   call.AddTrailingMetadata(logging::kRequestIdHeader, identity_.request_id);
   if (context_.load_reports) call.AddTrailingMetadata(kLoadReportHeader, load_report(context_));
   if (refusal.retry_after > absl::ZeroDuration()) {
@@ -87,7 +86,7 @@ grpc::Status RpcRecord::finish(const absl::Status& status, grpc::ServerContextBa
   const absl::Status end = told(status, context_);
   const Refusal refusal = complete_refusal(end);
   const grpc::Status result = to_grpc(end);
-  if (call != nullptr) add_trailing_metadata(end, refusal, *call);
+  if (call != nullptr) add_trailing_metadata(refusal, *call);
   const double seconds = absl::ToDoubleSeconds(steady_now() - arrival_);
   context_.metrics.finish_rpc(rpc_, end.code(), seconds);
   if (is_refusal(end)) context_.metrics.count_refusal(refusal.reason);

@@ -48,8 +48,7 @@ class RpcRecord {
   Tokens& tokens() { return tokens_; }
 
  private:
-  void add_trailing_metadata(const absl::Status& status, const Refusal& refusal,
-                             grpc::ServerContextBase& call) const;
+  void add_trailing_metadata(const Refusal& refusal, grpc::ServerContextBase& call) const;
   void log(const grpc::Status& status, double seconds) const;
 
   ServerContext& context_;
