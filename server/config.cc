@@ -194,7 +194,16 @@ void add_memory_flags(CLI::App& app, ServerOptions& server) {
 }
 
 // What no option can check alone.
+// The range of the option has room for the one number below 0 that means something.
+void check_wait(double seconds) {
+  if (seconds >= 0 || seconds == kAutomaticWait) return;
+  throw CLI::ValidationError(
+      "--max-wait-seconds",
+      absl::StrCat("expected -1 or a number from 0 to 86400, found ", seconds));
+}
+
 void check_together(const EngineOptions& engine) {
+  check_wait(engine.max_wait_seconds);
   const int32_t least = engine.max_sequences + kRowsBesideSequences;
   if (engine.max_batch_tokens >= least) return;
   throw CLI::ValidationError(

@@ -15,8 +15,8 @@ namespace kascade::server {
 inline constexpr char kMalformedRequest[] = "MALFORMED_REQUEST";
 
 // Makes calls of our services whose request is no message of its type end with INVALID_ARGUMENT,
-// counted and logged as other calls are; but not those that receive a stream. A call that its client
-// cancelled before the request came counts as CANCELLED. `context` must outlive the server.
+// counted and logged as other calls are; but not those that receive a stream. A call that its
+// client cancelled before the request came counts as CANCELLED. `context` must outlive the server.
 std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
 refuse_malformed_requests(ServerContext& context);
 

@@ -186,7 +186,7 @@ class ConfigurationTest(unittest.TestCase):
         server.send_signal(signal.SIGHUP)
         record = self.wait_for_records("SIGHUP", 14)[-1]
         self.assertEqual(record["level"], "error")
-        self.assertIn(f'{self.file}:6: --max-wait-seconds: expected a number from 0 to 86400, found "soon"',
+        self.assertIn(f'{self.file}:6: --max-wait-seconds: expected a number from -1 to 86400, found "soon"',
                       record["message"])
         self.assertEqual(limit(), 99)
 

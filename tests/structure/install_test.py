@@ -13,7 +13,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CMAKE, BUILD, VERSION = sys.argv[1:4]
-PROGRAMS = ("kascade", "kascade-convert", "kascade-server")
+PROGRAMS = ("kascade", "kascade-convert", "kascade-server", "kascade-train")
 
 
 def commit():

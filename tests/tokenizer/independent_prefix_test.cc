@@ -120,8 +120,9 @@ TEST(IndependentPrefix, IsNoneWhereAPartCouldDependOnTheOthers) {
   replacing["normalizer"] = {
       {"type", "Replace"}, {"pattern", {{"String", "e t"}}}, {"content", "x"}};
   const Json unknown = {split("[^ ]+ "), byte_level(true)};
-  for (const Json& json : {byte_level_json(Json::array({byte_level(false)})), byte_level_json(Json::array({prefixed})),
-                           byte_level_json(unknown), spaced_token, stripping_token, replacing}) {
+  for (const Json& json :
+       {byte_level_json(Json::array({byte_level(false)})), byte_level_json(Json::array({prefixed})),
+        byte_level_json(unknown), spaced_token, stripping_token, replacing}) {
     const auto tokenizer = parse_or_fail(json);
     ASSERT_NE(tokenizer, nullptr);
     EXPECT_EQ(tokenizer->independent_prefix("the thin lines in the corner"), 0u);

@@ -256,7 +256,7 @@ TEST(Configuration, EachValueHasItsSource) {
   expect("max-queue", "8", file + ":1");
   expect("int4-keys", "off", file + ":4");
   expect("threads", "3", "environment KASCADE_SERVER_THREADS");
-  expect("max-wait-seconds", "2", "default");
+  expect("max-wait-seconds", "-1", "default");
   expect("pin-threads", "false", "default");
   expect("schedule", "", "default");
   EXPECT_TRUE(told(configuration, "max-queue").reloadable);
@@ -278,6 +278,8 @@ TEST(Configuration, AWrongValueIsToldWithItsPlace) {
   const std::string together = config_file("max-batch-tokens: 300\n", "kascade-server.yaml");
   EXPECT_THAT(refused({"--config", together, "--max-sequences", "64"}),
               HasSubstr(together + ":1: --max-batch-tokens: expected at least"));
+  EXPECT_THAT(refused({"--max-wait-seconds=-0.5"}),
+              HasSubstr("--max-wait-seconds: expected -1 or a number from 0 to 86400, found -0.5"));
   const Variable threads("KASCADE_SERVER_THREADS", "x");
   EXPECT_THAT(refused({}), HasSubstr("environment KASCADE_SERVER_THREADS: --threads: expected"));
   EXPECT_THAT(refused({"--threads", "x"}), ::testing::StartsWith("--threads: expected"));
