@@ -35,6 +35,17 @@ int32_t message_limit(int64_t bytes) {
 // the budget learns of them when they are complete.
 int64_t receive_quota(const ServerOptions& options) { return options.request_memory_bytes / 4; }
 
+// Where the quota is small, one fast client could fill it with what is not read yet, because gRPC
+// lets the window of a connection grow to 16 MiB; it would then reset the stream. Without probes
+// of the bandwidth windows stay at 64 KiB.
+void limit_receiving(grpc::ServerBuilder& builder, int64_t quota_bytes) {
+  constexpr int64_t kFourWindows = int64_t{64} << 20;
+  grpc::ResourceQuota quota("requests being received");
+  quota.Resize(static_cast<size_t>(quota_bytes));
+  builder.SetResourceQuota(quota);
+  if (quota_bytes < kFourWindows) builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+}
+
 absl::Status in_field(const char* field, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(field, ": ", status.message()));
 }
@@ -184,9 +195,7 @@ absl::Status Server::serve(net::Listener listener) {
                                                            credentials_.credentials);
   allow_pings(builder);
   limit_connections(builder, options_.connections);
-  grpc::ResourceQuota quota("requests being received");
-  quota.Resize(static_cast<size_t>(receive_quota(options_)));
-  builder.SetResourceQuota(quota);
+  limit_receiving(builder, receive_quota(options_));
   builder.SetMaxReceiveMessageSize(message_limit(options_.max_message_bytes));
   auto interceptors = refuse_malformed_requests(context_);
   interceptors.push_back(count_calls(connections_));
