@@ -18,8 +18,8 @@ FROM dependencies AS build
 ARG TESTS=OFF
 ARG JOBS=
 COPY . .
-# A builder may give the compiler cache of an earlier build as /root/.cache/ccache.
-RUN export KASCADE_JOBS="$JOBS" CCACHE_BASEDIR=/source CCACHE_NOHASHDIR=1 LANG=C.UTF-8 && ./run build && \
+# A builder may give the compiler cache of an earlier build as /ccache.
+RUN export CCACHE_DIR=/ccache KASCADE_JOBS="$JOBS" CCACHE_BASEDIR=/source CCACHE_NOHASHDIR=1 LANG=C.UTF-8 && ./run build && \
     if [ "$TESTS" = ON ]; then ./run test release -L fast; fi && \
     cmake --install build/release --prefix /installed/usr --strip && \
     mkdir -p /installed/usr/share/kascade/models && cp -r models/demo /installed/usr/share/kascade/models/

@@ -45,7 +45,7 @@ build() {
   base=$(base_image)
   # The compiler in the image is the same as that of a Debian 12 outside, and so is what it compiles.
   cache=$(ccache --get-config cache_dir 2>/dev/null || true)
-  [[ ! -d $cache ]] || shared=(--volume "$cache:/root/.cache/ccache")
+  [[ ! -d $cache ]] || shared=(--volume "$cache:/ccache")
   say "building $image on $base"
   nice buildah bud --layers --pull-never --format docker "${shared[@]}" --build-arg BASE="$base" --build-arg JOBS="${KASCADE_JOBS:-}" \
     --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag "$image" .

@@ -41,6 +41,9 @@ class Lost(Exception):
 
 
 class BehindProxy(unittest.TestCase):
+    """Two servers behind a proxy. A class for one proxy defines start_proxy(), which returns once the proxy sends
+    calls to both servers, and wait_until_used(index), which returns once it sends calls to this one again."""
+
     SERVER_OPTIONS = ()
 
     @classmethod
@@ -62,10 +65,6 @@ class BehindProxy(unittest.TestCase):
 
     def start_server(self, port=0):
         return Server(PROGRAM, port, "--drain-delay-seconds", "5", *self.SERVER_OPTIONS)
-
-    def start_proxy(self):
-        """Returns once the proxy sends calls to both servers."""
-        raise NotImplementedError
 
     def stub_of(self, port, *options):
         channel = connect(port, *options)
@@ -143,10 +142,6 @@ class BehindProxy(unittest.TestCase):
             self.assertEqual(server.terminate(), 0)
             self.servers[index] = self.start_server(server.port)
             self.wait_until_used(index)
-
-    def wait_until_used(self, index):
-        """Returns once the proxy sends calls to this server again."""
-        raise NotImplementedError
 
     def check_a_rolling_restart(self):
         texts, losses = self.under_load(self.restart_both)
