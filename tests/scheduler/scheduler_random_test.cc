@@ -8,11 +8,13 @@
 
 #include "engine/scheduler/scheduler.h"
 #include "gtest/gtest.h"
+#include "tests/support/sanitizers.h"
 #include "tests/support/second_per_row.h"
 
 namespace kascade {
 namespace {
 
+constexpr uint32_t kSeeds = testing::repetitions(100);
 constexpr int32_t kSteps = 600;  // with arrivals; then until all is done
 
 class RandomLoad {
@@ -26,7 +28,7 @@ class RandomLoad {
         scheduler_(limits_, blocks_, &predictor_) {}
 
   void run() {
-    for (int32_t step = 0; step < kSteps && !testing::Test::HasFailure(); ++step) {
+    for (int32_t step = 0; step < kSteps && !::testing::Test::HasFailure(); ++step) {
       for (int32_t arrivals = between(0, 2); arrivals > 0; --arrivals) admit();
       if (between(0, 19) == 0) cancel_one();
       plan_and_commit();
@@ -35,7 +37,8 @@ class RandomLoad {
     // left.
     int64_t bound = 2;
     for (const auto& [id, live] : live_) bound += scheduler_.find(id)->spec.max_tokens * 2;
-    for (; !live_.empty() && bound > 0 && !testing::Test::HasFailure(); --bound) plan_and_commit();
+    for (; !live_.empty() && bound > 0 && !::testing::Test::HasFailure(); --bound)
+      plan_and_commit();
     EXPECT_TRUE(live_.empty());
     EXPECT_EQ(blocks_.free_blocks(), blocks_.total_blocks());
     EXPECT_TRUE(scheduler_.plan(now_).empty());
@@ -125,18 +128,20 @@ class RandomLoad {
   }
 
   void check_cache() {
-    std::set<int32_t> held;
-    size_t count = 0;
+    std::vector<bool> held(static_cast<size_t>(blocks_.total_blocks()));
+    int32_t count = 0;
     int32_t places = 0;
     for (const auto& [id, live] : live_) {
       for (const BlockTable& table : scheduler_.find(id)->tables) {
-        held.insert(table.blocks().begin(), table.blocks().end());
-        count += table.blocks().size();
+        for (const int32_t block : table.blocks()) {
+          EXPECT_FALSE(held.at(static_cast<size_t>(block))) << "a block is held twice";
+          held[static_cast<size_t>(block)] = true;
+          ++count;
+        }
         ++places;
       }
     }
-    EXPECT_EQ(held.size(), count) << "a block is held twice";
-    EXPECT_EQ(static_cast<int32_t>(count) + blocks_.free_blocks(), blocks_.total_blocks());
+    EXPECT_EQ(count + blocks_.free_blocks(), blocks_.total_blocks());
     EXPECT_LE(places, limits_.max_sequences);
   }
 
@@ -300,13 +305,13 @@ class RandomLoad {
 
 TEST(SchedulerRandom, KeepsItsPromises) {
   int64_t preemptions = 0;
-  for (uint32_t seed = 1; seed <= 100 && !HasFailure(); ++seed) {
-    SCOPED_TRACE(testing::Message() << "seed " << seed);
+  for (uint32_t seed = 1; seed <= kSeeds && !HasFailure(); ++seed) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
     RandomLoad load(seed);
     load.run();
     preemptions += load.preemptions();
   }
-  EXPECT_GT(preemptions, 100) << "the load is too light to test anything";
+  EXPECT_GT(preemptions, kSeeds) << "the load is too light to test anything";
 }
 
 }  // namespace

@@ -136,6 +136,9 @@ TEST(TokenizerRefusals, NoPartOfAFileCrashes) {
 // Every value of the file, one after the other, takes every wrong type: an answer, never a crash.
 TEST(TokenizerRefusals, WrongTypesEverywhere) {
   Json base = demo_json();
+  // Without most of its vocabulary it is parsed a dozen times as fast.
+  std::erase_if(base["model"]["vocab"].get_ref<Json::object_t&>(),
+                [](const auto& entry) { return entry.second >= 270; });
   base["model"]["merges"].erase(base["model"]["merges"].begin() + 3, base["model"]["merges"].end());
   const Json flat = base.flatten();
   std::set<std::string> pointers;

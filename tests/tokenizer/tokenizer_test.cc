@@ -15,6 +15,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/sanitizers.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/tokenizer_files.h"
 #include "tests/support/tokenizer_vectors.h"
@@ -285,11 +286,12 @@ double seconds_to_encode(const Tokenizer& tokenizer, const std::string& text) {
 
 // A quadratic loop would need hours for these.
 TEST(TokenizerSpeed, OneMegabyteWithoutABreak) {
+  const auto bytes = static_cast<size_t>(testing::repetitions(1'000'000));
   KASCADE_NEEDS_DATA("tokenizers/llama3");
   KASCADE_NEEDS_DATA("tokenizers/llama2");
   KASCADE_NEEDS_DATA("text/gutenberg/moby-dick.2701-0.txt");
   std::string letters;
-  for (uint32_t i = 0; letters.size() < 1'000'000; ++i) letters += 'a' + i * 2654435761u % 26;
+  for (uint32_t i = 0; letters.size() < bytes; ++i) letters += 'a' + i * 2654435761u % 26;
   const std::string book =
       testing::read_file(testing::shared_data() / "text/gutenberg/moby-dick.2701-0.txt");
   for (const Json& json : {testing::llama3_json(), testing::llama2_json()}) {
@@ -298,8 +300,8 @@ TEST(TokenizerSpeed, OneMegabyteWithoutABreak) {
     const double load = seconds_of([&] { tokenizer = *parse_tokenizer_json(file); });
     std::cout << "vocabulary of " << tokenizer->vocab_size() << ": load " << load << " s, letters "
               << seconds_to_encode(*tokenizer, letters) << " s, one letter "
-              << seconds_to_encode(*tokenizer, std::string(1'000'000, 'a')) << " s, spaces "
-              << seconds_to_encode(*tokenizer, std::string(1'000'000, ' ') + "x") << " s, book "
+              << seconds_to_encode(*tokenizer, std::string(bytes, 'a')) << " s, spaces "
+              << seconds_to_encode(*tokenizer, std::string(bytes, ' ') + "x") << " s, book "
               << book.size() / 1e6 / seconds_to_encode(*tokenizer, book) << " MB/s\n";
   }
 }

@@ -17,6 +17,7 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/sanitizers.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/tokenizer_files.h"
 #include "tests/support/vocabulary_examples.h"
@@ -69,7 +70,7 @@ std::vector<std::string> texts_of_shared_data() {
        {"gutenberg/les-miserables.135-0.txt", "gsm8k", "wikitext-2/wikitext-2-valid.tokens.txt"}) {
     const auto path = testing::shared_data() / "text" / name;
     if (!std::filesystem::is_regular_file(path)) continue;
-    const auto more = lines_of(path, 60'000);
+    const auto more = lines_of(path, static_cast<size_t>(testing::repetitions(60'000)));
     lines.insert(lines.end(), more.begin(), more.end());
   }
   return lines;
@@ -94,8 +95,8 @@ TEST(SentencePiece, RealModelsEncodeAsThePlainAlgorithm) {
   KASCADE_NEEDS_DATA("models/stories260K");
   std::mt19937 random(1);
   std::vector<std::string> texts = texts_of_shared_data();
-  EXPECT_GT(texts.size(), 500u);
-  for (int i = 0; i < 3000; ++i) {
+  EXPECT_GT(texts.size(), 60u);
+  for (int i = 0; i < testing::repetitions(3000); ++i) {
     texts.push_back(testing::random_word(random, awkward_alphabet(), 60));
   }
   for (const char* name :

@@ -20,6 +20,7 @@
 #include "server/core/scoring.h"
 #include "server/core/tracing.h"
 #include "tests/support/core_fixture.h"
+#include "tests/support/sanitizers.h"
 
 namespace kascade::testing {
 namespace {
@@ -159,7 +160,7 @@ class Follower final : public core::CalibrationSubscriber {
 
 int requests() {
   const char* const set = std::getenv("KASCADE_STORM_REQUESTS");
-  return set != nullptr ? std::atoi(set) : 2000;
+  return set != nullptr ? std::atoi(set) : repetitions(2000);
 }
 
 int64_t threads_of_this_process() {
