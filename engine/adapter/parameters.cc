@@ -51,6 +51,10 @@ CompressorTensors place_compressor(const std::string& name, Compressor compresso
 
 }  // namespace
 
+AdapterShape adapter_shape(const ModelConfig& config) {
+  return {config.layers, config.hidden, config.heads, config.kv_heads, config.head_dim};
+}
+
 int64_t AdapterTensor::size() const {
   if (shape.empty()) return 0;
   int64_t size = 1;

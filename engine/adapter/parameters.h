@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/adapter/options.h"
+#include "engine/model/config.h"
 
 namespace kascade {
 
@@ -24,6 +25,7 @@ struct AdapterShape {
   int32_t kv_dim() const { return kv_heads * head_dim; }
   bool operator==(const AdapterShape&) const = default;
 };
+AdapterShape adapter_shape(const ModelConfig& config);
 
 // A tensor of a layer, row-major.
 struct AdapterTensor {

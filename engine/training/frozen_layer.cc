@@ -149,10 +149,6 @@ absl::Status trainable(const ModelConfig& config, const Checkpoint& checkpoint) 
       absl::StrCat("model ", config.name, ": adapters are not trained on models with ", reason));
 }
 
-AdapterShape adapter_shape(const ModelConfig& config) {
-  return {config.layers, config.hidden, config.heads, config.kv_heads, config.head_dim};
-}
-
 double attention_scale(const ModelConfig& config) {
   return config.attention_multiplier.value_or(1 / std::sqrt(config.head_dim));
 }

@@ -101,7 +101,6 @@ class FrozenLayer {
 // not compute (norms of heads, biases behind attention, a sliding window, weights in blocks).
 absl::Status trainable(const ModelConfig& config, const Checkpoint& checkpoint);
 
-AdapterShape adapter_shape(const ModelConfig& config);
 // What q·k is multiplied by.
 double attention_scale(const ModelConfig& config);
 

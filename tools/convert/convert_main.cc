@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "tools/convert/adapter_command.h"
+#include "tools/convert/adapter_import.h"
 #include "tools/convert/block_storage.h"
 #include "tools/convert/convert.h"
 #include "tools/convert/destination.h"
@@ -40,6 +42,7 @@ struct Arguments {
   std::string source{};
   std::string destination{};
   std::string verify{};
+  std::string adapter_of{};  // the folder of an adapter's model; empty: SOURCE is a checkpoint
   std::string dtype = "keep";
   ConvertOptions convert{};
   SourceOptions source_options{};
@@ -168,6 +171,9 @@ void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("SOURCE", arguments.source,
                  "folder of Meta or Hugging Face, or a GGUF or llama2.c file");
   app.add_option("DEST", arguments.destination, "folder to make [SOURCE-kascade]");
+  app.add_option("--adapter-of", arguments.adapter_of,
+                 "SOURCE is a folder with sparse_adapters.pt, trained on the model of this folder: "
+                 "make an adapter of it");
   app.add_option("--verify", arguments.verify,
                  "check this folder instead: shapes, digests, finite values");
   app.add_option("--dtype", arguments.dtype, "of the weights")
@@ -231,6 +237,22 @@ int run_convert_or_pack(Arguments& arguments) {
   return run_convert(arguments);
 }
 
+// An adapter of the Python project: SOURCE and --adapter-of are both there, or it is wrong usage.
+int run_adapter(Arguments& arguments) {
+  if (arguments.source.empty()) return fail_usage("--adapter-of DIR needs SOURCE");
+  if (arguments.adapter_of.empty()) {
+    return fail_usage(arguments.source +
+                      ": holds a sparse adapter; --adapter-of DIR names the model that it was "
+                      "trained on");
+  }
+  if (arguments.destination.empty()) {
+    arguments.destination = default_destination(arguments.source).string();
+  }
+  const auto status = convert_adapter(arguments.source, arguments.adapter_of, arguments.destination,
+                                      arguments.convert.force);
+  return status.ok() ? 0 : fail(status);
+}
+
 int run_command(Arguments& arguments) {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     std::signal(signal, [](int) { interrupted.store(true); });
@@ -247,7 +269,11 @@ int run_command(Arguments& arguments) {
     if (arguments.source.empty() && !packs) return run_verify(arguments.verify);
     return fail_usage("--verify DIR stands alone, without SOURCE and --pack");
   }
-  return run_convert_or_pack(arguments);
+  if (arguments.adapter_of.empty() && !has_torch_adapter(arguments.source)) {
+    return run_convert_or_pack(arguments);
+  }
+  if (packs) return fail_usage("--pack is of model folders, and SOURCE is an adapter");
+  return run_adapter(arguments);
 }
 
 int run(int argc, char** argv) {

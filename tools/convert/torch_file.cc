@@ -16,7 +16,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the storages are little-endian");
 
 constexpr std::string_view kPickleName = "data.pkl";
-constexpr const char* kWrappers[] = {"model", "state_dict", "module"};
+constexpr const char* kWrappers[] = {"model", "state_dict", "module", "sparse_adapters"};
 
 // A file from before torch 1.6 starts with a pickle of the number 0x1950a86a20f9469cfc6c.
 constexpr std::string_view kLegacyMagic = "\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";

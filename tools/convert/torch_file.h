@@ -37,9 +37,9 @@ struct TorchTensor {
 using TorchTensors = std::map<std::string, TorchTensor>;
 
 // Reads the state dictionary in `content`, which must outlive the result. It is the root of the
-// pickle, or the entry "model", "state_dict" or "module" of the root. Errors start with `file`.
-// UNIMPLEMENTED for the formats before torch 1.6, big-endian files and unsupported content of the
-// pickle; INVALID_ARGUMENT for damaged files.
+// pickle, or the entry "model", "state_dict", "module" or "sparse_adapters" of the root. Errors
+// start with `file`. UNIMPLEMENTED for the formats before torch 1.6, big-endian files and
+// unsupported content of the pickle; INVALID_ARGUMENT for damaged files.
 absl::StatusOr<TorchTensors> read_torch(std::string_view content, const std::string& file);
 
 // A memory-mapped checkpoint. The file must not become shorter while it is open.

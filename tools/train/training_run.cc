@@ -76,7 +76,7 @@ absl::Status open_model(const TrainingRequest& request, Opened& opened) {
 }
 
 absl::Status open_adapter(const TrainingRequest& request, Opened& opened) {
-  opened.adapter.shape = training::adapter_shape(opened.config);
+  opened.adapter.shape = adapter_shape(opened.config);
   opened.adapter.options = request.options;
   opened.adapter.weights_digest = opened.checkpoint.weights_digest;
   if (request.start.empty()) return validate(request.options);
