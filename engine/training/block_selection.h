@@ -3,6 +3,7 @@
 #define KASCADE_ENGINE_TRAINING_BLOCK_SELECTION_H_
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <numeric>
 #include <vector>
@@ -78,6 +79,18 @@ inline void tokens_of_window(const AdapterOptions& options, int64_t position,
   const int64_t first = std::max<int64_t>(0, position + 1 - options.window);
   tokens.resize(static_cast<size_t>(position + 1 - first));
   std::iota(tokens.begin(), tokens.end(), static_cast<int32_t>(first));
+}
+
+// Keys, each with its value, that the row at `position` reads, in the order of Branch; memory slots
+// are among the compressed ones. A key that two branches read counts in both.
+constexpr std::array<int64_t, kBranches> keys_read(const AdapterOptions& options,
+                                                   int64_t position) {
+  const int64_t own_block = position / options.selection_block;
+  // The row's own block is always selected, and read up to the row.
+  const int64_t others = std::min<int64_t>(own_block, options.selected_blocks - 1);
+  return {options.memory_slots + visible_windows(options, position),
+          others * options.selection_block + position % options.selection_block + 1,
+          std::min<int64_t>(options.window, position + 1)};
 }
 
 }  // namespace kascade::training

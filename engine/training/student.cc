@@ -178,6 +178,12 @@ LogitLosses Student<T>::head_loss(const Rows<T>& student, const Rows<T>& teacher
 }
 
 template <typename T>
+double Student<T>::cross_entropy(const Stream<T>& stream, std::span<const int32_t> targets) const {
+  const LossSettings settings{.cross_entropy = 1};
+  return head_loss(stream.back(), stream.back(), targets, settings, nullptr).cross_entropy;
+}
+
+template <typename T>
 TextLoss Student<T>::text_loss(std::span<const int32_t> tokens, const Stream<T>& teacher,
                                std::span<const int32_t> targets, const LossSettings& settings,
                                const T* parameters, T* gradient) const {

@@ -64,6 +64,9 @@ class Student {
                      std::span<const int32_t> targets, const LossSettings& settings,
                      const T* parameters, T* gradient) const;
 
+  // The mean of −log p of the targets by the model whose stream this is [nats].
+  double cross_entropy(const Stream<T>& stream, std::span<const int32_t> targets) const;
+
   // The mean weight that each branch has over all rows, heads and layers.
   std::array<double, kBranches> branch_weights(const Stream<T>& stream, const T* parameters) const;
 

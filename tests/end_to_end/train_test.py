@@ -92,7 +92,54 @@ class TrainTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertNotEqual(self.adapter("first")[0], self.adapter("second")[0])
 
+    def evaluate(self, folder, *arguments):
+        return subprocess.run([TRAIN, "--model-id", self.model, "--data-path", self.text,
+                               "--max-length", "64", "--evaluate", folder, *arguments],
+                              capture_output=True, text=True, check=False, timeout=120)
+
+    def evaluation(self, folder):
+        done = self.evaluate(folder, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def test_an_adapter_that_is_dense_costs_nothing(self):
+        # Only the window counts, it is as long as the texts, and training hardly moves anything.
+        self.train("out", gate="softmax", gate_start_window=60, gate_start_compressed=-60,
+                   gate_start_selected=-60, sliding_window_size=64, learning_rate=1e-12)
+        _, folder = self.adapter("out")
+        result = self.evaluation(folder)
+        self.assertGreater(result["texts"], 10)
+        self.assertEqual(result["tokens"], 64 * result["texts"])
+        self.assertEqual(result["predicted_tokens"], 63 * result["texts"])
+        self.assertAlmostEqual(result["nll_rise"], 0, delta=1e-5)
+        self.assertAlmostEqual(result["kl"], 0, delta=1e-5)
+        self.assertGreater(result["dense_perplexity"], 1)
+
+    def test_an_adapter_is_evaluated_beside_dense_attention(self):
+        self.train("out", sliding_window_size=4, num_selected_blocks=2, compress_block_size=4,
+                   memory_slots=0)
+        _, folder = self.adapter("out")
+        result = self.evaluation(folder)
+        self.assertGreater(abs(result["nll_rise"]), 1e-5)
+        self.assertGreater(result["kl"], 0)
+        self.assertGreater(result["nll_rise_error"], 0)
+        # Windows of 4 that ended, one whole block and the row's own, and the last 4 keys.
+        keys = sum(t // 4 + min(t // 4, 1) * 4 + t % 4 + 1 + min(4, t + 1) for t in range(64))
+        self.assertAlmostEqual(result["keys_read_share"], keys / (64 * 65 / 2))
+        words = self.evaluate(folder).stdout
+        self.assertIn(f"adapter {result['adapter_perplexity']:.4f}", words)
+        self.assertIn(f"keys read   {100 * result['keys_read_share']:.2f} %", words)
+
     def test_faults_are_named(self):
+        for arguments, code, words in [
+                (["--start-from", self.folder], 2, "--start-from"),
+                ([], 1, "adapter.json")]:
+            done = self.evaluate(self.folder / "none", *arguments)
+            self.assertEqual(done.returncode, code)
+            self.assertIn(words, done.stderr)
+        done = subprocess.run([TRAIN, "--model-id", self.model, "--data-path", self.text],
+                              capture_output=True, text=True, check=False, timeout=120)
+        self.assertEqual((done.returncode, "--output-name" in done.stderr), (2, True))
         for changes, code, words in [
                 ({"learning_rate": 9, "warmup_ratio": 0, "clip_norm": 0, "lr_decay": "none",
                   "weight_decay": 10, "n_epochs": 50}, 3, "not finite"),

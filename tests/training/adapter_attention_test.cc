@@ -254,5 +254,26 @@ TEST(BlockSelection, ForcedBlocksComeFirst) {
   EXPECT_EQ(select_blocks(options, std::vector<double>{5, 3}), (std::vector<int32_t>{0, 1}));
 }
 
+TEST(BlockSelection, TheKeysReadAreThoseThatAreListed) {
+  AdapterOptions options;
+  options.compress_block = 8;
+  options.compress_stride = 4;
+  options.selection_block = 8;
+  options.selected_blocks = 3;
+  options.window = 10;
+  std::mt19937 random(1);
+  std::vector<int32_t> tokens;
+  for (int64_t position = 0; position < 70; ++position) {
+    std::vector<double> importance(static_cast<size_t>(position / 8 + 1));
+    for (double& value : importance) value = std::uniform_real_distribution<>()(random);
+    const auto keys = keys_read(options, position);
+    EXPECT_EQ(keys[0], options.memory_slots + visible_windows(options, position));
+    tokens_of_blocks(options, select_blocks(options, importance), position, tokens);
+    EXPECT_EQ(keys[1], std::ssize(tokens)) << position;
+    tokens_of_window(options, position, tokens);
+    EXPECT_EQ(keys[2], std::ssize(tokens)) << position;
+  }
+}
+
 }  // namespace
 }  // namespace kascade::training

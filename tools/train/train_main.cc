@@ -4,16 +4,19 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "nlohmann/json.hpp"
 #include "tools/options/number_option.h"
 #include "tools/terminal/print.h"
 #include "tools/terminal/progress.h"
 #include "tools/terminal/standard_streams.h"
+#include "tools/train/evaluation.h"
 #include "tools/train/training_run.h"
 #include "tools/version/version.h"
 
@@ -33,6 +36,8 @@ struct Arguments {
   std::vector<std::string> files{};
   std::string model{};
   std::string start{};
+  std::string evaluated{};  // folder of an adapter to evaluate; empty: train
+  bool json = false;
   std::string output_name{};
   std::string output_folder = "ckpt";
   std::string task_name = "text";
@@ -50,9 +55,14 @@ struct Arguments {
 
 void add_data_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--model-id", arguments.model, "Folder of the frozen model")->required();
-  app.add_option("--data-path", arguments.files, "Files to train on")->required();
-  app.add_option("--output-name", arguments.output_name, "First part of the output folder's name")
+  app.add_option("--data-path", arguments.files, "Files to train on, or to evaluate with")
       ->required();
+  app.add_option("--output-name", arguments.output_name,
+                 "First part of the output folder's name; required for training");
+  CLI::Option* evaluate = app.add_option(
+      "--evaluate", arguments.evaluated,
+      "Train nothing: compare the adapter in this folder with dense attention on all of the files");
+  app.add_flag("--json", arguments.json, "With --evaluate: print JSON")->needs(evaluate);
   app.add_option("--output-folder", arguments.output_folder, "Where the output folder is made")
       ->capture_default_str();
   app.add_option("--task-name", arguments.task_name,
@@ -60,7 +70,8 @@ void add_data_options(CLI::App& app, Arguments& arguments) {
                  "object a line; any other name: plain text. Part of the output folder's name")
       ->capture_default_str();
   app.add_option("--start-from", arguments.start,
-                 "Folder of an adapter to train further; its options are kept [none]");
+                 "Folder of an adapter to train further; its options are kept [none]")
+      ->excludes(evaluate);
   app.add_option("--max-length", arguments.lengths,
                  "Tokens of a text; several lengths take turns, separated by commas")
       ->delimiter(',')
@@ -163,22 +174,32 @@ std::filesystem::path output_path(const Arguments& arguments) {
                      arguments.request.settings.epochs, model.filename().string());
 }
 
+absl::Status read_lengths(const std::vector<std::string>& texts, std::vector<int32_t>& lengths) {
+  lengths.clear();
+  for (const std::string& text : texts) {
+    const auto tokens = options::parse_whole(text, 2, 1 << 24);
+    if (!tokens) {
+      return absl::InvalidArgumentError("--max-length: expected whole numbers from 2 to 16777216");
+    }
+    lengths.push_back(static_cast<int32_t>(*tokens));
+  }
+  return absl::OkStatus();
+}
+
 // Sets what the request takes from texts. INVALID_ARGUMENT names the option.
 absl::Status complete(Arguments& arguments) {
   TrainingRequest& request = arguments.request;
   AdapterOptions& adapter = request.options;
   request.model = arguments.model;
-  request.start = arguments.start;
+  if (arguments.evaluated.empty() && arguments.output_name.empty()) {
+    return absl::InvalidArgumentError("--output-name is required");
+  }
+  request.start = arguments.evaluated.empty() ? arguments.start : arguments.evaluated;
   request.files.assign(arguments.files.begin(), arguments.files.end());
   request.task = question_task_named(arguments.task_name);
   request.output = output_path(arguments);
-  request.texts.lengths.clear();
-  for (const std::string& length : arguments.lengths) {
-    const auto tokens = options::parse_whole(length, 2, 1 << 24);
-    if (!tokens) {
-      return absl::InvalidArgumentError("--max-length: expected whole numbers from 2 to 16777216");
-    }
-    request.texts.lengths.push_back(static_cast<int32_t>(*tokens));
+  if (auto status = read_lengths(arguments.lengths, request.texts.lengths); !status.ok()) {
+    return status;
   }
   adapter.compress_stride = arguments.stride > 0 ? arguments.stride : adapter.compress_block;
   adapter.selection_block =
@@ -236,10 +257,44 @@ class Report {
   int64_t tokens_ = 0;
 };
 
+void print_evaluation(const Evaluation& result) {
+  const double rise = result.adapter_nll - result.dense_nll;
+  fmt::print("{} of {} tokens in all, {} predicted, each text from its own beginning\n",
+             client::counted(result.texts, "text"), client::with_commas(result.tokens),
+             client::with_commas(result.predicted));
+  fmt::print("  perplexity  dense {:.4f}, adapter {:.4f} ({:+.2f} %); {:+.5f} +- {:.5f} nats\n",
+             result.dense_perplexity(), result.adapter_perplexity(), 100 * std::expm1(rise), rise,
+             result.rise_error);
+  fmt::print("  KL(dense || adapter) {:.5f} nats\n", result.divergence);
+  fmt::print("  keys read   {:.2f} % of the causal keys\n", 100 * result.keys_share);
+}
+
+void print_json(const Evaluation& result) {
+  const nlohmann::ordered_json object = {
+      {"texts", result.texts},
+      {"tokens", result.tokens},
+      {"predicted_tokens", result.predicted},
+      {"dense_perplexity", result.dense_perplexity()},
+      {"adapter_perplexity", result.adapter_perplexity()},
+      {"nll_rise", result.adapter_nll - result.dense_nll},
+      {"nll_rise_error", result.rise_error},  // null for one text
+      {"kl", result.divergence},
+      {"keys_read_share", result.keys_share}};
+  fmt::print("{}\n", object.dump(2));
+}
+
+int run_evaluation(const TrainingRequest& request, bool json) {
+  client::ProgressDisplay display;
+  const auto result = evaluate(request, interrupted, [&](int64_t done, int64_t texts) {
+    display.show({.stage = "evaluating texts", .done = done, .total = texts});
+  });
+  display.finish();
+  if (!result.ok()) return fail(result.status());
+  json ? print_json(*result) : print_evaluation(*result);
+  return 0;
+}
+
 int run_training(const TrainingRequest& request) {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    std::signal(signal, [](int) { interrupted.store(true); });
-  }
   Report report;
   const auto outcome =
       train(request, interrupted, [&](const training::UpdateReport& done) { report.take(done); });
@@ -290,6 +345,10 @@ int run(int argc, char** argv) {
   if (const auto status = complete(arguments); !status.ok()) {
     return fail_usage(std::string(status.message()));
   }
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    std::signal(signal, [](int) { interrupted.store(true); });
+  }
+  if (!arguments.evaluated.empty()) return run_evaluation(arguments.request, arguments.json);
   return run_training(arguments.request);
 }
 

@@ -3,18 +3,11 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
-#include <memory>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/adapter/adapter_file.h"
-#include "engine/backend/backend.h"
-#include "engine/model/checkpoint.h"
-#include "engine/model/config.h"
-#include "engine/training/backend_products.h"
 #include "engine/training/state_files.h"
-#include "engine/training/student.h"
 #include "nlohmann/json.hpp"
 
 namespace kascade::train {
@@ -46,73 +39,7 @@ nlohmann::ordered_json described(const TrainingRequest& request, const ChosenTex
           {"start", request.start.filename().string()}};
 }
 
-// What a run has opened. Members are destroyed in reverse order.
-struct Opened {
-  ModelConfig config{};
-  Checkpoint checkpoint{};
-  std::unique_ptr<Backend> backend{};
-  std::unique_ptr<training::Products<float>> products{};
-  Adapter adapter{};  // options and shape; parameters if the training starts from an adapter
-  std::unique_ptr<training::Student<float>> student{};
-  ChosenTexts texts{};
-};
-
-absl::Status open_model(const TrainingRequest& request, Opened& opened) {
-  auto config = load_config(request.model);
-  if (!config.ok()) return config.status();
-  opened.config = *std::move(config);
-  auto checkpoint = open_checkpoint(request.model, opened.config);
-  if (!checkpoint.ok()) return checkpoint.status();
-  opened.checkpoint = *std::move(checkpoint);
-  if (auto status = training::trainable(opened.config, opened.checkpoint); !status.ok()) {
-    return status;
-  }
-  auto backend = open_backend(
-      {.name = "cpu", .weights = WeightFormat::kF32, .cpu = {.count = request.threads}});
-  if (!backend.ok()) return backend.status();
-  opened.backend = *std::move(backend);
-  opened.products = training::make_backend_products(*opened.backend);
-  return opened.backend->attach_thread();
-}
-
-absl::Status open_adapter(const TrainingRequest& request, Opened& opened) {
-  opened.adapter.shape = adapter_shape(opened.config);
-  opened.adapter.options = request.options;
-  opened.adapter.weights_digest = opened.checkpoint.weights_digest;
-  if (request.start.empty()) return validate(request.options);
-  auto start = load_adapter(request.start);
-  if (!start.ok()) return start.status();
-  if (start->weights_digest != opened.adapter.weights_digest ||
-      start->shape != opened.adapter.shape) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        request.start.string(), ": was trained on another model than ", request.model.string()));
-  }
-  opened.adapter = *std::move(start);
-  return absl::OkStatus();
-}
-
-absl::Status open_texts(const TrainingRequest& request, Opened& opened) {
-  auto tokenizer = open_tokenizer(request.model);
-  if (!tokenizer.ok()) return tokenizer.status();
-  for (const int32_t length : request.texts.lengths) {
-    if (length <= opened.config.context) continue;
-    return absl::InvalidArgumentError(absl::StrCat("--max-length: must be at most the model's ",
-                                                   opened.config.context, " tokens, is ", length));
-  }
-  std::optional<int32_t> end;
-  if (!opened.config.eos_tokens.empty()) end = opened.config.eos_tokens.front();
-  std::optional<ChatFormat> format;
-  if (const auto found = find_chat_format(request.model, **tokenizer); found.ok()) format = *found;
-  auto texts =
-      request.task
-          ? choose_questions(request.files, *request.task, **tokenizer, format, end, request.texts)
-          : choose_texts(request.files, **tokenizer, opened.config.vocab, request.texts);
-  if (!texts.ok()) return texts.status();
-  opened.texts = *std::move(texts);
-  return absl::OkStatus();
-}
-
-absl::Status make_output(const TrainingRequest& request, Opened&) {
+absl::Status make_output(const TrainingRequest& request) {
   std::error_code error;
   std::filesystem::create_directories(request.output, error);
   if (!error) return absl::OkStatus();
@@ -168,8 +95,8 @@ class Keeper {
 };
 
 absl::StatusOr<TrainingState> starting_state(const training::StateFiles& files,
-                                             const training::Trainer& trainer, const Opened& opened,
-                                             uint64_t seed) {
+                                             const training::Trainer& trainer,
+                                             const TrainingInputs& opened, uint64_t seed) {
   auto kept = files.newest();
   if (!kept.ok()) return kept.status();
   if (*kept) return **std::move(kept);
@@ -192,12 +119,9 @@ absl::Status write_adapter(const TrainingRequest& request, const TrainingState& 
 absl::StatusOr<TrainingOutcome> train(const TrainingRequest& request,
                                       const std::atomic<bool>& interrupted,
                                       const std::function<void(const UpdateReport&)>& report) {
-  Opened opened;
-  for (auto* open : {open_model, open_adapter, open_texts, make_output}) {
-    if (auto status = open(request, opened); !status.ok()) return status;
-  }
-  opened.student = std::make_unique<training::Student<float>>(
-      opened.config, opened.checkpoint, opened.adapter.options, *opened.products);
+  TrainingInputs opened;
+  if (auto status = open_inputs(request, opened); !status.ok()) return status;
+  if (auto status = make_output(request); !status.ok()) return status;
   training::Trainer trainer(*opened.student, opened.texts.training, opened.texts.held_out,
                             request.settings);
   const nlohmann::ordered_json record = described(request, opened.texts);

@@ -4,33 +4,13 @@
 
 #include <atomic>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
-#include <optional>
-#include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/adapter/options.h"
 #include "engine/training/trainer.h"
-#include "tools/train/training_texts.h"
+#include "tools/train/training_inputs.h"
 
 namespace kascade::train {
-
-struct TrainingRequest {
-  std::filesystem::path model{};
-  std::vector<std::filesystem::path> files{};
-  std::optional<QuestionTask> task{};  // what the files are; unset: plain texts
-  std::filesystem::path output{};  // folder of the adapter; its checkpoints are in a folder in it
-  std::filesystem::path start{};   // folder of an adapter to start from; empty: initial parameters
-  AdapterOptions options{};        // not read with `start`
-  TextsChoice texts{};
-  training::TrainingSettings settings{};
-  std::string loss_name = "mse_hidden";
-  int32_t updates_between_checkpoints = 50;  // ≥ 1
-  int32_t keep = 5;                          // checkpoints
-  int32_t threads = 0;                       // 0: one per usable core
-};
 
 struct TrainingOutcome {
   training::TrainingEnd end = training::TrainingEnd::kFinished;
