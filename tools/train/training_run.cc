@@ -3,6 +3,7 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -99,7 +100,7 @@ absl::StatusOr<TrainingState> starting_state(const training::StateFiles& files,
                                              const TrainingInputs& opened, uint64_t seed) {
   auto kept = files.newest();
   if (!kept.ok()) return kept.status();
-  if (*kept) return **std::move(kept);
+  if (std::optional<TrainingState>& newest = *kept; newest.has_value()) return *std::move(newest);
   TrainingState state = trainer.initial_state(seed);
   if (!opened.adapter.parameters.empty()) state.parameters = opened.adapter.parameters;
   return state;
