@@ -204,8 +204,8 @@ void Generation::finish(const Finish& finish) {
     }
   }
   sink_.finished(describe(finish));
-  sink_.ended(absl::OkStatus());
   compare_with_dense();
+  sink_.ended(absl::OkStatus());  // whoever waits for it may destroy the context
 }
 
 // Decoding selects per query, as a Score does by default.

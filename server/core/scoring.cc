@@ -120,8 +120,8 @@ void Scoring::on_event(size_t input, const Event& event) {
   if (!status.ok()) return fail(status);
   send(messages);
   if (all_ended) {
-    sink_.ended(absl::OkStatus());
-    return compare_with_dense();
+    compare_with_dense();
+    return sink_.ended(absl::OkStatus());  // whoever waits for it may destroy the context
   }
   if (event.finish) submit_ready();
 }
