@@ -93,10 +93,11 @@ absl::Status Scoring::submit(size_t input) {
   };
   // What was admitted once goes on: past a full queue, and while the server drains. The first
   // window to come is that of input 0.
+  auto admitted = std::exchange(admitted_, std::nullopt);
   const auto id =
-      admitted_ ? context_.engine.submit(std::move(window), *std::exchange(admitted_, std::nullopt),
-                                         std::move(sink))
-                : context_.engine.submit(std::move(window), submission(true), std::move(sink));
+      admitted.has_value()
+          ? context_.engine.submit(std::move(window), *std::move(admitted), std::move(sink))
+          : context_.engine.submit(std::move(window), submission(true), std::move(sink));
   if (!id.ok()) return id.status();
   progress.seq = *id;
   return absl::OkStatus();
