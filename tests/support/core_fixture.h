@@ -55,7 +55,8 @@ class CoreTest : public ::testing::Test {
   core::RequestTracker requests_;
   core::MemoryBudget memory_{int64_t{1} << 28, metrics_};
   core::ReaderMonitor readers_{absl::Minutes(10), memory_};
-  std::unique_ptr<Engine> engine_;  // goes first: it may still hold a request that has ended
+  // Destroyed before those above: it may still hold a request that has ended, and uses them.
+  std::unique_ptr<Engine> engine_;
   std::unique_ptr<core::Schedules> schedules_;
   std::unique_ptr<core::ServerContext> context_;
 };

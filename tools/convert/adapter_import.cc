@@ -165,11 +165,12 @@ class Importer {
                                               " blocks: num_selected_blocks, and the row's own"));
     imported.decisions.push_back(absl::StrCat("gate ", std::string(name_of(options.gate)),
                                               ", as the names of its tensors tell"));
-    return find_units(options);
+    find_units(options);
+    return absl::OkStatus();
   }
 
   // The hidden layer's size, in the network of the first layer.
-  absl::Status find_units(AdapterOptions& options) {
+  void find_units(AdapterOptions& options) const {
     for (const char* side : {"k_", "v_"}) {
       const TorchTensor* const hidden = find(0, side + network_name(0, 0) + ".weight");
       if (hidden == nullptr || hidden->shape.size() != 2) continue;
@@ -178,7 +179,6 @@ class Importer {
       const auto units = static_cast<double>(hidden->shape[0]);
       options.mlp_expansion = units == inputs ? 1 : (units + 0.5) / inputs;
     }
-    return absl::OkStatus();
   }
 
   // Behind "k_" or "v_"; step 0 is the hidden layer and step 1 the output.

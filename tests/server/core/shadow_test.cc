@@ -2,6 +2,7 @@
 // them, and that nothing is compared while the server is busy.
 #include "server/core/shadow.h"
 
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -28,10 +29,14 @@ class GenerationEndSink : public core::GenerationSink {
   void started(const core::GenerationStarted&) override {}
   void delta(core::GenerationDelta delta) override { tokens += delta.tokens.size(); }
   void finished(const core::GenerationFinished&) override {}
-  void ended(const absl::Status& status) override { end.end(status); }
+  void ended(const absl::Status& status) override {
+    if (at_end) at_end();
+    end.end(status);
+  }
 
   core::Generation generation;
   AwaitedEnd end;
+  std::function<void()> at_end{};
   size_t tokens = 0;
 };
 
@@ -42,11 +47,15 @@ class ScoringEndSink : public core::ScoringSink {
   void progress(const core::ScoringProgress&) override {}
   void columns(const core::ScoredColumns&) override {}
   void summary(const core::ScoringSummary& summary) override { tokens = summary.tokens_scored; }
-  void ended(const absl::Status& status) override { end.end(status); }
+  void ended(const absl::Status& status) override {
+    if (at_end) at_end();
+    end.end(status);
+  }
   size_t unsent_bytes() const override { return 0; }
 
   core::Scoring scoring;
   AwaitedEnd end;
+  std::function<void()> at_end{};
   int64_t tokens = 0;
 };
 
@@ -68,6 +77,7 @@ class ShadowTest : public CoreTest {
 
   void generate(bool sparse, int32_t tokens = 12) {
     auto sink = std::make_shared<GenerationEndSink>(*context_);
+    sink->at_end = at_end_;
     core::GenerationRequest request{
         .prompt = core::TextPrompt{prompt_}, .max_new_tokens = tokens, .ignore_eos = true};
     request.sampling.temperature = 0;
@@ -78,6 +88,7 @@ class ShadowTest : public CoreTest {
   }
   int64_t score(bool sparse) {
     auto sink = std::make_shared<ScoringEndSink>(*context_);
+    sink->at_end = at_end_;
     core::ScoringRequest request;
     request.inputs.emplace_back(core::TextToScore{.text = prompt_});
     request.attention = attention(sparse);
@@ -128,7 +139,18 @@ class ShadowTest : public CoreTest {
   const std::string prompt_ = long_text(400);
   std::shared_ptr<const Schedule> schedule_;
   Shadow shadow_;
+  std::function<void()> at_end_{};
 };
+
+// Whoever waits for a request's end may destroy what the request used.
+TEST_F(ShadowTest, NothingIsReadAfterTheEndWasTold) {
+  at_end_ = [this] { context_->shadow = nullptr; };
+  score(/*sparse=*/true);
+  EXPECT_THAT(outcomes_of(1), ElementsAre(1, 0, 0));
+  context_->shadow = &shadow_;
+  generate(/*sparse=*/true);
+  EXPECT_THAT(outcomes_of(2), ElementsAre(2, 0, 0));
+}
 
 TEST_F(ShadowTest, ASparseGenerationIsComparedTokenByToken) {
   generate(/*sparse=*/true);
