@@ -176,7 +176,7 @@ TEST_F(ShadowTest, ASparseScoringHasTheFiguresOfAComparison) {
   struct Compared : ScoringEndSink {
     Compared(core::ServerContext& context, double& out) : ScoringEndSink(context), mean(out) {}
     void summary(const core::ScoringSummary& summary) override {
-      mean = summary.pass.comparison->mean_kl;
+      if (const auto& comparison = summary.pass.comparison) mean = comparison->mean_kl;
     }
     double& mean;
   };
